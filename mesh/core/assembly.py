@@ -1,0 +1,51 @@
+"""Where the machines of a node are put together. A new machine is one line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from mesh.core.deadlines import Deadlines
+from mesh.core.directory import Directory
+from mesh.core.membership.membership import Membership
+from mesh.core.node import Node
+from mesh.core.records.records import Records
+from mesh.core.work.contractor import Contractor
+from mesh.core.work.desk import Desk
+from mesh.core.work.files import Files
+from mesh.core.work.manager import Manager
+from mesh.limits import Limits
+from mesh.messages.membership import Alive
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A node and, for those who look but never touch, its table and machines."""
+
+    node: Node
+    directory: Directory
+    membership: Membership
+    records: Records
+    manager: Manager
+    contractor: Contractor
+    files: Files
+    desk: Desk
+
+
+def build(me: Alive, *, random: Random, limits: Limits, journal_seq: int = 0, head: bytes = bytes(32)) -> Assembly:
+    """A node that has not started. `me` is its own row (its incarnation already raised and on disk).
+
+    `journal_seq` and `head` are the last durable entry's number and the last commit's hash. Feed `Replay` for every entry, then `Started`.
+    """
+    deadlines = Deadlines()
+    directory = Directory(me.node, me.name)
+    membership = Membership(directory, deadlines, limits.membership, Random(random.random()), me=me)
+    records = Records(
+        directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq
+    )
+    manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
+    contractor = Contractor(directory, deadlines, limits.work)
+    files = Files(directory, deadlines, limits.files)
+    desk = Desk(directory, deadlines, limits.work)
+    node = Node(me.node, (membership, records, manager, contractor, files, desk), deadlines, journal_seq)
+    return Assembly(node, directory, membership, records, manager, contractor, files, desk)

@@ -1,0 +1,82 @@
+"""The node: machines side by side, one table of routes. Knows no kind of input by name.
+
+    input ---> every machine that has a method for its type ---> effects, in order
+                         ^                    |
+                         '--- facts, own messages, due deadlines
+
+Invariant: one input is handled to its end (all facts and own messages that follow from it) before the next. Does no I/O, keeps no
+clock. The shape follows dask's worker state machine and h11; see docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from mesh.core.deadlines import Deadlines
+from mesh.effects import Append, Need, Refused, Send, Tell
+from mesh.ids import NodeId
+
+Method = Callable[[float, NodeId, Any], Iterable[Any] | None]
+
+
+class Machine(Protocol):
+    """A table ``input type -> method``; each method is ``(now_s, sender, input) -> effects``."""
+
+    inputs: dict[type, Method]
+
+
+class Node:
+    """Composes machines over one `Deadlines`. `journal_seq` is the number of the last entry already in the journal."""
+
+    def __init__(self, me: NodeId, machines: tuple[Machine, ...], deadlines: Deadlines, journal_seq: int = 0) -> None:
+        self.me = me
+        self.seq = journal_seq
+        self.machines = machines
+        self._deadlines = deadlines
+        self._routes: dict[type, list[Method]] = {}
+        for machine in machines:
+            for kind, method in machine.inputs.items():
+                self._routes.setdefault(kind, []).append(method)
+
+    def handle(self, now_s: float, sender: NodeId, body: Any = None) -> list[Any]:
+        """Feed what is due, then one input (None: only a wake-up). Returns `Append`, `Refused` and outward effects, each with its `after`.
+
+        Raises KeyError for an input no machine has a method for: a bug here, never a peer's doing (the wire refuses unknown kinds).
+        """
+        effects: list[Any] = []
+        todo: deque[tuple[NodeId, Any]] = deque()
+        for due in self._deadlines.pop_due(now_s):
+            todo.append((self.me, due))
+        if body is not None:
+            todo.append((sender, body))
+        while todo:
+            who, item = todo.popleft()
+            for method in self._routes[type(item)]:
+                made = method(now_s, who, item)
+                if made is not None:
+                    self._sort(made, effects, todo)
+        return effects
+
+    def _sort(self, made: Iterable[Any], effects: list[Any], todo: deque[tuple[NodeId, Any]]) -> None:
+        for effect in made:
+            kind = type(effect)
+            if kind is Tell:
+                todo.append((self.me, effect.fact))
+            elif kind is Send and effect.to == self.me:
+                todo.append((self.me, effect.message))
+            elif kind is Append:
+                self.seq += 1
+                effects.append(effect)
+            else:
+                if kind is not Refused and effect.need is not Need.FREE:
+                    effect.after = self.seq
+                effects.append(effect)
+
+    def wake_at(self) -> float | None:
+        """When `handle` wants to be called at the latest (with any input, or none)."""
+        return self._deadlines.next()
+
+    def routes(self) -> Iterator[type]:
+        return iter(self._routes)

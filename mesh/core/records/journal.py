@@ -1,0 +1,131 @@
+"""The chain: entries become commits, one signature and one link each.
+
+    commit n                          commit n+1
+    first, count, merkle_root  <----  prev = sha256(body of commit n), first = last entry of n + 1
+         |
+      entry entry entry               leaf = sha256(0x00 || msgpack [kind, *fields])
+
+Invariant: entry numbers are continuous over all incarnations of an author, and commits are totally ordered: a later one has no smaller
+incarnation and begins after the earlier one's end. Two signed commits that cannot be ordered so are a *fork*: `conflict` says it from the
+two alone. Writes no disk and knows no signature scheme: both are given. Source: git's commit chain; Certificate Transparency's signed heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from mesh.core.records import merkle
+from mesh.ids import Hash, NodeId, TaskId
+from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
+from mesh.messages.signed import Signed
+
+FIRST_PREV = bytes(32)
+"""`prev` of an author's very first commit."""
+
+
+class JournalWriter:
+    """Makes the commits of one incarnation.
+
+    `seal` signs in place (fills `raw`) and returns the commit's hash: SHA-256 of the signed body bytes. `hlc` is the last commit's.
+    """
+
+    def __init__(
+        self,
+        author: NodeId,
+        incarnation: int,
+        *,
+        seal: Callable[[Signed], bytes],
+        head: bytes = FIRST_PREV,
+        next_seq: int = 1,
+        hlc: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        self._author = author
+        self._incarnation = incarnation
+        self._epoch = epoch
+        self._seal = seal
+        self._hlc = hlc
+        self.head = head
+        self.next_seq = next_seq
+
+    def commit(self, entries: Sequence[bytes], wall_ms: int) -> Signed:
+        """The signed commit over encoded `entries`, which get the numbers from `next_seq` on. `wall_ms`: Unix time; may jump, stamps never do."""
+        assert entries, "an empty commit says nothing"
+        self._hlc = max(self._hlc + 1, wall_ms << 16)
+        body = Commit(
+            author=self._author,
+            incarnation=self._incarnation,
+            epoch=self._epoch,
+            first=self.next_seq,
+            count=len(entries),
+            prev=self.head,
+            merkle_root=merkle.root([merkle.leaf(entry) for entry in entries]),
+            hlc=self._hlc,
+        )
+        signed = Signed(self._author, body)
+        self.head = self._seal(signed)
+        self.next_seq += len(entries)
+        return signed
+
+
+def last_of(commit: Commit) -> int:
+    """Number of the commit's last entry."""
+    return commit.first + commit.count - 1
+
+
+def wall_ms_of(commit: Commit) -> int:
+    return commit.hlc >> 16
+
+
+def newer(one: Commit, other: Commit) -> bool:
+    """True if `one` is the later of two commits of an author."""
+    return (one.incarnation, one.first, one.count) > (other.incarnation, other.first, other.count)
+
+
+def conflict(one: Commit, other: Commit) -> bool:
+    """True if these two commits of one author prove a fork: two different ones for a place, or a later life that begins before an earlier one's end."""
+    if one.author != other.author or one == other:
+        return False
+    if (one.incarnation, one.first) > (other.incarnation, other.first):
+        one, other = other, one
+    return other.first <= last_of(one)
+
+
+def subject(entry: Any) -> TaskId:
+    """The task that an entry tells about; empty for `Opened` and `Calls`."""
+    return getattr(entry, "task", "")
+
+
+def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
+    """The content hashes an entry names: ``(hash, as, way)``. `as` is ``input``, ``output`` or ``file``; `way`: it went ``in`` or came ``out``."""
+    kind = type(entry)
+    if kind is Submitted or kind is Accepted:
+        if entry.input:
+            yield entry.input, "input", "in"
+        if kind is Submitted:
+            for file, _ in entry.files:
+                yield file, "file", "in"
+    elif kind is Finished or kind is Ended:
+        if entry.output:
+            yield entry.output, "output", "out"
+        for file, _ in entry.files:
+            yield file, "file", "out"
+
+
+def keys(entry: Any) -> tuple[str, ...]:
+    """Under which keys an entry is found again: its task, that task's parent, and every content hash it names. No duplicates."""
+    kind = type(entry)
+    task = getattr(entry, "task", "")
+    if not task:
+        return ()
+    if kind is Submitted:
+        found = [task, entry.parent] if entry.parent else [task]
+    elif kind in (Finished, Ended, Accepted):
+        found = [task]
+    else:
+        return (task,)
+    found.extend(named for named, _, _ in roles(entry))
+    return tuple(dict.fromkeys(found))
+
+

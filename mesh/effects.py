@@ -1,0 +1,177 @@
+"""What a core asks its caller to do. Values, in order; the order of one turn's effects is part of the contract.
+
+Every outward effect says what it needs of the disk (`need`) and carries `after`, the last journal number it depends on. The node fills
+`after` in; `core/outbox.py` holds the effect until that number is synced. Nothing else waits.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.ids import Fence, Hash, NodeId, TaskId
+
+
+class Need(enum.IntEnum):
+    """How much of the journal must be safe before an effect may leave."""
+
+    FREE = 0
+    """Nothing: probes, gossip, every message of a plain call."""
+    SYNCED = 1
+    """The author's own disk has it."""
+    KEPT = 2
+    """A majority of the author's keepers have it; the same as SYNCED while there are none."""
+
+
+@dataclass(slots=True)
+class Effect:
+    """Base of all outward effects."""
+
+    need: Need = field(default=Need.SYNCED, kw_only=True)
+    after: int = field(default=0, kw_only=True)
+
+
+@dataclass(slots=True)
+class Append:
+    """Write `entry` to this node's journal. It gets the next number. `bodies` are stored beside the chain by their content hash."""
+
+    entry: Any
+    bodies: dict[Hash, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Tell:
+    """A fact for the other machines of this node (see `core/inputs.py`). Never leaves the node."""
+
+    fact: Any
+
+
+@dataclass(slots=True)
+class Refused:
+    """A bad or unlucky input was turned down; counted under `reason` (snake_case), never raised."""
+
+    reason: str
+    peer: NodeId = ""
+
+
+@dataclass(slots=True)
+class Send(Effect):
+    """Give `message` to the link to `to`. Sent to oneself, it is routed inside the node at once."""
+
+    to: NodeId
+    message: Any
+
+
+@dataclass(slots=True)
+class Dial(Effect):
+    """Say HELLO at the door `address` (``host:port``). Ends as `LinkUp` or `DialFailed`."""
+
+    address: str
+
+
+@dataclass(slots=True)
+class HangUp(Effect):
+    """Close the link to `peer`, if there is one."""
+
+    peer: NodeId
+
+
+@dataclass(slots=True)
+class Reply(Effect):
+    """The answer to a local client's command, JSON-able. `ok` False: `body` is an error ``{code, message, fix}``."""
+
+    request: int
+    ok: bool
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Execute(Effect):
+    """Run a handler in an attached worker. Ends as `HandlerEnded`. `lease_end_ms` is on this machine's clock."""
+
+    worker: int
+    task: TaskId
+    fence: Fence
+    capability: str
+    input: bytes
+    lease_end_ms: int
+    timeout_ms: int = 0
+    parent: TaskId = ""
+    attempt: int = 1
+
+
+@dataclass(slots=True)
+class Extend(Effect):
+    """Tell a worker that leases were renewed: ``(task, fence, lease_end_ms)``."""
+
+    worker: int
+    items: tuple[tuple[TaskId, Fence, int], ...]
+
+
+@dataclass(slots=True)
+class Stop(Effect):
+    """Cancel a running handler. Ends as `HandlerEnded` with outcome ``cancelled``, or `WorkerGone`."""
+
+    worker: int
+    task: TaskId
+    fence: Fence
+    reason: str
+
+
+@dataclass(slots=True)
+class Price(Effect):
+    """Ask a worker's ``@agent.bid`` function for its price. Ends as `Priced`."""
+
+    worker: int
+    round: int
+    task: TaskId
+    capability: str
+    input: bytes
+
+
+@dataclass(slots=True)
+class ReadFile(Effect):
+    """Read a piece of a stored file for `to`. Ends as `FileRead`."""
+
+    to: NodeId
+    file: Hash
+    offset: int
+    size: int
+
+
+@dataclass(slots=True)
+class WriteFile(Effect):
+    """Write a piece of a file that is being fetched; `last` makes the caller check the hash. Ends, after the last, as `FileSealed`."""
+
+    file: Hash
+    offset: int
+    data: bytes
+    last: bool = False
+
+
+@dataclass(slots=True)
+class ReadBody(Effect):
+    """Read a body by its hash from the store. Ends as `BodyRead(token, data)`; None where it is unknown or erased."""
+
+    token: int
+    hash: Hash
+
+
+@dataclass(slots=True)
+class ReadStory(Effect):
+    """Read the entries that tell about `key` (a task and its children, or a file hash) with proofs. Ends as `StoryRead`."""
+
+    token: int
+    question: str
+    key: str
+    since: int = 0
+    """Only entries after this journal number: the next page of a long story."""
+
+
+@dataclass(slots=True)
+class Remember(Effect):
+    """Keep the newest heads of other authors (`Signed`) and proofs of forks (`Fork`) on disk, lazily. The next life gets them as `Remembered`."""
+
+    heads: tuple[Any, ...] = ()
+    forks: tuple[Any, ...] = ()

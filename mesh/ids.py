@@ -1,0 +1,56 @@
+"""Names of things: nodes, tasks, fences, hashes. Plain strings and integers, so that they travel and print as they are."""
+
+from __future__ import annotations
+
+import hashlib
+
+NodeId = str
+"""32 characters of lower-case base32: BLAKE2b-160 of the node's first identity key. Shorter, readable names in the simulator."""
+
+TaskId = str
+"""``author.incarnation.counter`` of the task's first manager, so that any node can route a question about it."""
+
+Hash = str
+"""64 hexadecimal digits of SHA-256, what ``sha256sum`` prints."""
+
+Fence = int
+"""``term << 32 | award number`` of one task; strictly growing; compared only within that task."""
+
+FIRST_TERM = 1
+
+
+def task_id(author: NodeId, incarnation: int, counter: int) -> TaskId:
+    return f"{author}.{incarnation}.{counter}"
+
+
+def author_of(task: TaskId) -> NodeId:
+    """The node whose journal tells the task's story. The empty string if `task` is no task id."""
+    author, _, rest = task.partition(".")
+    return author if rest else ""
+
+
+def short(identifier: str) -> str:
+    """The form shown to people: the first eight characters of the node's part; any unique beginning is understood."""
+    author, dot, rest = identifier.partition(".")
+    return author[:8] + dot + rest
+
+
+def fence_of(term: int, number: int) -> Fence:
+    return term << 32 | number
+
+
+def next_fence(fence: Fence) -> Fence:
+    """The fence of the next award in the same term."""
+    return fence + 1
+
+
+def award_number(fence: Fence) -> int:
+    return fence & 0xFFFFFFFF
+
+
+def term_of(fence: Fence) -> int:
+    return fence >> 32
+
+
+def content_hash(data: bytes) -> Hash:
+    return hashlib.sha256(data).hexdigest()

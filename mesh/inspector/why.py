@@ -1,0 +1,115 @@
+"""Why a task went where it went: every bid, refusal and the rule that chose, and the choice recomputed from the record alone.
+
+The recomputation shares no code with the manager: it reads the score from the rule as it is documented (docs/protocol.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from mesh.ids import award_number, short
+from mesh.inspector.render import clean, seconds, table
+
+
+def score_ms(candidate: dict[str, Any]) -> int:
+    return int(candidate["start_ms"]) + int(candidate["service_ms"]) + round(1000 * float(candidate["cost"]))
+
+
+def recompute(decision: dict[str, Any]) -> str:
+    """The node that the rule chooses among the recorded candidates."""
+
+    def order(candidate: dict[str, Any]) -> tuple[int, str]:
+        tie = f"{decision['task']}|{decision['fence']}|{candidate['node']}"
+        return score_ms(candidate), hashlib.sha256(tie.encode()).hexdigest()
+
+    return min(decision["candidates"], key=order)["node"] if decision["candidates"] else ""
+
+
+def explain(task: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The ``why`` document: one item per decision, in order, each with what became of it."""
+    own = [entry for entry in entries if entry.get("task") == task]
+    decisions = []
+    for entry in own:
+        if entry["kind"] == "Decided":
+            decisions.append(_decision(entry, own))
+    events = [_event(entry) for entry in own if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Finished")]
+    return {
+        "schema": "mesh/why/1",
+        "task": task,
+        "capability": next((entry["capability"] for entry in own if entry["kind"] == "Submitted"), ""),
+        "decisions": decisions,
+        "events": events,
+        "agrees": all(decision["agrees"] for decision in decisions),
+        "verified": bool(own) and all(entry["verified"] for entry in own),
+    }
+
+
+def _decision(entry: dict[str, Any], own: list[dict[str, Any]]) -> dict[str, Any]:
+    chosen = recompute(entry)
+    candidates = sorted(entry["candidates"], key=score_ms)
+    names = {candidate["node"]: candidate["name"] for candidate in candidates}
+    return {
+        "fence": entry["fence"],
+        "award": award_number(entry["fence"]),
+        "way": entry["way"],
+        "rule": entry["rule"],
+        "winner": names.get(entry["winner"], entry["winner"]),
+        "winner_id": entry["winner"],
+        "recomputed_id": chosen,
+        "agrees": chosen == entry["winner"],
+        "candidates": [{**candidate, "score_ms": score_ms(candidate)} for candidate in candidates],
+        "refusals": [_refusal(refusal) for refusal in entry["refusals"]],
+        "outcome": _outcome(entry["fence"], own),
+        "wall_ms": entry["wall_ms"],
+        "verified": entry["verified"],
+    }
+
+
+def _refusal(refusal: Any) -> dict[str, str]:
+    node, name, reason = refusal
+    return {"node": node, "name": name, "reason": reason}
+
+
+def _outcome(fence: int, own: list[dict[str, Any]]) -> str:
+    for entry in reversed(own):
+        if entry.get("fence") == fence and entry["kind"] == "Lost":
+            return f"lost: {entry['reason']}"
+        if entry.get("fence") == fence and entry["kind"] == "Finished":
+            return str(entry["state"])
+    return "bound" if any(entry.get("fence") == fence and entry["kind"] == "Bound" for entry in own) else "offered"
+
+
+def _event(entry: dict[str, Any]) -> dict[str, Any]:
+    keys = ("kind", "wall_ms", "reason", "by", "state", "agent", "step", "parent", "error")
+    return {key: entry[key] for key in keys if entry.get(key)}
+
+
+def show(document: dict[str, Any]) -> str:
+    """The document for people."""
+    lines = [f"{short(document['task'])}  {clean(document['capability'])}"]
+    for decision in document["decisions"]:
+        asked = len(decision["candidates"]) + len(decision["refusals"])
+        lines.append("")
+        lines.append(
+            f"award {decision['award']} by {decision['way']} to {clean(decision['winner'])}: {clean(decision['outcome'])}"
+            f"   ({asked} asked, {len(decision['candidates'])} offered, {len(decision['refusals'])} refused)"
+        )
+        rows = [
+            (c["name"], c.get("agent", ""), c["score_ms"], seconds(c["start_ms"]), seconds(c["service_ms"]), f"{c['cost']:g}", _note(c, decision))
+            for c in decision["candidates"]
+        ]
+        rows += [(r["name"], "", "-", "-", "-", "-", f"refused: {r['reason']}") for r in decision["refusals"]]
+        lines.append(table(("NODE", "AGENT", "SCORE", "START", "SERVICE", "COST", "NOTE"), rows, empty="nobody was asked"))
+        lines.append(f"rule: {clean(decision['rule'])}")
+        lines.append("recomputed from the record: " + ("agrees" if decision["agrees"] else "DISAGREES"))
+    if not document["decisions"]:
+        reasons = [event["reason"] for event in document["events"] if event["kind"] == "Parked"]
+        lines.append("not awarded yet" + (f": {clean(reasons[-1])}" if reasons else ""))
+    lines.append("")
+    lines.append("record: " + ("every entry's signature and inclusion proof verified" if document["verified"] else "NOT VERIFIED"))
+    return "\n".join(lines)
+
+
+def _note(candidate: dict[str, Any], decision: dict[str, Any]) -> str:
+    return "won: least score" if candidate["node"] == decision["winner_id"] else ""

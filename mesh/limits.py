@@ -1,0 +1,139 @@
+"""Every bound and timer of the mesh, with what it trades off. Seconds unless the name says otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipLimits:
+    """Smaller intervals find failures sooner and cost messages: each node sends 2 (N - 1) / probe_interval_s of them."""
+
+    probe_interval_s: float = 1.0
+    """Silence on a link after which it is probed. Any authentic envelope counts as an answer."""
+    probe_timeout_s: float = 0.5
+    """TCP turns loss into delay (20 % loss: 9 % of answers later than 0.5 s), so late answers still count."""
+    indirect_probes: int = 3
+    suspicion_s: float = 2.0
+    """Soft suspicion to vote for death: must leave the subject time to refute. Grows with log10 N; times 1 + local health."""
+    hard_suspicion_s: float = 0.5
+    """The same after a refused connect: time for a restarting process to come back."""
+    roster_votes_max: int = 5
+    """H: votes that make a death certificate; below 9 nodes a majority of the others."""
+    redial_min_s: float = 0.1
+    redial_max_s: float = 5.0
+    seed_retry_max_s: float = 30.0
+    anti_entropy_s: float = 5.0
+    rumour_sends_factor: int = 4
+    """Each rumour is sent factor * ceil(log10(N + 1)) times per peer group."""
+    rows_max: int = 1024
+    """Nodes remembered. Dead and left ones go first, the longest silent first."""
+    health_max: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class WorkLimits:
+    """Timers of the contract net on a LAN."""
+
+    lease_s: float = 3.0
+    """Shorter finds a silent contractor sooner and forgives shorter pauses."""
+    margin_s: float = 0.5
+    """Granter's slack beyond the lease's end: covers clock drift of 1 % and delivery."""
+    beat_s: float = 0.5
+    """How often a pair with leases exchanges an envelope."""
+    accept_timeout_s: float = 0.5
+    """An AWARD unanswered for so long is sent again; it counts as held until DECLINE, REVOKED or lease + margin."""
+    auction_timeout_s: float = 0.5
+    """Safety net: an auction closes when all asked have answered or are known to be gone; this bounds a silent one."""
+    asked_max: int = 8
+    """Nodes asked in one auction: all of them up to here, else a sample."""
+    load_fresh_s: float = 5.0
+    """Cached load older than this is no ground for a conditional award."""
+    adopt_grace_s: float = 30.0
+    """How long a suspended handler goes on computing without a manager."""
+    retry_min_s: float = 0.2
+    retry_max_s: float = 30.0
+    result_resend_s: float = 1.0
+    calls_entry_s: float = 0.1
+    """While plain calls run, one aggregate entry per this time."""
+    calls_remembered: int = 1024
+    """Plain calls whose decision `why` can still show."""
+    tasks_max: int = 100_000
+    """Live tasks of one manager; beyond: refused, with a reason."""
+    ended_remembered: int = 10_000
+    body_bytes_max: int = 512 * 1024
+    """One task's arguments or result as JSON; larger things travel as File."""
+    wait_ms_target: int = 50
+    """A contractor accepts about so much more work than its slots can start at once: keeps short work flowing, long work movable."""
+    queue_max: int = 512
+    load_gossip_s: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsLimits:
+    commit_entries_max: int = 256
+    story_entries_max: int = 10_000
+    heads_max: int = 1024
+    forks_max: int = 64
+    heads_gossip_s: float = 1.0
+    heads_message_max: int = 128
+    """Heads in one message: about 250 bytes each, so half an envelope of 64 KiB."""
+    heads_table_rounds: int = 8
+    """Every so many rounds of gossip one peer in turn gets the whole table: what was missed arrives, at 1/N of the cost of telling all."""
+    asks_max: int = 256
+    """Questions about the journal that may wait for the disk; beyond: refused as busy."""
+    story_bytes_max: int = 512 * 1024
+    """One page of a story, well below the largest frame; `more` says where the next begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    piece_bytes: int = 48 * 1024
+    """Fits one envelope of 64 KiB beside its neighbours."""
+    window: int = 8
+    """Pieces asked for at once per file."""
+    piece_timeout_s: float = 2.0
+    file_bytes_max: int = 4 * 1024**3
+    fetches_max: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLimits:
+    batch_messages_max: int = 32
+    batch_bytes_max: int = 64 * 1024
+    frame_bytes_max: int = 1024 * 1024
+    door_frame_bytes_max: int = 16 * 1024
+    sndhwm: int = 16
+    queue_messages_max: int = 4096
+    """Per peer and class; beyond it the oldest bulk, then work, is dropped and counted."""
+    window: int = 1024
+    """Sequence numbers behind the newest that may still arrive."""
+    hello_per_s: float = 10.0
+    """Per address."""
+    clock_skew_ms: int = 120_000
+    stale_answers_per_s: float = 5.0
+    rcvhwm: int = 64
+    """Envelopes libzmq holds per peer before TCP pushes back: at most rcvhwm * batch_bytes_max = 4 MiB of one peer."""
+    handshake_s: float = 2.0
+    """A connection at the door, or a dial, that has not said HELLO and WELCOME by then is dropped."""
+    hello_burst: float = 128.0
+    """How many HELLOs of one address may come at once: on one machine all nodes share an address, and all start together."""
+    door_connections_max: int = 64
+    """Open at once, all addresses together; more are closed at once and counted."""
+    dials_max: int = 16
+    """Dials under way at once; more wait their turn."""
+    peers_max: int = 1024
+    """Sessions, links and rate counters remembered."""
+    pending_sessions_max: int = 4
+    """Sessions given to one peer and not yet used: a recorded HELLO said again cannot push out the honest one at once."""
+    candidates_max: int = 256
+    """Doors that discovery has told of and the core may dial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    membership: MembershipLimits = field(default_factory=MembershipLimits)
+    work: WorkLimits = field(default_factory=WorkLimits)
+    records: RecordsLimits = field(default_factory=RecordsLimits)
+    files: FileLimits = field(default_factory=FileLimits)
+    links: LinkLimits = field(default_factory=LinkLimits)

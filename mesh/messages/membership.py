@@ -1,0 +1,140 @@
+"""Who is here: probes, rumours, anti-entropy. The first four classes are bodies of signed objects.
+
+A row of knowledge about a node is ordered by ``(incarnation, version, alive < suspect < dead < left)``. The *incarnation* is the node's
+persisted start counter; the *version* is raised by the node itself within one life, to refute a suspicion or to change its row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh.ids import NodeId
+from mesh.messages.signed import Signed
+
+
+@dataclass(slots=True)
+class Offer:
+    """One capability as its agent declares it. `input_schema` and `output_schema` are JSON Schema 2020-12 as text."""
+
+    capability: str
+    agent: str
+    version: str = "1"
+    doc: str = ""
+    idempotent: bool = False
+    timeout_ms: int = 0
+    retries: int = 0
+    on_lost: str = "retry"
+    """``retry``: run again elsewhere when the node that ran it is lost; ``fail``: for what must not repeat."""
+    priced: bool = False
+    """An ``@agent.bid`` function prices the work, so it is always auctioned."""
+    input_schema: str = ""
+    output_schema: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Alive:
+    """The node's own row: where it is and what it offers. `certificate` proves membership to a stranger (empty in the simulator)."""
+
+    node: NodeId
+    incarnation: int
+    version: int
+    name: str
+    door: str
+    router: str
+    offers: tuple[Offer, ...] = ()
+    certificate: bytes = b""
+
+
+@dataclass(slots=True)
+class Suspect:
+    """`by` (the author) could not reach that row of `node`; also his vote for its death. `hard`: his own connect was refused."""
+
+    node: NodeId
+    incarnation: int
+    version: int
+    hard: bool = False
+
+
+@dataclass(slots=True)
+class Left:
+    """The node took itself out; ends its incarnation."""
+
+    node: NodeId
+    incarnation: int
+
+
+@dataclass(slots=True)
+class Dead:
+    """A death certificate: suspicions of the same row by H distinct roster members. Not signed itself; every vote is."""
+
+    node: NodeId
+    incarnation: int
+    version: int
+    votes: tuple[Signed, ...] = ()
+
+
+# ---- messages
+
+
+@dataclass(slots=True)
+class Ping:
+    probe: int
+
+
+@dataclass(slots=True)
+class Ack:
+    probe: int
+
+
+@dataclass(slots=True)
+class PingRequest:
+    """Please probe `target` for me."""
+
+    probe: int
+    target: NodeId
+
+
+@dataclass(slots=True)
+class PingReport:
+    """The indirect probe's end."""
+
+    probe: int
+    target: NodeId
+    reached: bool
+
+
+@dataclass(slots=True)
+class Rumours:
+    """Signed Alive, Suspect and Left objects, and death certificates."""
+
+    statements: tuple[Signed, ...] = ()
+    deaths: tuple[Dead, ...] = ()
+
+
+@dataclass(slots=True)
+class Digest:
+    """Anti-entropy, first half: ``(node, incarnation, version, state)`` of every row; `answer` asks for one in return."""
+
+    rows: tuple[tuple[NodeId, int, int, str], ...]
+    answer: bool = True
+
+
+@dataclass(slots=True)
+class Load:
+    """How busy the sender is, by capability. Soft: a newer one replaces it; `version` grows within a session."""
+
+    version: int
+    rows: tuple[LoadRow, ...]
+
+
+@dataclass(slots=True)
+class LoadRow:
+    """`room`: how many more awards would be accepted now. `service_ms`: what one takes, measured; 0 if never run here."""
+
+    capability: str
+    slots: int
+    busy: int
+    queued: int
+    room: int
+    service_ms: int

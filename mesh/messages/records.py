@@ -1,0 +1,211 @@
+"""What is known: commits, heads, and the kinds of journal entries.
+
+An entry travels and is hashed as ``msgpack [kind, *fields]`` (canonical: shortest forms, fixed order). A *commit* is one group of at most
+256 entries: one fsync, one signature, one link to the commit before. `(author, incarnation, seq)` is the only dot in the system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.messages.signed import Signed
+from mesh.messages.work import FileRef
+
+# ---- the chain
+
+
+@dataclass(slots=True)
+class Commit:
+    """Entries ``first .. first+count-1`` of one author's incarnation. Body of a signed object; its hash is that of the signed body bytes."""
+
+    author: NodeId
+    incarnation: int
+    epoch: int
+    first: int
+    count: int
+    prev: bytes
+    """SHA-256 of the commit before (of any incarnation of this author); 32 zero bytes for the very first."""
+    merkle_root: bytes
+    """Over leaves ``sha256(0x00 || entry)`` and nodes ``sha256(0x01 || left || right)``; an odd one moves up unchanged."""
+    hlc: int
+    """Hybrid logical clock: milliseconds of Unix time << 16 | counter."""
+
+
+# ---- messages
+
+
+@dataclass(slots=True)
+class Heads:
+    """The newest commits the sender knows, of any author, as their authors signed them."""
+
+    heads: tuple[Signed, ...]
+
+
+@dataclass(slots=True)
+class Fork:
+    """Two commits for one place: proof that `author` equivocated, or that an old disk came back to life. Kept and shown for ever."""
+
+    author: NodeId
+    one: Signed
+    other: Signed
+
+
+# ---- entries
+
+
+@dataclass(slots=True)
+class Opened:
+    """First of each incarnation. Cites the last durable head: a crash shows as "tail lost", never as a fork."""
+
+    incarnation: int
+    head: bytes
+    seq: int
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Submitted:
+    """By the manager. `input` is the hash of the arguments' JSON; `step` names a child within its parent."""
+
+    task: TaskId
+    capability: str
+    input: Hash
+    by: str
+    timeout_ms: int
+    retries: int
+    parent: TaskId = ""
+    step: str = ""
+    files: tuple[FileRef, ...] = ()
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One node in a decision: a bid, or what the cache said of it. The score is a function of these fields alone."""
+
+    node: NodeId
+    name: str
+    start_ms: int
+    service_ms: int
+    cost: float
+    agent: str = ""
+
+
+@dataclass(slots=True)
+class Decided:
+    """By the manager, before the AWARD leaves: who was asked, who offered what, who refused and why, the rule, the winner and his fence."""
+
+    task: TaskId
+    fence: Fence
+    way: str
+    """award (from cached load) or auction."""
+    rule: str
+    winner: NodeId
+    candidates: tuple[Candidate, ...]
+    refusals: tuple[tuple[NodeId, str, str], ...] = ()
+    """``(node, name, reason)``."""
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Bound:
+    """By the manager: the ACCEPT came."""
+
+    task: TaskId
+    fence: Fence
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Lost:
+    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, revoked, released, failed:*, ..."""
+
+    task: TaskId
+    fence: Fence
+    node: NodeId
+    reason: str
+    error: str = ""
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Parked:
+    """By the manager: nobody can take it now; it waits, visible, and wakes when somebody can."""
+
+    task: TaskId
+    reason: str
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class CancelAsked:
+    task: TaskId
+    by: str
+    reason: str
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Finished:
+    """By the manager: the one terminal state. `error` is JSON. `output` is the hash of the result's JSON, empty without one."""
+
+    task: TaskId
+    fence: Fence
+    state: str
+    """done, failed, cancelled."""
+    node: NodeId = ""
+    agent: str = ""
+    output: Hash = ""
+    files: tuple[FileRef, ...] = ()
+    error: str = ""
+    service_ms: int = 0
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Accepted:
+    """By the contractor, before the ACCEPT leaves."""
+
+    task: TaskId
+    fence: Fence
+    manager: NodeId
+    capability: str
+    input: Hash
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Ended:
+    """By the contractor, before the RESULT leaves: the handler is over. `outcome`: ok, error, timeout, cancelled, worker_lost, released."""
+
+    task: TaskId
+    fence: Fence
+    outcome: str
+    output: Hash = ""
+    files: tuple[FileRef, ...] = ()
+    error: str = ""
+    agent: str = ""
+    service_ms: int = 0
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Closed:
+    """By the contractor: the manager acknowledged or superseded this fence; nothing more is owed."""
+
+    task: TaskId
+    fence: Fence
+
+
+@dataclass(slots=True)
+class Calls:
+    """Aggregate of the plain calls of the last 100 ms: how many, and the Merkle root of their decisions and results."""
+
+    count: int
+    merkle_root: bytes
+    at_ms: int = 0
+
+
+ENTRIES = (Opened, Submitted, Decided, Bound, Lost, Parked, CancelAsked, Finished, Accepted, Ended, Closed, Calls)
+"""Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -1,0 +1,152 @@
+"""Caller one of the node core: real time, real sockets, a real disk. There is no decision in here.
+
+    inbox, links --> node.handle --> Append ----> store --> Synced --> outbox.release
+                                 \\-> effects --> outbox --> the component that performs them
+
+One turn handles one envelope, or what has come from this machine, then flushes: one signature for all that leaves now.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+
+from mesh.core.inputs import Synced, TurnEnds
+from mesh.core.node import Node
+from mesh.core.outbox import Outbox, OutboxStatistics
+from mesh.effects import Append, Refused
+from mesh.ids import NodeId
+
+LOCAL_INPUTS_PER_TURN = 256
+
+
+class Journal(Protocol):
+    """What the driver needs of the store."""
+
+    def add(self, seq: int, entry: Any, bodies: dict[str, bytes]) -> None: ...
+
+    def flush_soon(self) -> None: ...
+
+
+class Component(Protocol):
+    """A part of the runtime: performs some effects, and says at each turn's end what it collected."""
+
+    effects: dict[type, Callable[[Any], None]]
+
+    def flush(self) -> None: ...
+
+
+class Envelopes(Protocol):
+    """The links' inbound side: opens exactly one envelope."""
+
+    def take(self) -> list[tuple[NodeId, Any]] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DriverStatistics:
+    turns: int
+    inputs: int
+    refusals: dict[str, int]
+    outbox: OutboxStatistics
+
+
+class Driver:
+    """Feeds one node. `tell` is how components hand in inputs; everything runs on one event loop thread."""
+
+    def __init__(self, node: Node, clock: Callable[[], float], store: Journal, envelopes: Envelopes, outbox: Outbox) -> None:
+        self._node = node
+        self._clock = clock
+        self._store = store
+        self._envelopes = envelopes
+        self._outbox = outbox
+        self._inbox: deque[tuple[NodeId, Any]] = deque()
+        self._wake = anyio.Event()
+        self._perform: dict[type, Callable[[Any], None]] = {}
+        self._flush: list[Callable[[], None]] = []
+        self._turns = 0
+        self._inputs = 0
+        self._appended = False
+        self.refusals: Counter[str] = Counter()
+
+    def add(self, component: Component) -> None:
+        """From now on `component` performs its effects. Raises AssertionError if another already performs one of them."""
+        for kind, method in component.effects.items():
+            assert kind not in self._perform, f"two components perform {kind.__name__}"
+            self._perform[kind] = method
+        self._flush.append(component.flush)
+
+    def tell(self, sender: NodeId, body: Any) -> None:
+        """Hand in an input. On the loop's thread only."""
+        self._inbox.append((sender, body))
+        self._wake.set()
+
+    def wake(self) -> None:
+        """An envelope can be taken."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            if self._turn():
+                await anyio.lowlevel.checkpoint()
+            else:
+                await self._sleep()
+
+    async def _sleep(self) -> None:
+        self._wake = anyio.Event()
+        if self._inbox:
+            return
+        at = self._node.wake_at()
+        with anyio.move_on_after(None if at is None else max(at - self._clock(), 0)):
+            await self._wake.wait()
+
+    def _turn(self) -> bool:
+        """Handle one envelope and what is waiting from this machine. False if there was nothing to do."""
+        now, node = self._clock(), self._node
+        todo = self._envelopes.take() or []
+        for _ in range(min(len(self._inbox), LOCAL_INPUTS_PER_TURN)):
+            todo.append(self._inbox.popleft())
+        at = node.wake_at()
+        if not todo and (at is None or at > now):
+            return False
+        self._turns += 1
+        self._inputs += len(todo)
+        for sender, body in todo:
+            if type(body) is Synced:
+                for effect in self._outbox.release(body.seq):
+                    self._perform[type(effect)](effect)
+            else:
+                self._take(node.handle(now, sender, body))
+        self._take(node.handle(now, node.me, TurnEnds()))
+        for flush in self._flush:
+            flush()
+        if self._appended:
+            self._appended = False
+            self._store.flush_soon()
+        return True
+
+    def _take(self, effects: list[Any]) -> None:
+        seq = self._node.seq - sum(type(effect) is Append for effect in effects)
+        for effect in effects:
+            kind = type(effect)
+            if kind is Append:
+                seq += 1
+                self._store.add(seq, effect.entry, effect.bodies)
+                self._appended = True
+            elif kind is Refused:
+                self.refusals[effect.reason] += 1
+            elif self._outbox.may_leave(effect):
+                self._perform[kind](effect)
+
+    def replay(self, seq: int, body: Any) -> None:
+        """Feed one of the node's own entries, before anything else. Machines rebuild and yield nothing."""
+        effects = self._node.handle(self._clock(), self._node.me, body)
+        assert not effects, f"replay of entry {seq} made effects"
+
+    def statistics(self) -> DriverStatistics:
+        return DriverStatistics(self._turns, self._inputs, dict(self.refusals), self._outbox.statistics())

@@ -1,0 +1,228 @@
+"""Every ZeroMQ socket of a node is made here, with every option that safety needs; nothing else in `mesh` creates one.
+
+    Receiver   our ROUTER. It only receives: a ROUTER that sends drops silently when it believes a queue is full
+    Sender     one DEALER per peer; it only sends. SNDHWM is small, so that the queue is ours, with classes, not libzmq's
+
+The anyio binding is thin: wait for the ZeroMQ file descriptor, then work without blocking until EAGAIN. The descriptor is edge-like: it
+tells that *something* happened, once; so EVENTS is asked again before every wait. Receiving never awaits: a cancelled wait loses nothing.
+
+Invariants: no socket binds or connects outside loopback (CURVE comes first); libc's `rand` is seeded from the operating system before
+the first ROUTER, because libzmq counts routing ids up from it and aborts the process when a stranger claims the next one; every monitor
+is drained, else libzmq's own queue grows. Does not know envelopes, peers or sessions.
+
+Figures and trials: pyzmq 27, libzmq 4.3.5; `docs/architecture.md`, "Sockets".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import os
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import anyio
+import anyio.lowlevel
+import zmq
+
+from mesh.limits import LinkLimits
+
+LIBZMQ_MIN = (4, 3, 5)
+"""Older ones have known holes."""
+FRAMES_MAX = 8
+"""Frames of one message that are kept; the rest is read and thrown away. An envelope has fewer, so such a message is refused anyway."""
+MONITOR_EVENTS_PER_TURN = 64
+_MONITOR_EVENT = struct.Struct("=hi")
+
+MonitorEvent = Callable[[zmq.Event, int], None]
+
+
+class NotLoopback(ValueError):
+    """An address outside this machine was asked for. Nothing was opened."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"{host} is not a loopback address; links are not encrypted yet, so a node stays on its machine")
+        self.host = host
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """``host:port`` or ``[v6]:port`` -> (host, port). Raises ValueError if it is neither, or the port is not in 1..65535."""
+    host, colon, digits = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not digits.isascii() or not digits.isdigit() or not 0 < int(digits) < 65536:
+        raise ValueError(f"{address!r} is no host:port")
+    return host, int(digits)
+
+
+def require_loopback(host: str) -> str:
+    """A numeric loopback address; the name localhost becomes one. Raises NotLoopback for everything else: no name is looked up."""
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        inside = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        inside = False
+    if not inside:
+        raise NotLoopback(host)
+    return host
+
+
+def _endpoint(host: str, port: int) -> str:
+    host = require_loopback(host)
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+class _Socket:
+    """What both directions share: options, the monitor, closing."""
+
+    def __init__(self, raw: zmq.Socket[bytes], limits: LinkLimits) -> None:
+        self._raw = raw
+        raw.linger = 0
+        raw.maxmsgsize = limits.frame_bytes_max
+        raw.handshake_ivl = int(limits.handshake_s * 1000)
+        raw.rcvhwm = limits.rcvhwm
+        raw.sndhwm = limits.sndhwm
+        raw.ipv6 = True
+        self._fd: int = raw.FD
+        self._monitor: zmq.Socket[bytes] = raw.get_monitor_socket()
+        self.events: Counter[str] = Counter()
+        """What the monitor told, by libzmq's name of the event, in lower case."""
+        self.closed = False
+
+    async def watch(self, on_event: MonitorEvent) -> None:
+        """Drain the monitor until cancelled, telling each event and its value. Must run for as long as the socket lives."""
+        fd: int = self._monitor.FD
+        while True:
+            for _ in range(MONITOR_EVENTS_PER_TURN):
+                try:
+                    frame, *_address = self._monitor.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                number, value = _MONITOR_EVENT.unpack(frame)
+                event = zmq.Event(number)
+                self.events[event.name.lower()] += 1
+                on_event(event, value)
+            else:
+                await anyio.lowlevel.checkpoint()
+                continue
+            await anyio.wait_readable(fd)
+
+    def close(self) -> None:
+        """Close at once; what was not sent is dropped. Call when no task waits on this socket any more."""
+        if not self.closed:
+            self.closed = True
+            self._raw.disable_monitor()
+            self._monitor.close(0)
+            self._raw.close(0)
+
+
+class Receiver(_Socket):
+    """The ROUTER. Routing ids stay in here: who sent is proven by the envelope's signature."""
+
+    def __init__(self, raw: zmq.Socket[bytes], limits: LinkLimits) -> None:
+        super().__init__(raw, limits)
+        self.frames_dropped = 0
+        self.address = ""
+        """``host:port`` as bound."""
+
+    def bind(self, host: str, port: int) -> None:
+        """Raises NotLoopback, or OSError if the port is taken."""
+        try:
+            self._raw.bind(_endpoint(host, port))
+        except zmq.ZMQError as error:
+            raise OSError(error.errno, f"cannot bind {host}:{port}: {error.strerror}") from error
+        self.address = self._raw.last_endpoint.decode().removeprefix("tcp://").rstrip("\0")
+
+    def take(self) -> list[bytes] | None:
+        """The frames of one message without the routing id, or None if there is none now. At most FRAMES_MAX frames are kept."""
+        raw = self._raw
+        try:
+            raw.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        frames: list[bytes] = []
+        while raw.getsockopt(zmq.RCVMORE):
+            frame = raw.recv(zmq.NOBLOCK)
+            if len(frames) < FRAMES_MAX:
+                frames.append(frame)
+            else:
+                self.frames_dropped += 1
+        return frames
+
+    def readable(self) -> bool:
+        """True if `take` would give a message."""
+        return bool(self._raw.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+
+    async def wait(self) -> None:
+        """Return when there may be a message. Spurious returns are normal."""
+        if not self.readable():
+            await anyio.wait_readable(self._fd)
+
+
+class Sender(_Socket):
+    """One DEALER to one peer. It connects once (RECONNECT_IVL -1): after DISCONNECTED a new one is made, HELLO first."""
+
+    def __init__(self, raw: zmq.Socket[bytes], limits: LinkLimits, host: str, port: int) -> None:
+        super().__init__(raw, limits)
+        raw.immediate = True
+        raw.reconnect_ivl = -1
+        raw.connect(_endpoint(host, port))
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        """Hand one message to libzmq. False if it takes none now (not connected yet, or SNDHWM is reached); nothing was sent then."""
+        try:
+            self._raw.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def writable(self) -> bool:
+        """True if `send` would take a message."""
+        return bool(self._raw.getsockopt(zmq.EVENTS) & zmq.POLLOUT)
+
+    async def wait_writable(self) -> None:
+        """Return when `send` would take a message."""
+        while not self.writable():
+            await anyio.wait_readable(self._fd)
+
+
+class Sockets:
+    """The factory. One per node: it owns the ZeroMQ context. `close` it after every socket is closed."""
+
+    def __init__(self, limits: LinkLimits) -> None:
+        """Raises RuntimeError if libzmq is older than LIBZMQ_MIN."""
+        if zmq.zmq_version_info() < LIBZMQ_MIN:
+            raise RuntimeError(f"libzmq {zmq.zmq_version()} is too old; {'.'.join(map(str, LIBZMQ_MIN))} is needed: pip install -U pyzmq")
+        self._limits = limits
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        # A link is a DEALER, its monitor's two ends; the ROUTER has as many.
+        self._context.set(zmq.MAX_SOCKETS, 3 * limits.peers_max + 64)
+
+    def router(self, host: str = "127.0.0.1", port: int = 0) -> Receiver:
+        """A bound ROUTER; port 0 lets the system choose. Raises NotLoopback, or OSError if the port is taken."""
+        require_loopback(host)
+        _seed_libc()
+        receiver = Receiver(self._context.socket(zmq.ROUTER), self._limits)
+        try:
+            receiver.bind(host, port)
+        except OSError:
+            receiver.close()
+            raise
+        return receiver
+
+    def dealer(self, address: str) -> Sender:
+        """A DEALER that starts to connect to ``host:port``. Raises NotLoopback, or ValueError for what is no address."""
+        host, port = split_address(address)
+        require_loopback(host)
+        return Sender(self._context.socket(zmq.DEALER), self._limits, host, port)
+
+    def close(self) -> None:
+        """End the context. Blocks for ever if a socket is still open, so that a leak shows."""
+        self._context.term()
+
+
+def _seed_libc() -> None:
+    """Routing ids of libzmq count up from libc's ``rand()``: make the first one unguessable."""
+    libc = ctypes.CDLL(None)
+    libc.srand(ctypes.c_uint(int.from_bytes(os.urandom(4), "little")))
