@@ -75,7 +75,7 @@ def transform(ctx: Context, table: File, resamples: int = 1000) -> Transformed:
         low, high = _interval(values, resamples, chance)
         out.append([*key, str(len(values)), f"{statistics.fmean(values):.4f}", f"{low:.4f}", f"{high:.4f}"])
         if done % 20 == 0:
-            ctx.progress_soon(done / len(cells), f"{done} of {len(cells)} groups")
+            ctx.progress(done / len(cells), f"{done} of {len(cells)} groups")
     path = Path(tempfile.mkdtemp(prefix="mesh-transform-")) / "summary.csv"
     write_table(path, ["period", "group", "measure", "n", "mean", "low", "high"], out)
     return Transformed(

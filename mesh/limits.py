@@ -67,6 +67,22 @@ class WorkLimits:
     """A contractor accepts about so much more work than its slots can start at once: keeps short work flowing, long work movable."""
     queue_max: int = 512
     load_gossip_s: float = 0.5
+    price_timeout_s: float = 0.3
+    """How long an ``@agent.bid`` function may think; below `auction_timeout_s`, so that a slow one costs only its own bid."""
+    reattach_s: float = 5.0
+    """After a restart: how long workers have to come back before what they ran counts as lost."""
+    stop_s: float = 5.0
+    """How long a cancelled handler may take to end before the cancellation is answered without it."""
+    gather_s: float = 1.0
+    """A question to all nodes is answered after so long with what has come, naming who is missing."""
+    ask_timeout_s: float = 10.0
+    """A question to one linked node: longer than any journal takes to read."""
+    ask_repeat_s: float = 5.0
+    """How often a step that is known, or a wait for a result, is asked for again: covers what a broken link swallowed."""
+    asks_max: int = 4096
+    """Questions and steps of local clients that wait at once."""
+    auctions_max: int = 64
+    """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,10 @@ class FileLimits:
     piece_timeout_s: float = 2.0
     file_bytes_max: int = 4 * 1024**3
     fetches_max: int = 256
+    source_tries_max: int = 3
+    """Silences of `piece_timeout_s` in a row before a source is given up; a piece that comes makes up for them."""
+    known_max: int = 10_000
+    """Files remembered to be in the own store; of others it is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +125,7 @@ class LinkLimits:
     door_frame_bytes_max: int = 16 * 1024
     sndhwm: int = 16
     queue_messages_max: int = 4096
-    """Per peer and class; beyond it the oldest bulk, then work, is dropped and counted."""
+    """Per peer and class; beyond it the oldest of that class is dropped and counted."""
     window: int = 1024
     """Sequence numbers behind the newest that may still arrive."""
     hello_per_s: float = 10.0
@@ -126,6 +146,8 @@ class LinkLimits:
     """Sessions, links and rate counters remembered."""
     pending_sessions_max: int = 4
     """Sessions given to one peer and not yet used: a recorded HELLO said again cannot push out the honest one at once."""
+    queue_bytes_max: int = 16 * 1024 * 1024
+    """Per peer, all classes together; beyond it the oldest bulk, then work, then control is dropped and counted."""
     candidates_max: int = 256
     """Doors that discovery has told of and the core may dial."""
 

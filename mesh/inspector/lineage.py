@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh.client import Mesh
-from mesh.errors import NotFound
+from mesh.errors import NoSuchFile
 from mesh.files import sha256_of
 from mesh.ids import short
 from mesh.inspector.render import clean, tree
@@ -19,7 +19,7 @@ HASH_DIGITS = 64
 
 
 async def trace(mesh: Mesh, what: str) -> dict[str, Any]:
-    """The ``lineage`` document of a task id, a sha256 or a path. Raises NotFound, naming what to try."""
+    """The ``lineage`` document of a task id, a sha256 or a path. Raises NoSuchFile, naming what to try."""
     goal = what
     path = Path(what)
     if path.is_file():
@@ -28,7 +28,7 @@ async def trace(mesh: Mesh, what: str) -> dict[str, Any]:
         found = await mesh.find(goal)
         makers = [row for row in found["tasks"] if row["as"] != "input"] or found["tasks"]
         if not makers:
-            raise NotFound(f"no task here read or made {what}", fix="mesh tasks")
+            raise NoSuchFile(f"no task here read or made {what}", fix="mesh tasks")
         task = makers[0]["task"]
     else:
         task, goal = what, ""
@@ -43,7 +43,7 @@ def document(task: str, entries: list[dict[str, Any]], goal: str = "") -> dict[s
     produced = {file for row in tasks.values() for file in row["files_out"]}
     sources = sorted({file for row in tasks.values() for file in row["files_in"]} - produced)
     return {
-        "schema": "mesh/lineage/1",
+        "schema": "mesh.lineage/1",
         "task": task,
         "goal": goal,
         "tasks": list(tasks.values()),
@@ -137,7 +137,7 @@ async def blame(mesh: Mesh, path: Path, file_hash: str) -> dict[str, Any]:
         if row["parent"]:
             break
     used_by = [row["task"] for row in found["tasks"] if row["as"] == "input"]
-    return {"schema": "mesh/blame/1", "file": str(path), "sha256": file_hash, "made_by": made_by, "used_by": used_by, "verified": verified}
+    return {"schema": "mesh.blame/1", "file": str(path), "sha256": file_hash, "made_by": made_by, "used_by": used_by, "verified": verified}
 
 
 def show_blame(document: dict[str, Any]) -> str:

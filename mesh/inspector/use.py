@@ -10,7 +10,7 @@ import typer
 
 from mesh import File
 from mesh.client import Mesh
-from mesh.errors import TaskFailed, UsageError
+from mesh.errors import UsageError, task_error
 from mesh.inspector.arguments import parse_arguments
 from mesh.inspector.render import say
 from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, TimeoutOption, Where, ask
@@ -74,7 +74,7 @@ def call(
     async def action(mesh: Mesh) -> dict[str, Any]:
         value = plain(await mesh.options(timeout_s=timeout).call(capability, **parse_arguments(words or [], whole)))
         await save(mesh, value, out)
-        return {"schema": "mesh/call/1", "capability": capability, "result": value}
+        return {"schema": "mesh.call/1", "capability": capability, "result": value}
 
     ask(Where(home, node, as_json), action, _show_result)
 
@@ -97,7 +97,7 @@ def submit(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         task = await mesh.options(timeout_s=timeout, retries=retries).submit(capability, **parse_arguments(words or [], whole))
-        document: dict[str, Any] = {"schema": "mesh/submit/1", "task": task.id, "survives": task.survives}
+        document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
         if wait:
             if not as_json:
                 say(task.id)
@@ -112,7 +112,7 @@ def submit(
 
 def _raise_failure(answer: dict[str, Any]) -> None:
     if answer["state"] != "done":
-        raise TaskFailed(answer["task"], answer["state"], answer.get("error") or {})
+        raise task_error(answer.get("error") or {}, answer["task"], answer["state"])
 
 
 def result(
@@ -159,6 +159,6 @@ def get(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         size = await mesh.get(file, out)
-        return {"schema": "mesh/get/1", "sha256": file, "path": str(out), "size": size}
+        return {"schema": "mesh.get/1", "sha256": file, "path": str(out), "size": size}
 
     ask(Where(home, node, as_json), action, lambda document: f"{document['path']}  {document['size']} bytes")

@@ -35,7 +35,7 @@ def explain(task: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
             decisions.append(_decision(entry, own))
     events = [_event(entry) for entry in own if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Finished")]
     return {
-        "schema": "mesh/why/1",
+        "schema": "mesh.why/1",
         "task": task,
         "capability": next((entry["capability"] for entry in own if entry["kind"] == "Submitted"), ""),
         "decisions": decisions,

@@ -4,7 +4,7 @@
     wall_ms()   what people read, and the skew check of envelopes: Unix time
 
 Why sleep must count: a holder that was asleep for longer than its lease must find the lease over when it wakes. Linux counts sleep in
-CLOCK_BOOTTIME only; on macOS CLOCK_MONOTONIC does, but Python's `time.monotonic()` there reads another clock that stops, so it is never used.
+CLOCK_BOOTTIME only; on macOS CLOCK_MONOTONIC does, but Python's `time.monotonic()` there reads another clock that stops: never used here.
 """
 
 from __future__ import annotations

@@ -74,7 +74,10 @@ class Discovery:
         interface: str = "127.0.0.1",
         show_capabilities: bool = True,
     ) -> None:
-        """`door`: our ``host:port``; `interface`: the address of the one interface to use. Raises NotLoopback, or ValueError for no address."""
+        """`door`: our ``host:port``; `interface`: the address of the one interface to use.
+
+        Raises NotLoopback, or ValueError for what is no address.
+        """
         self._me, self._mesh, self._limits, self._tell = me, mesh, limits, tell
         self._host, self._port = split_address(door)
         require_loopback(self._host)

@@ -21,6 +21,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import anyio
 import anyio.lowlevel
@@ -33,6 +34,8 @@ LIBZMQ_MIN = (4, 3, 5)
 FRAMES_MAX = 8
 """Frames of one message that are kept; the rest is read and thrown away. An envelope has fewer, so such a message is refused anyway."""
 MONITOR_EVENTS_PER_TURN = 64
+GOODBYE_MS = 200
+"""LINGER: how long what was sent last may take to leave, at the end of a node too."""
 _MONITOR_EVENT = struct.Struct("=hi")
 
 MonitorEvent = Callable[[zmq.Event, int], None]
@@ -78,7 +81,7 @@ class _Socket:
 
     def __init__(self, raw: zmq.Socket[bytes], limits: LinkLimits) -> None:
         self._raw = raw
-        raw.linger = 0
+        raw.linger = GOODBYE_MS
         raw.maxmsgsize = limits.frame_bytes_max
         raw.handshake_ivl = int(limits.handshake_s * 1000)
         raw.rcvhwm = limits.rcvhwm
@@ -101,7 +104,7 @@ class _Socket:
                     break
                 number, value = _MONITOR_EVENT.unpack(frame)
                 event = zmq.Event(number)
-                self.events[event.name.lower()] += 1
+                self.events[(event.name or "unknown").lower()] += 1
                 on_event(event, value)
             else:
                 await anyio.lowlevel.checkpoint()
@@ -109,12 +112,12 @@ class _Socket:
             await anyio.wait_readable(fd)
 
     def close(self) -> None:
-        """Close at once; what was not sent is dropped. Call when no task waits on this socket any more."""
+        """What libzmq has already taken has GOODBYE_MS to leave. Call when no task waits on this socket any more."""
         if not self.closed:
             self.closed = True
             self._raw.disable_monitor()
             self._monitor.close(0)
-            self._raw.close(0)
+            self._raw.close(GOODBYE_MS)
 
 
 class Receiver(_Socket):
@@ -132,7 +135,7 @@ class Receiver(_Socket):
             self._raw.bind(_endpoint(host, port))
         except zmq.ZMQError as error:
             raise OSError(error.errno, f"cannot bind {host}:{port}: {error.strerror}") from error
-        self.address = self._raw.last_endpoint.decode().removeprefix("tcp://").rstrip("\0")
+        self.address = cast(bytes, self._raw.getsockopt(zmq.LAST_ENDPOINT)).decode().removeprefix("tcp://").rstrip("\0")
 
     def take(self) -> list[bytes] | None:
         """The frames of one message without the routing id, or None if there is none now. At most FRAMES_MAX frames are kept."""
@@ -152,7 +155,7 @@ class Receiver(_Socket):
 
     def readable(self) -> bool:
         """True if `take` would give a message."""
-        return bool(self._raw.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(cast(int, self._raw.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     async def wait(self) -> None:
         """Return when there may be a message. Spurious returns are normal."""
@@ -163,11 +166,12 @@ class Receiver(_Socket):
 class Sender(_Socket):
     """One DEALER to one peer. It connects once (RECONNECT_IVL -1): after DISCONNECTED a new one is made, HELLO first."""
 
-    def __init__(self, raw: zmq.Socket[bytes], limits: LinkLimits, host: str, port: int) -> None:
+    def __init__(self, raw: zmq.Socket[bytes], limits: LinkLimits, address: str, endpoint: str) -> None:
         super().__init__(raw, limits)
+        self.address = address
         raw.immediate = True
         raw.reconnect_ivl = -1
-        raw.connect(_endpoint(host, port))
+        raw.connect(endpoint)
 
     def send(self, frames: Sequence[bytes]) -> bool:
         """Hand one message to libzmq. False if it takes none now (not connected yet, or SNDHWM is reached); nothing was sent then."""
@@ -179,7 +183,7 @@ class Sender(_Socket):
 
     def writable(self) -> bool:
         """True if `send` would take a message."""
-        return bool(self._raw.getsockopt(zmq.EVENTS) & zmq.POLLOUT)
+        return bool(cast(int, self._raw.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
     async def wait_writable(self) -> None:
         """Return when `send` would take a message."""
@@ -213,9 +217,8 @@ class Sockets:
 
     def dealer(self, address: str) -> Sender:
         """A DEALER that starts to connect to ``host:port``. Raises NotLoopback, or ValueError for what is no address."""
-        host, port = split_address(address)
-        require_loopback(host)
-        return Sender(self._context.socket(zmq.DEALER), self._limits, host, port)
+        endpoint = _endpoint(*split_address(address))
+        return Sender(self._context.socket(zmq.DEALER), self._limits, address, endpoint)
 
     def close(self) -> None:
         """End the context. Blocks for ever if a socket is still open, so that a leak shows."""

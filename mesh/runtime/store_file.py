@@ -60,8 +60,12 @@ def explain(path: Path | str, error: sqlite3.Error | OSError) -> StoreError:
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return broken(path, str(error))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreError("store_locked", f"another program has locked the journal {path}", "close it (a database browser?) and start again")
-    return StoreError("disk_error", f"the disk failed under the journal {path}: {error}", "check the disk; the journal is whole up to its last commit")
+        return StoreError(
+            "store_locked", f"another program has locked the journal {path}", "close it (a database browser?) and start again"
+        )
+    return StoreError(
+        "disk_error", f"the disk failed under the journal {path}: {error}", "check the disk; the journal is whole up to its last commit"
+    )
 
 
 class Lock:
@@ -75,7 +79,9 @@ class Lock:
         except OSError:
             os.close(self._file)
             raise StoreError(
-                "store_locked", f"another process uses the journal beside {path}", "only one node per folder: see 'mesh status', or use --name"
+                "store_locked",
+                f"another process uses the journal beside {path}",
+                "only one node per folder: see 'mesh status', or use --name",
             ) from None
 
     def close(self) -> None:
@@ -124,10 +130,14 @@ def _admit(path: Path, connection: sqlite3.Connection) -> None:
     [application] = connection.execute("PRAGMA application_id").fetchone()
     [version] = connection.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
-        raise StoreError("not_a_journal", f"{path} is a database, but not a journal of this program", "move it away or choose another --home")
+        raise StoreError(
+            "not_a_journal", f"{path} is a database, but not a journal of this program", "move it away or choose another --home"
+        )
     if version > SCHEMA:
         raise StoreError(
-            "newer_schema", f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA})", "upgrade: pip install -U lanmesh"
+            "newer_schema",
+            f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA})",
+            "upgrade: pip install -U lanmesh",
         )
     if version < SCHEMA:
         raise broken(path, f"its schema number is {version}, which no version ever wrote")
@@ -148,5 +158,5 @@ def get_meta(connection: sqlite3.Connection, name: str) -> bytes | None:
     return bytes(row[0]) if row else None
 
 
-def set_meta(connection: sqlite3.Connection, name: str, value: bytes) -> None:
-    connection.execute("INSERT INTO meta VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", (name, value))
+def set_metas(connection: sqlite3.Connection, facts: dict[str, bytes]) -> None:
+    connection.executemany("INSERT INTO meta VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", list(facts.items()))

@@ -57,9 +57,10 @@ class Disk:
         self.incarnation = 0
         self.rows: list[Row] = []
         self.head = FIRST_PREV
-        self.newest: Signed | None = None
+        self.groups: list[Group] = []
         self.bodies: dict[Hash, bytes] = {}
         self.files: dict[Hash, bytes] = {}
+        self.partial: dict[Hash, bytearray] = {}
         self.remembered: dict[str, tuple[Any, ...]] = {}
         self._waiting: list[Row] = []
         self._syncing: list[Row] = []
@@ -103,11 +104,14 @@ class Disk:
         for row in rows:
             self.bodies.update(row[2])
         self.rows.extend(rows)
-        self.head, self.newest, self._hlc = self._writer.head, signed, signed.body.hlc
-        return Group(signed, self.head, self.seq, entries)
+        self.head, self._hlc = self._writer.head, signed.body.hlc
+        group = Group(signed, self.head, self.seq, entries)
+        self.groups.append(group)
+        return group
 
     def crash(self, wall_ms: int, *, keep_written: bool) -> Group | None:
         """The process is gone. `keep_written`: the group being written had reached the disk. Answers it, if so."""
         kept = self.end_sync(wall_ms) if keep_written and self._syncing else None
         self._syncing, self._waiting = [], []
+        self.partial.clear()
         return kept

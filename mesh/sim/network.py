@@ -75,7 +75,9 @@ class Ends(Protocol):
 
     def dial_ended(self, caller: NodeId, target: NodeId, reason: str) -> None: ...
 
-    def answers(self, host: NodeId) -> str: ...
+    def answers(self, host: NodeId) -> str:
+        """How a connection there goes now: ``open``, ``refused`` (no process), ``frozen`` (stopped process), ``off`` (no machine)."""
+        ...
 
 
 class Network:
@@ -169,9 +171,9 @@ class Network:
         answer = self._ends.answers(target)
         if answer == "refused":
             self._ends.dial_ended(caller, target, "refused")
-        elif answer == "silent":
+        elif answer != "open":
             self._ends.at(self._ends.now_s + DIAL_TIMEOUT_S, lambda: self._ends.dial_ended(caller, target, "timeout"))
-        elif self._ends.answers(caller) != "refused":
+        elif self._ends.answers(caller) in ("open", "frozen"):
             self._connect(caller, target)
 
     def _connect(self, caller: NodeId, target: NodeId) -> None:

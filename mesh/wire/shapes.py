@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -85,6 +86,28 @@ def _build_signed(value: bytes, open_signed: OpenSigned | None) -> Signed:
     if open_signed is None:
         raise Refusal("unverifiable")
     return open_signed(value)
+
+
+def _build_statements(raws: tuple[bytes, ...], open_signed: OpenSigned | None) -> tuple[Signed, ...]:
+    """Statements stand alone: one by a stranger, or of a kind from a later version, is left out, and the others count.
+
+    Who vouches for an author may come after him in the same list, so strangers get a second look. What opens them counts what it refuses.
+    """
+    opened: dict[int, Signed] = {}
+    strangers: list[int] = []
+    for index, raw in enumerate(raws):
+        try:
+            opened[index] = _build_signed(raw, open_signed)
+        except Refusal as refusal:
+            if refusal.reason == "unverifiable":
+                raise
+            if refusal.reason == "unknown_author":
+                strangers.append(index)
+    if opened:
+        for index in strangers:
+            with suppress(Refusal):
+                opened[index] = _build_signed(raws[index], open_signed)
+    return tuple([opened[index] for index in sorted(opened)])
 
 
 class Shape:
@@ -201,7 +224,9 @@ def _plan_tuple(args: tuple[Any, ...], owner: str, name: str) -> tuple[CoreSchem
         if pack:
             each = pack
             pack_all = lambda values, seal: [each(value, seal) for value in values]  # noqa: E731
-        if build:
+        if args[0] is Signed:
+            build_all = _build_statements
+        elif build:
             make = build
             build_all = lambda rows, open_signed: tuple([make(row, open_signed) for row in rows])  # noqa: E731
         return schema, pack_all, build_all

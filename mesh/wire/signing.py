@@ -129,6 +129,8 @@ class KeyringStatistics:
     remembered: int
     """Statements that came again and were not verified again."""
     cached_bytes: int
+    refused: dict[str, int]
+    """Statements turned down, by reason."""
 
 
 class Keyring:
@@ -144,6 +146,7 @@ class Keyring:
         self._opened_bytes = 0
         self._verified = 0
         self._remembered = 0
+        self._refused: dict[str, int] = {}
 
     # ---- certificates
 
@@ -154,9 +157,10 @@ class Keyring:
         ``bad_key``, and those of the codec.
         """
         seen = self._opened.get(raw)
-        if seen is not None and seen.body.node in self._members:
+        certified: Certificate | None = seen.body if seen is not None and type(seen.body) is Certificate else None
+        if certified is not None and certified.node in self._members:
             self._remembered += 1
-            return seen.body.node
+            return certified.node
         tag, author, body, signature = _parts(raw)
         if tag != "certificate":
             raise Refusal("bad_certificate")
@@ -209,6 +213,13 @@ class Keyring:
         An `alive`, `hello` or `welcome` carries its author's certificate and introduces him. Raises Refusal: ``unknown_author``,
         ``bad_signature``, ``not_own`` (he speaks for somebody else), those of `add_certificate`, ``not_canonical``, ``malformed``, ...
         """
+        try:
+            return self._open(raw)
+        except Refusal as refusal:
+            self._refused[refusal.reason] = self._refused.get(refusal.reason, 0) + 1
+            raise
+
+    def _open(self, raw: bytes) -> Signed:
         known = self._opened.get(raw)
         if known is not None and (known.author in self._members or known.author == self.root):
             self._remembered += 1
@@ -250,7 +261,9 @@ class Keyring:
         return signed
 
     def statistics(self) -> KeyringStatistics:
-        return KeyringStatistics(ed25519.BACKEND, len(self._members), self._verified, self._remembered, self._opened_bytes)
+        return KeyringStatistics(
+            ed25519.BACKEND, len(self._members), self._verified, self._remembered, self._opened_bytes, dict(self._refused)
+        )
 
 
 def _speaks_for(content: Any) -> NodeId:

@@ -7,7 +7,7 @@
 
 Invariant: entry numbers are continuous over all incarnations of an author, and commits are totally ordered: a later one has no smaller
 incarnation and begins after the earlier one's end. Two signed commits that cannot be ordered so are a *fork*: `conflict` says it from the
-two alone. Writes no disk and knows no signature scheme: both are given. Source: git's commit chain; Certificate Transparency's signed heads.
+two alone. Writes no disk and knows no signature scheme: both are given. Sources: git's commit chain; RFC 6962.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class JournalWriter:
         self.next_seq = next_seq
 
     def commit(self, entries: Sequence[bytes], wall_ms: int) -> Signed:
-        """The signed commit over encoded `entries`, which get the numbers from `next_seq` on. `wall_ms`: Unix time; may jump, stamps never do."""
+        """The signed commit over encoded `entries`, numbered from `next_seq` on. `wall_ms` (Unix time) may jump; stamps never do."""
         assert entries, "an empty commit says nothing"
         self._hlc = max(self._hlc + 1, wall_ms << 16)
         body = Commit(
@@ -84,7 +84,7 @@ def newer(one: Commit, other: Commit) -> bool:
 
 
 def conflict(one: Commit, other: Commit) -> bool:
-    """True if these two commits of one author prove a fork: two different ones for a place, or a later life that begins before an earlier one's end."""
+    """True if two commits of one author prove a fork: they claim one place, or a later life begins before an earlier one's end."""
     if one.author != other.author or one == other:
         return False
     if (one.incarnation, one.first) > (other.incarnation, other.first):
@@ -98,7 +98,7 @@ def subject(entry: Any) -> TaskId:
 
 
 def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
-    """The content hashes an entry names: ``(hash, as, way)``. `as` is ``input``, ``output`` or ``file``; `way`: it went ``in`` or came ``out``."""
+    """The content hashes an entry names: ``(hash, as, way)``. `as` is ``input``, ``output`` or ``file``; `way` is ``in`` or ``out``."""
     kind = type(entry)
     if kind is Submitted or kind is Accepted:
         if entry.input:
@@ -127,5 +127,3 @@ def keys(entry: Any) -> tuple[str, ...]:
         return (task,)
     found.extend(named for named, _, _ in roles(entry))
     return tuple(dict.fromkeys(found))
-
-

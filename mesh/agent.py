@@ -1,0 +1,232 @@
+"""The declaration of an agent: plain functions, made capabilities by a decorator that returns them unchanged.
+
+    agent = Agent("greeter")
+    @agent.capability                     what it can do; hints and docstring are the schema
+    @agent.bid("name")                    what it asks for it; None declines
+    @agent.lifespan                       what it opens once: models, connections
+
+Misuse raises here, where it stands, never at the first call. Runs nothing: that is `worker.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from mesh.errors import DeclarationError
+from mesh.messages.membership import Offer
+from mesh.schemas import Shape, shape_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+NAME_CHARACTERS_MAX = 64
+CONCURRENCY_MAX = 1024
+RETRIES_MAX = 1000
+_NAME_FIX = f"use letters, digits, - and _, parts joined by dots, at most {NAME_CHARACTERS_MAX} characters"
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One thing an agent can do."""
+
+    name: str
+    function: Callable[..., Any]
+    shape: Shape
+    is_async: bool
+    version: str
+    idempotent: bool
+    timeout_s: float
+    retries: int
+    on_lost: str
+
+    def offer(self, agent: Agent) -> Offer:
+        """As the mesh advertises it."""
+        return Offer(
+            capability=self.name,
+            agent=agent.name,
+            version=self.version,
+            doc=self.shape.doc,
+            idempotent=self.idempotent,
+            timeout_ms=round(self.timeout_s * 1000),
+            retries=self.retries,
+            on_lost=self.on_lost,
+            priced=self.name in agent.prices,
+            input_schema=self.shape.input_schema,
+            output_schema=self.shape.output_schema,
+            tags=agent.tags,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PriceFunction:
+    """An ``@agent.bid`` function. `parameters` are those of the work's arguments that it wants to see."""
+
+    function: Callable[..., Any]
+    parameters: tuple[str, ...]
+    is_async: bool
+
+
+class Agent:
+    """A named set of capabilities, served by one worker process at a time (more of them share the work).
+
+    `tags` are words for people and filters. `concurrency` is how many handlers run at once in one worker.
+    Raises DeclarationError if a name or a number is out of range.
+    """
+
+    def __init__(self, name: str, *, tags: list[str] | tuple[str, ...] = (), concurrency: int = 8) -> None:
+        _check_name("the agent's name", name)
+        if type(concurrency) is not int or not 1 <= concurrency <= CONCURRENCY_MAX:
+            raise DeclarationError(f"agent {name!r}", f"concurrency is {concurrency!r}", f"give a whole number from 1 to {CONCURRENCY_MAX}")
+        if isinstance(tags, str):
+            raise DeclarationError(f"agent {name!r}", "tags is one text", f"write tags=[{tags!r}]")
+        self.name = name
+        self.tags = tuple(tags)
+        self.concurrency = concurrency
+        self.capabilities: dict[str, Capability] = {}
+        self.prices: dict[str, PriceFunction] = {}
+        self._lifespan: Callable[[], Any] | None = None
+
+    @overload
+    def capability(self, function: F, /) -> F: ...
+
+    @overload
+    def capability(
+        self,
+        *,
+        name: str | None = None,
+        idempotent: bool = False,
+        timeout_s: float | None = None,
+        retries: int = 0,
+        on_lost: str = "retry",
+        version: str = "1",
+    ) -> Callable[[F], F]: ...
+
+    def capability(
+        self,
+        function: F | None = None,
+        /,
+        *,
+        name: str | None = None,
+        idempotent: bool = False,
+        timeout_s: float | None = None,
+        retries: int = 0,
+        on_lost: str = "retry",
+        version: str = "1",
+    ) -> F | Callable[[F], F]:
+        """Make a function a capability, under its own name or `name`. Returns it unchanged. Raises DeclarationError.
+
+        `idempotent`: running it twice does no harm, so it is restarted elsewhere at once when its node falls silent. `timeout_s`: one
+        run is stopped after so long (None: never). `retries`: how often a failed run is tried again. `on_lost`: ``"retry"`` runs it again
+        when its node is lost, ``"fail"`` is for what must not repeat. `version` is shown to callers.
+        """
+        local = sys._getframe(1).f_locals
+
+        def declare(function: F) -> F:
+            self._declare(function, name, idempotent, timeout_s, retries, on_lost, version, local)
+            return function
+
+        return declare if function is None else declare(function)
+
+    def _declare(
+        self, function: F, name: str | None, idempotent: bool, timeout_s: float | None, retries: int, on_lost: str, version: str, local: dict[str, Any]
+    ) -> None:
+        if not inspect.isfunction(function):
+            raise DeclarationError(f"agent {self.name!r}", f"{function!r} is not a plain function", "put @agent.capability on a def or async def")
+        chosen = function.__name__ if name is None else name
+        _check_name("the capability's name", chosen)
+        what = f"capability {chosen!r}"
+        if chosen in self.capabilities:
+            raise DeclarationError(what, f"agent {self.name!r} has it already", "give one of them name=...")
+        if timeout_s is not None and not 0 < timeout_s < 10_000_000:
+            raise DeclarationError(what, f"timeout_s is {timeout_s!r}", "give seconds above 0, or leave it out")
+        if type(retries) is not int or not 0 <= retries <= RETRIES_MAX:
+            raise DeclarationError(what, f"retries is {retries!r}", f"give a whole number from 0 to {RETRIES_MAX}")
+        if on_lost not in ("retry", "fail"):
+            raise DeclarationError(what, f"on_lost is {on_lost!r}", "write on_lost='retry' or on_lost='fail'")
+        self.capabilities[chosen] = Capability(
+            name=chosen,
+            function=function,
+            shape=shape_of(function, chosen, local),
+            is_async=inspect.iscoroutinefunction(function),
+            version=str(version),
+            idempotent=bool(idempotent),
+            timeout_s=timeout_s or 0.0,
+            retries=retries,
+            on_lost=on_lost,
+        )
+
+    def bid(self, capability: str) -> Callable[[F], F]:
+        """Price the work of `capability`: the function gets its arguments (those it names), and returns `Bid`, or None to decline.
+
+        A file's bytes are not here yet then, its name and size are. Raises DeclarationError.
+        """
+        what = f"bid for {capability!r}"
+        if not isinstance(capability, str):
+            raise DeclarationError("a bid", "does not name its capability", 'write @agent.bid("name")')
+        if capability not in self.capabilities:
+            raise DeclarationError(what, f"agent {self.name!r} has no such capability yet", "declare the capability above it")
+        if capability in self.prices:
+            raise DeclarationError(what, "there is one already", "keep one")
+
+        def declare(function: F) -> F:
+            known = self.capabilities[capability].shape.parameters
+            wanted = tuple(inspect.signature(function).parameters)
+            for name in wanted:
+                if name not in known:
+                    raise DeclarationError(what, f"the capability has no parameter {name!r}", f"name some of: {', '.join(known) or 'none'}")
+            self.prices[capability] = PriceFunction(function, wanted, inspect.iscoroutinefunction(function))
+            return function
+
+        return declare
+
+    def lifespan(self, function: F) -> F:
+        """Open what all handlers share, once per worker: an async generator function that yields it once, and closes it after.
+
+        What it yields is ``ctx.lifespan``. A function that returns an async context manager will do as well. Raises DeclarationError.
+        """
+        what = f"lifespan of agent {self.name!r}"
+        if self._lifespan is not None:
+            raise DeclarationError(what, "there is one already", "keep one")
+        if inspect.signature(function).parameters:
+            raise DeclarationError(what, "takes parameters", "write def lifespan():")
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            raise DeclarationError(what, "is not an async generator", "write async def, and yield once")
+        self._lifespan = asynccontextmanager(function) if inspect.isasyncgenfunction(function) else function
+        return function
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Any]:
+        """The lifespan: yields what handlers share, None without one."""
+        if self._lifespan is None:
+            yield None
+            return
+        manager: AbstractAsyncContextManager[Any] = self._lifespan()
+        async with manager as value:
+            yield value
+
+    def offers(self) -> tuple[Offer, ...]:
+        """What a worker of this agent registers. Raises DeclarationError if there is nothing."""
+        if not self.capabilities:
+            raise DeclarationError(f"agent {self.name!r}", "has no capability", "put @agent.capability on a function")
+        return tuple(capability.offer(self) for capability in self.capabilities.values())
+
+    def run(self, *, home: str | os.PathLike[str] | None = None, node: str | None = None) -> None:
+        """Serve it from this process, until Ctrl-C: the same as ``mesh run``. Blocks. Raises NoNode, DeclarationError."""
+        from mesh.worker import serve
+
+        serve(self, home=home, node=node)
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r}, {', '.join(self.capabilities) or 'no capabilities'})"
+
+
+def _check_name(what: str, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > NAME_CHARACTERS_MAX:
+        raise DeclarationError(what, f"{name!r} cannot be one", _NAME_FIX)

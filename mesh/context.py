@@ -1,0 +1,157 @@
+"""What a handler can do besides computing: the injected `Context`, and its blocking twin for plain functions.
+
+A parameter annotated `Context` gets one; it is not in the schema. Invariant: past the end of the lease, or without a node, no effect
+(step, call) starts: it waits until the lease is renewed, or the handler is stopped. Does no I/O itself; `Port` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Coroutine, Generator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from mesh.errors import UsageError
+from mesh.ids import Fence, TaskId
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """The piece of work a handler runs for. `fence` grows with every award: pass it to outside systems to shut out a stale twin."""
+
+    id: TaskId
+    fence: Fence
+    attempt: int
+    """1 for the first run of this task anywhere."""
+    capability: str
+    parent: TaskId
+    """The task whose step this is, or ""."""
+    deadline: float | None
+    """When this run is stopped, in seconds on `time.monotonic()`'s clock; None: never."""
+
+
+class Port(Protocol):
+    """What a context needs of whoever runs the handler."""
+
+    lifespan: Any
+    """What the agent's ``@agent.lifespan`` yielded; None without one."""
+
+    def progress(self, task: TaskInfo, fraction: float, note: str) -> None: ...
+
+    def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
+
+    def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
+
+    def sleep(self, task: TaskInfo, seconds: float) -> Coroutine[Any, Any, None]: ...
+
+
+class _Done:
+    """An awaitable that is over: progress is noted at once, and may be awaited for symmetry."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_DONE = _Done()
+
+
+class Context:
+    """For ``async def`` handlers. `task` says what this runs for, `lifespan` is what ``@agent.lifespan`` yielded."""
+
+    __slots__ = ("_loop", "_port", "_thread", "task")
+
+    def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop) -> None:
+        self.task = task
+        self._port = port
+        self._loop = loop
+        self._thread = threading.get_ident()
+
+    @property
+    def lifespan(self) -> Any:
+        """What the agent's ``@agent.lifespan`` function yielded: models, connections. None without one."""
+        return self._port.lifespan
+
+    def progress(self, fraction: float, note: str = "") -> Awaitable[None]:
+        """Say how far the work is (0 to 1), with a word for people. Takes effect at once, from any thread; need not be awaited."""
+        fraction = min(max(float(fraction), 0.0), 1.0)
+        if threading.get_ident() == self._thread:
+            self._port.progress(self.task, fraction, note)
+        else:
+            self._loop.call_soon_threadsafe(self._port.progress, self.task, fraction, note)
+        return _DONE
+
+    def step(self, name: str, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
+        """Run `capability` as a child task named `name`, and wait for its result.
+
+        Durable: if this handler is run again (its node was lost, it failed and is retried), a step that has ended gives its result at
+        once and does not run again; so a name stands for one piece of work. Steps may be gathered.
+
+        Raises TaskFailed, TaskCancelled, InvalidArgument, TimedOut, Refused (a stale fence, or other arguments under the same name).
+        """
+        self._check_thread()
+        return self._port.step(self.task, name, capability, arguments)
+
+    def call(self, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
+        """A plain call: waits, and dies with this handler. Raises as `step`, and NodeLost."""
+        self._check_thread()
+        return self._port.call(self.task, capability, arguments)
+
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        """Wait, on a clock that `LocalMesh` can make virtual."""
+        self._check_thread()
+        return self._port.sleep(self.task, seconds)
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise UsageError(
+                "this handler is a plain function, which cannot await", fix="write async def, or annotate the parameter with mesh.sync.Context, which blocks"
+            )
+
+
+class BlockingContext:
+    """The same for plain functions, which run in a thread: every method blocks. Import it as ``from mesh.sync import Context``."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    @property
+    def task(self) -> TaskInfo:
+        return self._context.task
+
+    @property
+    def lifespan(self) -> Any:
+        return self._context.lifespan
+
+    def progress(self, fraction: float, note: str = "") -> None:
+        """As `Context.progress`."""
+        self._context.progress(fraction, note)
+
+    def step(self, name: str, capability: str, /, **arguments: Any) -> Any:
+        """As `Context.step`."""
+        context = self._context
+        return self._wait(context._port.step(context.task, name, capability, arguments))
+
+    def call(self, capability: str, /, **arguments: Any) -> Any:
+        """As `Context.call`."""
+        context = self._context
+        return self._wait(context._port.call(context.task, capability, arguments))
+
+    def sleep(self, seconds: float) -> None:
+        """As `Context.sleep`."""
+        self._wait(self._context._port.sleep(self.task, seconds))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._context._loop)
+        try:
+            return future.result()
+        except BaseException:  # the handler is being stopped: so is what it waits for
+            future.cancel()
+            raise

@@ -1,0 +1,400 @@
+"""The manager's book: its tasks, who holds them, who waits in line, and what is to be said at the end of the turn.
+
+    tasks by id         holders by node (what lies there, what must be said to it)         lines by capability (who waits for an award)
+
+Invariant: a task with a holder is in exactly that holder's `tasks`; a task that is pending or parked is in its capability's line and in no
+other; a task that has ended is only in `ended`. Shared by the parts of the manager; holds no rule about who gets work, or when it is over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from mesh.core.deadlines import Deadlines
+from mesh.core.directory import ReadDirectory, Row
+from mesh.core.work.task import FREE, HELD, OFFERED, PARKED, PENDING, WAKE, Task
+from mesh.core.work.wheel import Wheel
+from mesh.effects import Append, Need, Send
+from mesh.ids import Fence, NodeId, TaskId, content_hash, task_id
+from mesh.limits import WorkLimits
+from mesh.messages.records import Submitted
+from mesh.messages.work import Award, AwardItem, Cancel, FileRef, Renew, ResultAck, Revoke, Superseded
+
+Effects = Iterator[Any]
+
+DURABLE, CONDITIONAL = 2, 1
+"""Bits that say which awards may share a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwardsDue:
+    """The oldest unanswered AWARD to `node` is sent again."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesDue:
+    """The first lease at `node` may be over, with its margin."""
+
+    node: NodeId
+
+
+class Holder:
+    """What this manager has at one node, and what it is about to tell it."""
+
+    __slots__ = (
+        "acks",
+        "award_due",
+        "awards",
+        "base",
+        "cancels",
+        "dirty",
+        "ghosts",
+        "kept_acks",
+        "lease_due",
+        "load_at_s",
+        "node",
+        "out",
+        "reclaims",
+        "renewals",
+        "revokes",
+        "sent",
+        "superseded",
+        "tasks",
+    )
+
+    def __init__(self, node: NodeId) -> None:
+        self.node = node
+        self.tasks: dict[TaskId, Task] = {}
+        self.out: dict[str, int] = {}
+        """Awards of ours that stand there, by capability."""
+        self.base: dict[str, int] = {}
+        """`out` when the node's newest load came: the difference corrects that load."""
+        self.load_at_s = float("-inf")
+        self.awards: dict[int, list[tuple[Task, AwardItem]]] = {}
+        self.acks: list[tuple[TaskId, Fence]] = []
+        self.kept_acks: list[tuple[TaskId, Fence]] = []
+        self.renewals: list[tuple[TaskId, Fence]] = []
+        self.superseded: list[tuple[TaskId, Fence]] = []
+        self.revokes: list[tuple[TaskId, Fence]] = []
+        self.cancels: dict[tuple[str, bool], list[tuple[TaskId, Fence]]] = {}
+        """By reason and durability."""
+        self.sent: deque[tuple[float, Award]] = deque()
+        """Awards that may still be unanswered, oldest first."""
+        self.ghosts: dict[TaskId, Fence] = {}
+        """Awards taken away from it without its word: revoked when it is back."""
+        self.reclaims: dict[TaskId, Fence] = {}
+        """Asked after a restart, not answered yet."""
+        self.dirty = self.award_due = self.lease_due = False
+
+    def correction(self, row: Row, capability: str) -> int:
+        """Work given to it since its newest load was heard, less what came back since."""
+        if row.load_at_s != self.load_at_s:
+            self.load_at_s = row.load_at_s
+            self.base = dict(self.out)
+        return self.out.get(capability, 0) - self.base.get(capability, 0)
+
+
+class Line:
+    """Who waits for an award of one capability, first come first served; work that was lost or given back goes first."""
+
+    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "tasks", "urgent")
+
+    def __init__(self, capability: str) -> None:
+        self.capability = capability
+        self.urgent: dict[TaskId, Task] = {}
+        self.tasks: dict[TaskId, Task] = {}
+        self.fresh: list[Task] = []
+        """In line since the last look at it: not yet shown as parked."""
+        self.bidding = 0
+        self.backlog_due = False
+        self.force = False
+        """The next look auctions its first task, whatever the cached load says."""
+
+    def first(self) -> Task | None:
+        for task in self.urgent.values():
+            return task
+        for task in self.tasks.values():
+            return task
+        return None
+
+    def remove(self, task: Task) -> None:
+        if self.urgent.pop(task.id, None) is None:
+            self.tasks.pop(task.id, None)
+
+    def __len__(self) -> int:
+        return len(self.urgent) + len(self.tasks)
+
+
+class Book:
+    def __init__(
+        self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, random: Random, incarnation: int
+    ) -> None:
+        self.me = directory.me
+        self.directory, self.deadlines, self.limits, self.random = directory, deadlines, limits, random
+        self.incarnation = incarnation
+        self.started_at_s = 0.0
+        self.tasks: dict[TaskId, Task] = {}
+        self.ended: dict[TaskId, Task] = {}
+        self.holders: dict[NodeId, Holder] = {}
+        self.lines: dict[str, Line] = {}
+        self.woken: dict[str, Line] = {}
+        self.requests: dict[int, Task] = {}
+        self.wheel = Wheel(deadlines)
+        self.dirty: list[Holder] = []
+        self.counts: dict[str, int] = {}
+        self._counter = 0
+
+    def count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    # ---- tasks
+
+    def open(
+        self,
+        now_s: float,
+        capability: str,
+        data: bytes,
+        *,
+        durable: bool,
+        timeout_ms: int,
+        files: tuple[FileRef, ...],
+        retries: int = -1,
+        by: str = "",
+        parent: TaskId = "",
+        step: str = "",
+        request: int = -1,
+    ) -> Task:
+        """A new task, in line. The caller appends `submitted(task)` if it is durable."""
+        self._counter += 1
+        task = Task(
+            task_id(self.me, self.incarnation, self._counter),
+            capability,
+            data,
+            content_hash(data),
+            durable,
+            Need.KEPT if durable else Need.FREE,
+            now_s,
+            timeout_ms,
+            retries,
+            by,
+            parent,
+            step,
+            files,
+            (self.me,) if files else (),
+            request,
+        )
+        self.tasks[task.id] = task
+        if timeout_ms > 0:
+            self.wheel.add(task, now_s + timeout_ms / 1000)
+        self.enqueue(task)
+        return task
+
+    def submitted(self, task: Task) -> Append:
+        entry = Submitted(
+            task.id,
+            task.capability,
+            task.input_hash,
+            task.by,
+            task.timeout_ms,
+            task.retries,
+            task.parent,
+            task.step,
+            task.files,
+            int(task.submitted_at_s * 1000),
+        )
+        return Append(entry, {task.input_hash: task.input})
+
+    def find(self, task: TaskId) -> Task | None:
+        return self.tasks.get(task) or self.ended.get(task)
+
+    def close(self, task: Task) -> None:
+        """The task has ended: out of everything that waits for it. The oldest ended ones are forgotten."""
+        del self.tasks[task.id]
+        if task.wheel_at:
+            self.wheel.remove(task)
+        if task.holder:
+            self.drop(task)
+        line = self.lines.get(task.capability)
+        if line is not None:
+            line.remove(task)
+            self.woken[task.capability] = line
+        self.ended[task.id] = task
+        if len(self.ended) > self.limits.ended_remembered:
+            del self.ended[next(iter(self.ended))]
+
+    # ---- lines
+
+    def line(self, capability: str) -> Line:
+        line = self.lines.get(capability)
+        if line is None:
+            line = self.lines[capability] = Line(capability)
+        return line
+
+    def enqueue(self, task: Task, *, urgent: bool = False) -> None:
+        line = self.line(task.capability)
+        (line.urgent if urgent else line.tasks)[task.id] = task
+        line.fresh.append(task)
+        self.woken[task.capability] = line
+
+    def dequeue(self, line: Line, task: Task) -> None:
+        line.remove(task)
+        if task.state == PARKED:
+            task.move(WAKE)
+        assert task.state == PENDING, f"{task.id} is {task.state} and stood in line"
+        task.reason = ""
+
+    def wake(self, capabilities: Iterable[str]) -> None:
+        for capability in capabilities:
+            line = self.lines.get(capability)
+            if line is not None:
+                self.woken[capability] = line
+
+    # ---- holders
+
+    def holder(self, node: NodeId) -> Holder:
+        holder = self.holders.get(node)
+        if holder is None:
+            holder = self.holders[node] = Holder(node)
+        return holder
+
+    def speak_to(self, node: NodeId) -> Holder:
+        """The holder, noted as one to whom something is said when the turn ends."""
+        holder = self.holders.get(node)
+        if holder is None:
+            holder = self.holders[node] = Holder(node)
+        if not holder.dirty:
+            holder.dirty = True
+            self.dirty.append(holder)
+        return holder
+
+    def give(self, task: Task, node: NodeId) -> Holder:
+        holder = self.speak_to(node)
+        holder.tasks[task.id] = task
+        holder.out[task.capability] = holder.out.get(task.capability, 0) + 1
+        task.holder = task.node = node
+        return holder
+
+    def drop(self, task: Task) -> None:
+        """The task's award does not stand any more."""
+        holder = self.holders[task.holder]
+        del holder.tasks[task.id]
+        holder.reclaims.pop(task.id, None)
+        holder.out[task.capability] -= 1
+        task.holder = ""
+        line = self.lines.get(task.capability)
+        if line is not None:
+            self.woken[task.capability] = line
+
+    def free(self, task: Task) -> None:
+        """Its award is over without a result: back in line, before the others."""
+        self.drop(task)
+        task.move(FREE)
+        self.enqueue(task, urgent=True)
+
+    def stop(self, task: Task, reason: str) -> None:
+        """Its holder shall stop it."""
+        self.speak_to(task.holder).cancels.setdefault((reason, task.durable), []).append((task.id, task.fence))
+
+    def haunt(self, task: Task, *, revoke: bool = True) -> None:
+        """Its holder may still run it, and shall hear that it must not: now (`revoke`) if it can, and when it is back."""
+        holder = self.speak_to(task.holder)
+        holder.ghosts.pop(task.id, None)
+        holder.ghosts[task.id] = task.fence
+        if len(holder.ghosts) > self.limits.ended_remembered:
+            del holder.ghosts[next(iter(holder.ghosts))]
+        row = self.directory.get(task.holder)
+        if revoke and row is not None and row.linked:
+            holder.revokes.append((task.id, task.fence))
+
+    def stamp(self, now_s: float, node: NodeId) -> tuple[int, float]:
+        """What a lease of `node` echoes, and from when the granter counts it. (0, -inf): nothing heard from it in this session."""
+        if node == self.me:
+            return int(now_s * 1000), now_s
+        row = self.directory.get(node)
+        return (row.stamp_ms, row.stamp_at_s) if row is not None and row.stamp_ms else (0, float("-inf"))
+
+    # ---- the turn's end
+
+    def flush(self, now_s: float) -> Effects:
+        """Say once what was collected, contractor by contractor."""
+        if not self.dirty:
+            return
+        dirty, self.dirty = self.dirty, []
+        for holder in dirty:
+            holder.dirty = False
+            node = holder.node
+            if holder.revokes:
+                yield Send(node, Revoke(tuple(holder.revokes)))
+                holder.revokes = []
+            if holder.superseded:
+                yield Send(node, Superseded(tuple(holder.superseded)))
+                holder.superseded = []
+            if holder.acks:
+                yield Send(node, ResultAck(tuple(holder.acks)), need=Need.FREE)
+                holder.acks = []
+            if holder.kept_acks:
+                yield Send(node, ResultAck(tuple(holder.kept_acks)), need=Need.KEPT)
+                holder.kept_acks = []
+            if holder.awards:
+                yield from self._award(now_s, holder)
+            if holder.cancels:
+                for (reason, durable), items in holder.cancels.items():
+                    yield Send(node, Cancel(tuple(items), reason), need=Need.SYNCED if durable else Need.FREE)
+                holder.cancels = {}
+            if holder.renewals:
+                yield from self._renew(now_s, holder)
+
+    def _award(self, now_s: float, holder: Holder) -> Effects:
+        limits = self.limits
+        echo_ms, stamp_at_s = self.stamp(now_s, holder.node)
+        for kind, pairs in holder.awards.items():
+            end_s = stamp_at_s + limits.lease_s
+            items = []
+            for task, item in pairs:
+                if task.state == OFFERED and task.fence == item.fence:
+                    task.lease_end_s = end_s
+                    items.append(item)
+            if not items:
+                continue
+            award = Award(tuple(items), int(limits.lease_s * 1000), echo_ms, bool(kind & CONDITIONAL))
+            while holder.sent and not self.unanswered(holder, holder.sent[0][1]):
+                holder.sent.popleft()
+            holder.sent.append((now_s, award))
+            if not holder.award_due:
+                holder.award_due = True
+                self.deadlines.set(AwardsDue(holder.node), now_s + limits.accept_timeout_s)
+            self.watch_lease(holder, end_s)
+            yield Send(holder.node, award, need=Need.KEPT if kind & DURABLE else Need.FREE)
+        holder.awards = {}
+
+    def unanswered(self, holder: Holder, award: Award) -> bool:
+        tasks = holder.tasks
+        for item in award.items:
+            task = tasks.get(item.task)
+            if task is not None and task.state == OFFERED and task.fence == item.fence:
+                return True
+        return False
+
+    def watch_lease(self, holder: Holder, end_s: float) -> None:
+        """Leases of one node only grow, so one deadline at the earliest end is enough; it is moved on when it comes."""
+        if not holder.lease_due:
+            holder.lease_due = True
+            self.deadlines.set(LeasesDue(holder.node), end_s + self.limits.margin_s)
+
+    def _renew(self, now_s: float, holder: Holder) -> Effects:
+        echo_ms, stamp_at_s = self.stamp(now_s, holder.node)
+        items = []
+        for task_id_, fence in holder.renewals:
+            task = holder.tasks.get(task_id_)
+            if task is not None and task.fence == fence:
+                task.lease_end_s = max(task.lease_end_s, stamp_at_s + self.limits.lease_s)
+                items.append((task_id_, fence))
+        holder.renewals = []
+        if items and echo_ms:
+            yield Send(holder.node, Renew(tuple(items), int(self.limits.lease_s * 1000), echo_ms), need=Need.FREE)

@@ -1,0 +1,442 @@
+"""The contractor: takes awards, runs them in attached workers, and settles every end.
+
+    Award --checked--> Accepted entry (durable) --> ACCEPT, at the end of the turn      --refused--> DECLINE, with a reason
+          `--> Holding --> Running --> HandlerEnded --> Reports          Terms: leases, revoke, cancel, reclaim
+                 Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy
+
+Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
+one ACCEPT or DECLINE (and a repeated one by the same again, or by stale_fence). Chooses no work and trusts no manager about another's task:
+until there is failover, a task's only manager is the author of its id. Source: BLUEPRINT section 7, contract net with binding accept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.core.deadlines import Deadlines
+from mesh.core.directory import ReadDirectory
+from mesh.core.inputs import (
+    HandlerEnded,
+    Leave,
+    MemberLeft,
+    MemberLinked,
+    MemberRestarted,
+    OffersSet,
+    Replay,
+    Started,
+    TurnEnds,
+    WorkerAttached,
+    WorkerGone,
+)
+from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
+from mesh.core.work.load import LoadGossip
+from mesh.core.work.pricing import Pricing
+from mesh.core.work.reports import Reports, need_of, report_of
+from mesh.core.work.running import Running, StopOverdue
+from mesh.core.work.slots import Run, Slots, Worker
+from mesh.core.work.terms import Terms
+from mesh.effects import Append, Extend, Need, Refused, Send, Tell
+from mesh.ids import Fence, NodeId, TaskId, author_of, content_hash
+from mesh.limits import WorkLimits
+from mesh.messages.membership import Offer
+from mesh.messages.records import Accepted, Closed, Ended
+from mesh.messages.work import Accept, Award, AwardItem, Decline
+
+_QUEUED = (State.WAITING, State.READY)
+
+
+@dataclass(frozen=True, slots=True)
+class ReattachOver:
+    """Workers of the life before this one have had their time to come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContractorStatistics:
+    """One moment of a contractor; times in seconds, counts since the start of this life."""
+
+    workers: int
+    slots: int
+    busy: int
+    queued: int
+    held: int
+    managers: int
+    accepted: int
+    declined: int
+    executed: int
+    ended: int
+    failed: int
+    resent: int
+    lapsed: int
+    overrun: int
+    bids: int
+    refusals: int
+    prices_waiting: int
+    loads_told: int
+    draining: bool
+
+
+class Contractor:
+    """One of the node's machines. Its parts share two tables, `Holdings` and `Slots`, and bring their own inputs."""
+
+    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits) -> None:
+        self._me = directory.me
+        self._deadlines = deadlines
+        self._limits = limits
+        self._holdings = Holdings(limits.ended_remembered)
+        self._slots = Slots(limits)
+        self._load = LoadGossip(directory, deadlines, limits, self._slots)
+        self._reports = Reports(directory, deadlines, limits, self._holdings, self._slots)
+        self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports)
+        self._terms = Terms(deadlines, limits, self._holdings, self._slots, self._reports, self._running)
+        self._pricing = Pricing(deadlines, limits, self._slots, self._load)
+        self._accepting: list[HeldFor] = []
+        self._offers: tuple[Offer, ...] = ()
+        self._lived_before = False
+        self._accepted = 0
+        self._declined = 0
+        self.inputs: dict[type, Any] = {
+            Award: self._on_award,
+            HandlerEnded: self._do_handler_ended,
+            TurnEnds: self._do_turn_ends,
+            WorkerAttached: self._do_worker_attached,
+            WorkerGone: self._do_worker_gone,
+            MemberLinked: self._on_member_linked,
+            MemberRestarted: self._on_member_gone,
+            MemberLeft: self._on_member_gone,
+            Leave: self._do_leave,
+            Replay: self._do_replay,
+            Started: self._do_started,
+            ReattachOver: self._expire_reattach,
+        }
+        for part in (self._load, self._reports, self._running, self._terms, self._pricing):
+            self.inputs.update(part.inputs)
+
+    # ---- awards
+
+    def _on_award(self, now_s: float, manager: NodeId, award: Award) -> list[Any]:
+        out: list[Any] = []
+        declines: list[tuple[TaskId, Fence, str]] = []
+        retry_after_ms = 0
+        for item in award.items:
+            held = self._holdings.by_task.get(item.task)
+            if held is not None and held.fence == item.fence and held.manager == manager:
+                self._repeat(now_s, held, award, out)
+                continue
+            reason = self._refusal(now_s, manager, held, item, award, out)
+            if not reason:
+                self._accept(now_s, manager, item, award.echo_ms + award.grant_ms, out)
+                continue
+            declines.append((item.task, item.fence, reason))
+            if reason == "busy":
+                retry_after_ms = max(retry_after_ms, self._turn_away(now_s, manager, item.capability))
+        if declines:
+            self._declined += len(declines)
+            out.append(Send(manager, Decline(tuple(declines), retry_after_ms), need=Need.FREE))
+        return out
+
+    def _refusal(self, now_s: float, manager: NodeId, held: Holding | None, item: AwardItem, award: Award, out: list[Any]) -> str:
+        """Why not; "" to accept. A fence that is declined is remembered: its duplicate must never be accepted after all."""
+        task, fence = item.task, item.fence
+        if author_of(task) != manager:
+            out.append(Refused("not_manager", manager))
+            return "not_manager"
+        if fence <= self._holdings.seen(task) or (held is not None and fence < held.fence):
+            return "stale_fence"
+        if held is not None:
+            if held.state is State.RECOVERED and self._terms.reattaching:
+                return "not_ready"
+            self._terms.withdraw(now_s, held, "superseded", out)
+        reason = self._unfit(now_s, manager, item, award, out)
+        if reason:
+            self._holdings.see(task, fence)
+        return reason
+
+    def _unfit(self, now_s: float, manager: NodeId, item: AwardItem, award: Award, out: list[Any]) -> str:
+        now_ms = int(now_s * 1000)
+        if award.echo_ms > now_ms:
+            out.append(Refused("future_stamp", manager))
+            return "future_stamp"
+        if award.echo_ms + award.grant_ms <= now_ms:
+            return "lease_past"
+        if self._load.closed:
+            return "draining"
+        capability = self._slots.offered(item.capability)
+        if capability is None:
+            return "not_ready" if self._terms.reattaching else "incapable"
+        if award.conditional and self._slots.room(capability) <= 0:
+            return "busy"
+        if (self._slots.queued >= self._limits.queue_max and capability.free() <= 0) or len(self._holdings) >= self._limits.tasks_max:
+            return "busy"
+        if item.durable and content_hash(item.input) != item.input_hash:
+            out.append(Refused("input_hash_wrong", manager))
+            return "input_hash_wrong"
+        return ""
+
+    def _turn_away(self, now_s: float, manager: NodeId, name: str) -> int:
+        self._load.turned_away(manager, name)
+        return self._slots.retry_after_ms(self._slots.capabilities[name], now_s)
+
+    def _accept(self, now_s: float, manager: NodeId, item: AwardItem, lease_end_ms: int, out: list[Any]) -> None:
+        holding = Holding(
+            item.task,
+            item.fence,
+            manager,
+            item.capability,
+            item.input,
+            item.durable,
+            lease_end_ms,
+            self._holdings.next_order(),
+            item.timeout_ms,
+            item.attempt,
+            item.parent,
+        )
+        pair = self._holdings.add(holding)
+        self._accepted += 1
+        if item.durable:
+            entry = Accepted(item.task, item.fence, manager, item.capability, item.input_hash, int(now_s * 1000))
+            out.append(Append(entry))
+        self._say_accept(pair, holding, out)
+        if not pair.lease_check_ms or lease_end_ms < pair.lease_check_ms:
+            self._terms.watch(pair, lease_end_ms)
+        if not pair.beating:
+            self._reports.watch(now_s, pair)
+        if item.files:
+            self._running.want_files(holding, item, out)
+        self._running.offer(now_s, holding, out)
+        self._load.note(now_s)
+
+    def _say_accept(self, pair: HeldFor, holding: Holding, out: list[Any]) -> None:
+        """To others: one message at the end of the turn. To this node's own manager: now, since that turn may be ending already."""
+        if pair.manager == self._me:
+            out.append(Send(self._me, Accept(((holding.task, holding.fence),)), need=need_of(holding.durable)))
+            return
+        if not (pair.accepts or pair.durable_accepts):
+            self._accepting.append(pair)
+        (pair.durable_accepts if holding.durable else pair.accepts).append((holding.task, holding.fence))
+
+    def _repeat(self, now_s: float, holding: Holding, award: Award, out: list[Any]) -> None:
+        """A duplicate award: say the same again. A renewed stamp in it counts."""
+        pair = self._holdings.held_for(holding.manager)
+        self._say_accept(pair, holding, out)
+        lease_end_ms = award.echo_ms + award.grant_ms
+        if award.echo_ms <= int(now_s * 1000) and holding.state not in (State.ENDED, State.RECOVERED):
+            self._terms.watch(pair, lease_end_ms)
+            if self._terms.extend(now_s, holding, lease_end_ms, out):
+                worker = self._slots.runs[holding.task].worker.worker
+                out.append(Extend(worker, ((holding.task, holding.fence, lease_end_ms),), need=Need.FREE))
+
+    def _do_turn_ends(self, now_s: float, _me: NodeId, _ends: TurnEnds) -> list[Any]:
+        out = self._say_accepts()
+        out.extend(self._load.at_turns_end(now_s))
+        return out
+
+    def _say_accepts(self) -> list[Any]:
+        """At most two messages per manager: what a plain call says does not wait for the disk."""
+        out: list[Any] = []
+        for pair in self._accepting:
+            if pair.accepts:
+                out.append(Send(pair.manager, Accept(tuple(pair.accepts)), need=Need.FREE))
+                pair.accepts = []
+            if pair.durable_accepts:
+                out.append(Send(pair.manager, Accept(tuple(pair.durable_accepts))))
+                pair.durable_accepts = []
+        self._accepting.clear()
+        return out
+
+    # ---- handlers and workers
+
+    def _do_handler_ended(self, now_s: float, _me: NodeId, ended: HandlerEnded) -> list[Any]:
+        run = self._slots.runs.get(ended.task)
+        if run is None or run.fence != ended.fence or run.worker.worker != ended.worker:
+            return self._stray_ended(now_s, ended)
+        out: list[Any] = []
+        self._slots.end(run)
+        if ended.outcome in ("ok", "error"):
+            self._slots.measure(run.capability, ended.service_ms, now_s - run.started_s)
+        self._settle(now_s, run, ended, out)
+        self._running.freed(now_s, run.task, run.worker, out)
+        self._load.note(now_s)
+        return out
+
+    def _stray_ended(self, now_s: float, ended: HandlerEnded) -> list[Any]:
+        worker = self._slots.workers.get(ended.worker)
+        if worker is None or (ended.task, ended.fence) not in worker.strays:
+            return [Refused("unknown_handler")]
+        out: list[Any] = []
+        self._slots.end_stray(worker, ended.task, ended.fence)
+        self._terms.settle_reclaims(now_s, (ended.task,), out)
+        self._running.freed(now_s, ended.task, worker, out)
+        return out
+
+    def _settle(self, now_s: float, run: Run, ended: HandlerEnded, out: list[Any]) -> None:
+        """A handler is over: report it, unless the manager took the work away meanwhile."""
+        if run.stopping:
+            self._deadlines.clear(StopOverdue(run.task, run.fence))
+        holding = self._holdings.by_task.get(run.task)
+        if holding is not None and holding.fence == run.fence and holding.state is State.RUNNING:
+            kinds = [kind for kind, _, _ in run.answers]
+            service_ms = ended.service_ms or int((now_s - run.started_s) * 1000)
+            if "cancelled" in kinds:
+                self._terms.cancelled(now_s, holding, out)
+            elif ended.outcome == "ok":
+                # Also when it was revoked meanwhile: RESULT goes before REVOKED, and the manager may still take it under this fence.
+                self._reports.succeed(now_s, holding, ended.output, ended.files, run.worker.agent, service_ms, out)
+            elif "revoked" in kinds:
+                self._reports.forget(holding, out)
+            else:
+                self._reports.fail(now_s, holding, ended.outcome, ended.error, run.worker.agent, service_ms, out)
+        if run.answers:
+            self._terms.answer(run, ("revoked", "cancelled"), out)
+
+    def _do_worker_attached(self, now_s: float, _me: NodeId, attached: WorkerAttached) -> list[Any]:
+        out: list[Any] = []
+        offers = {offer.capability: offer for offer in attached.offers}
+        worker = Worker(attached.worker, attached.pid, attached.agent, offers, max(1, attached.concurrency))
+        self._slots.attach(worker)
+        for task, fence in attached.running:
+            self._resume(now_s, worker, task, fence, out)
+        self._terms.settle_reclaims(now_s, [task for task, _ in attached.running], out)
+        self._workers_changed(now_s, out)
+        self._running.fill(now_s, worker, out)
+        return out
+
+    def _resume(self, now_s: float, worker: Worker, task: TaskId, fence: Fence, out: list[Any]) -> None:
+        """What a worker still runs from before the node's restart goes on under its old fence; all else is stopped."""
+        if (run := self._slots.runs.get(task)) is not None and run.fence == fence and run.worker is worker:
+            return
+        holding = self._holdings.by_task.get(task)
+        if holding is None or holding.fence != fence or holding.state is not State.RECOVERED or self._slots.occupied(task):
+            self._running.stop_stray(worker, task, fence, out)
+            return
+        self._slots.begin(Run(worker, task, fence, holding.capability, holding.durable, now_s))
+        self._slots.move(holding, State.RUNNING)
+        out.append(Extend(worker.worker, ((task, fence, holding.lease_end_ms),), need=Need.FREE))
+
+    def _do_worker_gone(self, now_s: float, _me: NodeId, gone: WorkerGone) -> list[Any]:
+        worker = self._slots.workers.get(gone.worker)
+        if worker is None:
+            return [Refused("unknown_worker")]
+        out: list[Any] = []
+        runs, strays = list(worker.runs.values()), [task for task, _ in worker.strays]
+        self._slots.detach(worker)
+        error = {"kind": "worker_lost", "message": f"the worker of {worker.agent} (pid {worker.pid}) is gone", "retryable": True}
+        for run in runs:
+            ended = HandlerEnded(gone.worker, run.task, run.fence, "worker_lost", error=error)
+            self._settle(now_s, run, ended, out)
+        self._terms.settle_reclaims(now_s, strays, out)
+        out.extend(self._pricing.worker_gone(gone.worker))
+        self._workers_changed(now_s, out)
+        for task in [run.task for run in runs] + strays:
+            newer = self._holdings.by_task.get(task)
+            if newer is not None and newer.state is State.WAITING:
+                self._running.offer(now_s, newer, out)
+        return out
+
+    def _workers_changed(self, now_s: float, out: list[Any]) -> None:
+        """Other capabilities, other slots: give back what nobody here can run any more, and say what is offered now."""
+        for holding in list(self._holdings.by_task.values()):
+            if holding.state in _QUEUED and self._slots.offered(holding.capability) is None:
+                self._reports.release(now_s, holding, "worker_lost", out)
+        offers = self._slots.offers()
+        if offers != self._offers:
+            self._offers = offers
+            out.append(Tell(OffersSet(offers)))
+        self._load.note(now_s)
+
+    # ---- members
+
+    def _on_member_linked(self, now_s: float, _me: NodeId, linked: MemberLinked) -> Iterator[Any]:
+        yield from self._load.greet(linked.node)
+        pair = self._holdings.by_manager.get(linked.node)
+        if pair is not None and pair.tasks:
+            yield from self._reports.resend(now_s, linked.node, now_s)
+            yield Send(linked.node, self._reports.beat(now_s, pair), need=Need.FREE)
+
+    def _on_member_gone(self, now_s: float, _me: NodeId, gone: MemberRestarted | MemberLeft) -> list[Any]:
+        """A plain call dies with its caller. Of a member believed dead only the leases speak: the belief may be wrong."""
+        out: list[Any] = []
+        pair = self._holdings.by_manager.get(gone.node)
+        for holding in list(pair.tasks.values()) if pair else ():
+            if not holding.durable:
+                self._terms.withdraw(now_s, holding, "caller_gone", out)
+        self._load.note(now_s)
+        return out
+
+    # ---- the node's own life
+
+    def _do_leave(self, now_s: float, _me: NodeId, _leave: Leave) -> list[Any]:
+        self._load.closed = True
+        out = self._say_accepts()
+        for holding in list(self._holdings.by_task.values()):
+            if holding.state in _QUEUED:
+                self._reports.release(now_s, holding, "draining", out)
+        self._load.note(now_s)
+        return out
+
+    def _do_replay(self, _now_s: float, _me: NodeId, replay: Replay) -> None:
+        self._lived_before = True
+        entry = replay.entry
+        if isinstance(entry, Accepted):
+            if (older := self._holdings.by_task.get(entry.task)) is not None:
+                self._holdings.drop(older)
+            holding = Holding(entry.task, entry.fence, entry.manager, entry.capability, b"", True, 0, self._holdings.next_order())
+            holding.state = State.RECOVERED
+            self._holdings.add(holding)
+        elif isinstance(entry, Ended | Closed):
+            known = self._holdings.by_task.get(entry.task)
+            if known is None or known.fence != entry.fence:
+                return
+            if isinstance(entry, Closed) or entry.outcome == "released":
+                self._holdings.drop(known)
+            else:
+                known.report = report_of(known, entry, replay.bodies)
+                known.state = State.ENDED
+
+    def _do_started(self, now_s: float, _me: NodeId, _started: Started) -> None:
+        for holding in self._holdings.by_task.values():
+            holding.lease_end_ms = int(now_s * 1000)
+        for pair in list(self._holdings.by_manager.values()):
+            if pair.tasks:
+                self._reports.watch(now_s, pair)
+                self._terms.watch(pair, int(now_s * 1000))
+            else:
+                self._holdings.forget_idle(pair)
+        if self._lived_before:
+            self._terms.reattaching = self._pricing.unready = True
+            self._deadlines.set(ReattachOver(), now_s + self._limits.reattach_s)
+
+    def _expire_reattach(self, now_s: float, _me: NodeId, _over: ReattachOver) -> list[Any]:
+        out: list[Any] = []
+        self._terms.reattaching = self._pricing.unready = False
+        for holding in list(self._holdings.by_task.values()):
+            if holding.state is State.RECOVERED:
+                error = {"kind": "worker_lost", "message": "its worker did not come back after the node's restart", "retryable": True}
+                self._reports.fail(now_s, holding, "worker_lost", error, "", 0, out)
+        self._terms.settle_reclaims(now_s, self._terms.open_reclaims(), out)
+        return out
+
+    def statistics(self) -> ContractorStatistics:
+        slots = self._slots
+        return ContractorStatistics(
+            workers=len(slots.workers),
+            slots=sum(worker.concurrency for worker in slots.workers.values()),
+            busy=sum(len(worker.runs) + len(worker.strays) for worker in slots.workers.values()),
+            queued=slots.queued,
+            held=len(self._holdings),
+            managers=len(self._holdings.by_manager),
+            accepted=self._accepted,
+            declined=self._declined,
+            executed=self._running.executed,
+            ended=self._reports.ended,
+            failed=self._reports.failed,
+            resent=self._reports.resent,
+            lapsed=self._terms.lapsed,
+            overrun=self._running.overrun,
+            bids=self._pricing.bids,
+            refusals=self._pricing.refusals,
+            prices_waiting=self._pricing.waiting(),
+            loads_told=self._load.told,
+            draining=self._load.closed,
+        )

@@ -1,0 +1,283 @@
+"""Lines in, awards out: whoever waits for an award is looked at when the turn ends, first come first served.
+
+    line of a capability --choice (market.py)--> AWARD from cached load
+                                            '--> auction --closed--> AWARD to the winner | parked
+                                            '--> parked: no_capable (woken by members and offers), busy (woken by room, or asked again)
+
+Invariant: of each award the decision is written (or remembered, for a plain call) before the AWARD leaves, under a fence that is new.
+Does not bind anything: an AWARD is an offer until its ACCEPT (`leases.py`).
+"""
+
+from __future__ import annotations
+
+from mesh.core.directory import Row
+from mesh.core.work.auction import Auction
+from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, Line
+from mesh.core.work.ending import Ending, no_such_capability
+from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, nearest, offered, sample
+from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, Task
+from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
+from mesh.effects import Append, Need, Refused, Send
+from mesh.ids import NodeId, next_fence
+from mesh.messages.membership import Load
+from mesh.messages.records import Candidate, Decided, Parked
+from mesh.messages.work import AwardItem, Bid, Cfp, CfpItem, Refuse
+
+YOUNG_S = 2.0
+"""A node that runs for less than this may just not have met the others yet."""
+GRACE_S = 0.8
+"""What discovery gets before a caller hears that nobody offers what he asks for. He hears it within a second."""
+FAIL_CODE_LOST = "node_lost"
+
+
+def node_lost(task: Task, reason: str) -> dict[str, object]:
+    message = f"its node was lost while it may have been running ({reason}), and it must not repeat"
+    return {"code": FAIL_CODE_LOST, "message": message, "node": task.node, "fix": f"mesh why {task.id}"}
+
+
+class Placing:
+    def __init__(self, book: Book, ending: Ending) -> None:
+        self._book, self._ending = book, ending
+        self._market = Market(book)
+        self._auctions: dict[int, Auction] = {}
+        self._round = 0
+
+    def __len__(self) -> int:
+        return len(self._auctions)
+
+    # ---- lines
+
+    def drain(self, now_s: float) -> Effects:
+        """Look at every line that something happened to."""
+        book = self._book
+        while book.woken:
+            woken, book.woken = book.woken, {}
+            for line in woken.values():
+                yield from self._drain(now_s, line)
+
+    def _drain(self, now_s: float, line: Line) -> Effects:
+        while (task := line.first()) is not None:
+            choice = self._market.choose(now_s, task, force=line.force)
+            if choice.way == TAKE:
+                self._book.dequeue(line, task)
+                yield from self._award(now_s, task, choice, "award")
+            elif choice.way == ASK_ALL:
+                if line.bidding >= self._book.limits.auctions_max:
+                    return
+                line.force = False
+                self._book.dequeue(line, task)
+                yield from self._ask(now_s, line, task, choice)
+            else:
+                yield from self._wait(now_s, line, task, choice)
+                break
+        line.fresh.clear()
+        if not len(line) and not line.bidding:
+            self._book.lines.pop(line.capability, None)
+
+    def _wait(self, now_s: float, line: Line, head: Task, choice: Choice) -> Effects:
+        if choice.way == BUSY:
+            yield from self._park(now_s, head, "busy")
+            self._ask_later(now_s, line, 0)
+            return
+        assert choice.way == NOBODY
+        known = offered(self._book.directory, line.capability)
+        fresh, line.fresh = line.fresh, []
+        for task in fresh:
+            if task.id not in line.tasks and task.id not in line.urgent:
+                continue
+            yield from self._park(now_s, task, "no_capable")
+            if not known and not task.durable:
+                if self._may_be_blind(now_s):
+                    self._book.deadlines.set(GraceEnds(task.id), now_s + GRACE_S)
+                else:
+                    yield from self._nobody_offers(now_s, task)
+
+    def _park(self, now_s: float, task: Task, reason: str) -> Effects:
+        if task.state == PARKED and task.reason == reason:
+            return
+        told = task.parked_told
+        if task.state != PARKED:
+            task.move(PARK)
+        task.reason = task.parked_told = reason
+        task.declines = 0
+        if task.durable and told != reason:
+            yield Append(Parked(task.id, reason, int(now_s * 1000)))
+
+    def _ask_later(self, now_s: float, line: Line, after_ms: int) -> None:
+        if not line.backlog_due:
+            line.backlog_due = True
+            limits = self._book.limits
+            wait_s = min(max(after_ms / 1000, limits.retry_min_s), limits.retry_max_s)
+            self._book.deadlines.set(BacklogDue(line.capability), now_s + wait_s)
+
+    def expire_backlog(self, _now_s: float, _me: NodeId, due: BacklogDue) -> None:
+        line = self._book.lines.get(due.capability)
+        if line is not None:
+            line.backlog_due, line.force = False, True
+            self._book.woken[due.capability] = line
+
+    def on_load(self, _now_s: float, node: NodeId, _load: Load) -> None:
+        """Room where there was none wakes those who wait for it."""
+        row = self._book.directory.get(node)
+        if row is not None:
+            self._book.holder(node).correction(row, "")
+            self._book.wake(capability for capability, load in row.load.items() if load.room > 0)
+
+    # ---- nobody offers it
+
+    def _may_be_blind(self, now_s: float) -> bool:
+        if now_s - self._book.started_at_s < YOUNG_S:
+            return True
+        return not any(row.linked and row.node != self._book.me for row in self._book.directory.rows())
+
+    def _nobody_offers(self, now_s: float, task: Task) -> Effects:
+        names = nearest(self._book.directory, task.capability)
+        yield from self._ending.fail(now_s, task, no_such_capability(task.capability, names))
+
+    def expire_grace(self, now_s: float, _me: NodeId, due: GraceEnds) -> Effects:
+        task = self._book.tasks.get(due.task)
+        if task is not None and task.state == PARKED and not offered(self._book.directory, task.capability):
+            yield from self._nobody_offers(now_s, task)
+
+    # ---- awards
+
+    def _award(self, now_s: float, task: Task, choice: Choice, way: str) -> Effects:
+        book = self._book
+        fence = next_fence(task.fence)
+        winner = best(task.id, fence, choice.candidates)
+        row = book.directory.get(winner.node)
+        assert row is not None
+        offer = row.offers[task.capability]
+        if task.lost and offer.on_lost == "fail":
+            yield from self._ending.fail(now_s, task, node_lost(task, task.reason or "lost"))
+            return
+        task.move(AWARD)
+        task.fence = fence
+        task.idempotent, task.on_lost, task.offer_retries = offer.idempotent, offer.on_lost, offer.retries
+        task.run_timeout_ms, task.excluded = offer.timeout_ms, ""
+        task.agent = winner.agent
+        task.offered_at_s = now_s
+        decided = Decided(
+            task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000)
+        )
+        if task.durable:
+            yield Append(decided)
+        elif task.decisions is None:
+            task.decisions = [decided]
+        else:
+            task.decisions.append(decided)
+            del task.decisions[:-8]
+        holder = book.give(task, winner.node)
+        kind = (DURABLE if task.durable else 0) | (CONDITIONAL if way == "award" else 0)
+        pairs = holder.awards.get(kind)
+        if pairs is None:
+            pairs = holder.awards[kind] = []
+        pairs.append((task, self._item(now_s, task)))
+
+    def _item(self, now_s: float, task: Task) -> AwardItem:
+        run_ms = task.run_timeout_ms
+        if task.timeout_ms:
+            left_ms = max(1, int((task.submitted_at_s - now_s) * 1000) + task.timeout_ms)
+            run_ms = min(run_ms, left_ms) if run_ms else left_ms
+        return AwardItem(
+            task.id,
+            task.fence,
+            task.capability,
+            task.input_hash,
+            task.input,
+            task.durable,
+            run_ms,
+            task.attempts + 1,
+            task.parent,
+            task.files,
+            task.sources,
+        )
+
+    # ---- auctions
+
+    def _ask(self, now_s: float, line: Line, task: Task, choice: Choice) -> Effects:
+        book = self._book
+        self._round += 1
+        asked = sample(book.random, choice.eligible, book.limits.asked_max)
+        given = {row.node: book.holder(row.node).out.get(task.capability, 0) for row in asked}
+        auction = self._auctions[self._round] = Auction(self._round, task, asked, choice.refusals, given)
+        task.move(ASK)
+        line.bidding += 1
+        size = len(task.input) + sum(ref[1] for ref in task.files)
+        book.deadlines.set(AuctionEnds(self._round), now_s + book.limits.auction_timeout_s)
+        for row in asked:
+            data = task.input if row.offers[task.capability].priced else b""
+            item = CfpItem(task.id, task.capability, task.input_hash, data, size)
+            yield Send(row.node, Cfp(auction.round, (item,)), need=Need.FREE)
+
+    def on_bid(self, now_s: float, sender: NodeId, bid: Bid) -> Effects:
+        auction = self._auctions.get(bid.round)
+        if auction is None:
+            yield Refused("late_bid", sender)
+            return
+        for item in bid.items:
+            if reason := auction.bid(sender, item):
+                yield Refused(reason, sender)
+        if not auction.waiting:
+            yield from self._close(now_s, auction)
+
+    def on_refuse(self, now_s: float, sender: NodeId, refuse: Refuse) -> Effects:
+        auction = self._auctions.get(refuse.round)
+        if auction is None:
+            return
+        for task, reason in refuse.items:
+            if task == auction.task.id:
+                auction.refuse(sender, reason, refuse.retry_after_ms)
+        if not auction.waiting:
+            yield from self._close(now_s, auction)
+
+    def expire_auction(self, now_s: float, _me: NodeId, due: AuctionEnds) -> Effects:
+        auction = self._auctions.get(due.round)
+        if auction is not None:
+            auction.out_of_time()
+            yield from self._close(now_s, auction)
+
+    def gone(self, now_s: float, node: NodeId) -> Effects:
+        """Whoever was asked and is gone need not be waited for."""
+        for auction in [auction for auction in self._auctions.values() if node in auction.waiting]:
+            auction.refuse(node, "gone")
+            if not auction.waiting:
+                yield from self._close(now_s, auction)
+
+    def _close(self, now_s: float, auction: Auction) -> Effects:
+        book, task = self._book, auction.task
+        del self._auctions[auction.round]
+        book.deadlines.clear(AuctionEnds(auction.round))
+        line = book.line(task.capability)
+        line.bidding -= 1
+        book.woken[task.capability] = line
+        if task.state != BIDDING:
+            return
+        candidates = [self._corrected(auction, bid, row) for bid in auction.bids if (row := self._standing(task, bid, auction))]
+        if candidates:
+            yield from self._award(now_s, task, Choice(TAKE, [], candidates, auction.refusals), "auction")
+            return
+        reason = auction.parked_reason()
+        yield from self._park(now_s, task, reason)
+        if reason != "no_capable":
+            self._ask_later(now_s, line, auction.retry_after_ms)
+        (line.urgent if task.lost else line.tasks)[task.id] = task
+        assert task.state != PENDING
+
+    def _standing(self, task: Task, bid: Candidate, auction: Auction) -> Row | None:
+        """The bidder's row, if he can still be awarded."""
+        row = self._book.directory.get(bid.node)
+        if row is not None and row.linked and task.capability in row.offers:
+            return row
+        auction.refusals.append((bid.node, bid.name, "gone"))
+        return None
+
+    def _corrected(self, auction: Auction, bid: Candidate, row: Row) -> Candidate:
+        """Its start, later by what it was awarded since it was asked: auctions side by side must not all pick the same node."""
+        capability = auction.task.capability
+        since = self._book.holder(bid.node).out.get(capability, 0) - auction.given[bid.node]
+        if since > 0:
+            load = row.load.get(capability)
+            slots = max(1, load.slots) if load is not None else 1
+            bid.start_ms += max(1, since * max(1, bid.service_ms) // slots)
+        return bid

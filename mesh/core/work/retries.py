@@ -1,0 +1,212 @@
+"""Results and failures of handlers, and what follows from a failure.
+
+    RESULT --hash right, files here--> committed, then RESULT_ACK
+    FAILURE --the node's fault: again at once, elsewhere (three times) --the handler's: again after a pause, as often as allowed--> failed
+
+Invariant: only the newest fence, from its holder, ends or moves a task; everything older is answered SUPERSEDED and counted. Pauses are
+exponential with full jitter (AWS, 2015): a random part of ``retry_min_s * 2^(n-1)``, at most `retry_max_s`.
+"""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+from mesh.core.inputs import FileFetched, FileWanted
+from mesh.core.work.book import Book, Effects
+from mesh.core.work.ending import Ending
+from mesh.core.work.leases import Leases
+from mesh.core.work.placing import node_lost
+from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, HELD, OFFERED, READY, RESULT, RETRY, Task
+from mesh.core.work.waits import BackoffEnds, FetchAgain
+from mesh.effects import Append, Refused, Tell
+from mesh.ids import Hash, NodeId, content_hash
+from mesh.limits import WorkLimits
+from mesh.messages.records import Lost
+from mesh.messages.work import Failure, Result
+
+NODE_FAULTS = ("worker_lost", "no_file", "cancelled")
+"""Not the handler's: worth a try elsewhere whatever its retries are. (Cancelled: nobody here asked for that.)"""
+FAULTS_MAX = 3
+"""Work that took three workers with it is likely to take the fourth."""
+FETCHES_MAX = 3
+FETCH_AGAIN_S = 1.0
+
+
+def backoff_s(random: Random, limits: WorkLimits, failures: int) -> float:
+    """The pause before try `failures` + 1."""
+    return random.random() * min(limits.retry_max_s, limits.retry_min_s * 2.0 ** min(failures - 1, 32))
+
+
+class Retries:
+    def __init__(self, book: Book, ending: Ending, leases: Leases) -> None:
+        self._book, self._ending, self._leases = book, ending, leases
+        self._fetching: dict[Hash, dict[str, Task]] = {}
+
+    # ---- results
+
+    def on_result(self, now_s: float, sender: NodeId, result: Result) -> Effects:
+        book = self._book
+        task = book.tasks.get(result.task)
+        if task is None or task.holder != sender or task.fence != result.fence:
+            yield from self._late(sender, result, task)
+            return
+        if content_hash(result.output) != result.output_hash:
+            yield Refused("bad_output_hash", sender)
+            return
+        if task.state == OFFERED:
+            yield from self._leases.bind(now_s, task)
+        if task.state == HELD:
+            task.move(RESULT)
+            task.output, task.output_hash = result.output, result.output_hash
+            task.agent = result.agent or task.agent
+            task.service_ms = result.service_ms
+            if result.files:
+                task.output_files = result.files
+                yield from self._fetch(task)
+            else:
+                yield from self._commit(now_s, task)
+        elif task.state == CANCELLING:
+            book.speak_to(sender).superseded.append((task.id, task.fence))
+            yield from self._ending.stopped(now_s, task)
+        else:
+            # COMMITTING: its files are on their way; the acknowledgement follows the commit.
+            assert task.state == COMMITTING, f"{task.id} is {task.state} and has a holder"
+
+    def _commit(self, now_s: float, task: Task) -> Effects:
+        holder = self._book.speak_to(task.holder)
+        (holder.kept_acks if task.durable else holder.acks).append((task.id, task.fence))
+        return self._ending.commit(now_s, task)
+
+    def _late(self, sender: NodeId, report: Result | Failure, task: Task | None) -> Effects:
+        """Of an old fence, or of a task that has ended or is not known any more."""
+        ended = self._book.ended.get(report.task)
+        holder = self._book.speak_to(sender)
+        holder.ghosts.pop(report.task, None)
+        if ended is not None and ended.fence == report.fence and ended.node == sender and ended.output_hash:
+            # Its acknowledgement was lost.
+            (holder.kept_acks if ended.durable else holder.acks).append((report.task, report.fence))
+            return
+        self._book.count("late_results")
+        holder.superseded.append((report.task, report.fence))
+        yield Refused("superseded" if task is not None or ended is not None else "unknown_task", sender)
+
+    # ---- the result's files
+
+    def _fetch(self, task: Task) -> Effects:
+        """Bring them here first: a result whose files die with their maker is none."""
+        task.missing = list(dict.fromkeys(ref[0] for ref in task.output_files))
+        for file, size in task.output_files:
+            self._fetching.setdefault(file, {})[task.id] = task
+            yield Tell(FileWanted(file, size, (task.node,)))
+
+    def on_file_fetched(self, now_s: float, _me: NodeId, fetched: FileFetched) -> Effects:
+        for task in list(self._fetching.pop(fetched.file, {}).values()):
+            if task.state != COMMITTING or fetched.file not in task.missing:
+                continue
+            if fetched.ok:
+                task.missing.remove(fetched.file)
+                if not task.missing:
+                    yield from self._commit(now_s, task)
+                continue
+            task.fetches += 1
+            if task.fetches < FETCHES_MAX:
+                self._book.deadlines.set(FetchAgain(task.id), now_s + FETCH_AGAIN_S)
+            else:
+                yield from self._lost_files(now_s, task)
+
+    def expire_fetch(self, _now_s: float, _me: NodeId, due: FetchAgain) -> Effects:
+        task = self._book.tasks.get(due.task)
+        if task is not None and task.state == COMMITTING:
+            yield from self._fetch(task)
+
+    def _lost_files(self, now_s: float, task: Task) -> Effects:
+        """The result is worth nothing without its files: run it again, elsewhere if that can be."""
+        self._book.speak_to(task.holder).superseded.append((task.id, task.fence))
+        error = {"code": "no_file", "message": "a file of the result could not be fetched from the node that made it", "node": task.node}
+        task.output, task.output_hash, task.output_files, task.missing, task.fetches = None, "", (), [], 0
+        task.faults += 1
+        if task.faults >= FAULTS_MAX or task.on_lost == "fail":
+            self._book.drop(task)
+            yield from self._ending.fail(now_s, task, error)
+            return
+        if task.durable:
+            yield Append(Lost(task.id, task.fence, task.node, "failed:no_file", json.dumps(error), int(now_s * 1000)))
+        task.excluded = task.node
+        self._book.free(task)
+
+    # ---- failures
+
+    def on_failure(self, now_s: float, sender: NodeId, failure: Failure) -> Effects:
+        book = self._book
+        task = book.tasks.get(failure.task)
+        if task is None or task.holder != sender or task.fence != failure.fence or task.state == COMMITTING:
+            yield from self._late(sender, failure, task)
+            return
+        holder = book.speak_to(sender)
+        (holder.kept_acks if task.durable else holder.acks).append((task.id, task.fence))
+        if task.state == CANCELLING:
+            yield from self._ending.stopped(now_s, task)
+            return
+        if task.state == OFFERED:
+            yield from self._leases.bind(now_s, task)
+        error = self._error(task, sender, failure)
+        task.service_ms = failure.service_ms
+        again, pause = self._verdict(task, failure)
+        book.drop(task)
+        if not again:
+            if failure.kind == "worker_lost" and task.on_lost == "fail":
+                error = {**error, **node_lost(task, "worker_lost"), "cause": error}
+            yield from self._ending.fail(now_s, task, error)
+            return
+        if task.durable:
+            text = json.dumps(error, separators=(",", ":"))
+            yield Append(Lost(task.id, task.fence, sender, f"failed:{failure.kind}", text, int(now_s * 1000)))
+        task.move(RETRY)
+        task.reason = f"failed:{failure.kind}"
+        book.deadlines.set(BackoffEnds(task.id), now_s + pause)
+        if not pause:
+            book.deadlines.clear(BackoffEnds(task.id))
+            self._ready(task)
+
+    def _verdict(self, task: Task, failure: Failure) -> tuple[bool, float]:
+        """Whether to try again, and after how many seconds."""
+        if failure.kind in NODE_FAULTS:
+            task.faults += 1
+            task.excluded = task.holder
+            if failure.kind == "worker_lost" and task.on_lost == "fail":
+                return False, 0.0
+            # The first two go elsewhere at once: a killed worker says nothing about the work.
+            return task.faults < FAULTS_MAX, 0.0
+        task.failures += 1
+        allowed = task.retries if task.retries >= 0 else task.offer_retries
+        if not failure.retryable or task.failures > allowed:
+            return False, 0.0
+        return True, backoff_s(self._book.random, self._book.limits, task.failures)
+
+    def _error(self, task: Task, sender: NodeId, failure: Failure) -> dict[str, Any]:
+        task.agent = failure.agent or task.agent
+        return {
+            "code": failure.kind,
+            "message": failure.message,
+            "details": failure.details,
+            "retryable": failure.retryable,
+            "node": sender,
+            "node_name": self._book.directory.name_of(sender),
+            "agent": task.agent,
+            "attempts": task.attempts,
+            "fix": f"mesh why {task.id}",
+        }
+
+    def expire_backoff(self, _now_s: float, _me: NodeId, due: BackoffEnds) -> None:
+        task = self._book.tasks.get(due.task)
+        if task is not None and task.state == BACKOFF:
+            self._ready(task)
+
+    def _ready(self, task: Task) -> None:
+        task.move(READY)
+        task.reason = ""
+        self._book.enqueue(task, urgent=True)
+
+

@@ -1,0 +1,197 @@
+"""From holding to handler: what may start, where, and how it is stopped.
+
+    WAITING --files here, lease holds, no older handler--> READY --slot--> Execute ... Stop --stop_s--> overdue
+
+Invariant: no handler starts under a lease that has ended, or while another handler of the same task has not ended. The slot of a handler
+that will not stop stays taken until it does. Reports nothing: `contractor.py` settles what an end means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.core.deadlines import Deadlines
+from mesh.core.inputs import FileFetched, FileWanted, HandlerProgress, HandlerStarted
+from mesh.core.work.holdings import Holding, Holdings, State
+from mesh.core.work.reports import Reports, need_of
+from mesh.core.work.slots import Run, Slots, Worker
+from mesh.effects import Execute, Need, Refused, Stop, Tell
+from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.limits import WorkLimits
+from mesh.messages.work import AwardItem
+
+NOTE_CHARS_MAX = 200
+_MISSING_KEPT = (State.WAITING, State.NEW)
+
+
+@dataclass(frozen=True, slots=True)
+class StopOverdue:
+    """A handler was told to stop and has not ended."""
+
+    task: TaskId
+    fence: Fence
+
+
+@dataclass(frozen=True, slots=True)
+class RunsDue:
+    """Look for handlers that have outrun their timeout without their worker saying so."""
+
+
+class Running:
+    """Starts and stops handlers."""
+
+    def __init__(self, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots, reports: Reports) -> None:
+        self._deadlines = deadlines
+        self._limits = limits
+        self._holdings = holdings
+        self._slots = slots
+        self._reports = reports
+        self._wanted: dict[Hash, dict[TaskId, None]] = {}
+        self._watching = False
+        self.executed = 0
+        self.overrun = 0
+        self.inputs: dict[type, Any] = {
+            HandlerStarted: self._do_started,
+            HandlerProgress: self._do_progress,
+            FileFetched: self._do_file_fetched,
+            RunsDue: self._expire_runs,
+        }
+
+    # ---- starting
+
+    def want_files(self, holding: Holding, item: AwardItem, out: list[Any]) -> None:
+        """Ask for the input files; the holding waits for them."""
+        for file, size in item.files:
+            holding.missing[file] = None
+            self._wanted.setdefault(file, {})[holding.task] = None
+            out.append(Tell(FileWanted(file, size, item.sources or (holding.manager,))))
+
+    def offer(self, now_s: float, holding: Holding, out: list[Any]) -> None:
+        """Start it if it may and a slot is free; else let it wait for what it lacks."""
+        slots = self._slots
+        if holding.missing or slots.occupied(holding.task) or holding.lease_end_ms <= int(now_s * 1000):
+            if holding.state is not State.WAITING:
+                slots.move(holding, State.WAITING)
+            return
+        capability = slots.capabilities[holding.capability]
+        if not capability.ready:
+            worker = capability.freest()
+            if worker is not None:
+                self._start(now_s, holding, worker, out)
+                return
+        slots.move(holding, State.READY)
+        slots.compact(capability, self._holdings.by_task)
+
+    def fill(self, now_s: float, worker: Worker, out: list[Any]) -> None:
+        """Give `worker` the oldest work it can take, until its slots are full."""
+        now_ms = int(now_s * 1000)
+        while worker.free() > 0:
+            holding = self._slots.next_ready(worker, self._holdings.by_task)
+            if holding is None:
+                return
+            if holding.lease_end_ms <= now_ms:
+                self._slots.move(holding, State.WAITING)
+            else:
+                self._start(now_s, holding, worker, out)
+
+    def _start(self, now_s: float, holding: Holding, worker: Worker, out: list[Any]) -> None:
+        run = Run(worker, holding.task, holding.fence, holding.capability, holding.durable, now_s)
+        if holding.timeout_ms:
+            run.overdue_s = now_s + holding.timeout_ms / 1000 + self._limits.margin_s
+            if not self._watching:
+                self._watching = True
+                self._deadlines.set(RunsDue(), now_s + self._limits.beat_s)
+        self._slots.begin(run)
+        self._slots.move(holding, State.RUNNING)
+        self.executed += 1
+        out.append(
+            Execute(
+                worker.worker,
+                holding.task,
+                holding.fence,
+                holding.capability,
+                holding.input,
+                holding.lease_end_ms,
+                holding.timeout_ms,
+                holding.parent,
+                holding.attempt,
+                need=need_of(holding.durable),
+            )
+        )
+
+    def freed(self, now_s: float, task: TaskId, worker: Worker, out: list[Any]) -> None:
+        """A handler of `task` has ended in `worker`: a newer fence of it may go on, and so may the queue."""
+        newer = self._holdings.by_task.get(task)
+        if newer is not None and newer.state is State.WAITING:
+            self.offer(now_s, newer, out)
+        self.fill(now_s, worker, out)
+
+    # ---- while it runs
+
+    def _do_started(self, _now_s: float, _me: NodeId, started: HandlerStarted) -> Iterable[Any]:
+        if self._run(started.worker, started.task, started.fence) is None:
+            return (Refused("unknown_handler"),)
+        return ()
+
+    def _do_progress(self, _now_s: float, _me: NodeId, progress: HandlerProgress) -> Iterable[Any]:
+        run = self._run(progress.worker, progress.task, progress.fence)
+        if run is None:
+            return (Refused("unknown_handler"),)
+        run.fraction = min(1.0, max(0.0, progress.fraction)) if progress.fraction == progress.fraction else 0.0
+        run.note = progress.note[:NOTE_CHARS_MAX]
+        return ()
+
+    def _run(self, worker: int, task: TaskId, fence: Fence) -> Run | None:
+        run = self._slots.runs.get(task)
+        return run if run is not None and run.fence == fence and run.worker.worker == worker else None
+
+    def _expire_runs(self, now_s: float, _me: NodeId, due: RunsDue) -> list[Any]:
+        """Slots bound how many runs there are, so looking at all of them is cheaper than a deadline for each."""
+        out: list[Any] = []
+        self._watching = False
+        for run in list(self._slots.runs.values()):
+            if run.overdue_s <= now_s:
+                run.overdue_s = float("inf")
+                self.overrun += 1
+                self.stop(now_s, run, "timeout", out)
+                holding = self._holdings.by_task.get(run.task)
+                if holding is not None and holding.fence == run.fence and holding.state is State.RUNNING and not run.answers:
+                    error = {"kind": "timeout", "message": f"no end after {holding.timeout_ms} ms", "retryable": True}
+                    self._reports.fail(now_s, holding, "timeout", error, run.worker.agent, int((now_s - run.started_s) * 1000), out)
+            elif run.overdue_s != float("inf"):
+                self._watching = True
+        if self._watching:
+            self._deadlines.set(due, now_s + self._limits.beat_s)
+        return out
+
+    # ---- stopping
+
+    def stop(self, now_s: float, run: Run, reason: str, out: list[Any]) -> None:
+        """Tell the worker to cancel the handler. Once: a second reason changes nothing."""
+        if not run.stopping:
+            run.stopping = reason
+            self._deadlines.set(StopOverdue(run.task, run.fence), now_s + self._limits.stop_s)
+            out.append(Stop(run.worker.worker, run.task, run.fence, reason, need=need_of(run.durable)))
+
+    def stop_stray(self, worker: Worker, task: TaskId, fence: Fence, out: list[Any]) -> None:
+        """A worker runs what nobody here holds: it keeps its slot until it ends."""
+        self._slots.begin_stray(worker, task, fence)
+        out.append(Stop(worker.worker, task, fence, "unknown", need=Need.FREE))
+
+    # ---- files
+
+    def _do_file_fetched(self, now_s: float, _me: NodeId, fetched: FileFetched) -> list[Any]:
+        out: list[Any] = []
+        for task in self._wanted.pop(fetched.file, ()):
+            holding = self._holdings.by_task.get(task)
+            if holding is None or fetched.file not in holding.missing or holding.state not in _MISSING_KEPT:
+                continue
+            del holding.missing[fetched.file]
+            if not fetched.ok:
+                error = {"kind": "no_file", "message": f"input file {fetched.file} is not to be had", "retryable": True}
+                self._reports.fail(now_s, holding, "error", error, "", 0, out)
+            elif not holding.missing:
+                self.offer(now_s, holding, out)
+        return out

@@ -1,0 +1,293 @@
+"""Workers, their slots, and the queue in front of them: where measured service times and room come from.
+
+    capability  --queue-->  worker (slots shared by all its capabilities)  --run-->  one handler under one fence
+
+Invariant: one run per task; a slot is busy until its handler is known to have ended, whatever has become of the contract. Room is what
+keeps the expected wait below `wait_ms_target`: short work flows, long work stays movable. Starts nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+from mesh.core.work.holdings import Holding, State
+from mesh.ids import Fence, NodeId, TaskId
+from mesh.limits import WorkLimits
+from mesh.messages.membership import LoadRow, Offer
+
+_SAMPLE_WEIGHT = 0.2
+"""Of the newest service time in the average: five samples follow a change, one outlier does not."""
+_SERVICE_MS_MIN = 0.05
+_QUEUED = (State.WAITING, State.READY)
+
+
+class Run:
+    """One handler in one worker. `answers` are owed when it ends: ``(cancelled or revoked, manager, fence)``."""
+
+    __slots__ = ("answers", "capability", "durable", "fence", "fraction", "note", "overdue_s", "started_s", "stopping", "task", "worker")
+
+    def __init__(self, worker: Worker, task: TaskId, fence: Fence, capability: str, durable: bool, started_s: float) -> None:
+        self.worker = worker
+        self.task = task
+        self.fence = fence
+        self.capability = capability
+        self.durable = durable
+        self.started_s = started_s
+        self.overdue_s = float("inf")
+        self.stopping = ""
+        self.fraction = 0.0
+        self.note = ""
+        self.answers: list[tuple[str, NodeId, Fence]] = []
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One attached process. `runs` by task; `strays` are handlers it still runs whose contract is not held here any more."""
+
+    worker: int
+    pid: int
+    agent: str
+    offers: dict[str, Offer]
+    concurrency: int
+    runs: dict[TaskId, Run] = field(default_factory=dict)
+    strays: dict[tuple[TaskId, Fence], None] = field(default_factory=dict)
+
+    def free(self) -> int:
+        return self.concurrency - len(self.runs) - len(self.strays)
+
+
+@dataclass(slots=True, eq=False)
+class Capability:
+    """One capability of this node: who offers it, its queue and what one task takes. `service_ms` 0: never run here."""
+
+    name: str
+    workers: list[Worker] = field(default_factory=list)
+    neighbours: list[Capability] = field(default_factory=list)
+    """Those that share a worker with it, itself included: their queues are in its way."""
+    queued: int = 0
+    ready: int = 0
+    heap: list[tuple[int, TaskId]] = field(default_factory=list)
+    """Ready ones by order; entries of holdings that moved on are skipped when they surface."""
+    service_ms: float = 0.0
+
+    def slots(self) -> int:
+        return sum(worker.concurrency for worker in self.workers)
+
+    def free(self) -> int:
+        return sum(max(0, worker.free()) for worker in self.workers)
+
+    def freest(self) -> Worker | None:
+        """The worker with most free slots, the oldest of equals; None if no slot is free."""
+        best, most = None, 0
+        for worker in self.workers:
+            free = worker.concurrency - len(worker.runs) - len(worker.strays)
+            if free > most:
+                best, most = worker, free
+        return best
+
+
+class Slots:
+    """Every worker, capability and run of this node."""
+
+    def __init__(self, limits: WorkLimits) -> None:
+        self._limits = limits
+        self.workers: dict[int, Worker] = {}
+        self.capabilities: dict[str, Capability] = {}
+        self.runs: dict[TaskId, Run] = {}
+        self.strays: dict[TaskId, int] = {}
+        """How many strays of each task still run."""
+        self.queued = 0
+
+    # ---- workers
+
+    def attach(self, worker: Worker) -> None:
+        """Add a worker, or replace what it offers if it is known."""
+        before = self.workers.get(worker.worker)
+        if before is not None:
+            worker.runs, worker.strays = before.runs, before.strays
+            for run in worker.runs.values():
+                run.worker = worker
+        self.workers[worker.worker] = worker
+        self._index()
+
+    def detach(self, worker: Worker) -> None:
+        del self.workers[worker.worker]
+        for task in worker.runs:
+            del self.runs[task]
+        for task, fence in list(worker.strays):
+            self.end_stray(worker, task, fence)
+        self._index()
+
+    def _index(self) -> None:
+        for known in self.capabilities.values():
+            known.workers, known.neighbours = [], []
+        for worker in self.workers.values():
+            for name in worker.offers:
+                self.capabilities.setdefault(name, Capability(name)).workers.append(worker)
+        for capability in self.capabilities.values():
+            names = {name: None for worker in capability.workers for name in worker.offers}
+            capability.neighbours = [self.capabilities[name] for name in names]
+
+    def offers(self) -> tuple[Offer, ...]:
+        """The union, by name; where workers differ about one capability, the longest attached speaks for it."""
+        found: dict[str, Offer] = {}
+        for worker in self.workers.values():
+            for name, offer in worker.offers.items():
+                found.setdefault(name, offer)
+        return tuple(found[name] for name in sorted(found))
+
+    def offered(self, name: str) -> Capability | None:
+        capability = self.capabilities.get(name)
+        return capability if capability is not None and capability.workers else None
+
+    # ---- the queue
+
+    def move(self, holding: Holding, state: State) -> None:
+        """Change a holding's state and keep the counts."""
+        before = holding.state
+        holding.state = state
+        if before in _QUEUED:
+            capability = self.capabilities[holding.capability]
+            capability.queued -= 1
+            self.queued -= 1
+            if before is State.READY:
+                capability.ready -= 1
+        if state in _QUEUED:
+            capability = self.capabilities.setdefault(holding.capability, Capability(holding.capability))
+            capability.queued += 1
+            self.queued += 1
+            if state is State.READY:
+                capability.ready += 1
+                heapq.heappush(capability.heap, (holding.order, holding.task))
+
+    def next_ready(self, worker: Worker, held: dict[TaskId, Holding]) -> Holding | None:
+        """The oldest ready holding that `worker` can run. It stays ready until moved."""
+        best: Holding | None = None
+        for name in worker.offers:
+            capability = self.capabilities[name]
+            if not capability.ready:
+                capability.heap.clear()
+                continue
+            holding = self._head(capability, held)
+            if best is None or holding.order < best.order:
+                best = holding
+        return best
+
+    @staticmethod
+    def _head(capability: Capability, held: dict[TaskId, Holding]) -> Holding:
+        heap = capability.heap
+        while True:
+            order, task = heap[0]
+            holding = held.get(task)
+            if holding is not None and holding.order == order and holding.state is State.READY:
+                return holding
+            heapq.heappop(heap)
+
+    def compact(self, capability: Capability, held: dict[TaskId, Holding]) -> None:
+        """Keep stale entries from piling up behind a slot that never frees."""
+        if len(capability.heap) > 2 * capability.ready + 64:
+            fresh = [
+                (order, task)
+                for order, task in capability.heap
+                if (holding := held.get(task)) is not None and holding.order == order and holding.state is State.READY
+            ]
+            capability.heap = sorted(dict.fromkeys(fresh))
+
+    # ---- runs
+
+    def begin(self, run: Run) -> None:
+        assert run.task not in self.runs, "never two fences of one task at once"
+        self.runs[run.task] = run.worker.runs[run.task] = run
+
+    def end(self, run: Run) -> None:
+        del self.runs[run.task]
+        del run.worker.runs[run.task]
+
+    def begin_stray(self, worker: Worker, task: TaskId, fence: Fence) -> None:
+        if (task, fence) not in worker.strays:
+            worker.strays[task, fence] = None
+            self.strays[task] = self.strays.get(task, 0) + 1
+
+    def end_stray(self, worker: Worker, task: TaskId, fence: Fence) -> None:
+        del worker.strays[task, fence]
+        self.strays[task] -= 1
+        if not self.strays[task]:
+            del self.strays[task]
+
+    def occupied(self, task: TaskId) -> bool:
+        """A handler of this task, under whatever fence, has not ended yet."""
+        return task in self.runs or task in self.strays
+
+    def measure(self, capability: str, service_ms: int, elapsed_s: float) -> None:
+        """Note one service time. Workers report whole milliseconds; below one, our own clock says more (it includes the way there)."""
+        known = self.capabilities.get(capability)
+        if known is None:
+            return
+        sample = float(service_ms) if service_ms >= 1 else min(max(elapsed_s * 1000.0, _SERVICE_MS_MIN), 1.0)
+        known.service_ms += (sample - known.service_ms) * (_SAMPLE_WEIGHT if known.service_ms else 1.0)
+
+    # ---- what to expect
+
+    def room(self, capability: Capability) -> int:
+        """How many more awards are good to take: free slots, and what waits less than the target, but one at least."""
+        slots = free = 0
+        for worker in capability.workers:
+            slots += worker.concurrency
+            spare = worker.concurrency - len(worker.runs) - len(worker.strays)
+            if spare > 0:
+                free += spare
+        if not slots:
+            return 0
+        queued = capability.queued
+        beyond = 1 - queued
+        if capability.service_ms:
+            backlog_ms = 0.0
+            if self.queued:
+                for other in capability.neighbours:
+                    backlog_ms += other.queued * other.service_ms
+            beyond = max(beyond, int((self._limits.wait_ms_target * slots - backlog_ms) / capability.service_ms))
+        return max(0, min(free + beyond, self._limits.queue_max - self.queued))
+
+    def start_ms(self, capability: Capability, now_s: float, ahead: int = 0) -> int:
+        """Until a slot is free for a task that comes now behind the queue and `ahead` others of its kind."""
+        if not self.queued and ahead < capability.free():
+            return 0
+        free_at: list[float] = []
+        for worker in capability.workers:
+            busy = [self._remaining_ms(run, now_s) for run in worker.runs.values()]
+            busy += [0.0] * (worker.concurrency - len(busy) - len(worker.strays))
+            free_at += busy
+        if not free_at:
+            return 0
+        heapq.heapify(free_at)
+        waiting = [other.service_ms for other in capability.neighbours for _ in range(other.queued)]
+        for service_ms in waiting + [capability.service_ms] * ahead:
+            heapq.heapreplace(free_at, free_at[0] + service_ms)
+        return round(free_at[0])
+
+    def _remaining_ms(self, run: Run, now_s: float) -> float:
+        """The average less what has passed. What is past the average, or was never measured, will take about half of its age again."""
+        elapsed_ms = (now_s - run.started_s) * 1000.0
+        known = self.capabilities.get(run.capability)
+        service_ms = known.service_ms if known else 0.0
+        return max(service_ms - elapsed_ms, elapsed_ms / 2)
+
+    def service_ms(self, capability: Capability) -> int:
+        """Whole milliseconds; at least 1 once measured, since 0 says never run here."""
+        return max(1, round(capability.service_ms)) if capability.service_ms else 0
+
+    def retry_after_ms(self, capability: Capability, now_s: float) -> int:
+        """A guess at when to ask again, between 10 ms and 5 s."""
+        return min(5000, max(10, self.start_ms(capability, now_s)))
+
+    def load_rows(self, closed: bool) -> tuple[LoadRow, ...]:
+        """One row per offered capability, by name. `closed`: this node takes no more work."""
+        rows = []
+        for name in sorted(self.capabilities):
+            capability = self.capabilities[name]
+            slots = capability.slots()
+            if slots:
+                room = 0 if closed else self.room(capability)
+                rows.append(LoadRow(name, slots, slots - capability.free(), capability.queued, room, self.service_ms(capability)))
+        return tuple(rows)

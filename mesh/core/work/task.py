@@ -1,0 +1,164 @@
+"""One task as its manager sees it, and the table of its states.
+
+    pending --ask--> bidding --award--> offered --accept--> held --result--> committing --commit--> done
+       |                 |                 |                 |
+       '--park--> parked '--park           '--free--> pending (declined, released, revoked, lost)
+                                           '--retry-> backoff --ready--> pending
+
+Invariant: every change of state goes through `TRANSITIONS`; what is not in it is a bug here and asserts. A task ends once, in ``done``,
+``failed`` or ``cancelled``, and never leaves that state. The diagram in docs/ is generated from the table.
+
+Does not decide anything: who is asked, when a lease is over and what is worth a retry are decided in the files beside this one.
+Source: the contract net of Smith (1980) with the binding step at ACCEPT (Aknine 2004) and leases from there on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.effects import Need
+from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
+from mesh.messages.records import Decided
+from mesh.messages.work import FileRef
+
+PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
+BACKOFF, COMMITTING, CANCELLING = "backoff", "committing", "cancelling"
+DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+
+STATES = (PENDING, BIDDING, OFFERED, HELD, PARKED, BACKOFF, COMMITTING, CANCELLING, DONE, FAILED, CANCELLED)
+TERMINAL = (DONE, FAILED, CANCELLED)
+
+ASK, AWARD, PARK, WAKE, ACCEPT, FREE = "ask", "award", "park", "wake", "accept", "free"
+RETRY, READY, RESULT, COMMIT, FAIL, CANCEL, STOPPED = "retry", "ready", "result", "commit", "fail", "cancel", "stopped"
+
+TRANSITIONS: dict[tuple[str, str], str] = {
+    (PENDING, ASK): BIDDING,
+    (PENDING, AWARD): OFFERED,
+    (PENDING, PARK): PARKED,
+    (BIDDING, AWARD): OFFERED,
+    (BIDDING, PARK): PARKED,
+    (PARKED, WAKE): PENDING,
+    (OFFERED, ACCEPT): HELD,
+    (OFFERED, FREE): PENDING,
+    (HELD, FREE): PENDING,
+    (HELD, RETRY): BACKOFF,
+    (BACKOFF, READY): PENDING,
+    (HELD, RESULT): COMMITTING,
+    (COMMITTING, COMMIT): DONE,
+    (COMMITTING, FREE): PENDING,
+    (PENDING, CANCEL): CANCELLED,
+    (BIDDING, CANCEL): CANCELLED,
+    (PARKED, CANCEL): CANCELLED,
+    (BACKOFF, CANCEL): CANCELLED,
+    (COMMITTING, CANCEL): CANCELLED,
+    (OFFERED, CANCEL): CANCELLING,
+    (HELD, CANCEL): CANCELLING,
+    (CANCELLING, STOPPED): CANCELLED,
+    (PENDING, FAIL): FAILED,
+    (BIDDING, FAIL): FAILED,
+    (OFFERED, FAIL): FAILED,
+    (HELD, FAIL): FAILED,
+    (PARKED, FAIL): FAILED,
+    (BACKOFF, FAIL): FAILED,
+    (COMMITTING, FAIL): FAILED,
+    (CANCELLING, FAIL): FAILED,
+}
+"""State and event -> state. A result of an award whose ACCEPT is still on its way counts as that ACCEPT first."""
+
+NO_AWARD: Fence = fence_of(FIRST_TERM, 0)
+"""The fence before the first award: number 0 of the first term."""
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """What the manager knows of one task. Times are seconds on the node's clock."""
+
+    id: TaskId
+    capability: str
+    input: bytes
+    input_hash: Hash
+    durable: bool
+    """False: a plain call, which lives and dies in memory and writes no entry of its own."""
+    need: Need
+    """Of the messages that a durable task sends only when its entries are safe."""
+    submitted_at_s: float
+    timeout_ms: int = 0
+    retries: int = -1
+    """Tries again after a failure; -1: as many as the offer says."""
+    by: str = ""
+    parent: TaskId = ""
+    step: str = ""
+    files: tuple[FileRef, ...] = ()
+    sources: tuple[NodeId, ...] = ()
+    request: int = -1
+    """The local command that waits for the end; -1: none."""
+
+    state: str = PENDING
+    fence: Fence = NO_AWARD
+    holder: NodeId = ""
+    """To whom the newest award went, while it stands."""
+    agent: str = ""
+    idempotent: bool = False
+    on_lost: str = ""
+    """Of the winner's offer; empty: not known (after a restart)."""
+    offer_retries: int = 0
+    run_timeout_ms: int = 0
+    lease_end_s: float = 0.0
+    """The holder's lease, as the granter counts it, without margin."""
+    offered_at_s: float = 0.0
+
+    attempts: int = 0
+    """Awards that were accepted."""
+    failures: int = 0
+    """Failures that count against `retries`."""
+    faults: int = 0
+    """Failures that were the node's: its worker died, a file did not come."""
+    declines: int = 0
+    """In a row; the next award of a task that is declined too often is auctioned."""
+    lost: bool = False
+    """A holder was lost while it may have been running."""
+    excluded: NodeId = ""
+    """Not asked the next time, if anybody else can."""
+    reason: str = ""
+    """Why it waits, or how it ended."""
+    parked_told: str = ""
+    """The newest reason in the journal."""
+    progress: float = 0.0
+    note: str = ""
+    cancel_by: str = ""
+    cancel_reason: str = ""
+
+    decisions: list[Decided] | None = None
+    """Plain calls keep theirs here; those of durable tasks are in the journal."""
+    waiters: list[tuple[NodeId, int]] | None = None
+    """Who asked for the result and waits: ``(node, ask)``."""
+    askers: list[tuple[NodeId, int]] | None = None
+    """Workers' nodes that wait for this step: ``(node, ask)``."""
+    children: dict[str, Task] | None = None
+    """Steps by name. Shared by all attempts: that is the replay."""
+
+    node: NodeId = ""
+    """Whose result was committed, or who had it last."""
+    output: bytes | None = None
+    """None: none, or only its hash is remembered."""
+    output_hash: Hash = ""
+    output_files: tuple[FileRef, ...] = ()
+    missing: list[Hash] = field(default_factory=list)
+    """Files of the result that are still being fetched."""
+    fetches: int = 0
+    error: dict[str, Any] | None = None
+    service_ms: int = 0
+    ended_at_s: float = 0.0
+    wheel_at: int = 0
+    """Where the overall timeout is noted; 0: nowhere."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in TERMINAL
+
+    def move(self, event: str) -> None:
+        """The only way `state` changes in a live manager. Asserts that the table has the transition."""
+        to = TRANSITIONS.get((self.state, event))
+        assert to is not None, f"{self.id}: no transition from {self.state} by {event}"
+        self.state = to

@@ -1,0 +1,134 @@
+"""What `mesh doctor` looks at, each check on its own: multicast, ports, clock, permissions, this home's nodes.
+
+Works with and without a running node. Each finding says what is wrong in words, and what to type.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mesh.errors import MeshError
+from mesh.runtime.home import Home, NodeFolder
+from mesh.runtime.settings import PORT, load_settings, port_pairs
+
+DISK_BYTES_MIN = 256 * 1024 * 1024
+MULTICAST_S = 0.5
+GROUP = "224.0.0.251"
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    state: str
+    message: str
+    fix: str = ""
+
+
+def examine(home: Home) -> list[Finding]:
+    """Every finding, the good ones too, in a fixed order."""
+    return [multicast(), port(home), clock(), *permissions(home), disk(home), *nodes(home)]
+
+
+def multicast(interface: str = "127.0.0.1") -> Finding:
+    """Send one packet to a group on loopback and hear it: what mDNS needs. Uses a port of its own, so no responder hears it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
+        try:
+            ear.bind(("", 0))
+            member = socket.inet_aton(GROUP) + socket.inet_aton(interface)
+            ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+            ear.settimeout(MULTICAST_S)
+            mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+            mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)
+            mouth.sendto(b"mesh doctor", (GROUP, ear.getsockname()[1]))
+            ear.recv(64)
+        except OSError as error:
+            return Finding("multicast", WARN, f"multicast does not work on {interface} ({error}): nodes do not find each other", f"mesh up --join 127.0.0.1:{PORT}")
+    return Finding("multicast", OK, f"multicast works on {interface}")
+
+
+def port(home: Home) -> Finding:
+    """Whether a pair of ports is free, as the settings ask for it."""
+    try:
+        settings = load_settings(home)
+    except MeshError as error:
+        return Finding("port", FAIL, error.message, error.fix)
+    for door, router in port_pairs(settings.port):
+        if _is_free(settings.bind, door) and _is_free(settings.bind, router):
+            return Finding("port", OK, f"ports {door} and {router} are free")
+    if settings.port and home.running():
+        return Finding("port", OK, f"port {settings.port} is in use by this home's node")
+    return Finding("port", FAIL, f"port {settings.port or PORT} and its neighbour are taken", "leave port out of config.toml, or name another: --port 7910")
+
+
+def _is_free(host: str, number: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, number))
+        except OSError:
+            return False
+    return True
+
+
+def clock() -> Finding:
+    """The wall clock must at least be after this release; leases never depend on it."""
+    if time.time() < 1_760_000_000:
+        return Finding("clock", WARN, f"the wall clock says {time.strftime('%Y-%m-%d')}: times in the record will be wrong", "sudo timedatectl set-ntp true")
+    if not hasattr(time, "CLOCK_BOOTTIME") and time.get_clock_info("monotonic").adjustable:
+        return Finding("clock", WARN, "this system's monotonic clock can be set", "use a system whose monotonic clock cannot")
+    return Finding("clock", OK, f"the wall clock says {time.strftime('%Y-%m-%d %H:%M:%S')}; leases use the machine's own clock")
+
+
+def permissions(home: Home) -> list[Finding]:
+    """Keys and folders must be their owner's alone."""
+    findings = []
+    paths = [home.path, home.mesh_path, home.mesh_path / "root.key", home.mesh_path / "genesis.json"]
+    for folder in home.nodes():
+        paths += [folder.path, folder.identity_path, folder.journal_path]
+    for path in paths:
+        loose = _looseness(path, writable_only=path == home.path)
+        if loose:
+            findings.append(Finding("permissions", FAIL, f"others may {loose} {path}", f"chmod {700 if path.is_dir() else 600} {path}"))
+    if not findings:
+        what = f"the keys in {home.path} are yours alone" if home.path.exists() else f"{home.path} does not exist yet; it is made when it is needed"
+        findings.append(Finding("permissions", OK, what))
+    return findings
+
+
+def _looseness(path: Path, *, writable_only: bool) -> str:
+    try:
+        mode = path.stat().st_mode & 0o777
+    except OSError:
+        return ""
+    if mode & 0o022:
+        return "write to"
+    return "read" if mode & 0o044 and not writable_only and path.suffix in (".key", ".json", ".sqlite", "") and path.is_file() else ""
+
+
+def disk(home: Home) -> Finding:
+    place = next(path for path in (home.path, *home.path.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < DISK_BYTES_MIN:
+        return Finding("disk", FAIL, f"only {free // 2**20} MiB are free at {place}: a node stops when its disk is full", f"free space at {place}")
+    return Finding("disk", OK, f"{free // 2**30} GiB free at {place}")
+
+
+def nodes(home: Home) -> list[Finding]:
+    running = [_node(folder) for folder in home.running()]
+    return running or [Finding("node", WARN, "no node of this home runs", "mesh up")]
+
+
+def _node(folder: NodeFolder) -> Finding:
+    info = folder.info()
+    if info is None:
+        return Finding("node", WARN, f"node {folder.name} holds its lock but has not said where it is: it is starting, or it hangs", f"see {folder.log_path}")
+    return Finding("node", OK, f"node {folder.name} runs as process {info['pid']}, door {info['door']}")
+
+
+def document(findings: list[Finding]) -> dict[str, object]:
+    return {"schema": "mesh.doctor/1", "healthy": all(finding.state != FAIL for finding in findings), "findings": [asdict(finding) for finding in findings]}

@@ -1,0 +1,52 @@
+"""Starting node and worker processes on this machine, and waiting until they answer. Processes are ended by their own pid."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mesh.errors import MeshError, TimedOut
+from mesh.runtime.home import NodeFolder
+
+READY_S = 15.0
+LOOK_EVERY_S = 0.01
+MESH = (sys.executable, "-m", "mesh.inspector.cli")
+
+
+def spawn(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `mesh WORDS` in a session of its own, so that Ctrl-C here does not reach it; what it says goes to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return subprocess.Popen([*MESH, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+
+
+def wait_ready(folder: NodeFolder, process: subprocess.Popen[bytes], log: Path) -> dict[str, object]:
+    """What the node says of itself once it answers. Raises MeshError with its last words if it ends first, TimedOut if it does neither."""
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        info = folder.info()
+        if info is not None and info.get("pid") == process.pid:
+            return info
+        if process.poll() is not None:
+            raise MeshError(f"the node {folder.name} did not start: {last_words(log)}", fix=f"see {log}")
+        time.sleep(LOOK_EVERY_S)
+    raise TimedOut(f"the node {folder.name} did not answer within {READY_S:g} s", fix=f"see {log}")
+
+
+def last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    told = [line.removeprefix("mesh: ") for line in lines if line.startswith("mesh: ")]
+    return (told or lines or ["it said nothing"])[-1]
+
+
+def end(pid: int, how: signal.Signals = signal.SIGTERM) -> bool:
+    """Signal one process by its pid. False if it is gone already."""
+    try:
+        os.kill(pid, how)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""What `mesh run` runs: a ``.py`` file, ``module:object``, or the name of a ready-made agent (entry points in group ``mesh.agents``)."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from mesh import Agent
+from mesh.errors import UsageError
+
+
+def load_agents(targets: list[str]) -> list[Agent]:
+    """The agents of every target, in order. Raises UsageError, naming what to write instead; the user's own import errors pass through."""
+    agents = [agent for target in targets for agent in _load(target)]
+    names = [agent.name for agent in agents]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two agents are called {name!r}", fix="give each agent a name of its own")
+    return agents
+
+
+def _load(target: str) -> list[Agent]:
+    if target.endswith(".py"):
+        return _agents_in(_from_file(Path(target)), target)
+    if ":" in target:
+        return [_from_module(target)]
+    for point in entry_points(group="mesh.agents"):
+        if point.name == target:
+            return [_checked(point.load(), target)]
+    names = sorted(point.name for point in entry_points(group="mesh.agents"))
+    near = difflib.get_close_matches(target, names, 1)
+    fix = f"mesh run {near[0]}" if near else f"name a .py file, module:object, or one of: {', '.join(names)}"
+    raise UsageError(f"there is no ready-made agent {target!r}", fix=fix)
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file {str(path)!r}", fix="mesh run FILE.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{str(path)!r} cannot be imported", fix="name a Python file: mesh run FILE.py")
+    sys.path.insert(0, str(path.parent.absolute()))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _from_module(target: str) -> Agent:
+    name, _, attribute = target.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise
+        raise UsageError(f"there is no module {name!r}", fix="run it from the folder that holds the module, or name a .py file") from None
+    found = getattr(module, attribute, None)
+    if found is None:
+        raise UsageError(f"the module {name!r} has no {attribute!r}", fix=f"mesh run {name}:agent")
+    return _checked(found, target)
+
+
+def _checked(found: object, target: str) -> Agent:
+    if not isinstance(found, Agent):
+        raise UsageError(f"{target} is a {type(found).__name__}, not an Agent", fix='agent = Agent("name")')
+    return found
+
+
+def _agents_in(module: ModuleType, target: str) -> list[Agent]:
+    agents: list[Agent] = []
+    for value in vars(module).values():
+        if isinstance(value, Agent) and value not in agents:
+            agents.append(value)
+    if not agents:
+        raise UsageError(f"{target} defines no agent", fix='agent = Agent("name"), at the top level of the file')
+    return agents
+
+
+def watched_files(targets: list[str]) -> Iterator[Path]:
+    """The Python files beside each target's own: what `--reload` looks at."""
+    for target in targets:
+        if target.endswith(".py"):
+            yield from sorted(Path(target).absolute().parent.glob("*.py"))
+        else:
+            name = target.partition(":")[0] if ":" in target else "mesh_agents"
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.origin:
+                yield from sorted(Path(spec.origin).parent.glob("*.py"))

@@ -1,0 +1,414 @@
+"""Runs an agent's handlers. No socket in here: frames in, frames out, so that a node's worker and a simulated mesh share it.
+
+    execute --> [queue] --> task per run --> started, progress, ended
+    stop, timeout ----------^    |
+    extend (lease) --------------'--> ctx.step, ctx.call --> ask
+
+Invariant: a run ends in exactly one `ended`, and at most `concurrency` of them are under way. A plain function runs in a thread; it is
+stopped by an exception raised in that thread, which a blocking C call defers. Does not decide what runs, and promises nothing about twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from mesh import values
+from mesh.agent import Agent, Capability
+from mesh.bids import Bid
+from mesh.context import BlockingContext, Context, TaskInfo
+from mesh.errors import MeshError, TooBig, UsageError, task_error
+from mesh.failures import failure, report
+from mesh.files import Ask, Shelf, check_files, put_all
+from mesh.ids import Fence, TaskId
+from mesh.threads import HandlerStopped, Interruptible
+
+T = TypeVar("T")
+
+STOP_GRACE_S = 2.0
+"""A timed-out handler that has not ended by then is reported as timed out while it still runs."""
+PROGRESS_EVERY_S = 0.1
+NOTE_CHARACTERS_MAX = 200
+
+
+class Timer(Protocol):
+    """A pending call."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time for handlers: real, or a simulated mesh's."""
+
+    def now_ms(self) -> int:
+        """Milliseconds on the machine's clock that counts sleep, the one leases are given on."""
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerStatistics:
+    running: int
+    queued: int
+    ended: int
+    failed: int
+    declined_by_error: int
+
+
+class Run:
+    """One run of a handler."""
+
+    __slots__ = (
+        "attempt",
+        "begun",
+        "capability",
+        "fence",
+        "handle",
+        "input",
+        "lease_end_ms",
+        "lease_waiters",
+        "over",
+        "parent",
+        "progress",
+        "started_ms",
+        "stopping",
+        "task",
+        "thread",
+        "timeout_ms",
+        "timer",
+        "waits",
+    )
+
+    def __init__(self, item: list[Any], capability: Capability) -> None:
+        self.task: TaskId = item[0]
+        self.fence: Fence = item[1]
+        self.capability = capability
+        self.input: bytes = item[3]
+        self.lease_end_ms: int = item[4]
+        self.timeout_ms: int = item[5]
+        self.parent: TaskId = item[6]
+        self.attempt: int = item[7]
+        self.handle: asyncio.Task[None] | None = None
+        self.timer: Timer | None = None
+        self.thread: Interruptible | None = None
+        self.stopping = ""
+        self.begun = False
+        self.over = False
+        self.started_ms = 0
+        self.lease_waiters: list[asyncio.Future[None]] = []
+        self.waits: list[asyncio.Future[Any]] = []
+        self.progress: tuple[float, str] | None = None
+
+
+class Runner:
+    """`out(verb, item)` gets started, progress, ended and priced items; `ask` reaches the local node. Use `flush` before frames leave."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        out: Callable[[str, list[Any]], None],
+        ask: Ask,
+        clock: Clock,
+        shelf: Shelf | None = None,
+        body_bytes_max: int,
+        lifespan: Any = None,
+    ) -> None:
+        self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
+        self.shelf = shelf
+        self.lifespan = lifespan
+        self._body_bytes_max = body_bytes_max
+        self._runs: dict[tuple[TaskId, Fence], Run] = {}
+        self._queue: deque[Run] = deque()
+        self._fresh: list[Run] = []
+        self._active = 0
+        self._connected = True
+        self._loop = asyncio.get_running_loop()
+        self._threads: ThreadPoolExecutor | None = None
+        self._pricing: set[asyncio.Task[None]] = set()
+        self._ended = self._failed = self._declined = 0
+
+    # ---- frames from the node
+
+    def execute(self, item: list[Any]) -> None:
+        """``[task, fence, capability, input, lease_end_ms, timeout_ms, parent, attempt]``; a duplicate is ignored."""
+        capability = self._agent.capabilities.get(item[2])
+        if (item[0], item[1]) in self._runs:
+            return
+        if capability is None:
+            error = {"kind": "error", "message": f"agent {self._agent.name!r} has no capability {item[2]!r}", "retryable": True, "details": ""}
+            self._out("ended", [item[0], item[1], "error", b"", [], error, 0])
+            return
+        run = self._runs[item[0], item[1]] = Run(item, capability)
+        if self._active < self._agent.concurrency:
+            self._start(run)
+        else:
+            self._queue.append(run)
+
+    def extend(self, item: list[Any]) -> None:
+        """``[task, fence, lease_end_ms]``: the lease was renewed."""
+        run = self._runs.get((item[0], item[1]))
+        if run is not None:
+            run.lease_end_ms = item[2]
+            self._wake(run)
+
+    def stop(self, task: TaskId, fence: Fence) -> None:
+        """Cancel a run; it ends as ``cancelled``, at the latest when its handler lets go."""
+        run = self._runs.get((task, fence))
+        if run is not None:
+            self._stop(run, "cancelled")
+
+    def price(self, item: list[Any]) -> None:
+        """``[round, task, capability, input]``; ends as a priced item."""
+        task = self._loop.create_task(self._price(*item))
+        self._pricing.add(task)
+        task.add_done_callback(self._pricing.discard)
+
+    # ---- its own life
+
+    def flush(self) -> None:
+        """Say what was started and is still under way: work that ends in the same turn is never announced."""
+        for run in self._fresh:
+            if not run.over:
+                self._out("started", [run.task, run.fence])
+        self._fresh.clear()
+
+    def held(self) -> list[list[Any]]:
+        """``[task, fence]`` of everything that runs or waits here."""
+        return [[run.task, run.fence] for run in self._runs.values()]
+
+    def connected(self, value: bool) -> None:
+        """Whether there is a node: without one no effect starts."""
+        self._connected = value
+        if value:
+            for run in self._runs.values():
+                self._wake(run)
+
+    def stop_all(self) -> None:
+        """Cancel everything."""
+        for run in list(self._runs.values()):
+            self._stop(run, "cancelled")
+
+    async def drained(self) -> None:
+        """Return when nothing runs any more; handlers that run in a thread may take their time."""
+        while handles := [run.handle for run in self._runs.values() if run.handle is not None]:
+            await asyncio.wait(handles)
+
+    def close(self) -> None:
+        """Let go of the threads. Those of handlers that cannot be stopped end with the process."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def statistics(self) -> RunnerStatistics:
+        return RunnerStatistics(self._active, len(self._queue), self._ended, self._failed, self._declined)
+
+    # ---- runs
+
+    def _start(self, run: Run) -> None:
+        self._active += 1
+        run.started_ms = self._clock.now_ms()
+        if run.timeout_ms:
+            run.timer = self._clock.call_later(run.timeout_ms / 1000, lambda: self._expire_run(run))
+        self._fresh.append(run)
+        run.handle = self._loop.create_task(self._run(run))
+
+    async def _run(self, run: Run) -> None:
+        """One handler, from its arguments to its `ended`."""
+        output, files, error = b"", (), None  # type: tuple[bytes, tuple[tuple[str, int], ...], dict[str, Any] | None]
+        run.begun = True
+        try:
+            if not run.stopping:
+                output, files = await self._result_of(run)
+            outcome = "ok"
+        except (asyncio.CancelledError, HandlerStopped):
+            outcome = run.stopping
+            if not outcome:
+                outcome, error = "error", {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""}
+        except (Exception, SystemExit) as raised:  # noqa: BLE001  user code may raise anything; counted, and told as a failure
+            outcome, error = "error", failure(raised)
+        finally:
+            self._active -= 1
+            if self._queue and self._active < self._agent.concurrency:
+                self._start(self._queue.popleft())
+        self._end(run, run.stopping or outcome, output, files, error)
+
+    async def _result_of(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+        capability = run.capability
+        shape = capability.shape
+        arguments = shape.arguments(run.input, self.shelf)
+        if shape.context:
+            context = Context(self._info(run), self, self._loop)
+            arguments[shape.context] = BlockingContext(context) if shape.blocking else context
+        if capability.is_async:
+            result = await capability.function(**arguments)
+        else:
+            result = await self._in_thread(run, arguments)
+        output, files = shape.dump(result)
+        stored: tuple[tuple[str, int], ...] = ()
+        if files:
+            if await put_all(self._ask, files, self.shelf):
+                output, files = shape.dump(result)
+            stored = check_files(files, values.FILES_MAX)
+        if len(output) > self._body_bytes_max:
+            raise TooBig(what=f"the result of {capability.name}", size_bytes=len(output), size_bytes_max=self._body_bytes_max)
+        return output, stored
+
+    async def _in_thread(self, run: Run, arguments: dict[str, Any]) -> Any:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._agent.concurrency, thread_name_prefix=f"mesh-{self._agent.name}")
+        context = contextvars.copy_context()
+        run.thread = Interruptible(lambda: context.run(run.capability.function, **arguments))
+        future = self._loop.run_in_executor(self._threads, run.thread.run)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # Only a loop that is shutting down cancels this task: a plain function is stopped in its thread.
+            run.thread.interrupt()
+            raise
+
+    def _info(self, run: Run) -> TaskInfo:
+        deadline = self._loop.time() + run.timeout_ms / 1000 if run.timeout_ms else None
+        return TaskInfo(run.task, run.fence, run.attempt, run.capability.name, run.parent, deadline)
+
+    def _end(self, run: Run, outcome: str, output: bytes, files: tuple[tuple[str, int], ...], error: dict[str, Any] | None) -> None:
+        if run.over:
+            return
+        run.over = True
+        self._runs.pop((run.task, run.fence), None)
+        if run.timer is not None:
+            run.timer.cancel()
+        self._ended += 1
+        self._failed += outcome != "ok"
+        # 0 means "never measured" to those who plan with it.
+        service_ms = max(1, self._clock.now_ms() - run.started_ms) if run.started_ms else 0
+        if outcome != "ok":
+            output, files = b"", ()
+        if outcome == "timeout" and error is None:
+            error = {"kind": "timeout", "message": f"{run.capability.name} did not end within {run.timeout_ms / 1000:g} s", "retryable": True, "details": ""}
+        self._out("ended", [run.task, run.fence, outcome, output, [list(file) for file in files], error or {}, service_ms])
+
+    # ---- stopping
+
+    def _expire_run(self, run: Run) -> None:
+        self._stop(run, "timeout")
+        run.timer = self._clock.call_later(STOP_GRACE_S, lambda: self._end(run, "timeout", b"", (), None))
+
+    def _stop(self, run: Run, reason: str) -> None:
+        if run.over:
+            return
+        run.stopping = run.stopping or reason
+        if run.handle is None:
+            self._queue.remove(run)
+            self._end(run, run.stopping, b"", (), None)
+        elif not run.begun:
+            return  # cancelled before its first step, a task would vanish without a word; it looks at `stopping` when it begins
+        elif run.capability.is_async:
+            run.handle.cancel()
+        elif run.thread is not None:
+            for wait in run.waits:
+                wait.cancel()
+            run.thread.interrupt()
+
+    # ---- what contexts ask for (context.Port)
+
+    def progress(self, task: TaskInfo, fraction: float, note: str) -> None:
+        run = self._runs.get((task.id, task.fence))
+        if run is None:
+            return
+        fresh = run.progress is None
+        run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
+        if fresh:
+            self._say_progress(run)
+            self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, (fraction, note[:NOTE_CHARACTERS_MAX])))
+
+    def _say_progress(self, run: Run) -> None:
+        assert run.progress is not None
+        self._out("progress", [run.task, run.fence, *run.progress])
+
+    def _next_progress(self, run: Run, said: tuple[float, str]) -> None:
+        if run.over or run.progress == said:
+            run.progress = None
+            return
+        self._say_progress(run)
+        said = run.progress or said
+        self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, said))
+
+    async def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Any:
+        if not name or not isinstance(name, str) or len(name) > NOTE_CHARACTERS_MAX:
+            raise UsageError(f"{name!r} cannot name a step", fix=f"use a text of 1 to {NOTE_CHARACTERS_MAX} characters, unique within the task")
+        return await self._effect(task, "step", capability, arguments, {"parent": task.id, "fence": task.fence, "name": name})
+
+    async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
+        return await self._effect(task, "call", capability, arguments, {"parent": task.id})
+
+    async def sleep(self, task: TaskInfo, seconds: float) -> None:
+        run = self._runs.get((task.id, task.fence))
+        if run is not None:
+            await self._wait(run, asyncio.ensure_future(self._clock.sleep(seconds)))
+
+    async def _wait(self, run: Run, future: asyncio.Future[T]) -> T:
+        """Await `future` so that stopping the run ends it, also where a thread waits for us."""
+        run.waits.append(future)
+        try:
+            return await future
+        finally:
+            run.waits.remove(future)
+            future.cancel()
+
+    async def _effect(self, task: TaskInfo, verb: str, capability: str, arguments: dict[str, Any], params: dict[str, Any]) -> Any:
+        data, files = await values.encode(arguments, self._ask, self.shelf)
+        if len(data) > self._body_bytes_max:
+            raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self._body_bytes_max)
+        run = self._runs.get((task.id, task.fence))
+        if run is None or run.stopping:
+            raise MeshError(f"the task {task.id} is over: nothing new starts for it", fix="await every step before the handler returns", code="task_over")
+        await self._may_start(run)
+        asked = asyncio.ensure_future(self._ask(verb, params | {"capability": capability, "input": data, "files": files}))
+        return result_of(await self._wait(run, asked), self.shelf)
+
+    async def _may_start(self, run: Run) -> None:
+        """Wait until there is a node and the lease is not over. A run that is never renewed is stopped, not answered."""
+        while not self._connected or self._clock.now_ms() >= run.lease_end_ms:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            run.lease_waiters.append(waiter)
+            await self._wait(run, waiter)
+
+    def _wake(self, run: Run) -> None:
+        waiters, run.lease_waiters = run.lease_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ---- prices
+
+    async def _price(self, round_number: int, task: TaskId, capability: str, data: bytes) -> None:
+        cost: float | None = None
+        eta_ms: int | None = None
+        price = self._agent.prices.get(capability)
+        try:
+            if price is not None:
+                arguments = self._agent.capabilities[capability].shape.arguments(data, None)
+                wanted = {name: value for name, value in arguments.items() if name in price.parameters}
+                bid = await (price.function(**wanted) if price.is_async else asyncio.to_thread(price.function, **wanted))
+                if isinstance(bid, Bid):
+                    cost, eta_ms = float(bid.cost), None if bid.eta_s is None else round(bid.eta_s * 1000)
+                elif bid is not None:
+                    raise UsageError(f"the price of {capability} is {bid!r}, which is no Bid", fix="return Bid(cost=...), or None to decline")
+        except Exception as error:  # noqa: BLE001  a price function that fails declines; counted and said
+            self._declined += 1
+            report(f"the price function of {capability} failed, so this worker declines: {failure(error)['message']}")
+        self._out("priced", [round_number, task, cost, eta_ms])
+
+
+def result_of(reply: dict[str, Any], shelf: Shelf | None) -> Any:
+    """The value in an answer to a call or a step. Raises the typed error of one that failed."""
+    if reply.get("state") == "done":
+        return values.load(bytes(reply.get("output") or b"null"), shelf)
+    raise task_error(reply.get("error") or {}, str(reply.get("task") or ""), str(reply.get("state") or ""))

@@ -1,0 +1,68 @@
+"""The two listeners of a node, bound together before anything else is made: the door's port, and the ROUTER's right above it."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+import anyio
+import anyio.abc
+
+from mesh.limits import LinkLimits
+from mesh.runtime.sockets import Receiver, Sockets, require_loopback
+
+PORT = 7710
+"""Where the search for a free pair begins."""
+PAIRS_TRIED = 200
+
+
+@dataclass(slots=True)
+class Listening:
+    """Bound and not yet served: give it to `Links`, which closes it all; or call `aclose`."""
+
+    sockets: Sockets
+    receiver: Receiver
+    door: anyio.abc.Listener[anyio.abc.SocketStream]
+    door_address: str
+    """``host:port``, what others dial."""
+    router_address: str
+
+    async def aclose(self) -> None:
+        """Give both ports back."""
+        await self.door.aclose()
+        self.receiver.close()
+        self.sockets.close()
+
+
+async def listen(limits: LinkLimits, host: str = "127.0.0.1", port: int | None = None) -> Listening:
+    """Bind door and ROUTER on `port` and `port + 1`. None: 7710 and 7711, or the next free pair; 0: two ports the system chooses.
+
+    Raises NotLoopback; OSError (EADDRINUSE) if `port`, or every pair that was tried, is taken.
+    """
+    host = require_loopback(host)
+    sockets = Sockets(limits)
+    try:
+        if port is not None:
+            return await _bind_pair(sockets, host, port)
+        for candidate in range(PORT, PORT + 2 * PAIRS_TRIED, 2):
+            try:
+                return await _bind_pair(sockets, host, candidate)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        raise OSError(errno.EADDRINUSE, f"no free pair of ports from {PORT} to {PORT + 2 * PAIRS_TRIED - 1}")
+    except OSError:
+        sockets.close()
+        raise
+
+
+async def _bind_pair(sockets: Sockets, host: str, port: int) -> Listening:
+    door = (await anyio.create_tcp_listener(local_host=host, local_port=port)).listeners[0]
+    try:
+        receiver = sockets.router(host, port + 1 if port else 0)
+    except OSError:
+        await door.aclose()
+        raise
+    bound = door.extra(anyio.abc.SocketAttribute.local_port)
+    shown = f"[{host}]" if ":" in host else host
+    return Listening(sockets, receiver, door, f"{shown}:{bound}", receiver.address)

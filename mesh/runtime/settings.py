@@ -1,0 +1,138 @@
+"""What a node is told when it starts: command line first, then ``config.toml`` in its home, then defaults.
+
+    port = 7710                     # the door; the ROUTER takes the next one
+    join = ["127.0.0.1:7712"]       # doors to dial, for ever
+    mdns = false
+    bind = "127.0.0.1"
+
+Every error names the file, the field and what to write. Invariant: in an open mesh nothing listens beyond loopback: its keys are throw-away
+and its links are not encrypted. Does not read keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mesh.errors import UsageError
+from mesh.runtime.home import Home, HomeError
+
+PORT = 7710
+PAIRS_MAX = 200
+"""Port pairs tried beginning at PORT: more nodes than anybody runs on one machine by hand."""
+CONFIG_BYTES_MAX = 64 * 1024
+JOIN_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`port` 0: the first free pair from 7710. `join`: doors as ``host:port``."""
+
+    bind: str = "127.0.0.1"
+    port: int = 0
+    join: tuple[str, ...] = ()
+    mdns: bool = True
+
+
+def load_settings(
+    home: Home, *, bind: str | None = None, port: int | None = None, join: tuple[str, ...] = (), mdns: bool | None = None
+) -> Settings:
+    """Options given on the command line win over the file. Raises UsageError, or HomeError for the file."""
+    found = _read(home.config_path)
+    where = f"{home.config_path}: "
+    chosen_bind = loopback(bind, "--bind") if bind is not None else loopback(found.get("bind", "127.0.0.1"), where + "bind")
+    chosen_port = check_port(port, "--port") if port is not None else check_port(found.get("port", 0), where + "port")
+    doors = _doors(join, "--join") if join else _doors(found.get("join", []), where + "join")
+    chosen_mdns = mdns if mdns is not None else found.get("mdns", True)
+    if not isinstance(chosen_mdns, bool):
+        raise HomeError(f"{where}mdns: {chosen_mdns!r} is neither true nor false", fix="mdns = true")
+    return Settings(chosen_bind, chosen_port, doors, chosen_mdns)
+
+
+def loopback(host: Any, option: str = "--bind") -> str:
+    """`host` as a numeric loopback address. Raises UsageError for anything else: a node of an open mesh stays on its machine."""
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        if isinstance(host, str) and ipaddress.ip_address(host).is_loopback:
+            return host
+    except ValueError:
+        pass
+    raise UsageError(
+        f"{option} {host}: this mesh is open (throw-away keys, links not encrypted), so its nodes listen on this machine only",
+        fix="leave it out, or use 127.0.0.1; a mesh over the LAN comes with `mesh init` in the next release",
+        code="loopback_only",
+    )
+
+
+def check_port(port: Any, option: str = "--port") -> int:
+    """A door's port; 0: the first free pair. The ROUTER takes the next one. Raises UsageError."""
+    if isinstance(port, bool) or not isinstance(port, int) or not (port == 0 or 1 <= port <= 65534):
+        raise UsageError(
+            f"{option}: {port!r} is no port for a pair: 1 to 65534, or 0 for the first free pair from {PORT}", fix=f"--port {PORT}"
+        )
+    return port
+
+
+def check_door(address: Any, option: str = "--join") -> str:
+    """A door's address ``host:port`` on this machine. Raises UsageError."""
+    host, colon, digits = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    if not colon or not host or not digits.isascii() or not digits.isdigit() or not 0 < int(digits[:6]) < 65536:
+        raise UsageError(f"{option}: {address!r} is no HOST:PORT", fix=f"--join 127.0.0.1:{PORT}")
+    numeric = loopback(host.removeprefix("[").removesuffix("]"), option)
+    return f"[{numeric}]:{int(digits)}" if ":" in numeric else f"{numeric}:{int(digits)}"
+
+
+def port_pairs(port: int = 0) -> Iterator[tuple[int, int]]:
+    """``(door, router)`` ports to try to bind, in order: the given pair only, or 7710 and 7711, 7712 and 7713, ..."""
+    if port:
+        yield port, port + 1
+        return
+    for first in range(PORT, PORT + 2 * PAIRS_MAX, 2):
+        yield first, first + 1
+
+
+def ports_taken(port: int) -> UsageError:
+    """The error for when no pair could be bound."""
+    if port:
+        return UsageError(f"port {port} or {port + 1} is taken", fix="leave --port out: the next free pair is taken", code="port_taken")
+    last = PORT + 2 * PAIRS_MAX - 1
+    return UsageError(
+        f"no free pair of ports from {PORT} to {last}", fix="mesh nodes, then mesh down for those not needed", code="port_taken"
+    )
+
+
+def _doors(addresses: Any, option: str) -> tuple[str, ...]:
+    if not isinstance(addresses, list | tuple) or len(addresses) > JOIN_MAX:
+        raise UsageError(f"{option}: a list of at most {JOIN_MAX} addresses is wanted", fix=f'join = ["127.0.0.1:{PORT}"]')
+    return tuple(check_door(address, option) for address in addresses)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's table, {} where there is no file. Raises HomeError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(CONFIG_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise HomeError(f"cannot read {path}: {error.strerror}", fix=f"chmod u+r {path}, or remove it") from error
+    if len(data) > CONFIG_BYTES_MAX:
+        raise HomeError(f"{path} is larger than {CONFIG_BYTES_MAX // 1024} KiB: this is no configuration", fix=f"move {path} away")
+    try:
+        table = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        problem = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else f"is not TOML: {error}"
+        raise HomeError(f"{path} {problem}", fix=f"correct or remove {path}") from None
+    known = Settings.__slots__
+    for field in table:
+        if field not in known:
+            near = difflib.get_close_matches(field, known, 1)
+            hint = f"write {near[0]}" if near else f"remove it; known are {', '.join(sorted(known))}"
+            raise HomeError(f"{path}: field {field!r} is unknown", fix=hint)
+    return table

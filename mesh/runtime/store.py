@@ -1,0 +1,385 @@
+"""The journal's keeper: one writer thread that commits whatever has queued, one reader thread that answers.
+
+    loop thread:   add, add, flush_soon -->  queue  --> writer thread: encode, sign, one transaction, one fsync
+                   Synced(seq), NewHead  <---------------------'
+                   ReadBody, ReadStory --> queue --> reader thread --> BodyRead, StoryRead
+
+Group commit adapts by itself: idle, the first entry is committed at once; while the disk is busy the next commit gathers what arrives,
+at most 256 entries. Invariants: `Synced` is told only after SQLite has synced; the incarnation is raised and synced before anybody sees it;
+one failed write ends all writing (a failed fsync may have dropped the pages it failed on), `run` raises, and the node steps down. Does not
+decide what is written, and repairs nothing but the index. The queue needs no bound of its own: a task's next entry waits, in the outbox,
+for the last one's `Synced`, and live tasks are bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+
+from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
+from mesh.core.records.journal import JournalWriter, keys
+from mesh.effects import ReadBody, ReadStory, Remember
+from mesh.ids import Hash, NodeId
+from mesh.limits import RecordsLimits
+from mesh.messages.records import Fork
+from mesh.messages.signed import Signed
+from mesh.runtime import store_chain, store_file
+from mesh.runtime.clock import wall_ms
+from mesh.runtime.store_file import StoreError
+from mesh.runtime.store_read import Reader
+from mesh.wire import ed25519
+from mesh.wire.codec import encode_entry
+from mesh.wire.packing import Refusal
+from mesh.wire.signing import Signer, body_bytes, signed_bytes
+
+Queued = tuple[int, Any, dict[Hash, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    incarnation: int
+    seq: int
+    """Last synced entry."""
+    commits: int
+    queued: int
+    commit_entries_mean: float
+    commit_ms_max: float
+    """The slowest group commit of this life, disk included."""
+    index_rebuilt: bool
+    failed: str
+    """Why nothing is written any more; empty while all is well."""
+
+
+class Store:
+    """One node's journal. Opening checks the whole chain and raises the incarnation.
+
+    `tell_threadsafe` hands an input to the driver from any thread. Raises StoreError: ``store_locked``, ``newer_schema``,
+    ``journal_broken``, ``disk_full``, ``store_read_only``, ``not_a_journal``, ``other_author``, ``disk_error``.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        signer: Signer,
+        tell_threadsafe: Callable[[NodeId, Any], None],
+        limits: RecordsLimits | None = None,
+        wall_ms: Callable[[], int] = wall_ms,
+    ) -> None:
+        self.path = Path(path)
+        self._signer, self._tell, self._wall_ms = signer, tell_threadsafe, wall_ms
+        self._limits = limits or RecordsLimits()
+        self._verify_own = ed25519.verifier_of(signer.public_key)
+        self._pending: list[Queued] = []
+        self._queue: list[Queued] = []
+        self._remember: list[Remember] = []
+        self._urgent = False
+        self._something = threading.Condition()
+        self._closing = False
+        self._reads: queue.SimpleQueue[Callable[[Reader], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._failure: StoreError | None = None
+        self._failed: Callable[[], None] = lambda: None
+        self._entries = self._groups = 0
+        self._commit_s_max = 0.0
+        self._index_rebuilt = False
+        self.effects: dict[type, Callable[[Any], None]] = {
+            ReadBody: self._do_read_body,
+            ReadStory: self._do_read_story,
+            Remember: self._do_remember,
+        }
+        try:
+            self._lock = store_file.Lock(self.path.with_name(self.path.name + ".lock"))
+        except OSError as error:
+            raise store_file.explain(self.path, error) from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    # ---- opening
+
+    def _open(self) -> None:
+        self._connection = store_file.open_writer(self.path)
+        try:
+            self._claim()
+            end = store_chain.walk(self._connection, self.path, self._signer.node, self._is_own)
+            self._end = end
+            before = int(store_file.get_meta(self._connection, "incarnation") or b"0")
+            if before < end.incarnation:
+                raise store_file.broken(self.path, f"it holds entries of incarnation {end.incarnation}, but says the last was {before}")
+            self.incarnation = before + 1
+            self._in_transaction(lambda c: store_file.set_metas(c, {"incarnation": str(self.incarnation).encode()}))
+        except (sqlite3.Error, ValueError) as error:
+            self._connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise store_file.explain(self.path, error) from error
+            raise store_file.broken(self.path, f"its table of facts cannot be read: {error}") from error
+        except StoreError:
+            self._connection.close()
+            raise
+        self.head, self.head_seq = end.head, end.seq
+        self._commits = end.commits
+        self._synced = self._added = end.seq
+        self._writer = JournalWriter(self._signer.node, self.incarnation, seal=self._seal, head=end.head, next_seq=end.seq + 1, hlc=end.hlc)
+
+    def _claim(self) -> None:
+        """A journal belongs to one key in one mesh for good."""
+        mine = {"author": self._signer.node.encode(), "mesh": self._signer.mesh.encode(), "key": self._signer.public_key}
+        known = {name: store_file.get_meta(self._connection, name) for name in mine}
+        if not any(known.values()):
+            self._in_transaction(lambda c: store_file.set_metas(c, mine))
+        elif known != mine:
+            author = (known["author"] or b"?").decode(errors="replace")
+            raise StoreError(
+                "other_author",
+                f"the journal {self.path} belongs to {author}, not to this node or mesh",
+                "give this node a folder of its own",
+            )
+
+    def _in_transaction(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            work(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _seal(self, signed: Signed) -> bytes:
+        return hashlib.sha256(body_bytes(self._signer.seal(signed))).digest()
+
+    def _is_own(self, raw: bytes) -> bool:
+        """Whether this node signed a commit. Safe in any thread."""
+        try:
+            _, body, signature = store_chain.peek(raw)
+        except Refusal:
+            return False
+        return self._verify_own(signature, signed_bytes("commit", self._signer.mesh, body))
+
+    def replay(self) -> Iterator[tuple[int, Any, dict[Hash, bytes]]]:
+        """Every entry, in order, with the bodies that machines need again. Before `start`, to its end. Raises StoreError."""
+        check = store_chain.IndexCheck()
+        try:
+            for seq, entry, bodies in store_chain.replay(self._connection, self.path, self._end):
+                check.add(seq, entry)
+                yield seq, entry, bodies
+            if not check.agrees(self._connection):
+                store_chain.rebuild_index(self._connection)
+                self._index_rebuilt = True
+        except sqlite3.Error as error:
+            raise store_file.explain(self.path, error) from error
+
+    def remembered(self) -> Remembered:
+        """What earlier lives kept of other authors, for the records machine, before `Started`. Rows that cannot be read are left out."""
+        heads = [one for (raw,) in self._connection.execute("SELECT raw FROM peer_heads ORDER BY author") if (one := _peek_or_none(raw))]
+        forks: list[Fork] = []
+        for author, one, other in self._connection.execute("SELECT author, one, other FROM forks ORDER BY author, one, other"):
+            first, second = _peek_or_none(one), _peek_or_none(other)
+            if first and second:
+                forks.append(Fork(author, first, second))
+        return Remembered(tuple(heads), tuple(forks))
+
+    # ---- the loop's side
+
+    def add(self, seq: int, entry: Any, bodies: dict[Hash, bytes] | None = None) -> None:
+        """Entry number `seq` (the next one) shall be written. It may be held until `flush_soon`."""
+        self._added += 1
+        assert seq == self._added, f"entry {seq} does not follow {self._added - 1}"
+        self._pending.append((seq, entry, bodies or {}))
+
+    def flush_soon(self) -> None:
+        """Let the writer have what was added. Ends as `Synced`, or as `StoreFailed`."""
+        if self._pending:
+            with self._something:
+                self._queue.extend(self._pending)
+                self._something.notify()
+            self._pending = []
+
+    def flush(self) -> None:
+        """At the end of a turn."""
+        self.flush_soon()
+
+    def _do_read_body(self, effect: ReadBody) -> None:
+        token, name = effect.token, effect.hash
+        self._reads.put(lambda reader: self._tell(self._signer.node, BodyRead(token, reader.body(name))))
+
+    def _do_read_story(self, effect: ReadStory) -> None:
+        token, question, key, since = effect.token, effect.question, effect.key, effect.since
+
+        def read(reader: Reader) -> None:
+            body = reader.touched(key) if question == "hash" else reader.story(key, since)
+            self._tell(self._signer.node, StoryRead(token, body))
+
+        self._reads.put(read)
+
+    def _do_remember(self, effect: Remember) -> None:
+        """Heads ride with the next commit, or are written at the end; a proof of a fork does not wait."""
+        with self._something:
+            self._remember.append(effect)
+            if effect.forks:
+                self._urgent = True
+                self._something.notify()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; then everything added is written and the file closed. Raises StoreError when the disk fails."""
+        over = anyio.Event()
+        wake = partial(_set_from_thread, anyio.lowlevel.current_token(), over)
+        self._failed = wake
+        self.start()
+        task_status.started()
+        try:
+            if self._failure is None:
+                await over.wait()
+            assert self._failure is not None
+            raise self._failure
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.close)
+
+    def start(self) -> None:
+        """Start the two threads."""
+        for name, work in (("journal-writer", self._write_all), ("journal-reader", self._read_all)):
+            thread = threading.Thread(target=work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """Write what was added, end the threads, let go of the file. Safe to call twice."""
+        self.flush_soon()
+        with self._something:
+            if self._closing:
+                return
+            self._closing = True
+            self._something.notify()
+        self._reads.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._connection.close()
+        self._lock.close()
+
+    def statistics(self) -> StoreStatistics:
+        return StoreStatistics(
+            incarnation=self.incarnation,
+            seq=self._synced,
+            commits=self._commits,
+            queued=self._added - self._synced,
+            commit_entries_mean=self._entries / self._groups if self._groups else 0.0,
+            commit_ms_max=self._commit_s_max * 1000,
+            index_rebuilt=self._index_rebuilt,
+            failed=self._failure.message if self._failure else "",
+        )
+
+    # ---- the writer's thread
+
+    def _write_all(self) -> None:
+        while True:
+            with self._something:
+                while not (self._queue or self._urgent or self._closing or self._failure):
+                    self._something.wait()
+                self._urgent = False
+                if self._failure is not None:
+                    return
+                lot = self._queue[: self._limits.commit_entries_max]
+                del self._queue[: self._limits.commit_entries_max]
+                remember, self._remember = self._remember, []
+            if not lot and not remember:
+                return
+            try:
+                signed = self._commit(lot, remember)
+            except (sqlite3.Error, OSError) as error:
+                return self._fail(store_file.explain(self.path, error))
+            except Exception as error:  # noqa: BLE001 - counted as the store's failure: a writer that dies silently would stop the node for ever
+                return self._fail(StoreError("store_bug", f"the journal's writer failed: {error!r}", "report this; restart the node"))
+            if signed is not None:
+                self._synced = lot[-1][0]
+                self._tell(self._signer.node, Synced(self._synced))
+                self._tell(self._signer.node, NewHead(signed))
+
+    def _commit(self, lot: list[Queued], remember: list[Remember]) -> Signed | None:
+        started = time.perf_counter()
+        signed = None
+        data = [encode_entry(entry) for _, entry, _ in lot]
+        if lot:
+            signed = self._writer.commit(data, self._wall_ms())
+        self._in_transaction(lambda connection: _insert(connection, lot, data, signed, self._writer.head, remember))
+        if lot:
+            self._groups += 1
+            self._commits += 1
+            self._entries += len(lot)
+            self._commit_s_max = max(self._commit_s_max, time.perf_counter() - started)
+        return signed
+
+    def _fail(self, failure: StoreError) -> None:
+        """Never retried: after a failed sync nobody knows what the disk holds, and the next start checks it."""
+        with self._something:
+            self._failure = self._failure or failure
+            self._something.notify()
+        self._tell(self._signer.node, StoreFailed(failure.code, failure.message, failure.fix))
+        self._failed()
+
+    # ---- the reader's thread
+
+    def _read_all(self) -> None:
+        try:
+            reader = Reader(self.path, self._limits, self._is_own)
+        except sqlite3.Error as error:
+            return self._fail(store_file.explain(self.path, error))
+        try:
+            while (read := self._reads.get()) is not None:
+                read(reader)
+        except StoreError as error:
+            self._fail(error)
+        except sqlite3.Error as error:
+            self._fail(store_file.explain(self.path, error))
+        finally:
+            reader.close()
+
+
+def _insert(
+    connection: sqlite3.Connection, lot: list[Queued], data: list[bytes], signed: Signed | None, head: bytes, remember: list[Remember]
+) -> None:
+    if signed is not None:
+        commit, raw = signed.body, signed.raw
+        connection.execute(
+            "INSERT INTO commits VALUES(?, ?, ?, ?, ?)", (commit.first, commit.count, raw, head, hashlib.sha256(raw).digest())
+        )
+        connection.executemany("INSERT INTO entries VALUES(?, ?)", [(seq, entry) for (seq, _, _), entry in zip(lot, data, strict=True)])
+        connection.executemany("INSERT INTO about VALUES(?, ?)", [(key, seq) for seq, entry, _ in lot for key in keys(entry)])
+        bodies = [item for _, _, held in lot for item in held.items()]
+        if bodies:
+            connection.executemany("INSERT OR IGNORE INTO bodies VALUES(?, ?)", bodies)
+    for one in remember:
+        heads = [(head.author, head.raw) for head in one.heads]
+        connection.executemany("INSERT OR REPLACE INTO peer_heads VALUES(?, ?)", heads)
+        forks = [(fork.author, fork.one.raw, fork.other.raw) for fork in one.forks]
+        connection.executemany("INSERT OR IGNORE INTO forks VALUES(?, ?, ?)", forks)
+
+
+def _peek_or_none(raw: Any) -> Signed | None:
+    """Peers' statements are a hint to us after a restart (they are verified by whoever gets them from us), so a bad one is left out."""
+    try:
+        return store_chain.peek(raw)[0]
+    except (Refusal, TypeError):
+        return None
+
+
+def _set_from_thread(token: anyio.lowlevel.EventLoopToken, event: anyio.Event) -> None:
+    with contextlib.suppress(anyio.RunFinishedError):  # nobody is left to be woken
+        anyio.from_thread.run_sync(event.set, token=token)

@@ -1,0 +1,26 @@
+"""The checkers: one file per family of invariants, each reading a history and nothing else. Each is proven by planted bugs in tests/sim."""
+
+from __future__ import annotations
+
+from mesh.limits import Limits
+from mesh.sim.checkers.bounds import BoundsChecker
+from mesh.sim.checkers.durability import DurabilityChecker
+from mesh.sim.checkers.journal import JournalChecker
+from mesh.sim.checkers.leases import LeaseChecker
+from mesh.sim.checkers.market import MarketChecker
+from mesh.sim.checkers.membership import MembershipChecker
+from mesh.sim.checkers.tasks import TaskChecker
+from mesh.sim.history import Checker
+
+
+def all_checkers(limits: Limits) -> list[Checker]:
+    """One fresh checker of every kind, for one run."""
+    return [
+        MembershipChecker(limits.membership),
+        TaskChecker(),
+        LeaseChecker(),
+        MarketChecker(limits.work),
+        JournalChecker(),
+        DurabilityChecker(),
+        BoundsChecker(limits),
+    ]

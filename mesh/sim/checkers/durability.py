@@ -1,0 +1,108 @@
+"""What may leave, and what must stay. Compares every message with the durable image at that moment.
+
+    D1  what was synced is there after any crash
+    D2  nothing leaves that depends on what is not synced: by its watermark, and by what it *says* (an AWARD needs its decision on the
+        manager's disk, an ACCEPT the acceptance on the contractor's, and so on), so that a watermark left out is found as well
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mesh.effects import Execute, Send
+from mesh.ids import Fence, NodeId, TaskId
+from mesh.messages.records import Accepted, Decided, Ended, Finished, Lost, Submitted
+from mesh.messages.work import Accept, Award, Result, ResultAck
+from mesh.sim.history import Answered, Appended, NodeDown, NodeUp, Outward, Synced, Verdict
+
+Fact = tuple[NodeId, type, TaskId, Fence]
+KEPT = (Submitted, Decided, Accepted, Ended, Finished, Lost)
+
+
+class DurabilityChecker:
+    def __init__(self) -> None:
+        self._synced_seq: dict[NodeId, int] = {}
+        self._heads: dict[NodeId, bytes] = {}
+        self._waiting: dict[NodeId, list[tuple[int, Any]]] = {}
+        self._durable: dict[Fact, NodeId] = {}
+        self._tasks: dict[TaskId, None] = {}
+        self.watches: tuple[type, ...] = (Award, Accept, Result, ResultAck, Execute)
+        self.takes = {
+            Appended: self._appended,
+            Synced: self._synced,
+            NodeUp: self._node_up,
+            NodeDown: self._node_down,
+            Outward: self._outward,
+            Answered: self._answered,
+        }
+
+    def _appended(self, record: Appended) -> Iterator[Verdict]:
+        if type(record.entry) in KEPT:
+            self._waiting.setdefault(record.node, []).append((record.seq, record.entry))
+        return iter(())
+
+    def _synced(self, record: Synced) -> Iterator[Verdict]:
+        self._synced_seq[record.node] = record.seq
+        self._heads[record.node] = record.commit_hash
+        waiting = self._waiting.get(record.node)
+        while waiting and waiting[0][0] <= record.seq:
+            _, entry = waiting.pop(0)
+            kind = type(entry)
+            self._durable[(record.node, kind, entry.task, getattr(entry, "fence", 0))] = getattr(entry, "winner", "")
+            if kind is Submitted:
+                self._tasks[entry.task] = None
+            elif kind is Finished:
+                self._durable[(record.node, kind, entry.task, -1)] = ""
+        return iter(())
+
+    def _node_down(self, record: NodeDown) -> Iterator[Verdict]:
+        self._waiting.pop(record.node, None)
+        return iter(())
+
+    def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
+        synced = self._synced_seq.get(record.node, 0)
+        if record.seq != synced or record.head != self._heads.get(record.node, bytes(32)):
+            yield Verdict(record.at_s, "D1", f"{record.node} starts with {record.seq} entries; {synced} had been synced")
+
+    # ---- what leaves
+
+    def _outward(self, record: Outward) -> Iterator[Verdict]:
+        effect, synced = record.effect, self._synced_seq.get(record.node, 0)
+        what = type(effect.message).__name__ if type(effect) is Send else type(effect).__name__
+        if effect.after > synced:
+            yield Verdict(record.at_s, "D2", f"{record.node} let {what} out, which waits for {effect.after}, with {synced} synced")
+        for needed in self._needs(record.node, effect):
+            yield Verdict(record.at_s, "D2", f"{record.node} let {what} out before its disk had {needed}")
+
+    def _needs(self, node: NodeId, effect: Any) -> Iterator[str]:
+        """What should be on the disk of `node` for `effect` to leave, and is not. Plain calls have no entries."""
+        if type(effect) is Execute:
+            if effect.task in self._tasks and (node, Accepted, effect.task, effect.fence) not in self._durable:
+                yield f"Accepted {effect.task} {effect.fence}"
+            return
+        if type(effect) is not Send:
+            return
+        message = effect.message
+        kind = type(message)
+        if kind is Award:
+            for item in message.items:
+                if item.durable and self._durable.get((node, Decided, item.task, item.fence)) != effect.to:
+                    yield f"Decided {item.task} {item.fence} for {effect.to}"
+        elif kind is Accept:
+            for task, fence in message.items:
+                if task in self._tasks and (node, Accepted, task, fence) not in self._durable:
+                    yield f"Accepted {task} {fence}"
+        elif kind is Result:
+            if message.task in self._tasks and (node, Ended, message.task, message.fence) not in self._durable:
+                yield f"Ended {message.task} {message.fence}"
+        elif kind is ResultAck:
+            for task, fence in message.items:
+                ended = (node, Finished, task, -1) in self._durable or (node, Lost, task, fence) in self._durable
+                if task in self._tasks and not ended:
+                    yield f"Finished or Lost {task} {fence}"
+
+    def _answered(self, record: Answered) -> Iterator[Verdict]:
+        task = record.body.get("task", "")
+        if record.ok and "survives" in record.body and (record.node, Submitted, task, 0) not in self._durable:
+            yield Verdict(record.at_s, "D2", f"{record.node} acknowledged {task} before its disk had it")

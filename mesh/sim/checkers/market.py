@@ -1,0 +1,88 @@
+"""O6: awards go to whom the rule chooses, among those who offered.
+
+    auction    the winner's bid for this task had reached the manager, unexpired
+    award      the winner had told the manager of room for this capability, not too long ago
+    both       the winner is the candidate with the least score; a fence is decided once
+
+The score is computed here again from the decision's own candidates: ``start_ms + service_ms + round(1000 cost)``, ties by the hash of
+task, fence and node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from mesh.ids import NodeId, TaskId
+from mesh.limits import WorkLimits
+from mesh.messages.membership import Load
+from mesh.messages.records import Candidate, Decided, Submitted
+from mesh.messages.work import Bid
+from mesh.sim.history import Appended, ClockBroken, Delivered, NodeDown, Verdict
+
+SLACK = 1.1
+"""Clocks drift, and a decision is a little later than what it rests on."""
+
+
+class MarketChecker:
+    def __init__(self, limits: WorkLimits) -> None:
+        self._limits = limits
+        self._bids: dict[tuple[NodeId, TaskId, NodeId], float] = {}
+        self._loads: dict[tuple[NodeId, NodeId], tuple[float, frozenset[str]]] = {}
+        self._capability: dict[TaskId, str] = {}
+        self._clocks_good = True
+        self.watches: tuple[type, ...] = (Bid, Load)
+        self.takes = {ClockBroken: self._clock_broken, Delivered: self._delivered, Appended: self._appended, NodeDown: self._node_down}
+
+    def _clock_broken(self, record: ClockBroken) -> Iterator[Verdict]:
+        self._clocks_good = False
+        return iter(())
+
+    def _node_down(self, record: NodeDown) -> Iterator[Verdict]:
+        for key in [key for key in self._bids if key[0] == record.node]:
+            del self._bids[key]
+        for pair in [pair for pair in self._loads if pair[0] == record.node]:
+            del self._loads[pair]
+        return iter(())
+
+    def _delivered(self, record: Delivered) -> Iterator[Verdict]:
+        message = record.message
+        if type(message) is Bid:
+            for item in message.items:
+                self._bids[(record.node, item.task, record.sender)] = record.at_s + message.ttl_ms / 1000
+        elif type(message) is Load:
+            self._loads[(record.node, record.sender)] = (record.at_s, frozenset(row.capability for row in message.rows))
+        return iter(())
+
+    def _appended(self, record: Appended) -> Iterator[Verdict]:
+        entry = record.entry
+        if type(entry) is Submitted:
+            self._capability[entry.task] = entry.capability
+        elif type(entry) is Decided:
+            yield from self._judge(record.at_s, record.node, entry)
+
+    def _judge(self, at_s: float, manager: NodeId, entry: Decided) -> Iterator[Verdict]:
+        best = min(entry.candidates, key=lambda one: score(entry, one), default=None)
+        if best is None or best.node != entry.winner:
+            yield Verdict(at_s, "O6", f"{entry.task}: {entry.winner} was chosen; the rule chooses {best.node if best else 'nobody'}")
+        if entry.winner == manager or not self._clocks_good:
+            return
+        if entry.way == "auction":
+            until_s = self._bids.get((manager, entry.task, entry.winner))
+            if until_s is None:
+                yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner}, who made no bid for it")
+            elif at_s > until_s * SLACK:
+                yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner} on a bid that ended at {until_s:.3f} s")
+        else:
+            heard_s, offered = self._loads.get((manager, entry.winner), (float("-inf"), frozenset()))
+            capability = self._capability.get(entry.task, "")
+            if at_s - heard_s > self._limits.load_fresh_s * SLACK:
+                yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner} on a load heard {at_s - heard_s:.3f} s ago")
+            elif capability and capability not in offered:
+                yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner}, who had told of no room for {capability}")
+
+
+def score(entry: Decided, one: Candidate) -> tuple[int, str]:
+    """Least wins."""
+    tie = hashlib.sha256(f"{entry.task}|{entry.fence}|{one.node}".encode()).hexdigest()
+    return one.start_ms + one.service_ms + round(1000 * one.cost), tie

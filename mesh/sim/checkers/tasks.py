@@ -1,0 +1,170 @@
+"""What became of the work. Reads journals as they were synced, handlers, the sink, and what clients were told.
+
+    O1   a fenced effect: per task, accepted fences never fall, and one fence has one node
+    O2   nothing acknowledged is lost: it ended, or its node still shows it
+    O3   progress: at the end of quiet everything acknowledged has ended, and every call was answered once
+    O4   one terminal state, never changed; what is done was done under the fence that was current
+    O6a  never two handlers of one task at once on one node; never two starts under one fence
+    RES  a result is what the capability makes of the arguments
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.ids import Fence, NodeId, TaskId
+from mesh.messages.records import Decided, Finished, Submitted
+from mesh.sim.history import Answered, Appended, Asked, EffectTried, HandlerBegan, HandlerOver, NodeDown, Phase, Synced, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Asked at the end of quiet: what the node that acknowledged `task` says of it. `row` None: it knows nothing."""
+
+    at_s: float
+    node: NodeId
+    task: TaskId
+    row: dict[str, Any] | None
+    result: Any
+    expected: Any
+
+
+ENDED = ("done", "failed", "cancelled")
+
+
+class TaskChecker:
+    def __init__(self) -> None:
+        self._accepted: dict[TaskId, tuple[Fence, NodeId]] = {}
+        self._running: dict[tuple[NodeId, TaskId], Fence] = {}
+        self._started: dict[tuple[TaskId, Fence], NodeId] = {}
+        self._over: dict[tuple[TaskId, Fence], str] = {}
+        self._finished: dict[TaskId, Finished] = {}
+        self._decided: dict[TaskId, Fence] = {}
+        self._open: dict[int, Asked] = {}
+        self._answered: dict[int, None] = {}
+        self._unsynced: dict[NodeId, list[tuple[int, Any]]] = {}
+        self.watches: tuple[type, ...] = ()
+        self.takes = {
+            EffectTried: self._effect_tried,
+            HandlerBegan: self._handler_began,
+            HandlerOver: self._handler_over,
+            Appended: self._appended,
+            Synced: self._synced,
+            NodeDown: self._node_down,
+            Asked: self._asked,
+            Answered: self._was_answered,
+            Shown: self._shown,
+            Phase: self._phase,
+        }
+
+    # ---- effects and handlers
+
+    def _effect_tried(self, record: EffectTried) -> Iterator[Verdict]:
+        if not record.accepted:
+            return
+        before = self._accepted.get(record.task)
+        if before is not None and record.fence < before[0]:
+            yield Verdict(record.at_s, "O1", f"{record.task}: an effect under fence {record.fence} was accepted after one under {before[0]}")
+        elif before is not None and record.fence == before[0]:
+            yield Verdict(record.at_s, "O1", f"{record.task}: fence {record.fence} had an effect at {before[1]} and again at {record.node}")
+        self._accepted[record.task] = (record.fence, record.node)
+
+    def _handler_began(self, record: HandlerBegan) -> Iterator[Verdict]:
+        place = (record.node, record.task)
+        running = self._running.get(place)
+        if running is not None:
+            yield Verdict(record.at_s, "O6a", f"{record.node} runs {record.task} under {running} and starts it under {record.fence}")
+        self._running[place] = record.fence
+        first = self._started.setdefault((record.task, record.fence), record.node)
+        if first != record.node or (running is None and (record.task, record.fence) in self._over):
+            yield Verdict(record.at_s, "O6a", f"{record.task} started twice under fence {record.fence}: at {first}, then at {record.node}")
+
+    def _handler_over(self, record: HandlerOver) -> Iterator[Verdict]:
+        self._running.pop((record.node, record.task), None)
+        self._over[(record.task, record.fence)] = record.outcome
+        return iter(())
+
+    # ---- the manager's journal
+
+    def _appended(self, record: Appended) -> Iterator[Verdict]:
+        kind = type(record.entry)
+        if kind is Finished or kind is Decided or kind is Submitted:
+            self._unsynced.setdefault(record.node, []).append((record.seq, record.entry))
+        return iter(())
+
+    def _synced(self, record: Synced) -> Iterator[Verdict]:
+        waiting = self._unsynced.get(record.node)
+        while waiting and waiting[0][0] <= record.seq:
+            yield from self._durable(record.at_s, record.node, waiting.pop(0)[1])
+
+    def _durable(self, at_s: float, node: NodeId, entry: Any) -> Iterator[Verdict]:
+        kind = type(entry)
+        if kind is Decided:
+            before = self._decided.get(entry.task, 0)
+            if entry.fence <= before:
+                yield Verdict(at_s, "O4", f"{entry.task}: fence {entry.fence} was decided after {before}: fences must grow")
+            self._decided[entry.task] = max(before, entry.fence)
+            if entry.task in self._finished:
+                yield Verdict(at_s, "O4", f"{entry.task} was awarded again after it had ended: {self._finished[entry.task].state}")
+        elif kind is Finished:
+            before_end = self._finished.get(entry.task)
+            if before_end is not None:
+                yield Verdict(at_s, "O4", f"{entry.task} ended twice: {before_end.state}, then {entry.state}")
+            self._finished[entry.task] = entry
+            if entry.state == "done" and entry.fence != self._decided.get(entry.task):
+                yield Verdict(at_s, "O4", f"{entry.task} was committed under fence {entry.fence}; current was {self._decided.get(entry.task)}")
+
+    def _node_down(self, record: NodeDown) -> Iterator[Verdict]:
+        """What was not synced never was, and its clients hang up."""
+        self._unsynced.pop(record.node, None)
+        for request in [request for request, asked in self._open.items() if asked.node == record.node]:
+            del self._open[request]
+        return iter(())
+
+    # ---- clients
+
+    def _asked(self, record: Asked) -> Iterator[Verdict]:
+        self._open[record.request] = record
+        return iter(())
+
+    def _was_answered(self, record: Answered) -> Iterator[Verdict]:
+        if record.request in self._answered:
+            yield Verdict(record.at_s, "O3", f"{record.node} answered request {record.request} twice")
+        self._answered[record.request] = None
+        asked = self._open.pop(record.request, None)
+        if asked is None or asked.command.durable or not record.ok or record.body.get("state") != "done":
+            return
+        got, wanted = json.loads(record.body["output"]), expected_of(asked.command)
+        if wanted is not None and got != wanted:
+            yield Verdict(record.at_s, "RES", f"a call of {asked.command.capability} was answered {got!r} instead of {wanted!r}")
+
+    def _shown(self, record: Shown) -> Iterator[Verdict]:
+        if record.row is None:
+            yield Verdict(record.at_s, "O2", f"{record.node} acknowledged {record.task} and knows nothing of it")
+            return
+        state = record.row.get("state")
+        if state not in ENDED:
+            reason = record.row.get("reason", "")
+            yield Verdict(record.at_s, "O3", f"{record.task} is still {state} at the end of quiet ({reason or 'no reason given'})")
+            return
+        finished = self._finished.get(record.task)
+        if finished is None or finished.state != state:
+            yield Verdict(record.at_s, "O4", f"{record.node} shows {record.task} as {state}; its journal says {finished and finished.state}")
+        if state == "done" and record.expected is not None and record.result != record.expected:
+            yield Verdict(record.at_s, "RES", f"the result of {record.task} is {record.result!r} instead of {record.expected!r}")
+
+    def _phase(self, record: Phase) -> Iterator[Verdict]:
+        if record.name != "settled":
+            return
+        for asked in self._open.values():
+            wish = asked.command
+            what = "submission" if wish.durable else "call"
+            yield Verdict(record.at_s, "O3", f"a {what} of {wish.capability} at {asked.node}, {asked.at_s:.3f} s, was never answered")
+
+
+def expected_of(wish: Any) -> Any:
+    """What the wish's result must be; None if the harness does not know."""
+    return getattr(wish, "expected", None)

@@ -1,0 +1,253 @@
+"""Workers that only pretend: what a capability takes, how often it fails, what it does to the outside world.
+
+    Execute --> HandlerStarted ... service time ... one effect at the sink ... HandlerEnded
+                                                    | lease over: suspended, nothing starts until Extend; given up after the grace
+    flow: HandlerStarted, Step, its answer, Step, its answer, ..., HandlerEnded
+
+The rules of mesh/worker.py are kept: past its lease's end a worker starts no effect; it goes on computing when its node dies, keeps the
+result, and reports what it runs when it attaches again. The *sink* is the fenced outside world: per task it refuses what is older than
+what it has seen, and writes down every attempt. A skill's output is a function of its input, so that results can be checked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import exp
+from typing import TYPE_CHECKING, Any
+
+from mesh.core.inputs import HandlerEnded, HandlerStarted, Priced, Step, WorkerAttached, WorkerGone
+from mesh.effects import Execute, Extend, Price, Stop
+from mesh.ids import Fence, TaskId
+from mesh.messages.membership import Offer
+from mesh.sim.history import EffectTried, HandlerBegan, HandlerOver
+
+if TYPE_CHECKING:
+    from mesh.sim.host import Host
+    from mesh.sim.world import World
+
+CROSSING_S = 0.0001
+"""From node to worker or back, over the local socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """`median_s` and `spread`: log-normal service time. `steps`: a flow that calls these capabilities one after the other."""
+
+    name: str
+    median_s: float
+    spread: float = 0.5
+    fail_rate: float = 0.0
+    idempotent: bool = False
+    retries: int = 0
+    priced: bool = False
+    steps: tuple[str, ...] = ()
+    timeout_ms: int = 0
+
+    def offer(self, agent: str) -> Offer:
+        return Offer(
+            capability=self.name,
+            agent=agent,
+            idempotent=self.idempotent,
+            retries=self.retries,
+            priced=self.priced,
+            timeout_ms=self.timeout_ms,
+        )
+
+
+def expected(skill: Skill, argument: Any) -> Any:
+    """What a handler of `skill` answers to `argument`, wherever it runs."""
+    if skill.steps:
+        return [f"{step}({argument})" for step in skill.steps]
+    return f"{skill.name}({argument})"
+
+
+class Sink:
+    """The outside world with a fence per task."""
+
+    def __init__(self) -> None:
+        self._newest: dict[TaskId, Fence] = {}
+
+    def accept(self, task: TaskId, fence: Fence) -> bool:
+        if fence < self._newest.get(task, 0):
+            return False
+        self._newest[task] = fence
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One handler at work."""
+
+    effect: Execute
+    skill: Skill
+    argument: Any
+    began_s: float
+    lease_end_ms: int
+    ready: bool = False
+    over: bool = False
+    step: int = 0
+    asked: int = 0
+    outputs: list[Any] | None = None
+
+
+class Worker:
+    """One worker process of a host. `speed` divides service times."""
+
+    def __init__(self, world: World, host: Host, sink: Sink, number: int, skills: tuple[Skill, ...], concurrency: int, speed: float) -> None:
+        self._world = world
+        self._host = host
+        self._sink = sink
+        self._skills = {skill.name: skill for skill in skills}
+        self._rng = world.rng(f"worker {host.name} {number}")
+        self._concurrency = concurrency
+        self._speed = speed
+        self.number = number
+        self.alive = True
+        self.running: dict[tuple[TaskId, Fence], Run] = {}
+        self._kept: dict[tuple[TaskId, Fence], HandlerEnded] = {}
+
+    def attach(self) -> None:
+        """Register with the node that runs now. What ended while there was none is told right after."""
+        if not self.alive or not self._host.up:
+            return
+        self._host.workers[self.number] = self
+        agent = f"agent{self.number}"
+        offers = tuple(skill.offer(agent) for skill in self._skills.values())
+        held = tuple(self.running) + tuple(self._kept)
+        self._tell(WorkerAttached(self.number, self.number, agent, offers, self._concurrency, held))
+        kept, self._kept = self._kept, {}
+        for ended in kept.values():
+            self._tell(ended)
+        for run in list(self.running.values()):
+            if run.skill.steps:
+                self._ask_step(run)
+
+    def die(self) -> None:
+        """Killed. Its node, if it runs, sees the connection end."""
+        self.alive = False
+        for (task, fence), run in self.running.items():
+            run.over = True
+            self._world.history.add(HandlerOver(self._world.now_s, self._host.name, self.number, task, fence, "killed"))
+        self.running.clear()
+        if self._host.workers.pop(self.number, None) is not None and self._host.up:
+            self._tell(WorkerGone(self.number, self.number))
+
+    def node_gone(self, *, killed: bool) -> None:
+        """The node's process ended: go on without it, unless the whole machine is off."""
+        self._host.workers.pop(self.number, None)
+        if killed:
+            self.die()
+
+    # ---- what the node asks
+
+    def take(self, effect: Any) -> None:
+        life = self._host.life
+        self._world.after(CROSSING_S, lambda: self._take(effect, life))
+
+    def _take(self, effect: Any, life: int) -> None:
+        if not self.alive or life != self._host.life:
+            return
+        kind = type(effect)
+        if kind is Execute:
+            self._execute(effect)
+        elif kind is Extend:
+            self._extend(effect)
+        elif kind is Stop:
+            self._stop(effect)
+        elif kind is Price:
+            cost = round(self._rng.random() * 5, 3) if self._rng.random() > 0.1 else None
+            self._tell(Priced(self.number, effect.round, effect.task, cost))
+
+    def _execute(self, effect: Execute) -> None:
+        skill = self._skills[effect.capability]
+        now_s = self._world.now_s
+        run = Run(effect, skill, json.loads(effect.input)["x"], now_s, effect.lease_end_ms, outputs=[])
+        self.running[(effect.task, effect.fence)] = run
+        self._world.history.add(HandlerBegan(now_s, self._host.name, self.number, effect.task, effect.fence, skill.idempotent))
+        self._tell(HandlerStarted(self.number, effect.task, effect.fence))
+        if effect.timeout_ms:
+            self._world.after(effect.timeout_ms / 1000, lambda: self._end(run, "timeout"))
+        if skill.steps:
+            self._ask_step(run)
+        else:
+            takes_s = skill.median_s * exp(self._rng.gauss(0.0, skill.spread)) / self._speed
+            self._world.after(takes_s, lambda: self._done(run))
+
+    def _extend(self, effect: Extend) -> None:
+        for task, fence, lease_end_ms in effect.items:
+            run = self.running.get((task, fence))
+            if run is not None:
+                run.lease_end_ms = max(run.lease_end_ms, lease_end_ms)
+                if run.ready:
+                    self._done(run)
+
+    def _stop(self, effect: Stop) -> None:
+        run = self.running.get((effect.task, effect.fence))
+        if run is not None:
+            self._end(run, "cancelled")
+
+    # ---- a run
+
+    def _done(self, run: Run) -> None:
+        """Computed; now the effect. Past the lease it waits for an extension, and at last gives up."""
+        if run.over:
+            return
+        now_s = self._world.now_s
+        if self._host.clock.read(now_s) * 1000 > run.lease_end_ms:
+            if not run.ready:
+                run.ready = True
+                self._world.after(self._world.limits.work.adopt_grace_s, lambda: self._end(run, "cancelled"))
+            return
+        task, fence, skill = run.effect.task, run.effect.fence, run.skill
+        accepted = self._sink.accept(task, fence)
+        self._world.history.add(EffectTried(now_s, self._host.name, task, fence, skill.idempotent, accepted))
+        self._end(run, "error" if self._rng.random() < skill.fail_rate else "ok")
+
+    def _end(self, run: Run, outcome: str) -> None:
+        if run.over:
+            return
+        run.over = True
+        task, fence = run.effect.task, run.effect.fence
+        del self.running[(task, fence)]
+        now_s = self._world.now_s
+        self._world.history.add(HandlerOver(now_s, self._host.name, self.number, task, fence, outcome))
+        ended = HandlerEnded(self.number, task, fence, outcome, service_ms=int((now_s - run.began_s) * 1000))
+        if outcome == "ok":
+            ended.output = json.dumps(run.outputs if run.skill.steps else expected(run.skill, run.argument)).encode()
+        elif outcome == "error":
+            ended.error = {"code": "handler_failed", "message": "drawn", "fix": ""}
+        if self._host.up and self._host.workers.get(self.number) is self:
+            self._tell(ended)
+        else:
+            self._kept[(task, fence)] = ended
+
+    # ---- a flow's steps
+
+    def _ask_step(self, run: Run) -> None:
+        effect, name = run.effect, run.skill.steps[run.step]
+        run.asked += 1
+        asked = run.asked
+        argument = json.dumps({"x": run.argument}).encode()
+        self._world.ask(
+            self._host.name,
+            lambda request: Step(request, effect.task, effect.fence, f"{run.step}.{name}", name, argument),
+            lambda ok, body: self._step_answered(run, asked, ok, body),
+        )
+
+    def _step_answered(self, run: Run, asked: int, ok: bool, body: dict[str, Any]) -> None:
+        if run.over or asked != run.asked or not self.alive:
+            return
+        if not ok or body.get("state") != "done":
+            self._end(run, "error")
+            return
+        assert run.outputs is not None
+        run.outputs.append(json.loads(body["output"]))
+        run.step += 1
+        if run.step == len(run.skill.steps):
+            self._done(run)
+        else:
+            self._ask_step(run)
+
+    def _tell(self, body: Any) -> None:
+        self._world.push(self._world.now_s + CROSSING_S, self._host.name, self._host.name, body)

@@ -1,0 +1,49 @@
+"""A function call in a thread that can be interrupted.
+
+Python can raise an exception in another thread (as dramatiq does for its time limits). It arrives between two bytecodes: a blocking C
+call ends first. Invariant: it is raised inside `run` or not at all, never in the pool's own code, because both sides hold the lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+class HandlerStopped(BaseException):
+    """Raised inside a plain function whose task was cancelled or timed out. Not an Exception: ``except Exception`` lets it pass."""
+
+
+class Interruptible:
+    """`run` calls the function, once, in whatever thread it is called; `interrupt` stops it from another."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._thread = 0
+        self._interrupted = False
+
+    def run(self) -> Any:
+        """Raises HandlerStopped if interrupted, before or during the call."""
+        with self._lock:
+            if self._interrupted:
+                raise HandlerStopped
+            self._thread = threading.get_ident()
+        try:
+            return self._function()
+        finally:
+            with self._lock:
+                # An exception that is still on its way must not arrive outside of this call.
+                _raise_in(ctypes.c_ulong(self._thread), None)
+                self._thread = 0
+
+    def interrupt(self) -> None:
+        """Raise HandlerStopped in the running call as soon as its thread executes Python again; keep a waiting one from starting."""
+        with self._lock:
+            self._interrupted = True
+            if self._thread:
+                _raise_in(ctypes.c_ulong(self._thread), ctypes.py_object(HandlerStopped))

@@ -1,0 +1,75 @@
+"""JSON at the edge of user code: Python values to bytes and back, files included. Light: pydantic is imported only for values that need it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mesh.errors import InvalidArgument
+from mesh.files import Ask, File, Shelf, check_files, put_all
+
+FILES_MAX = 256
+"""Files named in one value."""
+
+
+async def encode(arguments: dict[str, Any], ask: Ask, shelf: Shelf | None) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+    """Arguments as JSON bytes, and the files in them, whose bytes are in the local node's store when this returns.
+
+    Raises InvalidArgument for a value that cannot travel, OSError for a file that cannot be read, MeshError if the node refuses it.
+    """
+    data, files = dump(arguments)
+    if not files:
+        return data, ()
+    if await put_all(ask, files, shelf):
+        data, files = dump(arguments)
+    return data, check_files(files, FILES_MAX)
+
+
+def dump(arguments: dict[str, Any]) -> tuple[bytes, list[File]]:
+    """JSON, and every File met on the way. Raises InvalidArgument."""
+    files: list[File] = []
+
+    def file_or_refuse(value: Any) -> Any:
+        if not isinstance(value, File):
+            raise TypeError(f"{type(value).__name__} cannot travel between machines")
+        files.append(value)
+        return value.reference()
+
+    def other(value: Any) -> Any:
+        if isinstance(value, File):
+            return file_or_refuse(value)
+        from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+        try:
+            return to_jsonable_python(value, bytes_mode="base64", fallback=file_or_refuse, context={"files": files})
+        except PydanticSerializationError as error:
+            raise TypeError(str(error)) from error
+
+    try:
+        return json.dumps(arguments, default=other, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(), files
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgument(_blame(arguments, other, error), fix=FIX) from error
+
+
+FIX = "pass what JSON can carry, a dataclass, a pydantic model, or File.of(path)"
+
+
+def _blame(arguments: dict[str, Any], other: Any, error: Exception) -> str:
+    """Which argument it was: found by trying each alone, after the fact."""
+    for name, value in arguments.items():
+        try:
+            json.dumps(value, default=other, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as found:
+            return f"the argument {name!r} cannot travel: {found}"
+    return f"the arguments cannot travel: {error}"
+
+
+def load(data: bytes, shelf: Shelf | None) -> Any:
+    """A result as plain Python values, with a File for every reference. Raises ValueError if it is not JSON."""
+    if b'"$file"' not in data:
+        return json.loads(data)
+
+    def hook(found: dict[str, Any]) -> Any:
+        return File.from_reference(found, shelf) or found
+
+    return json.loads(data, object_hook=hook)
