@@ -17,6 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from mesh.errors import DeclarationError
@@ -99,6 +100,7 @@ class Agent:
     @overload
     def capability(
         self,
+        /,
         *,
         name: str | None = None,
         idempotent: bool = False,
@@ -110,7 +112,7 @@ class Agent:
 
     def capability(
         self,
-        function: F | None = None,
+        function: Any = None,
         /,
         *,
         name: str | None = None,
@@ -119,7 +121,7 @@ class Agent:
         retries: int = 0,
         on_lost: str = "retry",
         version: str = "1",
-    ) -> F | Callable[[F], F]:
+    ) -> Any:
         """Make a function a capability, under its own name or `name`. Returns it unchanged. Raises DeclarationError.
 
         `idempotent`: running it twice does no harm, so it is restarted elsewhere at once when its node falls silent. `timeout_s`: one
@@ -135,10 +137,20 @@ class Agent:
         return declare if function is None else declare(function)
 
     def _declare(
-        self, function: F, name: str | None, idempotent: bool, timeout_s: float | None, retries: int, on_lost: str, version: str, local: dict[str, Any]
+        self,
+        function: F,
+        name: str | None,
+        idempotent: bool,
+        timeout_s: float | None,
+        retries: int,
+        on_lost: str,
+        version: str,
+        local: dict[str, Any],
     ) -> None:
         if not inspect.isfunction(function):
-            raise DeclarationError(f"agent {self.name!r}", f"{function!r} is not a plain function", "put @agent.capability on a def or async def")
+            raise DeclarationError(
+                f"agent {self.name!r}", f"{function!r} is not a plain function", "put @agent.capability on a def or async def"
+            )
         chosen = function.__name__ if name is None else name
         _check_name("the capability's name", chosen)
         what = f"capability {chosen!r}"
@@ -217,11 +229,15 @@ class Agent:
             raise DeclarationError(f"agent {self.name!r}", "has no capability", "put @agent.capability on a function")
         return tuple(capability.offer(self) for capability in self.capabilities.values())
 
-    def run(self, *, home: str | os.PathLike[str] | None = None, node: str | None = None) -> None:
-        """Serve it from this process, until Ctrl-C: the same as ``mesh run``. Blocks. Raises NoNode, DeclarationError."""
-        from mesh.worker import serve
+    def run(self, *, home: str | os.PathLike[str] | None = None, node: str = "") -> None:
+        """Serve it from this process until Ctrl-C: the same as ``mesh run``. Blocks.
 
-        serve(self, home=home, node=node)
+        Attaches to the home's node (`home`: a folder; else $MESH_HOME, else the platform's), or to the one called `node`. If it does not
+        run, it is started, and ends with its last worker. Raises DeclarationError, MeshError if no node can be started.
+        """
+        from mesh.worker import run_agent
+
+        run_agent(self, None if home is None else Path(home), node)
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {', '.join(self.capabilities) or 'no capabilities'})"

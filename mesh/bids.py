@@ -22,4 +22,6 @@ class Bid:
     def __post_init__(self) -> None:
         for name, value in (("cost", self.cost), ("eta_s", self.eta_s)):
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"Bid: {name} must be a finite number, at least 0, not {value!r}", fix=f"return None to decline; else give {name} >= 0")
+                raise UsageError(
+                    f"Bid: {name} must be a finite number, at least 0, not {value!r}", fix=f"return None to decline; else give {name} >= 0"
+                )

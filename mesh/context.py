@@ -110,7 +110,8 @@ class Context:
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
             raise UsageError(
-                "this handler is a plain function, which cannot await", fix="write async def, or annotate the parameter with mesh.sync.Context, which blocks"
+                "this handler is a plain function, which cannot await",
+                fix="write async def, or annotate the parameter with mesh.sync.Context, which blocks",
             )
 
 

@@ -128,7 +128,7 @@ class NodeBusy(Refused):
 
 
 class NoSuchTask(Refused):
-    code = "no_such_task"
+    code = "unknown_task"
     fix = "mesh tasks"
 
 
@@ -145,8 +145,12 @@ class TooBig(Refused):
     code = "too_big"
     fix = "pass large data as File: File.of(path)"
 
-    def __init__(self, message: str = "", *, what: str = "this", size_bytes: int = 0, size_bytes_max: int = 0, fix: str | None = None) -> None:
-        super().__init__(message or f"{what} is {size_bytes} bytes as JSON, over the {size_bytes_max} that travel inside a message: use File", fix=fix)
+    def __init__(
+        self, message: str = "", *, what: str = "this", size_bytes: int = 0, size_bytes_max: int = 0, fix: str | None = None
+    ) -> None:
+        super().__init__(
+            message or f"{what} is {size_bytes} bytes as JSON, over the {size_bytes_max} that travel inside a message: use File", fix=fix
+        )
 
 
 class Degraded(MeshError):
@@ -158,7 +162,7 @@ class Degraded(MeshError):
 
 
 class TaskFailed(MeshError):
-    """The work ended in failure. `kind`: error, timeout, worker_lost, no_file, too_big, ...; `details`: the traceback, the user's own frame first."""
+    """The work failed. `kind`: error, worker_lost, no_file, too_big, ...; `details`: the traceback, the user's own frame first."""
 
     code = "task_failed"
 
@@ -193,7 +197,7 @@ _CLASSES: tuple[type[MeshError], ...] = (
     TooBig,
     Degraded,
 )
-_BY_CODE = {each.code: each for each in _CLASSES}
+_BY_CODE = {each.code: each for each in _CLASSES} | {"busy": NodeBusy}
 
 
 def error_document(error: MeshError) -> dict[str, Any]:
@@ -216,7 +220,7 @@ def from_body(body: dict[str, Any]) -> MeshError:
 def task_error(error: dict[str, Any], task: str, state: str, fix: str | None = None) -> MeshError:
     """The exception for a task that ended without a result. `error` is what its story says: ``{kind, message, details, ...}``.
 
-    A wrong argument, a deadline that passed and a capability that nobody offers keep their own classes, so that a caller can tell them apart.
+    A wrong argument, a deadline that passed and a capability that nobody offers keep their own classes.
     """
     kind = str(error.get("kind") or error.get("code") or "error")
     message = str(error.get("message") or kind)
@@ -225,7 +229,7 @@ def task_error(error: dict[str, Any], task: str, state: str, fix: str | None = N
         return TaskCancelled(message if message != kind else "the task was cancelled", task=task, kind="cancelled", fix=fix)
     if kind == "invalid_argument":
         return InvalidArgument(message, str(error.get("argument") or ""), fix=fix)
-    if kind == "timed_out":
+    if kind in ("timeout", "timed_out"):
         return TimedOut(message, fix=fix)
     if kind == "no_such_capability":
         return NoSuchCapability(message, fix=fix)

@@ -33,7 +33,12 @@ def failure(error: BaseException) -> dict[str, Any]:
         message = error.message
     else:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return {"kind": kind, "message": message[:MESSAGE_CHARACTERS_MAX], "retryable": retryable, "details": details(error)[:DETAILS_CHARACTERS_MAX]}
+    return {
+        "kind": kind,
+        "message": message[:MESSAGE_CHARACTERS_MAX],
+        "retryable": retryable,
+        "details": details(error)[:DETAILS_CHARACTERS_MAX],
+    }
 
 
 def details(error: BaseException) -> str:

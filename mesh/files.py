@@ -58,14 +58,14 @@ class Shelf:
     """
 
     def __init__(self, blobs: Path, sock: Path) -> None:
-        self._blobs = blobs
+        self.blobs = blobs
         self._sock = sock
         self._folder: Path | None = None
         self._lock = threading.Lock()
 
     def place(self, file: File) -> Path:
         """A path under the file's own name. Brings the file to this machine if it is not here. Raises NoSuchFile, NoNode, OSError."""
-        blob = self._blobs / file.sha256[:2] / file.sha256
+        blob = self.blobs / file.sha256[:2] / file.sha256
         if not blob.exists():
             _fetch(self._sock, file.sha256, file.size)
             if not blob.exists():
@@ -160,7 +160,7 @@ class File:
         if type(inner) is not dict:
             return None
         sha256, size, name = inner.get("sha256"), inner.get("size"), inner.get("name")
-        if not is_hash(sha256) or type(size) is not int or size < 0 or type(name) is not str:
+        if not isinstance(sha256, str) or not is_hash(sha256) or type(size) is not int or size < 0 or type(name) is not str:
             return None
         return cls(plain_name(name), size, sha256, shelf=shelf)
 
@@ -185,7 +185,11 @@ class File:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, _schema: Any, _handler: Any) -> dict[str, Any]:
-        fields = {"sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}, "size": {"type": "integer", "minimum": 0}, "name": {"type": "string"}}
+        fields = {
+            "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "size": {"type": "integer", "minimum": 0},
+            "name": {"type": "string"},
+        }
         inner = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
         return {"type": "object", "title": "File", "properties": {"$file": inner}, "required": ["$file"], "additionalProperties": False}
 
@@ -274,5 +278,9 @@ def check_files(files: list[File], count_max: int) -> tuple[tuple[str, int], ...
     """The references' hashes and sizes, each once, in order. Raises MeshError beyond `count_max`."""
     seen = {file.sha256: file.size for file in files}
     if len(seen) > count_max:
-        raise MeshError(f"{len(seen)} files in one value, over the {count_max} that may travel together", fix="pack them into an archive", code="too_big")
+        raise MeshError(
+            f"{len(seen)} files in one value, over the {count_max} that may travel together",
+            fix="pack them into an archive",
+            code="too_big",
+        )
     return tuple(seen.items())

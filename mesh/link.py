@@ -17,6 +17,9 @@ from mesh.errors import MeshError, NodeLost, NoNode, TimedOut, from_body
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 
 VERSION = 1
+COARSE_S = 2.0
+SWEEP_S = 0.25
+"""Bounds from COARSE_S on are kept to within SWEEP_S."""
 
 
 class Link:
@@ -36,6 +39,8 @@ class Link:
         self._on_push, self._on_turn, self._on_lost = on_push, on_turn, on_lost
         self._channel: Channel | None = None
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._watched: dict[int, tuple[float, str, float]] = {}
+        self._sweeping = False
         self._last = 0
 
     async def open(self) -> None:
@@ -44,7 +49,9 @@ class Link:
         if len(str(self.path).encode()) > PATH_BYTES_MAX:
             raise NoNode(f"the path of the node's socket is longer than {PATH_BYTES_MAX} bytes: {self.path}", fix="use a shorter --home")
         try:
-            _, self._channel = await loop.create_unix_connection(lambda: Channel(self._on_message, self._on_closed, on_turn=self._on_turn), str(self.path))
+            _, self._channel = await loop.create_unix_connection(
+                lambda: Channel(self._on_message, self._on_closed, on_turn=self._on_turn), str(self.path)
+            )
         except OSError as error:
             raise NoNode(fix="mesh up") from error
         try:
@@ -66,16 +73,27 @@ class Link:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[dict[str, Any]] = loop.create_future()
         try:
-            channel.send_soon([number, verb, params])
+            channel.send([number, verb, params])
         except BadFrame as error:
             raise MeshError(f"{verb}: too much at once for the node's socket", fix="pass large data as File", code="too_big") from error
+        if self._waiting:
+            channel.flush_soon()
+        else:
+            channel.flush()  # alone: at once; among others: all of this turn in one write, which the node takes in one turn
         self._waiting[number] = future
-        timer = loop.call_later(timeout_s, self._expire, future, what or verb, timeout_s) if timeout_s is not None else None
+        timer: asyncio.TimerHandle | None = None
+        if timeout_s is not None:
+            if timeout_s < COARSE_S:
+                timer = loop.call_later(timeout_s, self._expire, future, what or verb, timeout_s)
+            else:
+                self._watch(loop, number, loop.time() + timeout_s, what or verb, timeout_s)
         try:
             return await future
         finally:
             if timer is not None:
                 timer.cancel()
+            elif timeout_s is not None:
+                self._watched.pop(number, None)
             if self._waiting.pop(number, None) is not None and not channel.closed:
                 channel.send_soon([0, "gone", {"id": number}])
 
@@ -92,6 +110,22 @@ class Link:
         """End the connection. Whoever still waits gets NodeLost."""
         if self._channel is not None:
             self._channel.close()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, number: int, due: float, what: str, timeout_s: float) -> None:
+        """A timer of its own costs as much as the rest of a call: long bounds are looked at together, now and then."""
+        self._watched[number] = (due, what, timeout_s)
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(SWEEP_S, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for number, (due, what, timeout_s) in list(self._watched.items()):
+            if due <= now and (future := self._waiting.get(number)) is not None:
+                self._expire(future, what, timeout_s)
+        self._sweeping = bool(self._watched) and self.alive
+        if self._sweeping:
+            loop.call_later(SWEEP_S, self._sweep, loop)
 
     def _expire(self, future: asyncio.Future[dict[str, Any]], what: str, timeout_s: float) -> None:
         if not future.done():

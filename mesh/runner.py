@@ -124,7 +124,7 @@ class Runner:
         self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
         self.shelf = shelf
         self.lifespan = lifespan
-        self._body_bytes_max = body_bytes_max
+        self.body_bytes_max = body_bytes_max
         self._runs: dict[tuple[TaskId, Fence], Run] = {}
         self._queue: deque[Run] = deque()
         self._fresh: list[Run] = []
@@ -143,7 +143,12 @@ class Runner:
         if (item[0], item[1]) in self._runs:
             return
         if capability is None:
-            error = {"kind": "error", "message": f"agent {self._agent.name!r} has no capability {item[2]!r}", "retryable": True, "details": ""}
+            error = {
+                "kind": "error",
+                "message": f"agent {self._agent.name!r} has no capability {item[2]!r}",
+                "retryable": True,
+                "details": "",
+            }
             self._out("ended", [item[0], item[1], "error", b"", [], error, 0])
             return
         run = self._runs[item[0], item[1]] = Run(item, capability)
@@ -230,7 +235,10 @@ class Runner:
         except (asyncio.CancelledError, HandlerStopped):
             outcome = run.stopping
             if not outcome:
-                outcome, error = "error", {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""}
+                outcome, error = (
+                    "error",
+                    {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""},
+                )
         except (Exception, SystemExit) as raised:  # noqa: BLE001  user code may raise anything; counted, and told as a failure
             outcome, error = "error", failure(raised)
         finally:
@@ -256,8 +264,8 @@ class Runner:
             if await put_all(self._ask, files, self.shelf):
                 output, files = shape.dump(result)
             stored = check_files(files, values.FILES_MAX)
-        if len(output) > self._body_bytes_max:
-            raise TooBig(what=f"the result of {capability.name}", size_bytes=len(output), size_bytes_max=self._body_bytes_max)
+        if len(output) > self.body_bytes_max:
+            raise TooBig(what=f"the result of {capability.name}", size_bytes=len(output), size_bytes_max=self.body_bytes_max)
         return output, stored
 
     async def _in_thread(self, run: Run, arguments: dict[str, Any]) -> Any:
@@ -286,12 +294,16 @@ class Runner:
             run.timer.cancel()
         self._ended += 1
         self._failed += outcome != "ok"
-        # 0 means "never measured" to those who plan with it.
-        service_ms = max(1, self._clock.now_ms() - run.started_ms) if run.started_ms else 0
+        service_ms = self._clock.now_ms() - run.started_ms if run.started_ms else 0
         if outcome != "ok":
             output, files = b"", ()
         if outcome == "timeout" and error is None:
-            error = {"kind": "timeout", "message": f"{run.capability.name} did not end within {run.timeout_ms / 1000:g} s", "retryable": True, "details": ""}
+            error = {
+                "kind": "timeout",
+                "message": f"{run.capability.name} did not end within {run.timeout_ms / 1000:g} s",
+                "retryable": True,
+                "details": "",
+            }
         self._out("ended", [run.task, run.fence, outcome, output, [list(file) for file in files], error or {}, service_ms])
 
     # ---- stopping
@@ -342,7 +354,9 @@ class Runner:
 
     async def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Any:
         if not name or not isinstance(name, str) or len(name) > NOTE_CHARACTERS_MAX:
-            raise UsageError(f"{name!r} cannot name a step", fix=f"use a text of 1 to {NOTE_CHARACTERS_MAX} characters, unique within the task")
+            raise UsageError(
+                f"{name!r} cannot name a step", fix=f"use a text of 1 to {NOTE_CHARACTERS_MAX} characters, unique within the task"
+            )
         return await self._effect(task, "step", capability, arguments, {"parent": task.id, "fence": task.fence, "name": name})
 
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
@@ -364,11 +378,15 @@ class Runner:
 
     async def _effect(self, task: TaskInfo, verb: str, capability: str, arguments: dict[str, Any], params: dict[str, Any]) -> Any:
         data, files = await values.encode(arguments, self._ask, self.shelf)
-        if len(data) > self._body_bytes_max:
-            raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self._body_bytes_max)
+        if len(data) > self.body_bytes_max:
+            raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self.body_bytes_max)
         run = self._runs.get((task.id, task.fence))
         if run is None or run.stopping:
-            raise MeshError(f"the task {task.id} is over: nothing new starts for it", fix="await every step before the handler returns", code="task_over")
+            raise MeshError(
+                f"the task {task.id} is over: nothing new starts for it",
+                fix="await every step before the handler returns",
+                code="task_over",
+            )
         await self._may_start(run)
         asked = asyncio.ensure_future(self._ask(verb, params | {"capability": capability, "input": data, "files": files}))
         return result_of(await self._wait(run, asked), self.shelf)
@@ -400,7 +418,9 @@ class Runner:
                 if isinstance(bid, Bid):
                     cost, eta_ms = float(bid.cost), None if bid.eta_s is None else round(bid.eta_s * 1000)
                 elif bid is not None:
-                    raise UsageError(f"the price of {capability} is {bid!r}, which is no Bid", fix="return Bid(cost=...), or None to decline")
+                    raise UsageError(
+                        f"the price of {capability} is {bid!r}, which is no Bid", fix="return Bid(cost=...), or None to decline"
+                    )
         except Exception as error:  # noqa: BLE001  a price function that fails declines; counted and said
             self._declined += 1
             report(f"the price function of {capability} failed, so this worker declines: {failure(error)['message']}")

@@ -17,17 +17,18 @@ import json
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUndefinedAnnotation
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from mesh.context import BlockingContext, Context
 from mesh.errors import DeclarationError, InvalidArgument, MeshError
 from mesh.files import File, Shelf
+from mesh.values import with_files
 
 _CONFIG = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
 _PATHS = ("path", "file-path", "directory-path")
@@ -43,7 +44,7 @@ class _Plain(GenerateJsonSchema):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a function takes and gives, checked. `context` is the name of the injected parameter, or ""; `blocking`: it is the blocking one."""
+    """What a function takes and gives, checked. `context` names the injected parameter, or is ""; `blocking`: it is the blocking one."""
 
     name: str
     parameters: tuple[str, ...]
@@ -63,7 +64,7 @@ class Shape:
         except ValidationError as error:
             raise self._refusal(error) from None
         if has_files:
-            return {name: _open_references(value, shelf) for name, value in kept.items()}
+            return {name: with_files(value, shelf) for name, value in kept.items()}
         return kept
 
     def dump(self, result: Any) -> tuple[bytes, list[File]]:
@@ -79,7 +80,9 @@ class Shape:
         except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
             problem = str(error)
         raise MeshError(
-            f"{self.name} returned {type(result).__name__}, which does not fit its return hint: {problem}", fix="correct the hint or the value", code="invalid_result"
+            f"{self.name} returned {type(result).__name__}, which does not fit its return hint: {problem}",
+            fix="correct the hint or the value",
+            code="invalid_result",
         )
 
     def _refusal(self, error: ValidationError) -> InvalidArgument:
@@ -110,13 +113,6 @@ def _collector(files: list[File]) -> Callable[[Any], Any]:
     return fallback
 
 
-def _open_references(value: Any, shelf: Shelf | None) -> Any:
-    """Files inside what the hints leave open (``Any``, ``dict``): the declared ones are Files already."""
-    if type(value) is dict:
-        return File.from_reference(value, shelf) or {key: _open_references(each, shelf) for key, each in value.items()}
-    return [_open_references(each, shelf) for each in value] if type(value) is list else value
-
-
 def shape_of(function: Callable[..., Any], name: str, names_at_declaration: dict[str, Any]) -> Shape:
     """Read `function`'s hints and docstring. Raises DeclarationError with what is wrong and how to put it right.
 
@@ -131,7 +127,9 @@ def shape_of(function: Callable[..., Any], name: str, names_at_declaration: dict
         if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             raise DeclarationError(what, f"the parameter {parameter} cannot be passed by name", "give each parameter a name of its own")
         if parameter.name not in hints:
-            raise DeclarationError(what, f"the parameter {parameter.name!r} has no type hint", f"write {parameter.name}: str, or what it is")
+            raise DeclarationError(
+                what, f"the parameter {parameter.name!r} has no type hint", f"write {parameter.name}: str, or what it is"
+            )
         hint = hints[parameter.name]
         if _is_context(hint):
             if context:
@@ -139,7 +137,7 @@ def shape_of(function: Callable[..., Any], name: str, names_at_declaration: dict
             context, blocking = parameter.name, _is_context(hint, BlockingContext)
             continue
         optional = parameter.default is not parameter.empty
-        fields[parameter.name] = NotRequired[hint] if optional else hint  # type: ignore[valid-type]
+        fields[parameter.name] = NotRequired[hint] if optional else hint
         if optional:
             defaults[parameter.name] = parameter.default
     if blocking and inspect.iscoroutinefunction(function):
@@ -165,7 +163,9 @@ def _hints(function: Callable[..., Any], what: str, local: dict[str, Any]) -> di
     try:
         return typing.get_type_hints(function, localns=local, include_extras=True)
     except NameError as error:
-        raise DeclarationError(what, f"a type hint names {error.name!r}, which is not known here", "import it, not only under TYPE_CHECKING") from error
+        raise DeclarationError(
+            what, f"a type hint names {error.name!r}, which is not known here", "import it, not only under TYPE_CHECKING"
+        ) from error
     except TypeError as error:
         raise DeclarationError(what, f"a type hint cannot be read ({error})", "write hints that Python can evaluate") from error
 
@@ -176,7 +176,8 @@ def _is_context(hint: Any, *wanted: type) -> bool:
 
 
 def _closed(name: str, fields: dict[str, Any]) -> Any:
-    arguments = TypedDict(name, fields)  # type: ignore[operator]
+    make: Any = TypedDict  # made from a run-time table, which type checkers cannot follow
+    arguments = make(name, fields)
     arguments.__pydantic_config__ = _CONFIG
     return arguments
 

@@ -1,4 +1,4 @@
-"""JSON at the edge of user code: Python values to bytes and back, files included. Light: pydantic is imported only for values that need it."""
+"""JSON at the edge of user code: Python values to bytes and back, files included. pydantic is imported only for values that need it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from mesh.files import Ask, File, Shelf, check_files, put_all
 
 FILES_MAX = 256
 """Files named in one value."""
+
+_plain_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_parse = json.JSONDecoder().decode
 
 
 async def encode(arguments: dict[str, Any], ask: Ask, shelf: Shelf | None) -> tuple[bytes, tuple[tuple[str, int], ...]]:
@@ -27,6 +30,14 @@ async def encode(arguments: dict[str, Any], ask: Ask, shelf: Shelf | None) -> tu
 
 def dump(arguments: dict[str, Any]) -> tuple[bytes, list[File]]:
     """JSON, and every File met on the way. Raises InvalidArgument."""
+    try:
+        return _plain_json(arguments).encode(), []
+    except (TypeError, ValueError, RecursionError):
+        return _dump_rich(arguments)
+
+
+def _dump_rich(arguments: dict[str, Any]) -> tuple[bytes, list[File]]:
+    """The same for values that the plain encoder does not know."""
     files: list[File] = []
 
     def file_or_refuse(value: Any) -> Any:
@@ -67,9 +78,16 @@ def _blame(arguments: dict[str, Any], other: Any, error: Exception) -> str:
 def load(data: bytes, shelf: Shelf | None) -> Any:
     """A result as plain Python values, with a File for every reference. Raises ValueError if it is not JSON."""
     if b'"$file"' not in data:
-        return json.loads(data)
+        return _parse(data.decode())
 
     def hook(found: dict[str, Any]) -> Any:
         return File.from_reference(found, shelf) or found
 
     return json.loads(data, object_hook=hook)
+
+
+def with_files(value: Any, shelf: Shelf | None) -> Any:
+    """A value that was JSON already, with a File for every reference in it."""
+    if type(value) is dict:
+        return File.from_reference(value, shelf) or {key: with_files(each, shelf) for key, each in value.items()}
+    return [with_files(each, shelf) for each in value] if type(value) is list else value

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from mesh.inspector import demo, repair, start, use, watch
 
@@ -44,11 +44,11 @@ def main() -> None:
     """Entry point of the `mesh` command. Usage errors exit 2, in JSON too when JSON was asked for."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Exit as end:
+    except typer.Exit as end:
         code = end.exit_code
-    except click.Abort:
+    except typer.Abort:
         code = 130
-    except click.ClickException as error:
+    except TyperException as error:
         code = _usage(error)
     except BrokenPipeError:
         sys.stderr.close()
@@ -56,8 +56,9 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _usage(error: click.ClickException) -> int:
-    verb = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "mesh"
+def _usage(error: TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    verb = context.command_path if context else "mesh"
     fix = f"{verb} --help"
     if "--json" in sys.argv:
         print(json.dumps({"schema": "mesh.error/1", "code": "usage", "message": error.format_message(), "fix": fix}))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import logging
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -115,6 +116,8 @@ class Discovery:
         from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
         try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # zeroconf leaks its sockets where the interface is not there
+                probe.bind((self._interface, 0))
             zeroconf = AsyncZeroconf(interfaces=[self._interface], ip_version=IPVersion.V4Only)
         except (OSError, RuntimeError) as error:  # no multicast, port taken exclusively; or no asyncio loop (trio)
             self._blocked = str(error) or type(error).__name__

@@ -8,6 +8,8 @@ One turn handles one envelope, or what has come from this machine, then flushes:
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,6 +68,7 @@ class Driver:
         self._outbox = outbox
         self._inbox: deque[tuple[NodeId, Any]] = deque()
         self._wake = anyio.Event()
+        self._loop = asyncio.get_running_loop()
         self._perform: dict[type, Callable[[Any], None]] = {}
         self._flush: list[Callable[[], None]] = []
         self._turns = 0
@@ -84,6 +87,11 @@ class Driver:
         """Hand in an input. On the loop's thread only."""
         self._inbox.append((sender, body))
         self._wake.set()
+
+    def tell_threadsafe(self, sender: NodeId, body: Any) -> None:
+        """The same from any thread. What comes after the loop has ended is dropped: nobody is left to hear it."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.tell, sender, body)
 
     def wake(self) -> None:
         """An envelope can be taken."""
@@ -143,10 +151,10 @@ class Driver:
             elif self._outbox.may_leave(effect):
                 self._perform[kind](effect)
 
-    def replay(self, seq: int, body: Any) -> None:
-        """Feed one of the node's own entries, before anything else. Machines rebuild and yield nothing."""
+    def feed(self, body: Any) -> None:
+        """Before `run`: one of the node's own entries, or what else it remembers. Machines rebuild and yield nothing."""
         effects = self._node.handle(self._clock(), self._node.me, body)
-        assert not effects, f"replay of entry {seq} made effects"
+        assert not effects, f"{type(body).__name__} made effects before the node had started"
 
     def statistics(self) -> DriverStatistics:
         return DriverStatistics(self._turns, self._inputs, dict(self.refusals), self._outbox.statistics())

@@ -147,7 +147,7 @@ def host_name() -> str:
 
 
 class Lock:
-    """An flock that this process holds until `release`, or until it dies. Not inherited by children."""
+    """An flock that this process holds until `release`, or until it dies. Programs it starts do not inherit it."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle

@@ -20,7 +20,7 @@ from mesh.ids import NodeId
 from mesh.messages.session import Certificate
 from mesh.messages.signed import Signed
 from mesh.runtime.home import Home, HomeError, NodeFolder, read_private, write_atomic
-from mesh.wire.ed25519 import SEED_BYTES, signer_of
+from mesh.wire.ed25519 import SEED_BYTES, check_key, signer_of
 from mesh.wire.packing import Refusal
 from mesh.wire.signing import Keyring, Signer, mesh_id, node_id
 
@@ -139,8 +139,10 @@ def _genesis(home: Home) -> Genesis:
             f"{path}: field {'v' if version != 1 else 'mode'}: this version of lanmesh knows only v 1, mode open",
             fix="pip install -U lanmesh",
         )
-    if len(root) != 32:
-        raise HomeError(f"{path}: field root: an Ed25519 key has 32 bytes, this one {len(root)}", fix=fix)
+    try:
+        check_key(root)
+    except Refusal:
+        raise HomeError(f"{path}: field root: no Ed25519 public key", fix=fix) from None
     return Genesis(mesh_id(raw), name, mode, root, raw)
 
 

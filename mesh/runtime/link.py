@@ -40,7 +40,6 @@ class Link:
         "incarnation",
         "next_seq",
         "node",
-        "opened_at_s",
         "queue",
         "ready",
         "rehello",
@@ -67,7 +66,6 @@ class Link:
         self.session = b""
         self.next_seq = 1
         self.hello_no = 0
-        self.opened_at_s = float("-inf")
         self.connected = self.greeted = self.up = self.dirty = self.rehello = self.stuck = False
         self.stamp_ms = 0
         """Newest stamp heard in this life of the peer, on its clock."""
@@ -79,8 +77,11 @@ class Link:
         self.door, self.router = greeting.door, greeting.router
 
     def open(self, sender: Sender, tasks: anyio.abc.TaskGroup, on_event: Callable[[Link, Sender, zmq.Event], None]) -> None:
-        """Use this DEALER from now on. Its monitor is watched until `shut`."""
-        self.sender, self.connected = sender, False
+        """Use this DEALER from now on, in place of an older one. It is stuck until it is connected; its monitor is watched until `shut`."""
+        if self.tasks is not None:
+            self.tasks.cancel_scope.cancel()
+            self.tasks = None
+        self.sender, self.connected, self.stuck = sender, False, True
         tasks.start_soon(self._live, sender, on_event)
 
     async def _live(self, sender: Sender, on_event: Callable[[Link, Sender, zmq.Event], None]) -> None:

@@ -85,7 +85,10 @@ class Splitter:
 
 
 class Channel(asyncio.Protocol):
-    """One end of a connection. `on_message` gets each message; `on_turn` is called after all that came together; `on_closed` once, at the end."""
+    """One end of a connection.
+
+    `on_message` gets each message, `on_turn` is called after all that came together, `on_closed` once, at the end, with the reason.
+    """
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ from typing import cast
 import anyio
 import anyio.lowlevel
 import zmq
+import zmq.backend
 
 from mesh.limits import LinkLimits
 
@@ -37,6 +38,13 @@ MONITOR_EVENTS_PER_TURN = 64
 GOODBYE_MS = 200
 """LINGER: how long what was sent last may take to leave, at the end of a node too."""
 _MONITOR_EVENT = struct.Struct("=hi")
+
+# Plain integers, and the C method below pyzmq's: its conversion of enumerations costs more than the calls do (10 us an envelope).
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS, _RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
+_POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
+_get: Callable[[object, int], int] = zmq.backend.Socket.get
 
 MonitorEvent = Callable[[zmq.Event, int], None]
 
@@ -86,7 +94,6 @@ class _Socket:
         raw.handshake_ivl = int(limits.handshake_s * 1000)
         raw.rcvhwm = limits.rcvhwm
         raw.sndhwm = limits.sndhwm
-        raw.ipv6 = True
         self._fd: int = raw.FD
         self._monitor: zmq.Socket[bytes] = raw.get_monitor_socket()
         self.events: Counter[str] = Counter()
@@ -131,8 +138,10 @@ class Receiver(_Socket):
 
     def bind(self, host: str, port: int) -> None:
         """Raises NotLoopback, or OSError if the port is taken."""
+        endpoint = _endpoint(host, port)
+        self._raw.ipv6 = "[" in endpoint
         try:
-            self._raw.bind(_endpoint(host, port))
+            self._raw.bind(endpoint)
         except zmq.ZMQError as error:
             raise OSError(error.errno, f"cannot bind {host}:{port}: {error.strerror}") from error
         self.address = cast(bytes, self._raw.getsockopt(zmq.LAST_ENDPOINT)).decode().removeprefix("tcp://").rstrip("\0")
@@ -141,12 +150,12 @@ class Receiver(_Socket):
         """The frames of one message without the routing id, or None if there is none now. At most FRAMES_MAX frames are kept."""
         raw = self._raw
         try:
-            raw.recv(zmq.NOBLOCK)
+            raw.recv(_NOBLOCK)
         except zmq.Again:
             return None
         frames: list[bytes] = []
-        while raw.getsockopt(zmq.RCVMORE):
-            frame = raw.recv(zmq.NOBLOCK)
+        while _get(raw, _RCVMORE):
+            frame = raw.recv(_NOBLOCK)
             if len(frames) < FRAMES_MAX:
                 frames.append(frame)
             else:
@@ -155,11 +164,13 @@ class Receiver(_Socket):
 
     def readable(self) -> bool:
         """True if `take` would give a message."""
-        return bool(cast(int, self._raw.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return bool(_get(self._raw, _EVENTS) & _POLLIN)
 
     async def wait(self) -> None:
-        """Return when there may be a message. Spurious returns are normal."""
-        if not self.readable():
+        """Return when there may be a message. Spurious returns are normal. Lets others run in any case."""
+        if self.readable():
+            await anyio.lowlevel.checkpoint()
+        else:
             await anyio.wait_readable(self._fd)
 
 
@@ -171,19 +182,23 @@ class Sender(_Socket):
         self.address = address
         raw.immediate = True
         raw.reconnect_ivl = -1
+        raw.ipv6 = "[" in endpoint
         raw.connect(endpoint)
 
     def send(self, frames: Sequence[bytes]) -> bool:
         """Hand one message to libzmq. False if it takes none now (not connected yet, or SNDHWM is reached); nothing was sent then."""
+        send, more = self._raw.send, _MORE
+        last = len(frames) - 1
         try:
-            self._raw.send_multipart(frames, zmq.NOBLOCK)
+            for index, frame in enumerate(frames):  # libzmq takes the whole message or, at its first frame, nothing
+                send(frame, more if index < last else _NOBLOCK)
         except zmq.Again:
             return False
         return True
 
     def writable(self) -> bool:
         """True if `send` would take a message."""
-        return bool(cast(int, self._raw.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+        return bool(_get(self._raw, _EVENTS) & _POLLOUT)
 
     async def wait_writable(self) -> None:
         """Return when `send` would take a message."""

@@ -41,7 +41,7 @@ from mesh.messages.signed import Signed
 from mesh.runtime import store_chain, store_file
 from mesh.runtime.clock import wall_ms
 from mesh.runtime.store_file import StoreError
-from mesh.runtime.store_read import Reader
+from mesh.runtime.store_read import Reader, examine
 from mesh.wire import ed25519
 from mesh.wire.codec import encode_entry
 from mesh.wire.packing import Refusal
@@ -134,6 +134,8 @@ class Store:
             self._connection.close()
             raise
         self.head, self.head_seq = end.head, end.seq
+        self.durable_head = end.head
+        """The newest synced commit's hash: what envelopes carry. Replaced whole, so any thread may read it."""
         self._commits = end.commits
         self._synced = self._added = end.seq
         self._writer = JournalWriter(self._signer.node, self.incarnation, seal=self._seal, head=end.head, next_seq=end.seq + 1, hlc=end.hlc)
@@ -286,6 +288,14 @@ class Store:
             failed=self._failure.message if self._failure else "",
         )
 
+    def examine(self, export_to: Path | None = None) -> dict[str, Any]:
+        """Check the whole journal again, every signature included, and write it to `export_to`. Slow: not on the loop's thread.
+
+        Answers ``{"ok", "problem", "author", "entries", "commits", "incarnation", "head", "exported"}``. Raises OSError if the export
+        cannot be written.
+        """
+        return examine(self.path, self._signer.node, self._is_own, export_to)
+
     # ---- the writer's thread
 
     def _write_all(self) -> None:
@@ -308,7 +318,7 @@ class Store:
             except Exception as error:  # noqa: BLE001 - counted as the store's failure: a writer that dies silently would stop the node for ever
                 return self._fail(StoreError("store_bug", f"the journal's writer failed: {error!r}", "report this; restart the node"))
             if signed is not None:
-                self._synced = lot[-1][0]
+                self._synced, self.durable_head = lot[-1][0], self._writer.head
                 self._tell(self._signer.node, Synced(self._synced))
                 self._tell(self._signer.node, NewHead(signed))
 

@@ -17,6 +17,8 @@ import os
 import sqlite3
 from pathlib import Path
 
+from mesh.errors import Refused
+
 SCHEMA = 1
 _APPLICATION = 0x6D65_7368
 """SQLite's application id: tells our file from any other database."""
@@ -32,12 +34,11 @@ CREATE TABLE forks(author TEXT NOT NULL, one BLOB NOT NULL, other BLOB NOT NULL,
 """
 
 
-class StoreError(Exception):
+class StoreError(Refused):
     """The journal cannot be used. `code` is snake_case, `fix` what a person can do. Nothing on disk was changed by the attempt."""
 
     def __init__(self, code: str, message: str, fix: str) -> None:
-        super().__init__(f"{message} ({fix})")
-        self.code, self.message, self.fix = code, message, fix
+        super().__init__(message, fix=fix, code=code)
 
 
 def broken(path: Path | str, detail: str) -> StoreError:
@@ -57,7 +58,7 @@ def explain(path: Path | str, error: sqlite3.Error | OSError) -> StoreError:
         return StoreError("disk_full", f"no space left for the journal {path}", "free some space on that disk and start the node again")
     if code == sqlite3.SQLITE_READONLY or isinstance(error, PermissionError):
         return StoreError("store_read_only", f"the journal {path} cannot be written: {error}", "make the folder writable for this account")
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH):  # wrong bytes, or tables
         return broken(path, str(error))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreError(
@@ -96,6 +97,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA fullfsync=ON")  # macOS: past the drive's own cache; elsewhere without effect
     return connection
 
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mesh.core.records.journal import roles
+from mesh.core.records.journal import last_of, roles
 from mesh.core.records.story import Chapter, chapter, pack_story, packed_size
-from mesh.ids import Hash, TaskId, content_hash
+from mesh.ids import Hash, NodeId, TaskId, content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
 from mesh.runtime import store_chain
-from mesh.runtime.store_file import broken, connect, explain, get_meta
+from mesh.runtime.store_file import StoreError, broken, connect, explain, get_meta
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal, pack
 
@@ -172,3 +172,27 @@ def export(path: Path, out: BinaryIO) -> int:
     finally:
         connection.close()
     return int(last)
+
+
+def examine(path: Path, author: NodeId, verify: Callable[[bytes], bool], export_to: Path | None = None) -> dict[str, Any]:
+    """The document of `Store.examine`. Uses a connection of its own, so that it may run beside the writer."""
+    document: dict[str, Any] = {"ok": False, "problem": "", "author": author, "entries": 0, "commits": 0, "incarnation": 0, "head": ""}
+    connection = connect(path, read_only=True)
+    try:
+        connection.execute("BEGIN")
+        for commit, raw, _ in store_chain.read_commits(connection, path, author):
+            if not verify(raw):
+                raise broken(path, f"the signature of the commit that ends with entry {last_of(commit)} is not this node's")
+            document["entries"], document["incarnation"] = last_of(commit), commit.incarnation
+            document["commits"] += 1
+            document["head"] = content_hash(store_chain.peek(raw)[1])
+        document["ok"] = True
+    except (StoreError, sqlite3.Error) as error:
+        document["problem"] = str(error)
+    finally:
+        connection.close()
+    if export_to is not None and document["ok"]:
+        with export_to.open("wb") as out:
+            export(path, out)
+        document["exported"] = str(export_to)
+    return document

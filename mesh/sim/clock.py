@@ -1,6 +1,6 @@
 """A host's clock: the world's time seen with an offset, at a rate. It never runs backwards, like CLOCK_BOOTTIME.
 
-    world time --(rate, offset)--> the node's `now_s`         wall time = node's time + wall offset (may step both ways)
+world time --(rate, offset)--> the node's `now_s`         wall time = node's time + wall offset (may step both ways)
 """
 
 from __future__ import annotations

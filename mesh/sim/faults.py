@@ -193,8 +193,13 @@ class Injector:
 
     def _loss(self, fault: Fault) -> Callable[[], None]:
         """Segments resent, and now and then a message lost for good, as from a full queue."""
-        ends = (self._weather("loss", fault.amount), self._weather("drop", fault.amount / 10))
-        return lambda: [end() for end in ends].clear()
+        loss, drop = self._weather("loss", fault.amount), self._weather("drop", fault.amount / 10)
+
+        def end() -> None:
+            loss()
+            drop()
+
+        return end
 
     def _duplicate(self, fault: Fault) -> Callable[[], None]:
         return self._weather("duplicate", fault.amount)
@@ -211,23 +216,33 @@ class Injector:
         return [(fault.nodes[0], other) for other in self._others(fault.nodes)]
 
     def _one_way(self, fault: Fault) -> Callable[[], None]:
-        pairs, network = self._pairs(fault), self._world.network
-        for pair in pairs:
-            network.cut(*pair)
-        return lambda: [network.mend(*pair) for pair in pairs].clear()
+        return self._cut_all(self._pairs(fault))
 
     def _stall(self, fault: Fault) -> Callable[[], None]:
         pairs, network = self._pairs(fault), self._world.network
         for pair in pairs:
             network.hold(*pair)
-        return lambda: [network.let_go(*pair) for pair in pairs].clear()
 
-    def _partition(self, fault: Fault) -> Callable[[], None]:
+        def end() -> None:
+            for pair in pairs:
+                network.let_go(*pair)
+
+        return end
+
+    def _cut_all(self, pairs: list[tuple[NodeId, NodeId]]) -> Callable[[], None]:
         network = self._world.network
-        pairs = [pair for one in fault.nodes for other in self._others(fault.nodes) for pair in ((one, other), (other, one))]
         for pair in pairs:
             network.cut(*pair)
-        return lambda: [network.mend(*pair) for pair in pairs].clear()
+
+        def end() -> None:
+            for pair in pairs:
+                network.mend(*pair)
+
+        return end
+
+    def _partition(self, fault: Fault) -> Callable[[], None]:
+        pairs = [pair for one in fault.nodes for other in self._others(fault.nodes) for pair in ((one, other), (other, one))]
+        return self._cut_all(pairs)
 
     # ---- hosts
 

@@ -186,10 +186,13 @@ class Verdict:
     text: str
 
 
+Takes = dict[type, Callable[[Any], Iterable[Verdict]]]
+
+
 class Checker(Protocol):
     """`takes` maps record types to methods that yield verdicts; `watches` names the message and effect types it wants recorded."""
 
-    takes: dict[type, Callable[[Any], Iterable[Verdict]]]
+    takes: Takes
     watches: tuple[type, ...]
 
 

@@ -94,7 +94,9 @@ class Run:
 class Worker:
     """One worker process of a host. `speed` divides service times."""
 
-    def __init__(self, world: World, host: Host, sink: Sink, number: int, skills: tuple[Skill, ...], concurrency: int, speed: float) -> None:
+    def __init__(
+        self, world: World, host: Host, sink: Sink, number: int, skills: tuple[Skill, ...], concurrency: int, speed: float
+    ) -> None:
         self._world = world
         self._host = host
         self._sink = sink

@@ -12,7 +12,7 @@ from typing import Any
 from mesh.core.inputs import Call, Enquire, Submit
 from mesh.ids import NodeId, TaskId
 from mesh.sim.history import Asked
-from mesh.sim.labour import Sink, Skill, Worker
+from mesh.sim.labour import Sink, Skill, Worker, expected
 from mesh.sim.world import World
 
 SKILLS = (
@@ -36,6 +36,8 @@ class Wish:
     capability: str
     argument: str
     durable: bool
+    expected: Any
+    """What its result must be."""
 
 
 class Staff:
@@ -84,6 +86,7 @@ class Clients:
         self._rate = rate
         self._until_s = until_s
         self._capabilities = capabilities
+        self._skills = {skill.name: skill for skill in SKILLS}
         self._count = 0
         self.wishes: dict[int, Wish] = {}
         self.acknowledged: dict[TaskId, Wish] = {}
@@ -105,10 +108,12 @@ class Clients:
         data = json.dumps({"x": argument}).encode()
         node, capability = rng.choice(self._world.names), rng.choice(self._capabilities)
         durable = rng.random() < 0.7
-        wish = Wish(node, capability, argument, durable)
+        wish = Wish(node, capability, argument, durable, expected(self._skills[capability], argument))
         timeout_ms = rng.choice((0, 0, 0, 20_000))
         if durable:
-            request = self._world.ask(node, lambda number: Submit(number, capability, data, timeout_ms), lambda ok, body: self._acked(wish, ok, body))
+            request = self._world.ask(
+                node, lambda number: Submit(number, capability, data, timeout_ms), lambda ok, body: self._acked(wish, ok, body)
+            )
         else:
             request = self._world.ask(node, lambda number: Call(number, capability, data, timeout_ms or 30_000))
         if request:

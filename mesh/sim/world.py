@@ -146,9 +146,7 @@ class World:
         for name in self.names:
             self.after(spread_s * rng.random(), lambda name=name: self.start(name))  # type: ignore[misc]
 
-    def crash(
-        self, name: NodeId, *, keep_written: bool = False, power: bool = False, silent: bool = False, for_good: bool = False
-    ) -> None:
+    def crash(self, name: NodeId, *, keep_written: bool = False, power: bool = False, silent: bool = False, for_good: bool = False) -> None:
         host = self.hosts[name]
         if host.up:
             self.trace.note(self.now_s, f"crash {name} keep={keep_written} power={power} silent={silent}")
@@ -183,9 +181,7 @@ class World:
 
     # ---- clients and observers
 
-    def ask(
-        self, name: NodeId, command: Callable[[int], Any], answered: Callable[[bool, dict[str, Any]], None] | None = None
-    ) -> int:
+    def ask(self, name: NodeId, command: Callable[[int], Any], answered: Callable[[bool, dict[str, Any]], None] | None = None) -> int:
         """Give a command (made from its request number) to a node, as a local client does. 0 if the node is down."""
         host = self.hosts[name]
         if not host.up:
@@ -201,9 +197,7 @@ class World:
     def look(self) -> None:
         """Write into the history what every living node says of the mesh, and how long its queues are."""
         for host in self.living():
-            rows = tuple(
-                (row.node, row.state, row.incarnation, row.version, tuple(row.offers)) for row in host.directory.rows()
-            )
+            rows = tuple((row.node, row.state, row.incarnation, row.version, tuple(row.offers)) for row in host.directory.rows())
             self.history.add(Viewed(self.now_s, host.name, rows))
             self.history.add(Measured(self.now_s, host.name, "outbox", host.outbox.statistics().waiting))
             self.history.add(Measured(self.now_s, host.name, "rows", len(rows)))

@@ -15,7 +15,7 @@ from typing import Any
 
 from mesh.messages import KINDS, SIGNED
 from mesh.messages.records import ENTRIES
-from mesh.wire.packing import BODY_BYTES_MAX, Refusal, is_canonical, pack, unpack_row
+from mesh.wire.packing import BODY_BYTES_MAX, NODES_MAX, Refusal, is_canonical, pack, unpack_row
 from mesh.wire.shapes import OpenSigned, Seal, Shape, shape_of
 
 __all__ = [
@@ -38,8 +38,8 @@ _BY_KIND: dict[int, Shape] = {kind: shape_of(cls) for kind, cls in KINDS.items()
 _BY_CLASS: dict[type, Shape] = {cls: shape_of(cls) for cls in KINDS.values()}
 _TAG_OF: dict[type, str] = {cls: tag for tag, cls in SIGNED.items()}
 _BY_TAG: dict[str, Shape] = {tag: shape_of(cls) for tag, cls in SIGNED.items()}
-_ENTRY: dict[type, Shape] = {cls: shape_of(cls) for cls in ENTRIES}
-_BY_ENTRY: dict[str, Shape] = {cls.__name__: shape_of(cls) for cls in ENTRIES}
+_ENTRY: dict[type, Shape] = {cls: shape_of(cls, kept=True) for cls in ENTRIES}
+_BY_ENTRY: dict[str, Shape] = {cls.__name__: shape for cls, shape in _ENTRY.items()}
 
 
 def kind_of(message: Any) -> int:
@@ -73,9 +73,19 @@ def entry_kind(entry: Any) -> str:
 
 
 def encode_entry(entry: Any) -> bytes:
-    """The bytes that are kept and hashed. Raises KeyError for what is no entry."""
+    """The bytes that are kept and hashed. They are read once before they are given: a journal that cannot be read again is worse than none.
+
+    Raises KeyError for what is no entry, ValueError for one that could not be read back (wrong types, over 1 MiB).
+    """
     shape = _ENTRY[type(entry)]
-    return pack((shape.cls.__name__, *shape.row(entry, None)))
+    row = shape.row(entry, None)
+    data = pack((shape.cls.__name__, *row))
+    if len(data) > NODES_MAX or not shape.fits(row):  # small flat rows are judged as they are; the others as they will be read
+        try:
+            shape.read(unpack_row(data)[1:], None)
+        except Refusal as refusal:
+            raise ValueError(f"an entry that could not be read back ({refusal.reason}): {shape.cls.__name__}") from None
+    return data
 
 
 def decode_entry(data: bytes) -> Any:

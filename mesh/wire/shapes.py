@@ -32,7 +32,9 @@ Pack = Callable[[Any, Seal | None], Any]
 Build = Callable[[Any, OpenSigned | None], Any]
 
 TEXT_MAX = 64 * 1024
+"""Schemas; whatever else has no smaller bound."""
 NAME_MAX = 256
+REASON_MAX = 1024
 ROWS_MAX = 4096
 SIGNED_MAX = 256 * 1024
 INT_MAX = 2**63 - 1
@@ -41,7 +43,6 @@ INT_MAX = 2**63 - 1
 _NODE = core_schema.str_schema(strict=True, max_length=64, pattern=r"^[A-Za-z0-9_-]*$")
 _TASK = core_schema.str_schema(strict=True, max_length=128, pattern=r"^[A-Za-z0-9_.-]*$")
 _HASH = core_schema.str_schema(strict=True, max_length=64, pattern=r"^([0-9a-f]{64})?$")
-_NAME = core_schema.str_schema(strict=True, max_length=NAME_MAX)
 
 _ALIASES: dict[str, Any] = {
     "NodeId": Annotated[str, _NODE],
@@ -51,10 +52,12 @@ _ALIASES: dict[str, Any] = {
 }
 """`mesh.ids` names plain strings; under these names the hints of a message are read with their alphabets."""
 
-_NAMES = frozenset(
-    ("name", "agent", "capability", "door", "router", "step", "kind", "state", "way", "outcome", "question", "version", "on_lost")
+_TEXT_MAX = dict.fromkeys(
+    ("name", "agent", "capability", "door", "router", "step", "kind", "state", "way", "outcome", "question", "version", "on_lost"), NAME_MAX
 )
-"""Text that is shown in one line: at most NAME_MAX characters."""
+_TEXT_MAX |= dict.fromkeys(("reason", "note", "items", "rows", "tags"), REASON_MAX)
+_TEXT_MAX |= {"message": 4 * 1024, "details": 32 * 1024}
+"""Characters, by the field's name; in a tuple of plain values, each."""
 
 _SIGNED_INTS = {"total": -1, "retries": -1}
 """The only integers that may be negative, with their least value."""
@@ -111,11 +114,14 @@ def _build_statements(raws: tuple[bytes, ...], open_signed: OpenSigned | None) -
 
 
 class Shape:
-    """How one dataclass travels. Made once per class, at import."""
+    """How one dataclass travels. Made once per class, at import.
+
+    `kept`: as a journal entry, whose texts are bounded only by the size of the whole: what was written must always be readable again.
+    """
 
     __slots__ = ("_builds", "_packs", "_validate", "build", "cls", "count", "row", "schema")
 
-    def __init__(self, cls: type) -> None:
+    def __init__(self, cls: type, kept: bool = False) -> None:
         hints = get_type_hints(cls, localns=_ALIASES, include_extras=True)
         fields = dataclasses.fields(cls)
         names = [field.name for field in fields]
@@ -125,7 +131,7 @@ class Shape:
         packs: list[tuple[int, Pack]] = []
         builds: list[tuple[int, Build]] = []
         for index, field in enumerate(fields):
-            schema, pack, build = _plan(hints[field.name], cls.__name__, field.name)
+            schema, pack, build = _plan(hints[field.name], cls.__name__, field.name, kept)
             items.append(_with_default(schema, field))
             if pack:
                 packs.append((index, pack))
@@ -137,6 +143,14 @@ class Shape:
         self._packs, self._builds = packs, builds
         self.row: Pack = _flattener(names, packs)
         self.build: Build = _builder(cls, self.count, builds)
+
+    def fits(self, row: Any) -> bool:
+        """Whether `row`, of plain values and tuples, would be read."""
+        try:
+            self._validate(row)
+        except ValidationError:
+            return False
+        return True
 
     def read(self, row: Any, open_signed: OpenSigned | None) -> Any:
         """The object that `row` describes. Raises Refusal ``malformed``, or what `open_signed` raises."""
@@ -190,12 +204,12 @@ def _builder(cls: type, count: int, builds: list[tuple[int, Build]]) -> Build:
     return make
 
 
-def _plan(hint: Any, owner: str, name: str) -> tuple[CoreSchema, Pack | None, Build | None]:
+def _plan(hint: Any, owner: str, name: str, kept: bool) -> tuple[CoreSchema, Pack | None, Build | None]:
     """Schema, flattener and builder for one field; None where the value travels as it is. Raises TypeError for other hints."""
     if get_origin(hint) is Annotated:
         return get_args(hint)[1], None, None
     if hint is str:
-        return (_NAME if name in _NAMES else core_schema.str_schema(strict=True, max_length=TEXT_MAX)), None, None
+        return core_schema.str_schema(strict=True, max_length=BODY_BYTES_MAX if kept else _TEXT_MAX.get(name, TEXT_MAX)), None, None
     if hint is bool:
         return core_schema.bool_schema(strict=True), None, None
     if hint is int:
@@ -208,16 +222,16 @@ def _plan(hint: Any, owner: str, name: str) -> tuple[CoreSchema, Pack | None, Bu
     if hint is Signed:
         return core_schema.bytes_schema(strict=True, min_length=1, max_length=SIGNED_MAX), _pack_signed, _build_signed
     if get_origin(hint) is tuple:
-        return _plan_tuple(get_args(hint), owner, name)
+        return _plan_tuple(get_args(hint), owner, name, kept)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        shape = shape_of(hint)
+        shape = shape_of(hint, kept)
         return shape.schema, shape.row, shape.build
     raise TypeError(f"{owner}.{name}: {hint!r} cannot travel")
 
 
-def _plan_tuple(args: tuple[Any, ...], owner: str, name: str) -> tuple[CoreSchema, Pack | None, Build | None]:
+def _plan_tuple(args: tuple[Any, ...], owner: str, name: str, kept: bool) -> tuple[CoreSchema, Pack | None, Build | None]:
     if len(args) == 2 and args[1] is Ellipsis:
-        item, pack, build = _plan(args[0], owner, name)
+        item, pack, build = _plan(args[0], owner, name, kept)
         schema = core_schema.tuple_schema([item], variadic_item_index=0, max_length=ROWS_MAX, strict=True)
         pack_all: Pack | None = None
         build_all: Build | None = None
@@ -230,18 +244,18 @@ def _plan_tuple(args: tuple[Any, ...], owner: str, name: str) -> tuple[CoreSchem
             make = build
             build_all = lambda rows, open_signed: tuple([make(row, open_signed) for row in rows])  # noqa: E731
         return schema, pack_all, build_all
-    plans = [_plan(arg, owner, name) for arg in args]
+    plans = [_plan(arg, owner, name, kept) for arg in args]
     if any(pack or build for _, pack, build in plans):
         raise TypeError(f"{owner}.{name}: give the parts of this tuple a class of their own")
     return core_schema.tuple_schema([schema for schema, _, _ in plans], strict=True), None, None
 
 
-_shapes: dict[type, Shape] = {}
+_shapes: dict[tuple[type, bool], Shape] = {}
 
 
-def shape_of(cls: type) -> Shape:
+def shape_of(cls: type, kept: bool = False) -> Shape:
     """The shape of a dataclass, made at first use. Raises TypeError for a class that cannot travel."""
-    shape = _shapes.get(cls)
+    shape = _shapes.get((cls, kept))
     if shape is None:
-        shape = _shapes[cls] = Shape(cls)
+        shape = _shapes[cls, kept] = Shape(cls, kept)
     return shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import string
@@ -26,8 +27,8 @@ from mesh.wire.shapes import INT_MAX, ROWS_MAX, shape_of
 
 _EXACT = {("Certificate", "identity_key"): 32, ("Commit", "prev"): 32, ("Commit", "merkle_root"): 32, ("Stale", "session"): 16}
 _EXACT |= {("Welcome", "session"): 16, ("Welcome", "nonce"): 16, ("Hello", "nonce"): 16}
-_HINTS = {"NodeId": Annotated[str, "node"], "TaskId": Annotated[str, "task"], "Hash": Annotated[str, "hash"]}
-_HINTS["FileRef"] = tuple[_HINTS["Hash"], int]
+_HASH = Annotated[str, "hash"]
+_HINTS: dict[str, Any] = {"NodeId": Annotated[str, "node"], "TaskId": Annotated[str, "task"], "Hash": _HASH, "FileRef": tuple[_HASH, int]}
 _ALPHABETS = {
     "node": st.text(string.ascii_letters + string.digits + "-_", max_size=64),
     "task": st.text(string.ascii_letters + string.digits + "-_.", max_size=128),
@@ -112,7 +113,7 @@ _JUNK = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=80, deadline=None, derandomize=True, database=None)
 @given(st.lists(_JUNK, max_size=12))
 def test_any_values_are_an_object_or_a_refusal(row: list[Any]) -> None:
     survives(msgpack.packb(row, unicode_errors="surrogatepass"))
@@ -137,16 +138,15 @@ def test_mutations_of_honest_bodies(kind: int, world: Any) -> None:
                     data[at:at] = random_.randbytes(3)
             if not data:
                 break
-        try:
+        with contextlib.suppress(Refusal):
             codec.decode(kind, bytes(data), world.keyring.open)
-        except Refusal:
-            pass
 
 
 def test_deep_nesting_is_refused_or_ignored() -> None:
-    for depth in (10, 500, 1000, 1023, 1024, 5000, 60_000, 200_000):
+    for depth in (10, 500, 511, 512, 1000, 1022, 1023, 1024, 5000, 200_000):
         survives(b"\x91" * depth + b"\xc0")
         survives(b"\x92\x01" + b"\x91" * depth + b"\xc0")
+        survives(b"\x96\xa6Opened\x01\xc4\x00\x00\xa0" + b"\x91" * depth + b"\xc0")
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_bombs_of_many_values_are_refused_by_their_count(bomb: bytes) -> None:
 
 
 def test_one_large_value_is_no_bomb() -> None:
-    data = msgpack.packb([1, b"x" * 1_000_000, ["y" * 70_000], 2.5, -1, 2**63, {}, None, True, list(range(-40, 70_000, 7))])
-    assert unpack(data)[1] == b"x" * 1_000_000
+    data = msgpack.packb([1, b"x" * 900_000, ["y" * 70_000], 2.5, -1, 2**63, {}, None, True, list(range(-40, 70_000, 7))])
+    assert unpack(data)[1] == b"x" * 900_000
     with pytest.raises(Refusal, match="malformed"):
         unpack(data[:-1])
     with pytest.raises(Refusal, match="too_big"):
@@ -202,6 +202,10 @@ BAD = [
     (46, [[["t", 1, "running", float("nan"), ""]]], "not a number"),
     (46, [[["t", 1, "running", float("inf"), ""]]], "infinity"),
     (46, [[["t", 1, "r" * 257, 0.5, ""]]], "a name too long"),
+    (46, [[["t", 1, "running", 0.5, "n" * 1025]]], "a note too long"),
+    (45, [[["t", 1, "r" * 1025]]], "a reason too long"),
+    (49, ["t", 1, "error", "m" * 4097, True], "a message too long"),
+    (49, ["t", 1, "error", "m", True, "a", "d" * (32 * 1024 + 1)], "a traceback too long"),
     (64, ["../../etc/passwd", 0, 1], "a path for a hash"),
     (64, [_H.replace("0", "A"), 0, 1], "upper case"),
     (64, [_H + "\n", 0, 1], "a line end after a hash"),
@@ -269,7 +273,6 @@ _NOT_SHORTEST = [
     (b"\x95\xa6Opened\x01\xc4\x00\x00\xa0", True, "the default said"),
     (b"\x96\xa6Opened\x01\xc4\x00\x00\xa0\xca\x00\x00\x00\x00", False, "a short float in a later field"),
     (b"\x96\xa6Opened\x01\xc4\x00\x00\xa0\x80", True, "an empty map in a later field"),
-    (b"\x96\xa6Opened\x01\xc4\x00\x00\xa0" + b"\x91" * 800 + b"\xc0", False, "deeper than can be packed"),
 ]
 
 
@@ -290,6 +293,23 @@ def test_numbers_in_float_fields_have_one_encoding() -> None:
 
 def test_a_lone_surrogate_does_not_stop_a_flush() -> None:
     assert codec.decode(46, codec.encode(Beat((BeatItem("t", 1, "running", 0.0, "a\ud800b"),)))).items[0].note == "a?b"
+
+
+def test_what_a_journal_keeps_can_be_read_again() -> None:
+    """A peer's longest words, in JSON, fit an entry; what could not be read back is never written."""
+    longest = Finished("t.1.1", 9, "failed", error='"' + "\\\\u0000" * 37_000 + '"')
+    assert codec.decode_entry(codec.encode_entry(longest)) == longest
+    odd = Finished("t.1.1", 9, "failed", error="a\ud800b")
+    assert codec.decode_entry(codec.encode_entry(odd)).error == "a?b"
+    for bad in (
+        Finished("t.1.1", 9, "failed", error="x" * 1024 * 1024),
+        Finished("t.1.1", -9, "failed"),
+        Finished("a/b", 9, "failed"),
+        Finished("t.1.1", 9, "done", output="abc"),
+        Opened(1, bytes(32), 0, None),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match="could not be read back"):
+            codec.encode_entry(bad)
 
 
 # ---- statements inside

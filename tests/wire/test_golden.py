@@ -1,4 +1,4 @@
-"""Golden frames: the bytes of every kind, fixed for ever. LANMESH_REGENERATE_GOLDEN=1 writes those that are missing, and never changes one."""
+"""Golden frames: the bytes of every kind, fixed for ever. LANMESH_REGENERATE_GOLDEN=1 writes missing ones, and changes none."""
 
 from __future__ import annotations
 

@@ -96,11 +96,11 @@ class Prober:
                 yield from self._insist(now_s, member)
 
     def _watch(self, now_s: float, member: Member) -> Effects:
-        silent_s = now_s - member.heard_at_s
         enough_s = self._limits.probe_timeout_s / 2 if member.doubt else self._limits.probe_interval_s
         member.doubt = False
-        if member.row.linked and silent_s < enough_s:
-            self._members.arm(member, member.heard_at_s + self._limits.probe_interval_s)
+        if member.row.linked and now_s < member.heard_at_s + enough_s:  # as the deadline is reckoned: a difference rounds otherwise
+            # Never now: heard_at + interval may round to a time that is already over.
+            self._members.arm(member, max(member.heard_at_s + self._limits.probe_interval_s, now_s + 0.001))
             return
         member.excuses = 0
         member.episode = self._probe + 1

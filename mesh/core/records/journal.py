@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mesh.core.records import merkle
-from mesh.ids import Hash, NodeId, TaskId
-from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
+from mesh.ids import Hash, NodeId
+from mesh.messages.records import Accepted, Bound, CancelAsked, Closed, Commit, Decided, Ended, Finished, Lost, Parked, Submitted
 from mesh.messages.signed import Signed
 
 FIRST_PREV = bytes(32)
@@ -92,20 +92,18 @@ def conflict(one: Commit, other: Commit) -> bool:
     return other.first <= last_of(one)
 
 
-def subject(entry: Any) -> TaskId:
-    """The task that an entry tells about; empty for `Opened` and `Calls`."""
-    return getattr(entry, "task", "")
-
-
 def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
-    """The content hashes an entry names: ``(hash, as, way)``. `as` is ``input``, ``output`` or ``file``; `way` is ``in`` or ``out``."""
+    """The content hashes an entry names: ``(hash, as, way)``. `way` is ``in`` or ``out``.
+
+    `as`: ``input`` for arguments and files that were read, ``output`` for a result, ``file`` for a file that was made.
+    """
     kind = type(entry)
     if kind is Submitted or kind is Accepted:
         if entry.input:
             yield entry.input, "input", "in"
         if kind is Submitted:
             for file, _ in entry.files:
-                yield file, "file", "in"
+                yield file, "input", "in"
     elif kind is Finished or kind is Ended:
         if entry.output:
             yield entry.output, "output", "out"
@@ -113,17 +111,25 @@ def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
             yield file, "file", "out"
 
 
-def keys(entry: Any) -> tuple[str, ...]:
-    """Under which keys an entry is found again: its task, that task's parent, and every content hash it names. No duplicates."""
-    kind = type(entry)
-    task = getattr(entry, "task", "")
-    if not task:
-        return ()
-    if kind is Submitted:
-        found = [task, entry.parent] if entry.parent else [task]
-    elif kind in (Finished, Ended, Accepted):
-        found = [task]
-    else:
-        return (task,)
+def _task_only(entry: Any) -> tuple[str, ...]:
+    return (entry.task,)
+
+
+def _task_and_hashes(entry: Any) -> tuple[str, ...]:
+    found = [entry.task]
+    if type(entry) is Submitted and entry.parent:
+        found.append(entry.parent)
     found.extend(named for named, _, _ in roles(entry))
     return tuple(dict.fromkeys(found))
+
+
+_KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
+    **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed), _task_only),
+    **dict.fromkeys((Submitted, Finished, Accepted, Ended), _task_and_hashes),
+}
+
+
+def keys(entry: Any) -> tuple[str, ...]:
+    """Under which keys an entry is found again: its task, that task's parent, and every content hash it names. No duplicates."""
+    find = _KEYS.get(type(entry))
+    return find(entry) if find is not None else ()

@@ -54,8 +54,9 @@ class TableDue:
 class RecordsStatistics:
     head_seq: int
     authors: int
-    forks: tuple[NodeId, ...]
+    forks: int
     """Authors of whom a proof of a fork is known."""
+    forked: tuple[NodeId, ...]
     rolled_back: str
     """Why this node's disk must be an old copy; empty while nothing says so."""
     failed: str
@@ -203,14 +204,11 @@ class Records:
             return
         for own in self._own:
             if conflict(own.body, commit):
-                self._rolled_back = self._rolled_back or f"entries {commit.first} to {last_of(commit)} were signed twice, differently"
                 yield from self._proven(_proof(own, signed))
                 return
         before = commit.incarnation < self._incarnation
         if last_of(commit) > (self._opened_at[1] if before else self._head_seq) or commit.incarnation > self._incarnation:
-            self._rolled_back = self._rolled_back or (
-                f"this node signed entries up to {last_of(commit)}, which its disk does not hold: an old copy of its folder, or two nodes on it"
-            )
+            self._note_rolled_back(f"this node signed entries up to {last_of(commit)}, which its disk does not hold")
             yield Refused("own_head_ahead", sender)
 
     # ---- forks
@@ -229,11 +227,20 @@ class Records:
         if len(self._forks) >= self._limits.forks_max:
             yield Refused("forks_full", fork.author)
             return
-        self._forks[fork.author] = fork
+        self._keep(fork)
         yield Refused("fork", fork.author)
         yield Remember((), tuple(self._forks.values()), need=Need.FREE)
         for peer in self._linked():
             yield Send(peer, fork, need=Need.FREE)
+
+    def _keep(self, fork: Fork) -> None:
+        self._forks[fork.author] = fork
+        if fork.author == self._directory.me:
+            first, last = max(fork.one.body.first, fork.other.body.first), min(last_of(fork.one.body), last_of(fork.other.body))
+            self._note_rolled_back(f"this node signed the entries {first} to {max(first, last)} twice, differently")
+
+    def _note_rolled_back(self, why: str) -> None:
+        self._rolled_back = self._rolled_back or f"{why}: an old copy of its folder came back, or two nodes run on it"
 
     def _on_remembered(self, now_s: float, sender: NodeId, remembered: Remembered) -> None:
         """From our own disk, before `Started`. What does not fit the limits any more is left out."""
@@ -241,7 +248,8 @@ class Records:
             if _is_head(signed) and signed.author != self._directory.me:
                 self._heads[signed.author] = deque((signed,), maxlen=HEADS_PER_AUTHOR)
         for fork in remembered.forks[: self._limits.forks_max]:
-            self._forks.setdefault(fork.author, fork)
+            if _is_head(fork.one) and _is_head(fork.other):
+                self._keep(fork)
 
     # ---- questions
 
@@ -284,7 +292,13 @@ class Records:
 
     def statistics(self) -> RecordsStatistics:
         return RecordsStatistics(
-            self._head_seq, len(self._heads) + bool(self._own), tuple(sorted(self._forks)), self._rolled_back, self._failed, len(self._asks)
+            self._head_seq,
+            len(self._heads) + bool(self._own),
+            len(self._forks),
+            tuple(sorted(self._forks)),
+            self._rolled_back,
+            self._failed,
+            len(self._asks),
         )
 
 

@@ -2,7 +2,8 @@
 
     open --bid, refusal, gone--> ... --last answer or the safety timer--> closed: candidates and refusals
 
-Invariant: each asked node counts once; an answer of somebody who was not asked, or after the end, changes nothing. Does not choose the winner.
+Invariant: each asked node counts once; an answer of somebody who was not asked, or after the end, changes nothing.
+Does not choose the winner.
 """
 
 from __future__ import annotations

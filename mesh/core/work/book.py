@@ -16,7 +16,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory, Row
-from mesh.core.work.task import FREE, HELD, OFFERED, PARKED, PENDING, WAKE, Task
+from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Append, Need, Send
 from mesh.ids import Fence, NodeId, TaskId, content_hash, task_id
@@ -103,7 +103,7 @@ class Holder:
 class Line:
     """Who waits for an award of one capability, first come first served; work that was lost or given back goes first."""
 
-    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "tasks", "urgent")
+    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "quiet", "shown", "tasks", "urgent")
 
     def __init__(self, capability: str) -> None:
         self.capability = capability
@@ -113,6 +113,10 @@ class Line:
         """In line since the last look at it: not yet shown as parked."""
         self.bidding = 0
         self.backlog_due = False
+        self.quiet = False
+        """An auction had no bid. No more questions until there is news of room, or it is time to ask again; new arrivals are no news."""
+        self.shown = False
+        """All but `fresh` are shown as parked, because nobody can take them."""
         self.force = False
         """The next look auctions its first task, whatever the cached load says."""
 
@@ -132,9 +136,7 @@ class Line:
 
 
 class Book:
-    def __init__(
-        self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, random: Random, incarnation: int
-    ) -> None:
+    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, random: Random, incarnation: int) -> None:
         self.me = directory.me
         self.directory, self.deadlines, self.limits, self.random = directory, deadlines, limits, random
         self.incarnation = incarnation
@@ -223,7 +225,6 @@ class Book:
         line = self.lines.get(task.capability)
         if line is not None:
             line.remove(task)
-            self.woken[task.capability] = line
         self.ended[task.id] = task
         if len(self.ended) > self.limits.ended_remembered:
             del self.ended[next(iter(self.ended))]
@@ -249,10 +250,14 @@ class Book:
         assert task.state == PENDING, f"{task.id} is {task.state} and stood in line"
         task.reason = ""
 
+    def unqueue(self, task: Task) -> None:
+        self.line(task.capability).remove(task)
+
     def wake(self, capabilities: Iterable[str]) -> None:
         for capability in capabilities:
             line = self.lines.get(capability)
             if line is not None:
+                line.quiet = False
                 self.woken[capability] = line
 
     # ---- holders
@@ -288,7 +293,8 @@ class Book:
         holder.out[task.capability] -= 1
         task.holder = ""
         line = self.lines.get(task.capability)
-        if line is not None:
+        if line is not None and (line.tasks or line.urgent):
+            line.quiet = False
             self.woken[task.capability] = line
 
     def free(self, task: Task) -> None:
@@ -357,9 +363,11 @@ class Book:
             end_s = stamp_at_s + limits.lease_s
             items = []
             for task, item in pairs:
-                if task.state == OFFERED and task.fence == item.fence:
+                if task.fence == item.fence and task.holder == holder.node:
                     task.lease_end_s = end_s
-                    items.append(item)
+                    if task.state == OFFERED:
+                        items.append(item)
+            self.watch_lease(holder, end_s)
             if not items:
                 continue
             award = Award(tuple(items), int(limits.lease_s * 1000), echo_ms, bool(kind & CONDITIONAL))
@@ -369,7 +377,6 @@ class Book:
             if not holder.award_due:
                 holder.award_due = True
                 self.deadlines.set(AwardsDue(holder.node), now_s + limits.accept_timeout_s)
-            self.watch_lease(holder, end_s)
             yield Send(holder.node, award, need=Need.KEPT if kind & DURABLE else Need.FREE)
         holder.awards = {}
 

@@ -33,9 +33,7 @@ def leaf_text(task: Task) -> str:
         offers = ";".join(f"{c.node},{c.start_ms},{c.service_ms},{c.cost}" for c in made.candidates)
         refusals = ";".join(f"{node},{reason}" for node, _, reason in made.refusals)
         lines.append(f"decided|{made.fence}|{made.way}|{made.winner}|{offers}|{refusals}\n")
-    lines.append(
-        f"ended|{task.id}|{task.capability}|{task.input_hash}|{task.fence}|{task.state}|{task.node}|{task.output_hash}"
-    )
+    lines.append(f"ended|{task.id}|{task.capability}|{task.input_hash}|{task.fence}|{task.state}|{task.node}|{task.output_hash}")
     return "".join(lines)
 
 

@@ -41,6 +41,11 @@ def no_such_capability(capability: str, nearest: list[str]) -> dict[str, Any]:
     return {"code": "no_such_capability", "message": f"nobody here offers {capability!r}{near}", "fix": "mesh caps"}
 
 
+def node_lost(task: Task, reason: str) -> dict[str, Any]:
+    message = f"its node was lost while it may have been running ({reason}), and it must not repeat"
+    return {"code": "node_lost", "message": message, "node": task.node, "fix": f"mesh why {task.id}"}
+
+
 class Ending:
     def __init__(self, book: Book, ring: Ring) -> None:
         self._book, self._ring = book, ring
@@ -85,6 +90,10 @@ class Ending:
 
     def expire_timeouts(self, now_s: float, _me: NodeId, due: TimeoutsDue) -> Effects:
         for task in self._book.wheel.due(due.slot_ms):
+            if task.state == CANCELLING:
+                self._leave(task, "timeout")
+                yield from self.stopped(now_s, task)
+                continue
             message = f"not finished within {task.timeout_ms / 1000:g} s ({task.state}{', ' + task.reason if task.reason else ''})"
             yield from self.fail(now_s, task, {"code": "timeout", "message": message, "fix": f"mesh why {task.id}"})
 

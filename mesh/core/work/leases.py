@@ -11,11 +11,12 @@ Source: Gray and Cheriton, Leases (1989), with the holder's own stamps in place 
 
 from __future__ import annotations
 
+from collections import deque
+
 from mesh.core.work.book import AwardsDue, Book, Effects, Holder, LeasesDue
-from mesh.core.work.ending import Ending
-from mesh.core.work.placing import node_lost
-from mesh.core.work.task import ACCEPT, CANCELLING, COMMITTING, HELD, OFFERED, Task
-from mesh.core.work.waits import ReclaimsDue
+from mesh.core.work.ending import Ending, node_lost
+from mesh.core.work.task import ACCEPT, CANCELLING, COMMITTING, HELD, OFFERED, RETRY, Task
+from mesh.core.work.waits import BackoffEnds, ReclaimsDue, backoff_s
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, author_of
 from mesh.messages.records import Bound, Lost
@@ -34,6 +35,8 @@ from mesh.messages.work import (
 
 NEVER_RAN = ("declined", "released")
 """Ends of an award in which no handler had started: not a loss."""
+DECLINES_MAX = 4
+"""In a row, until there is a pause."""
 
 
 class Leases:
@@ -84,6 +87,15 @@ class Leases:
             elif task.state == OFFERED:
                 task.excluded = sender
             yield from self._over(now_s, task, f"declined:{reason}")
+            if task.declines >= DECLINES_MAX and not task.ended:
+                self._pause(now_s, task)
+
+    def _pause(self, now_s: float, task: Task) -> None:
+        """Bids that are followed by DECLINE, again and again: without a pause that is a storm."""
+        self._book.unqueue(task)
+        task.move(RETRY)
+        pause_s = backoff_s(self._book.random, self._book.limits, task.declines)
+        self._book.deadlines.set(BackoffEnds(task.id), now_s + pause_s)
 
     def _full(self, node: NodeId, task: Task) -> None:
         """Until it says otherwise: its cached load promised room that is not there."""
@@ -200,9 +212,9 @@ class Leases:
             yield Append(Lost(task.id, task.fence, task.holder, reason, "", int(now_s * 1000)))
         if not never_ran:
             task.lost = True
-            if self._on_lost(task) == "fail" and (task.state == HELD or reason == "lease_over"):
+            if self._on_lost(task) == "fail" and (task.state == HELD or reason not in ("revoked", "unknown")):
                 book.drop(task)
-                yield from self._ending.fail(now_s, task, dict(node_lost(task, reason)))
+                yield from self._ending.fail(now_s, task, node_lost(task, reason))
                 return
         book.free(task)
         task.reason = reason
@@ -268,10 +280,12 @@ class Leases:
         if holder.ghosts:
             yield Send(node, Revoke(tuple(holder.ghosts.items())))
         yield from self._reclaim(now_s, holder)
-        if holder.sent:
-            self._book.deadlines.set(AwardsDue(node), now_s)
-            holder.sent = type(holder.sent)((now_s - self._book.limits.accept_timeout_s, award) for _, award in holder.sent)
+        if holder.sent and holder.sent[0][0] < now_s:
+            # What the old link may have swallowed is sent again now; what left this very moment is not.
+            long_ago_s = now_s - self._book.limits.accept_timeout_s
+            holder.sent = deque((min(at_s, long_ago_s) if at_s < now_s else at_s, award) for at_s, award in holder.sent)
             holder.award_due = True
+            self._book.deadlines.set(AwardsDue(node), now_s)
 
     # ---- after a restart
 
@@ -291,7 +305,7 @@ class Leases:
             return
         self._book.deadlines.set(ReclaimsDue(holder.node), now_s + self._book.limits.accept_timeout_s)
         echo_ms, stamp_at_s = self._book.stamp(now_s, holder.node)
-        if not echo_ms:
+        if not echo_ms or not self._hears_us(now_s, holder.node):
             return
         grant_s = self._book.limits.lease_s
         for name in holder.reclaims:

@@ -61,7 +61,7 @@ class LoadGossip:
         self._noted = False
         rows = self._slots.load_rows(self.closed)
         refresh_s = self._limits.load_fresh_s / 2
-        if rows != self._rows or (rows and now_s - self._told_s >= refresh_s):
+        if rows != self._rows or (rows and now_s >= self._told_s + refresh_s):
             yield from self._tell_all(now_s, rows)
         if rows:
             self._deadlines.set(LoadDue(), self._told_s + refresh_s)

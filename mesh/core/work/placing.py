@@ -13,7 +13,7 @@ from __future__ import annotations
 from mesh.core.directory import Row
 from mesh.core.work.auction import Auction
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, Line
-from mesh.core.work.ending import Ending, no_such_capability
+from mesh.core.work.ending import Ending, no_such_capability, node_lost
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, nearest, offered, sample
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
@@ -27,12 +27,6 @@ YOUNG_S = 2.0
 """A node that runs for less than this may just not have met the others yet."""
 GRACE_S = 0.8
 """What discovery gets before a caller hears that nobody offers what he asks for. He hears it within a second."""
-FAIL_CODE_LOST = "node_lost"
-
-
-def node_lost(task: Task, reason: str) -> dict[str, object]:
-    message = f"its node was lost while it may have been running ({reason}), and it must not repeat"
-    return {"code": FAIL_CODE_LOST, "message": message, "node": task.node, "fix": f"mesh why {task.id}"}
 
 
 class Placing:
@@ -60,34 +54,42 @@ class Placing:
             choice = self._market.choose(now_s, task, force=line.force)
             if choice.way == TAKE:
                 self._book.dequeue(line, task)
+                line.shown = False
                 yield from self._award(now_s, task, choice, "award")
             elif choice.way == ASK_ALL:
-                if line.bidding >= self._book.limits.auctions_max:
+                if line.quiet or line.bidding >= self._book.limits.auctions_max:
                     return
-                line.force = False
+                # Asked because it is time to: the answer to the first in line tells whether the others have a chance.
+                line.quiet, line.force, line.shown = line.force, False, False
                 self._book.dequeue(line, task)
                 yield from self._ask(now_s, line, task, choice)
             else:
                 yield from self._wait(now_s, line, task, choice)
-                break
+                return
         line.fresh.clear()
-        if not len(line) and not line.bidding:
+        if not len(line) and not line.bidding and not self._book.directory.offering(line.capability):
             self._book.lines.pop(line.capability, None)
 
     def _wait(self, now_s: float, line: Line, head: Task, choice: Choice) -> Effects:
         if choice.way == BUSY:
+            line.fresh.clear()
+            line.shown = False
             yield from self._park(now_s, head, "busy")
             self._ask_later(now_s, line, 0)
             return
         assert choice.way == NOBODY
+        if any(reason == "not_heard" for _, _, reason in choice.refusals):
+            # Linked, but without a stamp to grant a lease on: no fact will tell when it comes.
+            self._ask_later(now_s, line, 0)
         known = offered(self._book.directory, line.capability)
-        fresh, line.fresh = line.fresh, []
-        for task in fresh:
+        waiting = line.fresh if line.shown else [*line.urgent.values(), *line.tasks.values()]
+        line.fresh, line.shown = [], True
+        for task in waiting:
             if task.id not in line.tasks and task.id not in line.urgent:
                 continue
             yield from self._park(now_s, task, "no_capable")
             if not known and not task.durable:
-                if self._may_be_blind(now_s):
+                if task.attempts or self._may_be_blind(now_s):
                     self._book.deadlines.set(GraceEnds(task.id), now_s + GRACE_S)
                 else:
                     yield from self._nobody_offers(now_s, task)
@@ -113,7 +115,7 @@ class Placing:
     def expire_backlog(self, _now_s: float, _me: NodeId, due: BacklogDue) -> None:
         line = self._book.lines.get(due.capability)
         if line is not None:
-            line.backlog_due, line.force = False, True
+            line.backlog_due, line.quiet, line.force = False, False, True
             self._book.woken[due.capability] = line
 
     def on_load(self, _now_s: float, node: NodeId, _load: Load) -> None:
@@ -157,9 +159,7 @@ class Placing:
         task.run_timeout_ms, task.excluded = offer.timeout_ms, ""
         task.agent = winner.agent
         task.offered_at_s = now_s
-        decided = Decided(
-            task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000)
-        )
+        decided = Decided(task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000))
         if task.durable:
             yield Append(decided)
         elif task.decisions is None:
@@ -255,8 +255,10 @@ class Placing:
             return
         candidates = [self._corrected(auction, bid, row) for bid in auction.bids if (row := self._standing(task, bid, auction))]
         if candidates:
+            line.quiet = False
             yield from self._award(now_s, task, Choice(TAKE, [], candidates, auction.refusals), "auction")
             return
+        line.quiet = True
         reason = auction.parked_reason()
         yield from self._park(now_s, task, reason)
         if reason != "no_capable":

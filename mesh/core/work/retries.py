@@ -10,19 +10,16 @@ exponential with full jitter (AWS, 2015): a random part of ``retry_min_s * 2^(n-
 from __future__ import annotations
 
 import json
-from random import Random
 from typing import Any
 
 from mesh.core.inputs import FileFetched, FileWanted
 from mesh.core.work.book import Book, Effects
-from mesh.core.work.ending import Ending
+from mesh.core.work.ending import Ending, node_lost
 from mesh.core.work.leases import Leases
-from mesh.core.work.placing import node_lost
-from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, HELD, OFFERED, READY, RESULT, RETRY, Task
-from mesh.core.work.waits import BackoffEnds, FetchAgain
+from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, DONE, HELD, OFFERED, READY, RESULT, RETRY, Task
+from mesh.core.work.waits import BackoffEnds, FetchAgain, backoff_s
 from mesh.effects import Append, Refused, Tell
 from mesh.ids import Hash, NodeId, content_hash
-from mesh.limits import WorkLimits
 from mesh.messages.records import Lost
 from mesh.messages.work import Failure, Result
 
@@ -32,11 +29,6 @@ FAULTS_MAX = 3
 """Work that took three workers with it is likely to take the fourth."""
 FETCHES_MAX = 3
 FETCH_AGAIN_S = 1.0
-
-
-def backoff_s(random: Random, limits: WorkLimits, failures: int) -> float:
-    """The pause before try `failures` + 1."""
-    return random.random() * min(limits.retry_max_s, limits.retry_min_s * 2.0 ** min(failures - 1, 32))
 
 
 class Retries:
@@ -84,7 +76,8 @@ class Retries:
         ended = self._book.ended.get(report.task)
         holder = self._book.speak_to(sender)
         holder.ghosts.pop(report.task, None)
-        if ended is not None and ended.fence == report.fence and ended.node == sender and ended.output_hash:
+        own = ended is not None and ended.fence == report.fence and ended.node == sender
+        if ended is not None and own and (ended.state == DONE or type(report) is Failure):
             # Its acknowledgement was lost.
             (holder.kept_acks if ended.durable else holder.acks).append((report.task, report.fence))
             return
@@ -208,5 +201,3 @@ class Retries:
         task.move(READY)
         task.reason = ""
         self._book.enqueue(task, urgent=True)
-
-

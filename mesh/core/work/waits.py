@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from mesh.core.work.task import CANCELLED, DONE, Task
 from mesh.effects import Need, Send
 from mesh.ids import NodeId, TaskId
+from mesh.limits import WorkLimits
 from mesh.messages.work import Answer, StepDone
 
 
@@ -52,6 +54,11 @@ class ReclaimsDue:
     """RECLAIM to `node` is sent again while unanswered."""
 
     node: NodeId
+
+
+def backoff_s(random: Random, limits: WorkLimits, failures: int) -> float:
+    """The pause after so many failures (1 or more): exponential, with full jitter."""
+    return random.random() * min(limits.retry_max_s, limits.retry_min_s * 2.0 ** min(failures - 1, 32))
 
 
 def dumps(body: Any) -> bytes:

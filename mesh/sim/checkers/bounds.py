@@ -8,7 +8,7 @@ from mesh.effects import Send
 from mesh.limits import Limits
 from mesh.messages.membership import Rumours
 from mesh.messages.work import Beat, Renew, Result
-from mesh.sim.history import Measured, Outward, Verdict
+from mesh.sim.history import Measured, Outward, Takes, Verdict
 
 ITEMS_MAX = 65_536
 """Values in one message; the wire refuses more."""
@@ -22,7 +22,7 @@ class BoundsChecker:
         }
         self._body_bytes_max = limits.work.body_bytes_max
         self.watches: tuple[type, ...] = (Rumours, Beat, Renew, Result)
-        self.takes = {Measured: self._measured, Outward: self._outward}
+        self.takes: Takes = {Measured: self._measured, Outward: self._outward}
 
     def _measured(self, record: Measured) -> Iterator[Verdict]:
         most = self._max.get(record.what)

@@ -1,8 +1,8 @@
 """What may leave, and what must stay. Compares every message with the durable image at that moment.
 
-    D1  what was synced is there after any crash
-    D2  nothing leaves that depends on what is not synced: by its watermark, and by what it *says* (an AWARD needs its decision on the
-        manager's disk, an ACCEPT the acceptance on the contractor's, and so on), so that a watermark left out is found as well
+D1  what was synced is there after any crash
+D2  nothing leaves that depends on what is not synced: by its watermark, and by what it *says* (an AWARD needs its decision on the
+    manager's disk, an ACCEPT the acceptance on the contractor's, and so on), so that a watermark left out is found as well
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mesh.effects import Execute, Send
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.records import Accepted, Decided, Ended, Finished, Lost, Submitted
 from mesh.messages.work import Accept, Award, Result, ResultAck
-from mesh.sim.history import Answered, Appended, NodeDown, NodeUp, Outward, Synced, Verdict
+from mesh.sim.history import Answered, Appended, NodeDown, NodeUp, Outward, Synced, Takes, Verdict
 
 Fact = tuple[NodeId, type, TaskId, Fence]
 KEPT = (Submitted, Decided, Accepted, Ended, Finished, Lost)
@@ -28,7 +28,7 @@ class DurabilityChecker:
         self._durable: dict[Fact, NodeId] = {}
         self._tasks: dict[TaskId, None] = {}
         self.watches: tuple[type, ...] = (Award, Accept, Result, ResultAck, Execute)
-        self.takes = {
+        self.takes: Takes = {
             Appended: self._appended,
             Synced: self._synced,
             NodeUp: self._node_up,

@@ -1,8 +1,8 @@
 """The record. Reads what was appended, what was synced, and the heads that nodes show each other.
 
-    L1  append-only: numbers without gaps over all lives, one chain of commits, no head ever shown that is not on it
-    L2  verifiable: every commit's root is that of its entries (computed here again, sharing no code with the node)
-    L3  each life opens with an entry that cites the last durable head: a crash shows as lost tail, never as a fork
+L1  append-only: numbers without gaps over all lives, one chain of commits, no head ever shown that is not on it
+L2  verifiable: every commit's root is that of its entries (computed here again, sharing no code with the node)
+L3  each life opens with an entry that cites the last durable head: a crash shows as lost tail, never as a fork
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mesh.effects import Send
 from mesh.ids import NodeId
 from mesh.messages.records import Fork, Heads, Opened
 from mesh.messages.signed import Signed
-from mesh.sim.history import Appended, NodeUp, Outward, Synced, Verdict
+from mesh.sim.history import Appended, NodeUp, Outward, Synced, Takes, Verdict
 
 
 def tree_root(entries: tuple[bytes, ...]) -> bytes:
@@ -33,7 +33,7 @@ class JournalChecker:
         self._chain: dict[NodeId, tuple[int, bytes, int]] = {}
         self._shown: dict[tuple[NodeId, int, int], bytes] = {}
         self.watches: tuple[type, ...] = (Heads, Fork)
-        self.takes = {NodeUp: self._node_up, Appended: self._appended, Synced: self._synced, Outward: self._outward}
+        self.takes: Takes = {NodeUp: self._node_up, Appended: self._appended, Synced: self._synced, Outward: self._outward}
 
     def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
         self._opening[record.node] = record
@@ -50,9 +50,13 @@ class JournalChecker:
             return
         entry = record.entry
         if type(entry) is not Opened:
-            yield Verdict(record.at_s, "L3", f"{record.node} began incarnation {opening.incarnation} with {type(entry).__name__}, not Opened")
+            yield Verdict(
+                record.at_s, "L3", f"{record.node} began incarnation {opening.incarnation} with {type(entry).__name__}, not Opened"
+            )
         elif (entry.incarnation, entry.head, entry.seq) != (opening.incarnation, opening.head, opening.seq):
-            yield Verdict(record.at_s, "L3", f"{record.node} opened with {entry}; its disk had head {opening.head.hex()[:8]} at {opening.seq}")
+            yield Verdict(
+                record.at_s, "L3", f"{record.node} opened with {entry}; its disk had head {opening.head.hex()[:8]} at {opening.seq}"
+            )
 
     def _synced(self, record: Synced) -> Iterator[Verdict]:
         commit = record.commit.body

@@ -13,7 +13,7 @@ from mesh.effects import Send
 from mesh.ids import Fence, TaskId
 from mesh.messages.records import Decided
 from mesh.messages.work import Award
-from mesh.sim.history import Appended, ClockBroken, EffectTried, Outward, Verdict
+from mesh.sim.history import Appended, ClockBroken, EffectTried, Outward, Takes, Verdict
 
 
 class LeaseChecker:
@@ -21,7 +21,12 @@ class LeaseChecker:
         self._newest: dict[TaskId, tuple[Fence, float]] = {}
         self._clocks_good = True
         self.watches: tuple[type, ...] = (Award,)
-        self.takes = {ClockBroken: self._clock_broken, Outward: self._outward, EffectTried: self._effect_tried, Appended: self._appended}
+        self.takes: Takes = {
+            ClockBroken: self._clock_broken,
+            Outward: self._outward,
+            EffectTried: self._effect_tried,
+            Appended: self._appended,
+        }
 
     def _clock_broken(self, record: ClockBroken) -> Iterator[Verdict]:
         self._clocks_good = False
@@ -48,4 +53,8 @@ class LeaseChecker:
         newest, since_s = self._newest.get(record.task, (0, 0.0))
         if self._clocks_good and not record.idempotent and newest > record.fence:
             late_s = record.at_s - since_s
-            yield Verdict(record.at_s, "O5", f"{record.node} tried an effect of {record.task} under {record.fence}, {late_s:.3f} s after {newest} was awarded")
+            yield Verdict(
+                record.at_s,
+                "O5",
+                f"{record.node} tried an effect of {record.task} under {record.fence}, {late_s:.3f} s after {newest} was awarded",
+            )

@@ -18,7 +18,7 @@ from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
 from mesh.messages.records import Candidate, Decided, Submitted
 from mesh.messages.work import Bid
-from mesh.sim.history import Appended, ClockBroken, Delivered, NodeDown, Verdict
+from mesh.sim.history import Appended, ClockBroken, Delivered, NodeDown, Takes, Verdict
 
 SLACK = 1.1
 """Clocks drift, and a decision is a little later than what it rests on."""
@@ -32,7 +32,12 @@ class MarketChecker:
         self._capability: dict[TaskId, str] = {}
         self._clocks_good = True
         self.watches: tuple[type, ...] = (Bid, Load)
-        self.takes = {ClockBroken: self._clock_broken, Delivered: self._delivered, Appended: self._appended, NodeDown: self._node_down}
+        self.takes: Takes = {
+            ClockBroken: self._clock_broken,
+            Delivered: self._delivered,
+            Appended: self._appended,
+            NodeDown: self._node_down,
+        }
 
     def _clock_broken(self, record: ClockBroken) -> Iterator[Verdict]:
         self._clocks_good = False

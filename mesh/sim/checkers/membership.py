@@ -1,9 +1,9 @@
 """Who is here. Reads what every node says of every other, and what each node ever said of itself.
 
-    M1  no permanent false death: at the end of quiet every living node lists every living node as alive
-    M2  completeness: who went for good is dead, left or gone from every living view a bounded time later
-    M4  a node's (incarnation, version) is raised by that node alone, and never falls in anybody's view
-    M5  at the end of quiet all views are equal: ids, states, rows, capabilities
+M1  no permanent false death: at the end of quiet every living node lists every living node as alive
+M2  completeness: who went for good is dead, left or gone from every living view a bounded time later
+M4  a node's (incarnation, version) is raised by that node alone, and never falls in anybody's view
+M5  at the end of quiet all views are equal: ids, states, rows, capabilities
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from mesh.ids import NodeId
 from mesh.limits import MembershipLimits
-from mesh.sim.history import NodeDown, NodeUp, Phase, RowIssued, Verdict, Viewed, ViewRow
+from mesh.sim.history import NodeDown, NodeUp, Phase, RowIssued, Takes, Verdict, Viewed, ViewRow
 
 GONE = ("dead", "left")
 
@@ -26,7 +26,13 @@ class MembershipChecker:
         self._seen: dict[tuple[NodeId, NodeId], tuple[int, int]] = {}
         self._views: dict[NodeId, Viewed] = {}
         self.watches: tuple[type, ...] = ()
-        self.takes = {NodeUp: self._node_up, NodeDown: self._node_down, RowIssued: self._row_issued, Viewed: self._viewed, Phase: self._phase}
+        self.takes: Takes = {
+            NodeUp: self._node_up,
+            NodeDown: self._node_down,
+            RowIssued: self._row_issued,
+            Viewed: self._viewed,
+            Phase: self._phase,
+        }
 
     def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
         self._up[record.node] = None
@@ -37,7 +43,7 @@ class MembershipChecker:
         for pair in [pair for pair in self._seen if pair[0] == record.node]:
             del self._seen[pair]
 
-    def _node_down(self, record: NodeDown) -> None | Iterator[Verdict]:
+    def _node_down(self, record: NodeDown) -> Iterator[Verdict]:
         self._up.pop(record.node, None)
         self._views.pop(record.node, None)
         if record.for_good:
@@ -60,7 +66,9 @@ class MembershipChecker:
             if before == row:
                 continue
             if row > self._issued.get(node, (0, 0)) and incarnation:
-                yield Verdict(record.at_s, "M4", f"{record.node} has row {row} of {node}, which itself only ever issued {self._issued.get(node)}")
+                yield Verdict(
+                    record.at_s, "M4", f"{record.node} has row {row} of {node}, which itself only ever issued {self._issued.get(node)}"
+                )
             if before is not None and row < before:
                 yield Verdict(record.at_s, "M4", f"{record.node}'s view of {node} fell from {before} to {row}")
             self._seen[pair] = row

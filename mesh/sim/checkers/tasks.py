@@ -1,11 +1,11 @@
 """What became of the work. Reads journals as they were synced, handlers, the sink, and what clients were told.
 
-    O1   a fenced effect: per task, accepted fences never fall, and one fence has one node
-    O2   nothing acknowledged is lost: it ended, or its node still shows it
-    O3   progress: at the end of quiet everything acknowledged has ended, and every call was answered once
-    O4   one terminal state, never changed; what is done was done under the fence that was current
-    O6a  never two handlers of one task at once on one node; never two starts under one fence
-    RES  a result is what the capability makes of the arguments
+O1   a fenced effect: per task, accepted fences never fall, and one fence has one node
+O2   nothing acknowledged is lost: it ended, or its node still shows it
+O3   progress: at the end of quiet everything acknowledged has ended, and every call was answered once
+O4   one terminal state, never changed; what is done was done under the fence that was current
+O6a  never two handlers of one task at once on one node; never two starts under one fence
+RES  a result is what the capability makes of the arguments
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.records import Decided, Finished, Submitted
-from mesh.sim.history import Answered, Appended, Asked, EffectTried, HandlerBegan, HandlerOver, NodeDown, Phase, Synced, Verdict
+from mesh.sim.history import Answered, Appended, Asked, EffectTried, HandlerBegan, HandlerOver, NodeDown, Phase, Synced, Takes, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class TaskChecker:
         self._answered: dict[int, None] = {}
         self._unsynced: dict[NodeId, list[tuple[int, Any]]] = {}
         self.watches: tuple[type, ...] = ()
-        self.takes = {
+        self.takes: Takes = {
             EffectTried: self._effect_tried,
             HandlerBegan: self._handler_began,
             HandlerOver: self._handler_over,
@@ -67,7 +67,9 @@ class TaskChecker:
             return
         before = self._accepted.get(record.task)
         if before is not None and record.fence < before[0]:
-            yield Verdict(record.at_s, "O1", f"{record.task}: an effect under fence {record.fence} was accepted after one under {before[0]}")
+            yield Verdict(
+                record.at_s, "O1", f"{record.task}: an effect under fence {record.fence} was accepted after one under {before[0]}"
+            )
         elif before is not None and record.fence == before[0]:
             yield Verdict(record.at_s, "O1", f"{record.task}: fence {record.fence} had an effect at {before[1]} and again at {record.node}")
         self._accepted[record.task] = (record.fence, record.node)
@@ -115,7 +117,9 @@ class TaskChecker:
                 yield Verdict(at_s, "O4", f"{entry.task} ended twice: {before_end.state}, then {entry.state}")
             self._finished[entry.task] = entry
             if entry.state == "done" and entry.fence != self._decided.get(entry.task):
-                yield Verdict(at_s, "O4", f"{entry.task} was committed under fence {entry.fence}; current was {self._decided.get(entry.task)}")
+                yield Verdict(
+                    at_s, "O4", f"{entry.task} was committed under fence {entry.fence}; current was {self._decided.get(entry.task)}"
+                )
 
     def _node_down(self, record: NodeDown) -> Iterator[Verdict]:
         """What was not synced never was, and its clients hang up."""
@@ -152,7 +156,9 @@ class TaskChecker:
             return
         finished = self._finished.get(record.task)
         if finished is None or finished.state != state:
-            yield Verdict(record.at_s, "O4", f"{record.node} shows {record.task} as {state}; its journal says {finished and finished.state}")
+            yield Verdict(
+                record.at_s, "O4", f"{record.node} shows {record.task} as {state}; its journal says {finished and finished.state}"
+            )
         if state == "done" and record.expected is not None and record.result != record.expected:
             yield Verdict(record.at_s, "RES", f"the result of {record.task} is {record.result!r} instead of {record.expected!r}")
 

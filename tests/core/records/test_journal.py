@@ -129,5 +129,5 @@ def test_every_kind_of_entry_has_a_row_above() -> None:
 
 
 def test_roles_tell_in_from_out() -> None:
-    assert list(roles(Submitted("t", "c", IN, "me", 0, 0, files=((FILE, 3),)))) == [(IN, "input", "in"), (FILE, "file", "in")]
+    assert list(roles(Submitted("t", "c", IN, "me", 0, 0, files=((FILE, 3),)))) == [(IN, "input", "in"), (FILE, "input", "in")]
     assert list(roles(Ended("t", 1, "ok", OUT, ((MADE, 1),)))) == [(OUT, "output", "out"), (MADE, "file", "out")]

@@ -36,10 +36,10 @@ class Told:
         self._changed = threading.Condition()
 
     def __call__(self, sender: NodeId, item: Any) -> None:
+        self.on(item)
         with self._changed:
             self.items.append(item)
             self._changed.notify_all()
-        self.on(item)
 
     def wait(self, matches: Callable[[Any], bool]) -> Any:
         with self._changed:
@@ -48,7 +48,7 @@ class Told:
         return found
 
     def synced(self, seq: int) -> None:
-        self.wait(lambda item: isinstance(item, Synced) and item.seq >= seq or isinstance(item, StoreFailed))
+        self.wait(lambda item: (isinstance(item, Synced) and item.seq >= seq) or isinstance(item, StoreFailed))
         assert not self.failures, self.failures
 
     @property
@@ -60,8 +60,30 @@ class Told:
         return [item.signed for item in self.items if isinstance(item, NewHead)]
 
 
+def opened(store: Store) -> Opened:
+    return Opened(store.incarnation, store.head, store.head_seq, "otter")
+
+
+def story_of(task: str, me: NodeId, given: bytes, result: bytes, parent: str = "", files: Any = (), made: Any = ()) -> list[Any]:
+    """What manager and contractor, here one node, write about a task that ends well."""
+    return [
+        Submitted(task, "upper", content_hash(given), "cli", 0, 3, parent, "step" if parent else "", files, 1),
+        Decided(task, FENCE, "award", "least score", me, (Candidate(me, "otter", 0, 5, 0.0, "agent"),), (), 2),
+        Accepted(task, FENCE, me, "upper", content_hash(given), 3),
+        Bound(task, FENCE, 4),
+        Ended(task, FENCE, "ok", content_hash(result), made, "", "agent", 5, 9),
+        Finished(task, FENCE, "done", me, "agent", content_hash(result), made, "", 5, 10),
+        Closed(task, FENCE),
+    ]
+
+
 class Desk:
-    """Opens stores on one path and closes what is still open at the end."""
+    """Opens stores on one path and closes what is still open at the end. Also the way to this file's helpers: tests cannot import it."""
+
+    FENCE, WALL_MS = FENCE, WALL_MS
+    signer_from = staticmethod(signer_from)
+    opened = staticmethod(opened)
+    story_of = staticmethod(story_of)
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,34 +106,17 @@ class Desk:
 
     def write(self, store: Store, *entries: Any, bodies: dict[str, bytes] | None = None) -> int:
         """Add and wait until all of it is synced. Answers the last number."""
-        seq = store.statistics().seq
-        for seq, entry in enumerate(entries, seq + 1):
+        first = store.statistics().seq + 1
+        for seq, entry in enumerate(entries, first):
             store.add(seq, entry, bodies or {})
         store.flush_soon()
-        self.told.synced(seq)
-        return seq
+        self.told.synced(first + len(entries) - 1)
+        return first + len(entries) - 1
 
     def close(self) -> None:
         for store in self._open:
             store.close()
         self._open.clear()
-
-
-def opened(store: Store) -> Opened:
-    return Opened(store.incarnation, store.head, store.head_seq, "otter")
-
-
-def story_of(task: str, me: NodeId, given: bytes, result: bytes, parent: str = "", files: Any = (), made: Any = ()) -> list[Any]:
-    """What manager and contractor, here one node, write about a task that ends well."""
-    return [
-        Submitted(task, "upper", content_hash(given), "cli", 0, 3, parent, "step" if parent else "", files, 1),
-        Decided(task, FENCE, "award", "least score", me, (Candidate(me, "otter", 0, 5, 0.0, "agent"),), (), 2),
-        Accepted(task, FENCE, me, "upper", content_hash(given), 3),
-        Bound(task, FENCE, 4),
-        Ended(task, FENCE, "ok", content_hash(result), made, "", "agent", 5, 9),
-        Finished(task, FENCE, "done", me, "agent", content_hash(result), made, "", 5, 10),
-        Closed(task, FENCE),
-    ]
 
 
 @pytest.fixture
@@ -121,14 +126,23 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.close()
 
 
-@pytest.fixture
-def honest(desk: Desk) -> Desk:
-    """A closed journal of two lives and several commits."""
+@pytest.fixture(scope="session")
+def honest_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A journal of two lives: in each a commit of the Opened entry, and three of seven entries about a task."""
+    desk = Desk(tmp_path_factory.mktemp("honest") / "journal.db")
     for life in range(2):
         store = desk.start()
         desk.write(store, opened(store))
-        for task in range(3):
-            entries = story_of(f"{desk.signer.node}.{life}.{task}", desk.signer.node, b'{"n":%d}' % task, b"%d" % task)
-            desk.write(store, *entries, bodies={content_hash(b'{"n":%d}' % task): b'{"n":%d}' % task, content_hash(b"%d" % task): b"%d" % task})
+        for number in range(3):
+            given, result = b'{"n":%d}' % number, b"%d" % number
+            entries = story_of(f"{desk.signer.node}.{life}.{number}", desk.signer.node, given, result)
+            desk.write(store, *entries, bodies={content_hash(given): given, content_hash(result): result})
         desk.close()
+    return desk.path.read_bytes()
+
+
+@pytest.fixture
+def honest(desk: Desk, honest_bytes: bytes) -> Desk:
+    """A desk with a journal of 44 entries on it, not open."""
+    desk.path.write_bytes(honest_bytes)
     return desk

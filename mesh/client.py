@@ -1,0 +1,422 @@
+"""The mesh, as a program sees it: call, submit, and look around. A client is no member; the node it talks to manages its work.
+
+    async with connect() as m:
+        await m.call("greet", name="Bob")                             waits, and dies with its caller
+        task = await m.options(timeout_s=60).submit("report.render")  durable
+        await task.result()
+
+Importing this costs little: msgpack, asyncio, and the folders' layout. Runs on asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from mesh import values
+from mesh.errors import NoNode, NoSuchFile, Refused, TooBig, UsageError, task_error
+from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
+from mesh.link import Link
+
+Document = dict[str, Any]
+
+TIMEOUT_S = 60.0
+VIEW_TIMEOUT_S = 10.0
+SLACK_S = 0.5
+"""The node ends a call in time itself, and says more about it; only if it does not, the client gives up."""
+TIMEOUT_MAX_S = 365 * 86400.0
+
+
+class Connection(Protocol):
+    """What `Mesh` needs below it: a `Link` to a node, or a simulated one."""
+
+    @property
+    def node(self) -> Document: ...
+
+    async def ask(self, verb: str, params: Document, *, timeout_s: float | None = None, what: str = "") -> Document: ...
+
+    def close(self) -> None: ...
+
+
+@asynccontextmanager
+async def connect(
+    home: str | os.PathLike[str] | None = None, node: str | None = None, timeout_s: float | None = TIMEOUT_S
+) -> AsyncIterator[Mesh]:
+    """A connection to a node of this machine: the home's first running one, or the one called `node`.
+
+    `home`: a folder; else $MESH_HOME, else the platform's. `timeout_s` bounds each call and each question; None: no bound.
+    Raises NoNode, whose fix says how to start one.
+    """
+    reconnecting = _Reconnecting(lambda: find_socket(home, node))
+    await reconnecting.open()
+    try:
+        yield Mesh(reconnecting, _timeout(timeout_s))
+    finally:
+        reconnecting.close()
+
+
+def find_socket(home: str | os.PathLike[str] | None = None, node: str | None = None) -> Path:
+    """The local socket of a running node. Raises NoNode, naming the command that starts one; UsageError for a bad name."""
+    from mesh.runtime.home import Home
+
+    place = Home.locate(Path(home) if home is not None else None)
+    where = f" --home {place.path}" if home is not None else ""
+    if node:
+        folder = place.node(node)
+        if not folder.is_running():
+            running = [each.name for each in place.running()]
+            also = f"; running here: {', '.join(running)}" if running else ""
+            raise NoNode(f"no node {node!r} runs in {place.path}{also}", fix=f"mesh up{where} --name {node}")
+        return folder.socket_path
+    for folder in place.running():
+        return folder.socket_path
+    raise NoNode(f"no node runs in {place.path}", fix=f"mesh up{where}")
+
+
+class _Reconnecting:
+    """A link that is opened again when it is needed and its node was restarted. What was under way is lost, and said so."""
+
+    def __init__(self, find: Callable[[], Path]) -> None:
+        self._find = find
+        self._link: Link | None = None
+        self._opening = asyncio.Lock()
+        self.shelf: Shelf | None = None
+
+    @property
+    def node(self) -> Document:
+        assert self._link is not None
+        return self._link.node
+
+    async def open(self) -> None:
+        link = Link(self._find())
+        await link.open()
+        self._link = link
+        blobs = Path(link.node["blobs"])
+        if self.shelf is None or self.shelf.blobs != blobs:
+            if self.shelf is not None:
+                self.shelf.close()
+            self.shelf = Shelf(blobs, link.path)
+
+    async def ask(self, verb: str, params: Document, *, timeout_s: float | None = None, what: str = "") -> Document:
+        if self._link is None or not self._link.alive:
+            async with self._opening:
+                if self._link is None or not self._link.alive:
+                    await self.open()
+        assert self._link is not None
+        return await self._link.ask(verb, params, timeout_s=timeout_s, what=what)
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+        if self.shelf is not None:
+            self.shelf.close()
+
+
+def _timeout(seconds: float | None) -> float | None:
+    if seconds is None or 0 < seconds <= TIMEOUT_MAX_S:
+        return seconds
+    raise UsageError(f"a timeout of {seconds!r} s", fix=f"give seconds above 0, at most {TIMEOUT_MAX_S:g}; None for no bound")
+
+
+class Task:
+    """A submitted task. It lives on without this object; `Mesh.result(task.id)` finds it again from any node."""
+
+    def __init__(self, mesh: Mesh, id: str, survives: str) -> None:
+        self._mesh = mesh
+        self.id = id
+        self.survives = survives
+        """``"restart"``: this node's restart. ``"node-loss"``: the loss of any node."""
+
+    async def result(self, timeout_s: float | None = None) -> Any:
+        """Wait for its end, however long, or at most `timeout_s`. Raises TaskFailed, TaskCancelled, InvalidArgument, TimedOut, NoNode."""
+        return self._mesh.value_of(await self._mesh.result(self.id, timeout_s=timeout_s))
+
+    async def status(self) -> Document:
+        """Where it stands: the document of ``mesh task ID``."""
+        return await self._mesh.task(self.id)
+
+    async def why(self) -> list[Document]:
+        """Its story so far, from the journal: who was asked, who offered what, who won, what became of it."""
+        entries: list[Document] = (await self._mesh.story(self.id))["entries"]
+        return entries
+
+    async def cancel(self, reason: str = "") -> Document:
+        """Ask for its end. Returns its state now."""
+        return await self._mesh.cancel(self.id, reason=reason)
+
+    def __repr__(self) -> str:
+        return f"Task({self.id!r})"
+
+
+class Work:
+    """`call` and `submit` under some options."""
+
+    def __init__(self, connection: Connection, timeout_s: float | None, retries: int | None) -> None:
+        self._connection, self._timeout_s, self._retries = connection, timeout_s, retries
+
+    async def call(self, capability: str, /, **arguments: Any) -> Any:
+        """Run `capability` somewhere and return its result. Dies with its caller.
+
+        Raises NoSuchCapability (within a second, with the nearest name), InvalidArgument, TaskFailed, TimedOut, NodeLost, TooBig.
+        """
+        params = await self._params(capability, arguments)
+        timeout_s = self._timeout_s
+        params["timeout_ms"] = round(timeout_s * 1000) if timeout_s else 0
+        bound_s = timeout_s + SLACK_S if timeout_s else None
+        body = await self._connection.ask("call", params, timeout_s=bound_s, what=f"the call of {capability!r}")
+        if body.get("state") != "done":
+            raise task_error(body.get("error") or {}, str(body.get("task") or ""), str(body.get("state") or ""))
+        return values.load(bytes(body.get("output") or b"null"), self._shelf)
+
+    async def submit(self, capability: str, /, **arguments: Any) -> Task:
+        """Hand in durable work; returns once it is on disk. The options' timeout bounds the task, their retries its tries.
+
+        Raises NoSuchCapability, InvalidArgument, TooBig, NoNode, TimedOut if the node does not take it in time.
+        """
+        params = await self._params(capability, arguments)
+        params["timeout_ms"] = round(self._task_timeout_s * 1000) if self._task_timeout_s else 0
+        params["retries"] = -1 if self._retries is None else self._retries
+        params["by"] = _who()
+        body = await self._connection.ask("submit", params, timeout_s=TIMEOUT_S, what=f"the submit of {capability!r}")
+        return Task(self._mesh, str(body["task"]), str(body["survives"]))
+
+    @property
+    def _task_timeout_s(self) -> float | None:
+        return self._timeout_s
+
+    @property
+    def _mesh(self) -> Mesh:
+        raise NotImplementedError
+
+    @property
+    def _shelf(self) -> Shelf | None:
+        return getattr(self._connection, "shelf", None)
+
+    async def _params(self, capability: str, arguments: Document) -> Document:
+        if not isinstance(capability, str) or not capability:
+            raise UsageError(f"{capability!r} is no capability's name", fix="mesh caps")
+        data, files = await values.encode(arguments, self._connection.ask, self._shelf)
+        maximum = int(self._connection.node.get("body_bytes_max") or 0)
+        if maximum and len(data) > maximum:
+            raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=maximum)
+        return {"capability": capability, "input": data, "files": files}
+
+
+class View(Work):
+    """A mesh with options set."""
+
+    def __init__(self, mesh: Mesh, timeout_s: float | None, task_timeout_s: float | None, retries: int | None) -> None:
+        super().__init__(mesh._connection, timeout_s, retries)
+        self._parent, self._own_timeout_s = mesh, task_timeout_s
+
+    @property
+    def _task_timeout_s(self) -> float | None:
+        return self._own_timeout_s
+
+    @property
+    def _mesh(self) -> Mesh:
+        return self._parent
+
+
+class Mesh(Work):
+    """What `connect` gives. Every method returns the JSON document of the command line's verb of the same name."""
+
+    def __init__(self, connection: Connection, timeout_s: float | None = TIMEOUT_S) -> None:
+        super().__init__(connection, timeout_s, None)
+
+    @property
+    def node(self) -> Document:
+        """The node that answers: ``{"node": name, "id", "pid", ...}``."""
+        return self._connection.node
+
+    @property
+    def _mesh(self) -> Mesh:
+        return self
+
+    @property
+    def _task_timeout_s(self) -> float | None:
+        return None  # a submitted task is bounded only where somebody says so
+
+    def options(self, *, timeout_s: float | None = None, retries: int | None = None) -> View:
+        """The same mesh, with a bound in seconds for each call (or submitted task), and for submitted work a number of retries."""
+        if retries is not None and (type(retries) is not int or retries < 0):
+            raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
+        _timeout(timeout_s)
+        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries)
+
+    # ---- looking
+
+    async def status(self) -> Document:
+        """This node: health, workers, counts."""
+        return await self._view("status")
+
+    async def nodes(self) -> Document:
+        """Every node this one knows."""
+        return await self._view("nodes")
+
+    async def caps(self) -> Document:
+        """What can be called, and who offers it."""
+        return await self._view("caps")
+
+    async def statistics(self) -> Document:
+        """Every component's counters."""
+        return await self._view("statistics")
+
+    async def verify(self, export: str | os.PathLike[str] | None = None) -> Document:
+        """Check this node's journal: every signature, link and hash. `export`: also write it there, for an independent verifier."""
+        return await self._view("verify", {"export": str(Path(export).absolute())} if export is not None else {})
+
+    async def tasks(self) -> Document:
+        """Tasks of the whole mesh, newest first; `missing` names nodes that did not answer."""
+        return {"schema": "mesh.tasks/1", **await self._ask("tasks")}
+
+    async def task(self, task: str) -> Document:
+        """One task. Raises NoSuchTask."""
+        return {"schema": "mesh.task/1", **await self._ask("task", task)}
+
+    async def result(self, task: str, *, timeout_s: float | None = None) -> Document:
+        """Wait for a task's end: ``{"task", "state", "result"}``, or ``"error"`` if it failed. Raises TimedOut, NoSuchTask."""
+        params = {"question": "result", "key": task, "args": {}}
+        body = await self._connection.ask("ask", params, timeout_s=_timeout(timeout_s), what=f"the result of {task}")
+        return {"schema": "mesh.result/1", **body}
+
+    async def cancel(self, task: str, *, reason: str = "") -> Document:
+        """End a task and its steps: ``{"task", "state"}``, its state now."""
+        return {"schema": "mesh.cancel/1", **await self._ask("cancel", task, {"by": _who(), "reason": reason})}
+
+    async def story(self, task: str) -> Document:
+        """``{"task", "entries": [...]}``: every journal entry about it and its steps, each with who wrote it and whether that is proven."""
+        entries: list[Document] = []
+        since = 0
+        while True:
+            page = await self._ask("story", task, {"since": since} if since else {})
+            entries += page["entries"]
+            since = int(page.get("more") or 0)
+            if not since:
+                return {"schema": "mesh.story/1", "task": _full(task, entries), "entries": entries}
+
+    async def find(self, sha256: str) -> Document:
+        """``{"tasks": [{"task", "as", "capability", ...}]}`` that read or made these bytes."""
+        return {"schema": "mesh.find/1", "hash": sha256, **await self._ask("hash", sha256)}
+
+    # ---- files
+
+    async def put(self, path: str | os.PathLike[str]) -> Document:
+        """Put a file into the node's store: ``{"sha256", "size", "name"}``. Raises OSError, MeshError (disk full, too big)."""
+        source = File.of(path)
+        sha256, size = await put(self._connection.ask, Path(path))
+        return {"schema": "mesh.put/1", "sha256": sha256, "size": size, "name": source.name}
+
+    async def get(self, sha256: str, to: str | os.PathLike[str]) -> int:
+        """Save a file by its hash, wherever in the mesh it is, and return its size in bytes. `to` is replaced whole, or not at all.
+
+        Raises NoSuchFile, UsageError, OSError.
+        """
+        if not is_hash(sha256):
+            raise UsageError(f"{sha256!r} is no SHA-256: it has 64 hexadecimal digits", fix="sha256sum FILE")
+        try:
+            await self._connection.ask("fetch", {"file": sha256, "size": -1}, timeout_s=VIEW_TIMEOUT_S)
+        except NoSuchFile:
+            size = await self._size_of(sha256)
+            await self._connection.ask("fetch", {"file": sha256, "size": size}, what=f"the file {sha256[:12]}...")
+        return await self._save(sha256, Path(to))
+
+    async def _size_of(self, sha256: str) -> int:
+        """From the story of a task that made or read it: whoever sends it has to send exactly so much."""
+        for row in (await self.find(sha256))["tasks"]:
+            for entry in (await self.story(row["task"]))["entries"]:
+                for ref in entry.get("files") or ():
+                    if ref[0] == sha256:
+                        return int(ref[1])
+        raise NoSuchFile(f"no task known here read or made the file {sha256[:12]}...")
+
+    async def _save(self, sha256: str, to: Path) -> int:
+        handle, temporary = tempfile.mkstemp(prefix=f".{to.name}.", dir=to.parent)
+        hasher = hashlib.sha256()
+        try:
+            with os.fdopen(handle, "wb") as out:
+
+                def take(data: bytes) -> None:
+                    out.write(data)
+                    hasher.update(data)
+
+                size = await self._read_all(sha256, take)
+            if hasher.hexdigest() != sha256:
+                raise Refused(f"the node's copy of {sha256[:12]}... has other bytes", fix="mesh doctor", code="wrong_bytes")
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            os.replace(temporary, to)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return size
+
+    async def _read_all(self, sha256: str, take: Callable[[bytes], None]) -> int:
+        """Give `take`, which may block, the file's pieces in order; a few are asked for ahead. Returns the size."""
+
+        def piece(offset: int) -> asyncio.Future[Document]:
+            params = {"file": sha256, "offset": offset, "size": CHUNK_BYTES}
+            return asyncio.ensure_future(self._connection.ask("read", params, timeout_s=TIMEOUT_S))
+
+        first = await piece(0)
+        total = int(first["total"])
+        await asyncio.to_thread(take, first["data"])
+        offsets = range(len(first["data"]), total, CHUNK_BYTES)
+        ahead = [piece(offset) for offset in offsets[:WINDOW]]
+        try:
+            for i in range(len(offsets)):
+                data = (await ahead.pop(0))["data"]
+                if i + WINDOW < len(offsets):
+                    ahead.append(piece(offsets[i + WINDOW]))
+                await asyncio.to_thread(take, data)
+        finally:
+            for each in ahead:
+                each.cancel()
+        return total
+
+    # ---- the node
+
+    async def down(self) -> Document:
+        """Take this node out: it says so to the others, and ends."""
+        name = self.node.get("node", "")
+        await self._connection.ask("down", {}, timeout_s=VIEW_TIMEOUT_S)
+        return {"schema": "mesh.down/1", "node": name}
+
+    # ---- below
+
+    def value_of(self, document: Document) -> Any:
+        """The value in a `result` document, files as `File`. Raises the typed error of a task that failed."""
+        if document.get("state") != "done":
+            raise task_error(document.get("error") or {}, str(document.get("task") or ""), str(document.get("state") or ""))
+        return values.with_files(document.get("result"), self._shelf)
+
+    async def _view(self, verb: str, params: Document | None = None) -> Document:
+        return await self._connection.ask(verb, params or {}, timeout_s=self._timeout_s, what=verb)
+
+    async def _ask(self, question: str, key: str = "", args: Document | None = None) -> Document:
+        params = {"question": question, "key": key, "args": args or {}}
+        return await self._connection.ask("ask", params, timeout_s=self._timeout_s or VIEW_TIMEOUT_S, what=question)
+
+
+def _full(task: str, entries: list[Document]) -> str:
+    """The id as the journal has it, where `task` was shortened: the one whose end it is."""
+    ending = task.partition(".")[2]
+    found = [str(entry["task"]) for entry in entries if str(entry.get("task", "")).startswith(task.partition(".")[0])]
+    return next((one for one in found if one.partition(".")[2] == ending), task)
+
+
+def _who() -> str:
+    """Who asks, for the record: the account's name."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"

@@ -1,0 +1,299 @@
+"""The desk: a local client's questions about the mesh's work go to the node that can answer, or to all, and come back as one reply.
+
+    Enquire task | cancel | story   --> the task's author, now or not at all
+            result                  --> the task's author, for as long as the client waits, through broken links
+            tasks | hash            --> every linked node; merged when all have answered or gather_s is over, naming who is missing
+            body                    --> every linked node; the first that has the bytes
+            (story, hash and body: only to ``args["node"]`` where that is given)
+
+Invariant: every question is replied to exactly once (a result when there is one), unless its client is gone; an answer counts only from a
+node that was asked. Answers nothing itself: the manager and the records do. Ids may be shortened in the author's part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.core.deadlines import Deadlines
+from mesh.core.directory import LEFT, ReadDirectory
+from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, MemberUnreachable, RequestGone
+from mesh.core.work.files import is_hash
+from mesh.core.work.errands import Errands, failure, json_object, reply
+from mesh.effects import Need, Refused, Reply, Send
+from mesh.ids import NodeId, author_of
+from mesh.limits import WorkLimits
+from mesh.messages.work import Answer, Ask
+
+ONE = ("task", "result", "cancel", "story")
+ALL = ("tasks", "hash", "body")
+
+
+@dataclass(frozen=True, slots=True)
+class AskDue:
+    """A question is over (or, for a result, said again)."""
+
+    ask: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeskStatistics:
+    """One moment; counts since the start of this life."""
+
+    asking: int
+    steps: int
+    asked: int
+    steps_asked: int
+    steps_repeated: int
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """One that waits. `left` are the nodes whose answers are still out; `missing` those that will not answer."""
+
+    request: int
+    message: Ask
+    left: dict[NodeId, None]
+    missing: dict[NodeId, None] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    gather: bool = False
+
+
+class Desk:
+    """One of the node's machines; its other half, `Errands`, brings its own inputs."""
+
+    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits) -> None:
+        self._me = directory.me
+        self._directory = directory
+        self._deadlines = deadlines
+        self._limits = limits
+        self._open: dict[int, _Question] = {}
+        self._asks: dict[int, int] = {}
+        self._last_ask = 0
+        self._asked = 0
+        self._steps = Errands(directory, deadlines, limits, self._next_ask)
+        self.inputs: dict[type, Any] = self._steps.inputs | {
+            Enquire: self._do_enquire,
+            Answer: self._on_answer,
+            AskDue: self._expire_ask,
+            MemberLinked: self._on_member_linked,
+            MemberUnreachable: self._on_member_lost,
+            MemberDied: self._on_member_lost,
+            MemberLeft: self._on_member_lost,
+            RequestGone: self._do_request_gone,
+        }
+
+    def _next_ask(self, now_s: float) -> int:
+        """Begins at the clock, which outlives this process: an answer meant for an earlier life must fit no question of this one."""
+        self._last_ask = max(self._last_ask + 1, int(now_s * 1000) << 20)
+        return self._last_ask
+
+    # ---- asking
+
+    def _do_enquire(self, now_s: float, _me: NodeId, enquire: Enquire) -> Iterator[Any]:
+        question = enquire.question
+        if question not in ONE + ALL:
+            yield self._no(enquire, "unknown_question", f"nobody answers {question!r}", "mesh --help")
+            return
+        if len(self._open) >= self._limits.asks_max:
+            yield self._no(enquire, "busy", f"{len(self._open)} questions wait on this node already", "ask again in a moment")
+            return
+        if question in ("hash", "body") and not is_hash(enquire.key):
+            yield self._no(enquire, "bad_hash", f"{enquire.key!r} is no sha256", "give the 64 digits that sha256sum prints")
+            return
+        directed = enquire.args.get("node", "") if question in ("story", "hash", "body") else ""
+        if directed:
+            node, key = self._named(str(directed)), enquire.key
+            if not node:
+                yield self._no(enquire, "unknown_node", f"no node is called {directed!r}", "mesh nodes")
+                return
+        elif question in ONE and not (question == "story" and is_hash(enquire.key)):
+            node, key, problem = self._resolve(enquire.key)
+            if problem is not None:
+                yield Reply(enquire.request, False, problem, need=Need.FREE)
+                return
+        else:
+            node, key = self._me if question == "story" else "", enquire.key
+        yield from self._ask(now_s, enquire, node, key)
+
+    @staticmethod
+    def _no(enquire: Enquire, code: str, message: str, fix: str) -> Reply:
+        return Reply(enquire.request, False, failure(code, message, fix), need=Need.FREE)
+
+    def _named(self, text: str) -> NodeId:
+        """The node with this id, this name, or a unique beginning of an id; "" if there is none."""
+        if self._directory.get(text) is not None:
+            return text
+        rows = list(self._directory.rows())
+        found = [row.node for row in rows if row.name == text] or [row.node for row in rows if row.node.startswith(text)]
+        return found[0] if len(found) == 1 else ""
+
+    def _resolve(self, key: str) -> tuple[NodeId, str, dict[str, Any] | None]:
+        """The author and the full id of a task, however its author's part is shortened; or what is wrong with it."""
+        author, _, rest = key.partition(".")
+        if not author_of(key):
+            return "", key, failure("unknown_task", f"{key!r} is no task id", "mesh tasks")
+        if self._directory.get(author) is not None:
+            return author, key, None
+        found = [row.node for row in self._directory.rows() if row.node.startswith(author)]
+        if len(found) > 1:
+            names = ", ".join(self._directory.name_of(node) for node in found[:5])
+            return "", key, failure("ambiguous_task", f"{author!r} may be a task of {names}", "give more of the id's first part")
+        if not found:
+            return "", key, failure("unknown_task", f"no node known here has given out {key!r}", "mesh tasks")
+        return found[0], f"{found[0]}.{rest}", None
+
+    def _ask(self, now_s: float, enquire: Enquire, node: NodeId, key: str) -> Iterator[Any]:
+        """`node` "": all that are linked."""
+        question = enquire.question
+        missing: dict[NodeId, None] = {}
+        if node:
+            asked = {node: None}
+            if question != "result" and not self._reachable(node):
+                yield Reply(enquire.request, False, self._unreachable(node, key), need=Need.FREE)
+                return
+        else:
+            asked = {row.node: None for row in self._directory.rows() if self._reachable(row.node)}
+            missing = {row.node: None for row in self._directory.rows() if row.node not in asked and row.state != LEFT}
+        ask = self._next_ask(now_s)
+        message = Ask(ask, question, key, json.dumps(enquire.args).encode())
+        self._open[ask] = _Question(enquire.request, message, asked, missing, gather=not node)
+        self._asks[enquire.request] = ask
+        self._asked += 1
+        if question == "result":
+            wait_s = self._limits.ask_repeat_s
+        else:
+            wait_s = self._limits.ask_timeout_s if node or question == "body" else self._limits.gather_s
+        self._deadlines.set(AskDue(ask), now_s + wait_s)
+        for peer in list(asked):
+            if self._reachable(peer):
+                yield Send(peer, message, need=Need.FREE)
+
+    def _reachable(self, node: NodeId) -> bool:
+        row = self._directory.get(node)
+        return node == self._me or (row is not None and row.linked)
+
+    def _unreachable(self, node: NodeId, key: str) -> dict[str, Any]:
+        row = self._directory.get(node)
+        name, state = (row.name, row.state) if row else (node, "unknown")
+        message = f"{name} keeps {key} and cannot be reached from here (it is {state} to this node)"
+        return failure("author_unreachable", message, f"start {name} again, then repeat: its journal has the task")
+
+    # ---- answers
+
+    def _on_answer(self, _now_s: float, peer: NodeId, answer: Answer) -> Iterator[Any]:
+        question = self._open.get(answer.ask)
+        if question is None or peer not in question.left:
+            yield Refused("answer_not_asked", peer)
+            return
+        del question.left[peer]
+        if question.gather:
+            yield from self._gathered(answer.ask, question, peer, answer)
+            return
+        kind = question.message.question
+        ok, body = answer.ok, None if answer.ok and kind in ("story", "body") else json_object(answer.body)
+        if ok and kind in ("story", "body"):
+            body = {kind: answer.body, "author": peer}
+        elif body is None:
+            yield Refused("bad_answer", peer)
+            name = self._directory.name_of(peer)
+            ok, body = False, failure("bad_answer", f"{name} sent an answer that is no JSON object", "mesh doctor")
+        elif ok and kind == "hash":
+            body = {"tasks": _rows(body), "missing": []}
+        self._forget(answer.ask)
+        yield reply(self._me, peer, question.request, ok, body)
+
+    def _gathered(self, ask: int, question: _Question, peer: NodeId, answer: Answer) -> Iterator[Any]:
+        if question.message.question == "body":
+            if answer.ok:
+                self._forget(ask)
+                yield reply(self._me, peer, question.request, True, {"body": answer.body, "author": peer})
+                return
+        else:
+            body = json_object(answer.body) if answer.ok else None
+            if body is None:
+                yield Refused("bad_answer", peer)
+                question.missing[peer] = None
+            else:
+                question.rows += _rows(body)
+        if not question.left:
+            yield self._conclude(ask, question)
+
+    def _conclude(self, ask: int, question: _Question) -> Reply:
+        """All have answered, or time is up."""
+        self._forget(ask)
+        missing = sorted(self._directory.name_of(node) for node in question.missing | question.left)
+        if question.message.question == "body":
+            where = f"; not asked or silent: {', '.join(missing)}" if missing else ""
+            error = failure("unknown_body", f"nobody here has {question.message.key}{where}", "mesh nodes")
+            return reply(self._me, self._me, question.request, False, error | {"missing": missing})
+        rows = question.rows
+        if question.message.question == "tasks":
+            rows = sorted({row["task"]: row for row in rows}.values(), key=_youngest_first)
+        return reply(self._me, self._me, question.request, True, {"tasks": rows, "missing": missing})
+
+    # ---- time and members
+
+    def _expire_ask(self, now_s: float, _me: NodeId, due: AskDue) -> Iterator[Any]:
+        question = self._open.get(due.ask)
+        if question is None:
+            return
+        if question.gather:
+            yield self._conclude(due.ask, question)
+        elif question.message.question == "result":
+            self._deadlines.set(due, now_s + self._limits.ask_repeat_s)
+            for node in question.left:
+                if self._reachable(node):
+                    yield Send(node, question.message, need=Need.FREE)
+        else:
+            yield self._gave_up(due.ask, question)
+
+    def _gave_up(self, ask: int, question: _Question) -> Reply:
+        (node,) = question.left
+        self._forget(ask)
+        return Reply(question.request, False, self._unreachable(node, question.message.key), need=Need.FREE)
+
+    def _on_member_linked(self, now_s: float, me: NodeId, linked: MemberLinked) -> Iterator[Any]:
+        """What was on the old link may be lost: ask again. Every question may be asked twice."""
+        for question in list(self._open.values()):
+            if linked.node in question.left:
+                yield Send(linked.node, question.message, need=Need.FREE)
+        yield from self._steps.inputs[MemberLinked](now_s, me, linked)
+
+    def _on_member_lost(self, _now_s: float, _me: NodeId, lost: MemberUnreachable | MemberDied | MemberLeft) -> Iterator[Any]:
+        for ask, question in list(self._open.items()):
+            if lost.node not in question.left or question.message.question == "result":
+                continue
+            if not question.gather:
+                yield self._gave_up(ask, question)
+                continue
+            del question.left[lost.node]
+            question.missing[lost.node] = None
+            if not question.left:
+                yield self._conclude(ask, question)
+
+    def _do_request_gone(self, now_s: float, me: NodeId, gone: RequestGone) -> None:
+        ask = self._asks.get(gone.request)
+        if ask is not None:
+            self._forget(ask)
+        self._steps.inputs[RequestGone](now_s, me, gone)
+
+    def _forget(self, ask: int) -> None:
+        del self._asks[self._open.pop(ask).request]
+        self._deadlines.clear(AskDue(ask))
+
+    def statistics(self) -> DeskStatistics:
+        return DeskStatistics(len(self._open), len(self._steps), self._asked, self._steps.asked, self._steps.repeated)
+
+
+def _rows(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a peer's answer that have the shape of rows."""
+    rows = body.get("tasks")
+    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("task"), str)] if isinstance(rows, list) else []
+
+
+def _youngest_first(row: dict[str, Any]) -> tuple[float, str]:
+    age = row.get("age_ms")
+    return (age if isinstance(age, int | float) else 0.0, row["task"])

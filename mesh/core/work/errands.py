@@ -1,0 +1,148 @@
+"""Errands: the asking side of a worker's ``ctx.step``. It goes to the parent's manager, again and again, until he says how it ended.
+
+    Step --STEP_ASK--> manager of the parent     said again after accept_timeout_s until STEP_SEEN, then every ask_repeat_s
+         <--STEP_SEEN, STEP_DONE--               STEP_DONE is the reply
+
+Invariant: a step is replied to once, however often it was asked and answered; an answer counts only from the parent's manager. Asking
+again is harmless: a step is known there by its parent and name. The answering side is `steps.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.core.deadlines import Deadlines
+from mesh.core.directory import ReadDirectory
+from mesh.core.inputs import MemberLinked, RequestGone, Step
+from mesh.effects import Need, Refused, Reply, Send
+from mesh.ids import NodeId, author_of
+from mesh.limits import WorkLimits
+from mesh.messages.work import StepAsk, StepDone, StepSeen
+
+
+@dataclass(frozen=True, slots=True)
+class ErrandDue:
+    """A step is still not done: ask again."""
+
+    ask: int
+
+
+@dataclass(slots=True, eq=False)
+class _Errand:
+    request: int
+    manager: NodeId
+    message: StepAsk
+    seen: bool = False
+
+
+def failure(code: str, message: str, fix: str) -> dict[str, Any]:
+    """The body of a reply that is an error."""
+    return {"code": code, "message": message, "fix": fix}
+
+
+def json_object(data: bytes) -> dict[str, Any] | None:
+    """What a peer sent as JSON, if it is an object."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def reply(me: NodeId, peer: NodeId, request: int, ok: bool, body: dict[str, Any]) -> Reply:
+    """What this node itself has answered waits for its own disk; what came from a peer has waited for his."""
+    return Reply(request, ok, body, need=Need.SYNCED if peer == me else Need.FREE)
+
+
+class Errands:
+    """The part of the desk that carries steps. `next_ask` numbers questions and steps alike."""
+
+    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, next_ask: Callable[[], int]) -> None:
+        self._me, self._directory = directory.me, directory
+        self._deadlines, self._limits, self._next_ask = deadlines, limits, next_ask
+        self._open: dict[int, _Errand] = {}
+        self._asks: dict[int, int] = {}
+        self.asked = self.repeated = 0
+        self.inputs: dict[type, Any] = {
+            Step: self._do_step,
+            StepSeen: self._on_step_seen,
+            StepDone: self._on_step_done,
+            MemberLinked: self._on_member_linked,
+            RequestGone: self._do_request_gone,
+            ErrandDue: self._expire_errand,
+        }
+
+    def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
+        manager = author_of(step.parent)
+        problem = None
+        if not manager or self._directory.get(manager) is None:
+            problem = failure("unknown_task", f"no node known here manages {step.parent!r}", "mesh nodes")
+        elif len(step.input) > self._limits.body_bytes_max:
+            problem = failure("too_big", f"the step's arguments are over {self._limits.body_bytes_max} bytes", "pass large data as File")
+        elif len(self._open) >= self._limits.asks_max:
+            problem = failure("node_busy", f"{self._limits.asks_max} steps wait at this node", "wait for some of them")
+        if problem is not None:
+            yield Reply(step.request, False, problem, need=Need.FREE)
+            return
+        ask = self._next_ask()
+        message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
+        self._open[ask] = _Errand(step.request, manager, message)
+        self._asks[step.request] = ask
+        self.asked += 1
+        self._deadlines.set(ErrandDue(ask), now_s + self._limits.accept_timeout_s)
+        yield Send(manager, message, need=Need.FREE)
+
+    def _expire_errand(self, now_s: float, me: NodeId, due: ErrandDue) -> Iterator[Any]:
+        errand = self._open.get(due.ask)
+        if errand is not None:
+            wait_s = self._limits.ask_repeat_s if errand.seen else self._limits.accept_timeout_s
+            self._deadlines.set(due, now_s + wait_s)
+            self.repeated += 1
+            yield Send(errand.manager, errand.message, need=Need.FREE)
+
+    def _on_member_linked(self, now_s: float, me: NodeId, linked: MemberLinked) -> Iterator[Any]:
+        for errand in list(self._open.values()):
+            if errand.manager == linked.node:
+                self.repeated += 1
+                yield Send(linked.node, errand.message, need=Need.FREE)
+
+    def _asked_of(self, peer: NodeId, ask: int) -> _Errand | None:
+        errand = self._open.get(ask)
+        return errand if errand is not None and errand.manager == peer else None
+
+    def _on_step_seen(self, now_s: float, peer: NodeId, seen: StepSeen) -> Iterator[Any]:
+        errand = self._asked_of(peer, seen.ask)
+        if errand is None:
+            yield Refused("step_not_asked", peer)
+            return
+        errand.seen = True
+        self._deadlines.set(ErrandDue(seen.ask), now_s + self._limits.ask_repeat_s)
+
+    def _on_step_done(self, now_s: float, peer: NodeId, done: StepDone) -> Iterator[Any]:
+        errand = self._asked_of(peer, done.ask)
+        if errand is None:
+            yield Refused("step_not_asked", peer)
+            return
+        self._forget(done.ask)
+        error = json_object(done.error) if done.error else {}
+        body = {"task": done.child, "state": done.state, "output": done.output, "files": done.files, "error": error or {}}
+        if done.state == "refused":
+            yield reply(self._me, peer, errand.request, False, {**failure("refused", "the step was refused", "mesh tasks"), **(error or {})})
+        else:
+            yield reply(self._me, peer, errand.request, True, body)
+
+    def _do_request_gone(self, now_s: float, me: NodeId, gone: RequestGone) -> None:
+        """The handler that waited is over. Its step goes on: the next attempt finds it by name."""
+        ask = self._asks.get(gone.request)
+        if ask is not None:
+            self._forget(ask)
+
+    def _forget(self, ask: int) -> None:
+        del self._asks[self._open.pop(ask).request]
+        self._deadlines.clear(ErrandDue(ask))
+
+    def __len__(self) -> int:
+        return len(self._open)

@@ -1,0 +1,139 @@
+"""Questions about this manager's tasks: task, tasks, result (waits), cancel, call_story. Other questions belong to other machines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mesh.core.work.book import Book, Effects
+from mesh.core.work.calls import Ring, story_of
+from mesh.core.work.ending import Ending
+from mesh.core.work.readback import Readback
+from mesh.core.work.task import DONE, Task
+from mesh.core.work.waits import answer_result, dumps
+from mesh.effects import Refused, Send
+from mesh.ids import NodeId, award_number, short
+from mesh.messages.work import Answer, Ask
+
+ROWS_MAX = 500
+"""Of one answer: about 200 KB. The newest are given."""
+WAITERS_MAX = 64
+"""Of one task; the oldest is forgotten and has to ask again."""
+
+
+class Questions:
+    def __init__(self, book: Book, ending: Ending, ring: Ring, readback: Readback) -> None:
+        self._book, self._ending, self._ring, self._readback = book, ending, ring, readback
+        self._answers = {
+            "task": self._task,
+            "tasks": self._tasks,
+            "result": self._result,
+            "cancel": self._cancel,
+            "call_story": self._call_story,
+        }
+
+    def on_ask(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        answer = self._answers.get(ask.question)
+        return answer(now_s, sender, ask) if answer is not None else iter(())
+
+    # ---- one task
+
+    def find(self, key: str) -> Task | None:
+        """By its id, or by the beginning of one that is unique here."""
+        task = self._book.find(key)
+        if task is not None or not key:
+            return task
+        found: Task | None = None
+        for tasks in (self._book.tasks, self._book.ended):
+            for name, candidate in tasks.items():
+                if name.startswith(key) or short(name) == key:
+                    if found is not None:
+                        return None
+                    found = candidate
+        return found
+
+    def _unknown(self, sender: NodeId, ask: Ask) -> Send:
+        message = f"no task {ask.key!r} here; it ended long ago, its call is over, or there was none"
+        return Send(sender, Answer(ask.ask, False, dumps({"code": "no_such_task", "message": message, "fix": "mesh tasks"})))
+
+    def row(self, now_s: float, task: Task) -> dict[str, Any]:
+        """What `mesh task` shows."""
+        owner = task.node if task.ended else task.holder
+        until_s = task.ended_at_s if task.ended else now_s
+        return {
+            "task": task.id,
+            "capability": task.capability,
+            "state": task.state,
+            "owner": self._book.directory.name_of(owner) if owner else "",
+            "owner_id": owner,
+            "agent": task.agent if owner else "",
+            "fence": task.fence,
+            "award": award_number(task.fence),
+            "attempts": task.attempts,
+            "parent": task.parent,
+            "step": task.step,
+            "by": task.by,
+            "age_ms": max(0, int((now_s - task.submitted_at_s) * 1000)),
+            "took_ms": max(0, int((until_s - task.submitted_at_s) * 1000)),
+            "progress": task.progress,
+            "note": task.note,
+            "reason": task.reason,
+            "survives": "restart" if task.durable else "nothing",
+            "durable": task.durable,
+        }
+
+    def _task(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        task = self.find(ask.key)
+        yield self._unknown(sender, ask) if task is None else Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task))))
+
+    def _tasks(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        """Live ones first, then ended ones, each the newest first."""
+        chosen: list[Task] = []
+        for tasks in (self._book.tasks, self._book.ended):
+            for task in reversed(tasks.values()):
+                if len(chosen) >= ROWS_MAX:
+                    break
+                chosen.append(task)
+        known = len(self._book.tasks) + len(self._book.ended)
+        rows = [self.row(now_s, task) for task in chosen]
+        yield Send(sender, Answer(ask.ask, True, dumps({"tasks": rows, "more": max(0, known - len(rows))})))
+
+    def _result(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        task = self.find(ask.key)
+        if task is None:
+            yield self._unknown(sender, ask)
+        elif not task.ended:
+            if task.waiters is None:
+                task.waiters = []
+            if (sender, ask.ask) not in task.waiters:
+                task.waiters.append((sender, ask.ask))
+                del task.waiters[:-WAITERS_MAX]
+        elif task.state == DONE and task.output is None:
+            yield self._readback.result(sender, ask.ask, task)
+        else:
+            yield answer_result(sender, ask.ask, task)
+
+    def _cancel(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        task = self.find(ask.key)
+        if task is None:
+            yield self._unknown(sender, ask)
+            return
+        try:
+            args = json.loads(ask.args)
+        except ValueError:
+            args = None
+        if not isinstance(args, dict):
+            yield Refused("bad_args", sender)
+            args = {}
+        by, reason = str(args.get("by") or sender), str(args.get("reason") or "cancelled")
+        yield from self._ending.cancel(now_s, task, by, reason)
+        yield Send(sender, Answer(ask.ask, True, dumps({"task": task.id, "state": task.state})))
+
+    def call_story(self, task: str) -> dict[str, Any] | None:
+        """A plain call's decisions and end, while it lives or is among those remembered; None: unknown, or no plain call."""
+        call = self._ring.get(task) or self.find(task)
+        return story_of(call) if call is not None and not call.durable else None
+
+    def _call_story(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        story = self.call_story(ask.key)
+        yield self._unknown(sender, ask) if story is None else Send(sender, Answer(ask.ask, True, dumps(story)))

@@ -1,0 +1,95 @@
+"""Steps: children of a task, named within it, asked for by the worker that runs it.
+
+    STEP_ASK (parent, fence, name) --new--> child task, STEP_SEEN --its end--> STEP_DONE
+                                   --known--> STEP_SEEN, or STEP_DONE at once: that is the replay
+                                   --stale fence, other work under the same name--> STEP_DONE refused
+
+Invariant: one child per (parent, name), shared by all attempts of the parent; only the parent's holder under its newest fence may ask.
+The child is durable if its parent is. Does not know flows: a flow is a handler that asks for steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mesh.core.work.book import Book, Effects
+from mesh.core.work.leases import Leases
+from mesh.core.work.readback import Readback
+from mesh.core.work.task import DONE, HELD, OFFERED, Task
+from mesh.core.work.waits import dumps, step_done
+from mesh.effects import Need, Refused, Send
+from mesh.ids import NodeId, author_of, content_hash
+from mesh.messages.work import StepAsk, StepDone, StepSeen
+
+ASKERS_MAX = 16
+"""A worker asks again under the same number; more than a few numbers per step are attempts long gone."""
+
+
+class Steps:
+    def __init__(self, book: Book, leases: Leases, readback: Readback) -> None:
+        self._book, self._leases, self._readback = book, leases, readback
+
+    def on_step_ask(self, now_s: float, sender: NodeId, ask: StepAsk) -> Effects:
+        parent = self._book.tasks.get(ask.parent)
+        if parent is None or parent.fence != ask.fence or parent.holder != sender or parent.state not in (OFFERED, HELD):
+            yield from self._stale(sender, ask, parent)
+            return
+        if parent.state == OFFERED:
+            yield from self._leases.bind(now_s, parent)
+        if parent.children is None:
+            parent.children = {}
+        child = parent.children.get(ask.name)
+        if child is None:
+            if len(self._book.tasks) >= self._book.limits.tasks_max:
+                yield self._refusal(sender, ask, "overloaded", "this node manages as many tasks as it may", "mesh tasks")
+                return
+            child = self._book.open(
+                now_s,
+                ask.capability,
+                ask.input,
+                durable=parent.durable,
+                timeout_ms=ask.timeout_ms,
+                files=ask.files,
+                by=parent.agent,
+                parent=parent.id,
+                step=ask.name,
+            )
+            if ask.files and sender != self._book.me:
+                child.sources = (self._book.me, sender)
+            parent.children[ask.name] = child
+            if child.durable:
+                yield self._book.submitted(child)
+        elif child.capability != ask.capability or child.input_hash != content_hash(ask.input):
+            message = f"step {ask.name!r} was {child.capability} with other arguments before; give changed work another name"
+            yield self._refusal(sender, ask, "step_changed", message, f"mesh why {parent.id}")
+            return
+        yield from self._answer(sender, ask, child)
+
+    def _answer(self, sender: NodeId, ask: StepAsk, child: Task) -> Effects:
+        if child.ended:
+            if child.state == DONE and child.output is None:
+                yield self._readback.step(sender, ask.ask, child)
+            else:
+                yield step_done(sender, ask.ask, child)
+            return
+        if child.askers is None:
+            child.askers = []
+        if (sender, ask.ask) not in child.askers:
+            child.askers.append((sender, ask.ask))
+            del child.askers[:-ASKERS_MAX]
+        yield Send(sender, StepSeen(ask.ask, child.id), need=Need.SYNCED if child.durable else Need.FREE)
+
+    def _stale(self, sender: NodeId, ask: StepAsk, parent: Task | None) -> Effects:
+        """An attempt that has been replaced, or whose task has ended, asks for nothing any more."""
+        if author_of(ask.parent) != self._book.me:
+            code, message = "not_my_task", "this node does not manage the parent"
+        elif parent is None:
+            code, message = "parent_ended", "the parent task has ended"
+        else:
+            code, message = "stale_fence", "the parent runs elsewhere under a newer fence, or is being stopped"
+        yield self._refusal(sender, ask, code, message, f"mesh why {ask.parent}")
+        yield Refused(code, sender)
+
+    def _refusal(self, sender: NodeId, ask: StepAsk, code: str, message: str, fix: str) -> Send:
+        error: dict[str, Any] = {"code": code, "message": message, "fix": fix}
+        return Send(sender, StepDone(ask.ask, "", "refused", b"", dumps(error)), need=Need.FREE)

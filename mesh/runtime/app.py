@@ -1,0 +1,214 @@
+"""A node's process: everything of one node put together, started, served, and taken down in the right order.
+
+    lock -> identity -> listeners -> store (raises the incarnation) -> machines -> replay -> links, discovery, local socket -> ready
+
+Nothing listens to clients before the journal has been replayed, and nothing leaves before the incarnation is on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from mesh.core.assembly import Assembly, build
+from mesh.core.inputs import Replay, Started
+from mesh.core.outbox import Outbox
+from mesh.ids import NodeId
+from mesh.limits import Limits
+from mesh.messages.membership import Alive
+from mesh.runtime import clock
+from mesh.runtime.blobs import Blobs
+from mesh.runtime.discovery import Discovery
+from mesh.runtime.driver import Driver
+from mesh.runtime.home import Home, NodeFolder
+from mesh.runtime.keys import Identity, load_identity
+from mesh.runtime.links import Links
+from mesh.runtime.listening import Listening, listen
+from mesh.runtime.local import LocalServer
+from mesh.runtime.settings import Settings, load_settings, ports_taken
+from mesh.runtime.store import Store
+from mesh.runtime.views import Views
+from mesh.runtime.workers import Workers
+
+PEERS_SAVED_EVERY_S = 5.0
+LINGER_S = 0.1
+"""What was said last (LEFT, the answer to `down`) has so long to leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """As the command line gives them; None and "" stand for the configuration file's word, or the default."""
+
+    home: Path | None = None
+    name: str = ""
+    bind: str | None = None
+    port: int | None = None
+    join: tuple[str, ...] = ()
+    mdns: bool | None = None
+    mesh: str = ""
+    while_used: bool = False
+    """End when the last worker has left."""
+
+
+async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -> None:
+    """Run one node until it is told to stop (`down`, SIGTERM, SIGINT). `ready` is called once it answers, with what is in ``node.json``.
+
+    Raises MeshError: bad settings, a second process on this node's folder, no free port, a journal that cannot be read or written.
+    """
+    home = Home.locate(options.home, options.mesh)
+    settings = load_settings(home, bind=options.bind, port=options.port, join=options.join, mdns=options.mdns)
+    folder = home.node(options.name).make()
+    with folder.lock():
+        identity = load_identity(folder)
+        listening = await _listen(settings)
+        try:
+            node = NodeProcess(folder, identity, settings, listening, while_used=options.while_used)
+        except BaseException:
+            await listening.aclose()
+            raise
+        try:
+            await node.run(ready)
+        finally:
+            folder.clear_info()
+
+
+async def _listen(settings: Settings) -> Listening:
+    try:
+        return await listen(Limits().links, settings.bind, settings.port or None)
+    except OSError as error:
+        raise ports_taken(settings.port) from error
+
+
+class NodeProcess:
+    """The components of one node, and their life."""
+
+    def __init__(self, folder: NodeFolder, identity: Identity, settings: Settings, listening: Listening, *, while_used: bool) -> None:
+        limits = Limits()
+        self._folder, self._identity, self._settings, self._listening = folder, identity, settings, listening
+        self._stop = anyio.Event()
+        self.keyring = identity.keyring
+        self.store = Store(folder.journal_path, identity.signer, self._tell_threadsafe, limits.records)
+        me = Alive(
+            node=identity.node,
+            incarnation=self.store.incarnation,
+            version=1,
+            name=folder.name,
+            door=listening.door_address,
+            router=listening.router_address,
+            certificate=identity.certificate,
+        )
+        self.assembly: Assembly = build(
+            me, random=SystemRandom(), limits=limits, journal_seq=self.store.head_seq, head=self.store.head
+        )
+        self.links = Links(
+            listening,
+            identity.signer,
+            identity.keyring,
+            lambda: self.assembly.membership.own,
+            limits.links,
+            journal_head=lambda: self.store.durable_head,
+            cert_serial=identity.serial,
+        )
+        self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
+        self.links.wake = self.driver.wake
+        tell = self.driver.tell
+        self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
+        self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None)
+        self.views = Views(self)
+        self.local = LocalServer(
+            folder.make_socket_folder(),
+            identity.node,
+            tell,
+            self.workers,
+            self.blobs,
+            self.views.table,
+            limits.work,
+            name=folder.name,
+            stop=self._stop.set,
+            decoders={"story": self.views.story},
+            sources=self._linked,
+        )
+        self.discovery = Discovery(identity.node, identity.genesis.mesh, listening.door_address, limits.links, tell) if settings.mdns else None
+        for component in (self.store, self.links, self.blobs, self.workers, self.local):
+            self.driver.add(component)
+
+    def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:
+        self.driver.tell_threadsafe(sender, body)
+
+    def _leave(self) -> None:
+        self.local.leave()
+
+    def _linked(self) -> tuple[NodeId, ...]:
+        """The other nodes a file may be asked from."""
+        directory = self.assembly.directory
+        return tuple(row.node for row in directory.rows() if row.linked and row.node != directory.me)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What ``node.json`` says, for the command line to find this node."""
+        return {
+            "name": self._folder.name,
+            "node": self._identity.node,
+            "mesh": self._identity.genesis.mesh,
+            "pid": os.getpid(),
+            "door": self._listening.door_address,
+            "router": self._listening.router_address,
+            "socket": str(self._folder.socket_path),
+            "home": str(self._folder.home.path),
+        }
+
+    async def run(self, ready: Callable[[dict[str, Any]], None]) -> None:
+        """Until stopped. Raises StoreError if the disk fails: the node steps down rather than go on unsure."""
+        for seq, entry, bodies in self.store.replay():
+            self.driver.feed(Replay(seq, entry, bodies))
+        self.driver.feed(self.store.remembered())
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self.store.run)
+            for component in (self.links, self.blobs, self.local):
+                await tasks.start(component.run)
+            tasks.start_soon(self.driver.run)
+            self.driver.tell(self._identity.node, Started((*self._settings.join, *self._folder.peers())))
+            if self.discovery is not None:
+                await tasks.start(self.discovery.run)
+                tasks.start_soon(self._advertise, self.discovery)
+            tasks.start_soon(self._save_peers)
+            tasks.start_soon(self._obey_signals)
+            self._folder.write_info(self.info)
+            ready(self.info)
+            await self._stop.wait()
+            await anyio.sleep(LINGER_S)
+            tasks.cancel_scope.cancel()
+
+    async def _obey_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                self.local.leave()
+                return
+
+    async def _advertise(self, discovery: Discovery) -> None:
+        """Keep the mDNS record's capability names those of the directory's own row."""
+        directory = self.assembly.directory
+        while True:
+            row = directory.get(directory.me)
+            assert row is not None, "a node knows itself"
+            discovery.advertise(row.offers)
+            await anyio.sleep(1.0)
+
+    async def _save_peers(self) -> None:
+        """Remember the doors of linked nodes, for the day when all seeds are gone."""
+        directory = self.assembly.directory
+        saved: list[str] = list(self._folder.peers())
+        while True:
+            await anyio.sleep(PEERS_SAVED_EVERY_S)
+            doors = [row.door for row in directory.rows() if row.linked and row.node != directory.me]
+            if doors and doors != saved:
+                self._folder.save_peers(doors)
+                saved = doors

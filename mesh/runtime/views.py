@@ -1,0 +1,214 @@
+"""Read-only documents about this node, made of snapshots alone: what `status`, `nodes`, `caps` and `verify` show."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, UNREACHABLE, Row
+from mesh.core.records.story import BadStory, verify_story
+from mesh.errors import Refused
+from mesh.messages.membership import Offer
+from mesh.runtime import clock
+from mesh.runtime.store_file import StoreError
+from mesh.runtime.store_read import export
+from mesh.wire.codec import decode_entry
+from mesh.wire.packing import Refusal
+
+if TYPE_CHECKING:
+    from mesh.runtime.app import NodeProcess
+
+Document = dict[str, Any]
+
+
+class Views:
+    """`table` maps a verb of the local socket to the function that answers it. None of them waits or changes anything."""
+
+    def __init__(self, process: NodeProcess) -> None:
+        self._process = process
+        self._started_s = clock.now_s()
+        self.table: dict[str, Callable[[Document], Document | Awaitable[Document]]] = {
+            "status": self.status,
+            "nodes": self.nodes,
+            "caps": self.caps,
+            "statistics": self.statistics,
+            "verify": self.verify,
+        }
+
+    # ---- status
+
+    def status(self, _: Document) -> Document:
+        process, info = self._process, self._process.info
+        findings = self._findings()
+        discovery = process.discovery.statistics() if process.discovery else None
+        journal = process.store.statistics()
+        tasks = process.assembly.manager.statistics()
+        states = {state: 0 for state in (ALIVE, SUSPECT, UNREACHABLE, DEAD, LEFT)}
+        for row in process.assembly.directory.rows():
+            states[row.state] += 1
+        return {
+            "schema": "mesh.status/1",
+            "node": info["name"],
+            "id": info["node"],
+            "pid": os.getpid(),
+            "addr": info["door"],
+            "mesh": info["mesh"][:16],
+            "mode": "open",
+            "incarnation": journal.incarnation,
+            "uptime_s": round(clock.now_s() - self._started_s, 1),
+            "workers": [{"agent": worker.agent, "pid": worker.pid} for worker in process.workers.attached()],
+            "nodes": states,
+            "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
+            "journal": {"entries": journal.seq + journal.queued, "synced": journal.seq, "commits": journal.commits, "commit_ms_max": journal.commit_ms_max},
+            "discovery": {
+                "mdns": discovery is not None,
+                "heard_self": bool(discovery and discovery.heard_self),
+                "blocked": discovery.blocked if discovery else "",
+            },
+            "refusals": self._refusals(),
+            "findings": findings,
+            "healthy": not findings,
+        }
+
+    def _findings(self) -> list[dict[str, str]]:
+        """What a person should know, each with the command that helps."""
+        process = self._process
+        found: list[tuple[str, str]] = []
+        store = process.store.statistics()
+        records = process.assembly.records.statistics()
+        membership = process.assembly.membership.statistics()
+        if store.failed:
+            found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
+        if records.rolled_back:
+            found.append(("peers know a newer head of this node's journal: its disk was restored from an old copy", "mesh verify"))
+        if records.forks:
+            found.append((f"{records.forks} authors signed two commits for one place: proof is kept", "mesh verify --json"))
+        if membership.clones_seen:
+            found.append(("another process runs under this node's key: was its folder copied?", "mesh nodes"))
+        if process.discovery is not None and process.discovery.statistics().blocked and not membership.linked:
+            found.append(("multicast is blocked here, and no other node is linked", "mesh up --join 127.0.0.1:7710"))
+        return [{"message": message, "fix": fix} for message, fix in found]
+
+    def _refusals(self) -> dict[str, int]:
+        links = self._process.links.statistics()
+        total = dict(self._process.driver.refusals)
+        for counted in (links.refusals, links.door.refusals, links.dropped, self._process.local.statistics().refusals):
+            for reason, count in counted.items():
+                total[reason] = total.get(reason, 0) + count
+        return dict(sorted(total.items()))
+
+    # ---- nodes, caps
+
+    def nodes(self, _: Document) -> Document:
+        directory = self._process.assembly.directory
+        now_s = clock.now_s()
+        return {"schema": "mesh.nodes/1", "nodes": [self._node(row, row.node == directory.me, now_s) for row in directory.rows()]}
+
+    @staticmethod
+    def _node(row: Row, is_self: bool, now_s: float) -> Document:
+        seen_ms = 0 if is_self else None if row.stamp_at_s < 0 else round(1000 * (now_s - row.stamp_at_s))
+        return {
+            "name": row.name,
+            "id": row.node,
+            "state": row.state,
+            "addr": row.door,
+            "caps": sorted(row.offers),
+            "self": is_self,
+            "linked": row.linked,
+            "incarnation": row.incarnation,
+            "seen_ms": seen_ms,
+        }
+
+    def caps(self, _: Document) -> Document:
+        found: dict[str, list[tuple[Row, Offer]]] = {}
+        for row in self._process.assembly.directory.rows():
+            if row.state in (ALIVE, SUSPECT):
+                for name, offer in row.offers.items():
+                    found.setdefault(name, []).append((row, offer))
+        return {"schema": "mesh.caps/1", "caps": [_cap(name, found[name]) for name in sorted(found)]}
+
+    # ---- the journal
+
+    def story(self, body: Document) -> Document:
+        """A packed story, every proof in it checked against the keys this node knows."""
+        try:
+            story = verify_story(body["story"], self._process.keyring.open, decode_entry, (Refusal, ValueError))
+        except BadStory as error:
+            raise Refused(f"the answer is no story: {error}", fix="mesh doctor", code="bad_story") from error
+        return {"entries": story.rows(), "more": story.more}
+
+    async def verify(self, params: Document) -> Document:
+        """Read the whole journal again and check it; export it if asked to."""
+        return await anyio.to_thread.run_sync(self._verify, params.get("export"))
+
+    def _verify(self, export_to: str | None) -> Document:
+        store = self._process.store
+        document: Document = {"schema": "mesh.verify/1", "ok": True, "problem": "", "author": self._process.info["node"]}
+        try:
+            document |= store.check()
+            if export_to:
+                with open(export_to, "wb") as out:
+                    document["exported"] = export(store.path, out)
+        except OSError as error:
+            raise Refused(f"cannot write {export_to}: {error.strerror}", fix="name a file that can be written", code="export") from error
+        except StoreError as error:
+            document |= {"ok": False, "problem": error.message}
+        records = self._process.assembly.records.statistics()
+        document |= {"forks": records.forks, "rolled_back": records.rolled_back}
+        if records.rolled_back:
+            document |= {"ok": False, "problem": "peers hold a newer head of this journal than its own disk"}
+        return document
+
+    # ---- the rest
+
+    def statistics(self, _: Document) -> Document:
+        """Every component's snapshot, for those who want it all."""
+        process = self._process
+        parts = {
+            "driver": process.driver,
+            "store": process.store,
+            "links": process.links,
+            "blobs": process.blobs,
+            "workers": process.workers,
+            "local": process.local,
+            "membership": process.assembly.membership,
+            "records": process.assembly.records,
+            "manager": process.assembly.manager,
+            "contractor": process.assembly.contractor,
+            "files": process.assembly.files,
+            "desk": process.assembly.desk,
+        }
+        return {"schema": "mesh.statistics/1", **{name: asdict(part.statistics()) for name, part in parts.items()}}
+
+
+def _cap(name: str, offered: list[tuple[Row, Offer]]) -> Document:
+    offer = offered[0][1]
+    measured = [row.load[name].service_ms for row, _ in offered if name in row.load and row.load[name].service_ms]
+    return {
+        "capability": name,
+        "signature": _signature(offer),
+        "doc": offer.doc.split("\n")[0],
+        "version": offer.version,
+        "idempotent": offer.idempotent,
+        "offered_by": [f"{one.agent}@{row.name}" for row, one in offered],
+        "nodes": [row.node for row, _ in offered],
+        "service_ms": min(measured, default=0),
+        "input_schema": json.loads(offer.input_schema or "{}"),
+        "output_schema": json.loads(offer.output_schema or "{}"),
+    }
+
+
+def _signature(offer: Offer) -> str:
+    """``(name: string, n: integer = 3)``, from the JSON Schema."""
+    schema = json.loads(offer.input_schema or "{}")
+    required = schema.get("required", [])
+    parts = []
+    for name, kind in schema.get("properties", {}).items():
+        type_name = kind.get("type") or kind.get("title") or "any"
+        parts.append(f"{name}: {type_name}" + ("" if name in required else f" = {json.dumps(kind.get('default'))}"))
+    return f"({', '.join(parts)})"

@@ -1,0 +1,263 @@
+"""The node's side of attached workers: effects to frames in lots, frames to inputs.
+
+    Execute, Extend, Stop, Price  -->  [0, verb, {"items": [...]}]   one frame per worker and verb, once per turn
+    attach, started, progress, ended, priced  -->  WorkerAttached, Handler*, Priced      connection lost  -->  WorkerGone
+
+Invariant: a worker number is never used twice in one life of the node, and is spoken of only between its WorkerAttached and its WorkerGone.
+Bodies pass through undecoded. Believes a worker's frames only after their shape has been checked; does not know what it was given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh.core.inputs import HandlerEnded, HandlerProgress, HandlerStarted, Priced, WorkerAttached, WorkerGone
+from mesh.effects import Execute, Extend, Price, Stop
+from mesh.errors import Refused
+from mesh.ids import NodeId
+from mesh.messages.membership import Offer
+from mesh.runtime.protocol_local import BadFrame, Channel
+
+WORKERS_MAX = 256
+OFFERS_MAX = 256
+"""Per worker: all of them are gossiped."""
+SCHEMA_CHARACTERS_MAX = 16 * 1024
+CONCURRENCY_MAX = 1024
+LOT_BYTES_MAX = 4 * 1024 * 1024
+"""A lot with more bodies than this is cut into several frames."""
+
+_OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str)
+_OUTCOMES = ("ok", "error", "cancelled", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedWorker:
+    """One worker process, as `status` shows it."""
+
+    agent: str
+    pid: int
+    concurrency: int
+    running: int
+    capabilities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersStatistics:
+    attached: tuple[AttachedWorker, ...]
+    executed: int
+    ended: int
+    gone: int
+    refusals: dict[str, int]
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    pid: int
+    agent: str
+    concurrency: int
+    capabilities: tuple[str, ...]
+    channel: Channel
+    lots: dict[str, list[Any]] = field(default_factory=dict)
+    running: int = 0
+
+
+class Workers:
+    """`tell` hands inputs to the node. `on_last_gone` is called when the last worker has left.
+
+    Connections belong to `local.py`, which passes on what concerns workers; there is nothing to run here.
+    """
+
+    def __init__(self, me: NodeId, tell: Callable[[NodeId, Any], None], *, on_last_gone: Callable[[], None] | None = None) -> None:
+        self._me, self._tell, self._on_last_gone = me, tell, on_last_gone
+        self._workers: dict[int, _Worker] = {}
+        self._last = 0
+        self._dirty: dict[int, _Worker] = {}
+        self._executed = self._ended = self._gone = 0
+        self._refused: Counter[str] = Counter()
+        self.effects: dict[type, Callable[[Any], None]] = {
+            Execute: self._execute,
+            Extend: self._extend,
+            Stop: self._stop,
+            Price: self._price,
+        }
+
+    # ---- effects
+
+    def _execute(self, effect: Execute) -> None:
+        worker = self._workers.get(effect.worker)
+        if worker is not None:
+            self._executed += 1
+            worker.running += 1
+            item = [
+                effect.task,
+                effect.fence,
+                effect.capability,
+                effect.input,
+                effect.lease_end_ms,
+                effect.timeout_ms,
+                effect.parent,
+                effect.attempt,
+            ]
+            self._add(worker, "execute", item)
+
+    def _extend(self, effect: Extend) -> None:
+        worker = self._workers.get(effect.worker)
+        if worker is not None:
+            for item in effect.items:
+                self._add(worker, "extend", list(item))
+
+    def _stop(self, effect: Stop) -> None:
+        worker = self._workers.get(effect.worker)
+        if worker is not None:
+            self._add(worker, "stop", [effect.task, effect.fence, effect.reason])
+
+    def _price(self, effect: Price) -> None:
+        worker = self._workers.get(effect.worker)
+        if worker is not None:
+            self._add(worker, "price", [effect.round, effect.task, effect.capability, effect.input])
+
+    def _add(self, worker: _Worker, verb: str, item: list[Any]) -> None:
+        worker.lots.setdefault(verb, []).append(item)
+        self._dirty[worker.number] = worker
+
+    def flush(self) -> None:
+        """Write what was collected, one frame per verb and worker. In the order execute, extend, stop: a stop finds what it stops."""
+        if not self._dirty:
+            return
+        dirty, self._dirty = self._dirty, {}
+        for worker in dirty.values():
+            lots, worker.lots = worker.lots, {}
+            for verb in sorted(lots):
+                self._send(worker, verb, lots[verb])
+            worker.channel.flush()
+
+    def _send(self, worker: _Worker, verb: str, items: list[Any]) -> None:
+        body_at = 3 if verb in ("execute", "price") else None
+        start, total = 0, 0
+        for i, item in enumerate(items):
+            total += len(item[body_at]) if body_at is not None else 0
+            if total > LOT_BYTES_MAX:
+                worker.channel.send([0, verb, {"items": items[start : i + 1]}])
+                start, total = i + 1, 0
+        if start < len(items):
+            worker.channel.send([0, verb, {"items": items[start:]}])
+
+    # ---- frames
+
+    def attach(self, channel: Channel, pid: int, params: dict[str, Any]) -> int:
+        """A worker registers. Returns its number. Raises Refused, naming what is wrong."""
+        agent, concurrency = params.get("agent"), params.get("concurrency")
+        running, offers = params.get("running"), params.get("offers")
+        if type(agent) is not str or not agent or type(concurrency) is not int or not 1 <= concurrency <= CONCURRENCY_MAX:
+            raise self._refuse("bad_attach", "agent and concurrency")
+        if type(offers) is not list or not 1 <= len(offers) <= OFFERS_MAX:
+            raise self._refuse("bad_attach", f"between 1 and {OFFERS_MAX} capabilities")
+        if type(running) is not list or not all(type(item) is list and [type(x) for x in item] == [str, int] for item in running):
+            raise self._refuse("bad_attach", "what is still running")
+        if len(self._workers) >= WORKERS_MAX:
+            raise self._refuse("node_busy", f"at most {WORKERS_MAX} workers")
+        found = tuple(map(self._offer, offers))
+        self._last += 1
+        names = tuple(offer.capability for offer in found)
+        self._workers[self._last] = _Worker(self._last, pid, agent, concurrency, names, channel, running=len(running))
+        self._tell(self._me, WorkerAttached(self._last, pid, agent, found, concurrency, tuple((task, fence) for task, fence in running)))
+        return self._last
+
+    def _offer(self, fields: Any) -> Offer:
+        if type(fields) is not list or len(fields) != len(_OFFER_FIELDS) + 1 or tuple(map(type, fields[:-1])) != _OFFER_FIELDS:
+            raise self._refuse("bad_attach", "the form of a capability")
+        tags = fields[-1]
+        if type(tags) is not list or not all(type(tag) is str for tag in tags):
+            raise self._refuse("bad_attach", "tags")
+        if max(len(fields[9]), len(fields[10])) > SCHEMA_CHARACTERS_MAX:
+            raise self._refuse("schema_too_big", f"{fields[0]}: a schema of at most {SCHEMA_CHARACTERS_MAX} characters")
+        return Offer(*[*fields[:-1], tuple(tags)])
+
+    def _refuse(self, code: str, wanted: str) -> Refused:
+        self._refused[code] += 1
+        return Refused(
+            f"the node does not take this worker: it wants {wanted}", fix="use the same version of the package on both sides", code=code
+        )
+
+    def take(self, number: int, verb: str, params: dict[str, Any]) -> None:
+        """A lot from worker `number`. Raises BadFrame for one that makes no sense: its connection is then cut."""
+        worker = self._workers.get(number)
+        items = params.get("items")
+        if worker is None or type(items) is not list:
+            raise BadFrame("bad_lot")
+        make = {"ended": self._take_ended, "started": _started, "progress": _progress, "priced": _priced}.get(verb)
+        if make is None:
+            raise BadFrame("unknown_verb")
+        try:
+            for item in items:
+                self._tell(self._me, make(worker, item))
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            self._refused["bad_lot"] += 1
+            raise BadFrame("bad_lot") from error
+
+    def _take_ended(self, worker: _Worker, item: Any) -> HandlerEnded:
+        task, fence, outcome, output, files, error, service_ms = item
+        _check((task, str), (fence, int), (output, bytes), (error, dict), (service_ms, int))
+        if outcome not in _OUTCOMES:
+            raise ValueError(outcome)
+        refs = tuple((sha256, size) for sha256, size in files)
+        for sha256, size in refs:
+            _check((sha256, str), (size, int))
+        self._ended += 1
+        worker.running -= 1
+        return HandlerEnded(worker.number, task, fence, outcome, output, refs, error, max(0, service_ms))
+
+    def gone(self, number: int) -> None:
+        """The worker's connection ended."""
+        worker = self._workers.pop(number, None)
+        if worker is not None:
+            self._dirty.pop(number, None)
+            self._gone += 1
+            self._tell(self._me, WorkerGone(worker.number, worker.pid))
+            if not self._workers and self._on_last_gone is not None:
+                self._on_last_gone()
+
+    def attached(self) -> list[AttachedWorker]:
+        """Who is attached, in order of attaching."""
+        return [AttachedWorker(w.agent, w.pid, w.concurrency, w.running, w.capabilities) for w in self._workers.values()]
+
+    def statistics(self) -> WorkersStatistics:
+        return WorkersStatistics(tuple(self.attached()), self._executed, self._ended, self._gone, dict(self._refused))
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+
+def _check(*pairs: tuple[Any, type]) -> None:
+    for value, kind in pairs:
+        if type(value) is not kind:
+            raise TypeError(f"{value!r} is no {kind.__name__}")
+
+
+def _started(worker: _Worker, item: Any) -> HandlerStarted:
+    task, fence = item
+    _check((task, str), (fence, int))
+    return HandlerStarted(worker.number, task, fence)
+
+
+def _progress(worker: _Worker, item: Any) -> HandlerProgress:
+    task, fence, fraction, note = item
+    _check((task, str), (fence, int), (fraction, float), (note, str))
+    return HandlerProgress(worker.number, task, fence, fraction, note)
+
+
+def _priced(worker: _Worker, item: Any) -> Priced:
+    round_number, task, cost, eta_ms = item
+    _check((round_number, int), (task, str))
+    if cost is not None:
+        _check((cost, float))
+        if not (math.isfinite(cost) and cost >= 0):
+            raise ValueError(cost)
+    if eta_ms is not None:
+        _check((eta_ms, int))
+    return Priced(worker.number, round_number, task, cost, eta_ms)

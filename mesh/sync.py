@@ -1,0 +1,123 @@
+"""The mesh for scripts and notebooks: the same methods, blocking.
+
+    from mesh.sync import connect
+    with connect() as m:
+        print(m.call("greet", name="Bob"))
+
+One event loop in a thread of its own serves a connection. `Context` here is the blocking context of handlers that are plain functions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from mesh import client
+from mesh.client import TIMEOUT_S, Document
+from mesh.context import BlockingContext as Context
+
+__all__ = ["Context", "Mesh", "Task", "View", "connect"]
+
+
+@contextmanager
+def connect(home: str | os.PathLike[str] | None = None, node: str | None = None, timeout_s: float | None = TIMEOUT_S) -> Iterator[Mesh]:
+    """As `mesh.connect`."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(client.connect(home, node, timeout_s)) as mesh:
+        yield Mesh(portal, mesh)
+
+
+class Task:
+    """As `mesh.client.Task`."""
+
+    def __init__(self, portal: BlockingPortal, task: client.Task) -> None:
+        self._portal, self._task = portal, task
+        self.id, self.survives = task.id, task.survives
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        return self._portal.call(self._task.result, timeout_s)
+
+    def status(self) -> Document:
+        return self._portal.call(self._task.status)
+
+    def why(self) -> list[Document]:
+        return self._portal.call(self._task.why)
+
+    def cancel(self, reason: str = "") -> Document:
+        return self._portal.call(self._task.cancel, reason)
+
+    def __repr__(self) -> str:
+        return repr(self._task)
+
+
+class View:
+    """`call` and `submit` under some options."""
+
+    def __init__(self, portal: BlockingPortal, work: client.Work) -> None:
+        self._portal, self._work = portal, work
+
+    def call(self, capability: str, /, **arguments: Any) -> Any:
+        return self._portal.call(lambda: self._work.call(capability, **arguments))
+
+    def submit(self, capability: str, /, **arguments: Any) -> Task:
+        return Task(self._portal, self._portal.call(lambda: self._work.submit(capability, **arguments)))
+
+
+class Mesh(View):
+    """As `mesh.client.Mesh`."""
+
+    def __init__(self, portal: BlockingPortal, mesh: client.Mesh) -> None:
+        super().__init__(portal, mesh)
+        self._mesh = mesh
+
+    @property
+    def node(self) -> Document:
+        return self._mesh.node
+
+    def options(self, *, timeout_s: float | None = None, retries: int | None = None) -> View:
+        return View(self._portal, self._mesh.options(timeout_s=timeout_s, retries=retries))
+
+    def status(self) -> Document:
+        return self._portal.call(self._mesh.status)
+
+    def nodes(self) -> Document:
+        return self._portal.call(self._mesh.nodes)
+
+    def caps(self) -> Document:
+        return self._portal.call(self._mesh.caps)
+
+    def statistics(self) -> Document:
+        return self._portal.call(self._mesh.statistics)
+
+    def verify(self, export: str | os.PathLike[str] | None = None) -> Document:
+        return self._portal.call(self._mesh.verify, export)
+
+    def tasks(self) -> Document:
+        return self._portal.call(self._mesh.tasks)
+
+    def task(self, task: str) -> Document:
+        return self._portal.call(self._mesh.task, task)
+
+    def result(self, task: str, *, timeout_s: float | None = None) -> Document:
+        return self._portal.call(lambda: self._mesh.result(task, timeout_s=timeout_s))
+
+    def cancel(self, task: str, *, reason: str = "") -> Document:
+        return self._portal.call(lambda: self._mesh.cancel(task, reason=reason))
+
+    def story(self, task: str) -> Document:
+        return self._portal.call(self._mesh.story, task)
+
+    def find(self, sha256: str) -> Document:
+        return self._portal.call(self._mesh.find, sha256)
+
+    def put(self, path: str | os.PathLike[str]) -> Document:
+        return self._portal.call(self._mesh.put, path)
+
+    def get(self, sha256: str, to: str | os.PathLike[str]) -> int:
+        return self._portal.call(self._mesh.get, sha256, to)
+
+    def down(self) -> Document:
+        return self._portal.call(self._mesh.down)

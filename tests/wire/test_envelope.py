@@ -1,0 +1,447 @@
+"""The envelope: honest ones open once, and nothing else does. Every header field, every bit, every kind, every redirection."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import pytest
+
+from mesh.core.records import merkle
+from mesh.messages import KINDS
+from mesh.messages.membership import Ack, Ping
+from mesh.messages.records import Heads
+from mesh.messages.signed import Signed
+from mesh.messages.work import Answer
+from mesh.wire import envelope
+from mesh.wire.codec import encode, kind_of
+from mesh.wire.envelope import Batch, Header, frame_message, open_envelope, seal_flush
+from mesh.wire.packing import Refusal
+from mesh.wire.signing import Signer, signed_bytes
+
+NOW_MS = 1_800_000_000_000
+SESSION = b"session-A-to-B--"
+OTHER_SESSION = b"session-C-to-B--"
+FIELDS = list(Header.__slots__)
+
+
+def refused(world: Any, frames: list[bytes], reason: str = "") -> str:
+    """It is refused, and nothing has changed: the same window, and an honest envelope still opens afterwards."""
+    before = [(session.window.newest, session.window._seen) for session in world.sessions.values()]
+    with pytest.raises(Refusal) as caught:
+        world.open(frames)
+    assert before == [(session.window.newest, session.window._seen) for session in world.sessions.values()]
+    assert not reason or caught.value.reason == reason
+    return caught.value.reason
+
+
+def with_header(frames: list[bytes], **changes: Any) -> list[bytes]:
+    """The header changed and packed again, as whoever cannot sign could."""
+    row = dict(zip(FIELDS, msgpack.unpackb(frames[0]), strict=True)) | changes
+    return [msgpack.packb(list(row.values())), *frames[1:]]
+
+
+def resigned(world: Any, frames: list[bytes], signer: Signer | None = None, mesh: str = "") -> list[bytes]:
+    """The proof made anew over the header as it is: what a member can do with his own key."""
+    signer = signer or world.a
+    root = merkle.root([merkle.leaf(frames[0])])
+    signature = signer.sign(signed_bytes("envelope", mesh or world.mesh, b"\0\1" + root))
+    return [frames[0], frames[1], signature + b"\0\0\0\1"]
+
+
+# ---- honest
+
+
+def test_one_message_opens_once(world: Any) -> None:
+    frames = world.seal([Ping(7)])
+    opened = world.open(frames)
+    assert [received.message for received in opened.messages] == [Ping(7)] and opened.refused == [] and not opened.skewed
+    assert opened.header.sender == world.a.node and (opened.header.stamp_ms, opened.header.journal_head) == (77, bytes(32))
+    refused(world, frames, "replayed")
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS), ids=lambda kind: KINDS[kind].__name__)
+def test_every_kind_crosses_with_its_ids(kind: int, world: Any) -> None:
+    message = world.sample(KINDS[kind])
+    part = frame_message(kind, encode(message, world.a.seal), 2**64 - 1, cause_id=5, ttl_ms=2**32 - 1)
+    ((msg_id, cause_id, ttl_ms, got),) = world.open(world.seal([], parts=[part])).messages
+    assert (msg_id, cause_id, ttl_ms, got) == (2**64 - 1, 5, 2**32 - 1, message)
+
+
+def test_thirty_two_messages_keep_their_order(world: Any) -> None:
+    messages = [Ping(number) for number in range(32)]
+    opened = world.open(world.seal(messages))
+    assert [received.message for received in opened.messages] == messages
+    assert [received.msg_id for received in opened.messages] == list(range(1, 33))
+    assert world.sessions[SESSION].window.newest == 32
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 64, 100])
+def test_a_flush_has_one_signature(count: int, world: Any) -> None:
+    part = frame_message(kind_of(Ping(1)), encode(Ping(1)), 1)
+    signatures = world.a.signatures
+    flushed = seal_flush(world.a, [Batch(world.b.node, SESSION, 1 + n, 0, [part]) for n in range(count)], sent_ms=NOW_MS, stamp_ms=1)
+    assert world.a.signatures == signatures + 1
+    verified = world.keyring.statistics().verified
+    for frames in reversed(flushed):
+        assert world.open(frames).messages
+    assert world.keyring.statistics().verified == verified + 1, "envelopes of one flush are verified once"
+    assert {len(frames[2]) for frames in flushed} <= {68 + 32 * n for n in range(8)}
+
+
+def test_an_empty_flush_is_nothing(world: Any) -> None:
+    assert seal_flush(world.a, [], sent_ms=NOW_MS, stamp_ms=1) == []
+    with pytest.raises(ValueError, match="4096"):
+        seal_flush(world.a, [Batch("n", SESSION, 1, 0, [])] * 4097, sent_ms=NOW_MS, stamp_ms=1)
+
+
+def test_late_envelopes_of_a_session_open_in_any_order(world: Any) -> None:
+    sealed = [world.seal([Ping(n), Ack(n)], first_seq=1 + 2 * n) for n in range(200)]
+    for frames in sealed[::-1]:
+        assert len(world.open(frames).messages) == 2
+    for frames in sealed:
+        refused(world, frames, "replayed")
+
+
+def test_a_wrong_wall_clock_is_a_warning_and_no_more(world: Any) -> None:
+    part = frame_message(kind_of(Ping(1)), encode(Ping(1)), 1)
+    for number, sent_ms in enumerate((0, NOW_MS - 120_001, NOW_MS - 120_000, NOW_MS + 120_000, NOW_MS + 120_001, 2**53), 1):
+        (frames,) = seal_flush(world.a, [Batch(world.b.node, SESSION, number, 0, [part])], sent_ms=sent_ms, stamp_ms=1)
+        assert world.open(frames).skewed == (abs(sent_ms - NOW_MS) > 120_000)
+    (frames,) = seal_flush(world.a, [Batch(world.b.node, SESSION, 99, 0, [part])], sent_ms=2**53 + 1, stamp_ms=1)
+    refused(world, frames, "malformed")
+
+
+def test_one_large_message_may_fill_a_frame(world: Any) -> None:
+    big = Answer(1, True, b"x" * 900_000)
+    assert world.open(world.seal([big])).messages[0].message == big
+    refused(world, world.seal([big, Ping(1)], first_seq=2), "too_many_messages")
+    refused(world, world.seal([Answer(1, True, b"x" * 1024 * 1024)], first_seq=2), "too_big")
+
+
+# ---- tampered
+
+
+def changed(name: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return bytes(byte ^ 1 for byte in value)
+    return value + 1 if isinstance(value, int) else value[:-1] + ("a" if value[-1] != "a" else "b")
+
+
+REASONS = {"v": "version", "mesh": "other_mesh", "sender": "unknown_sender", "recipient": "not_for_me", "session": "stale_session"}
+REASONS |= {"payload_hash": "payload_changed"}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_header_field_is_signed(field: str, world: Any) -> None:
+    frames = world.seal([Ping(1)])
+    value = msgpack.unpackb(frames[0])[FIELDS.index(field)]
+    refused(world, with_header(frames, **{field: changed(field, value)}), REASONS.get(field, "bad_signature"))
+    assert world.open(frames).messages
+
+
+ODD = [None, True, -1, 0.5, 2**64 - 1, "", "x" * 65, b"", b"x" * 15, b"x" * 33, [], [1], {}]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_header_field_is_strict_even_when_signed(field: str, world: Any) -> None:
+    """A member who signs nonsense is refused as well. What is left is what the field may hold."""
+    good = {"journal_head": [b""], "mesh": [], "cert_serial": []}
+    for odd in ODD:
+        frames = resigned(world, with_header(world.seal([Ping(1)]), **{field: odd}))
+        if odd in good.get(field, []) and type(odd) is bytes:
+            assert world.open(resigned(world, with_header(world.seal([Ping(1)], first_seq=500), **{field: odd}))).messages
+        else:
+            refused(world, frames)
+
+
+def test_every_bit_of_every_frame_counts(world: Any) -> None:
+    frames = world.seal([Ping(1), Ack(2)])
+    cells = 0
+    for which, frame in enumerate(frames):
+        for bit in range(len(frame) * 8):
+            damaged = bytearray(frame)
+            damaged[bit // 8] ^= 1 << bit % 8
+            refused(world, [bytes(damaged) if n == which else other for n, other in enumerate(frames)])
+            cells += 1
+    assert cells > 2000 and world.open(frames).messages
+
+
+def test_every_length_of_every_frame_counts(world: Any) -> None:
+    frames = world.seal([Ping(1), Ack(2)])
+    for which, frame in enumerate(frames):
+        for size in range(len(frame)):
+            refused(world, [frame[:size] if n == which else other for n, other in enumerate(frames)])
+        refused(world, [frame + b"\0" if n == which else other for n, other in enumerate(frames)])
+    for count in (0, 1, 2):
+        refused(world, frames[:count], "frames")
+    refused(world, [*frames, b""], "frames")
+    refused(world, [b"", *frames], "frames")
+    refused(world, [frames[1], frames[0], frames[2]])
+
+
+def test_a_header_has_one_encoding_and_one_length(world: Any) -> None:
+    frames = world.seal([Ping(1)])
+    row = msgpack.unpackb(frames[0])
+    for header in (
+        msgpack.packb([*row, 1]),
+        msgpack.packb(row[:-1]),
+        b"\xdc\x00\x0d" + frames[0][1:],
+        frames[0][:1] + b"\xcc\x01" + frames[0][2:],
+        msgpack.packb(dict(enumerate(row))),
+        b"\x01",
+        b"",
+    ):
+        refused(world, resigned(world, [header, *frames[1:]]))
+    refused(world, [b"x" * 513, *frames[1:]], "too_big")
+
+
+# ---- replayed, redirected, spliced: every kind x every attack
+
+Attack = Callable[[Any, list[Any], list[bytes]], list[bytes]]
+
+
+def _replayed(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    world.open(frames)
+    return frames
+
+
+def _replayed_under_another_number(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    world.open(frames)
+    return with_header(frames, first_seq=50)
+
+
+def _into_another_session(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return with_header(frames, session=OTHER_SESSION)
+
+
+def _signed_into_anothers_session(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return world.seal(messages, session=OTHER_SESSION)
+
+
+def _from_a_session_that_is_over(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return world.seal(messages, session=b"session-of-past-")
+
+
+def _meant_for_another_node(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return world.seal(messages, recipient=world.c.node)
+
+
+def _redirected(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return with_header(world.seal(messages, recipient=world.c.node), recipient=world.b.node)
+
+
+def _reflected(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return world.seal(messages, signer=world.b)
+
+
+def _from_another_mesh(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return world.seal(messages, signer=Signer(world.a.node, b"\x02" * 32, "other-mesh"))
+
+
+def _signed_for_another_mesh(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return resigned(world, frames, mesh="other-mesh")
+
+
+def _forged_by_a_member(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return resigned(world, frames, world.c)
+
+
+def _forged_by_a_stranger(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return resigned(world, frames, world.stranger)
+
+
+def _by_a_stranger(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return world.seal(messages, signer=world.stranger)
+
+
+def _under_the_roots_name(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return resigned(world, with_header(frames, sender=world.root.node), world.root)
+
+
+def _unsigned(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return [frames[0], frames[1], bytes(64) + frames[2][64:]]
+
+
+def _signature_of_another_envelope(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return [frames[0], frames[1], world.seal(messages, first_seq=9)[2]]
+
+
+def _payload_of_another_envelope(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return [frames[0], world.seal([*messages, Ping(9)])[1], frames[2]]
+
+
+def _payload_of_another_with_its_hash(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    other = world.seal([Ping(9)])[1]
+    return with_header([frames[0], other, frames[2]], payload_hash=hashlib.sha256(other).digest())
+
+
+def _message_dropped(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    less = world.seal(messages[:-1])[1]
+    return with_header([frames[0], less, frames[2]], payload_hash=hashlib.sha256(less).digest(), count=len(messages) - 1)
+
+
+def _count_cut(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return resigned(world, with_header(frames, count=len(messages) - 1))
+
+
+def _count_raised(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return resigned(world, with_header(frames, count=len(messages) + 1))
+
+
+def _too_many(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return world.seal([Ping(1)] * 33)
+
+
+def _reordered(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return [frames[0], world.seal(messages[::-1])[1], frames[2]]
+
+
+def _doubled(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return [frames[0], frames[1] * 2, frames[2]]
+
+
+def _boundary_shifted(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    size = int.from_bytes(frames[1][:4], "big")
+    return [frames[0], (size + 1).to_bytes(4, "big") + frames[1][4:], frames[2]]
+
+
+def _boundary_shifted_and_signed(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    payload = (2**32 - 1).to_bytes(4, "big") + frames[1][4:]
+    return resigned(world, with_header([frames[0], payload, b""], payload_hash=hashlib.sha256(payload).digest()))
+
+
+def _bytes_appended_and_signed(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    payload = frames[1] + b"\0"
+    return resigned(world, with_header([frames[0], payload, b""], payload_hash=hashlib.sha256(payload).digest()))
+
+
+def _place_moved(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return [frames[0], frames[1], frames[2][:64] + b"\0\1\0\2"]
+
+
+def _node_of_the_tree_as_header(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    part = frame_message(10, b"\x91\x01", 1)
+    batches = [Batch(world.b.node, SESSION, 1 + n, 0, [part]) for n in range(4)]
+    flushed = seal_flush(world.a, batches, sent_ms=NOW_MS, stamp_ms=1)
+    leaves = [merkle.leaf(each[0]) for each in flushed]
+    return [leaves[0] + leaves[1], flushed[0][1], flushed[0][2][:64] + b"\0\0\0\2" + merkle.node(leaves[2], leaves[3])]
+
+
+def _future(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    return with_header(frames, first_seq=2**62)
+
+
+def _past(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    world.open(world.seal([Ping(1)], first_seq=5000))
+    return world.seal(messages, first_seq=5000 - 1024)
+
+
+def _overlapping(world: Any, messages: list[Any], frames: list[bytes]) -> list[bytes]:
+    world.open(frames)
+    return world.seal(messages, first_seq=len(messages))
+
+
+ATTACKS: dict[Attack, str] = {
+    _replayed: "replayed",
+    _replayed_under_another_number: "bad_signature",
+    _into_another_session: "wrong_sender",
+    _signed_into_anothers_session: "wrong_sender",
+    _from_a_session_that_is_over: "stale_session",
+    _meant_for_another_node: "not_for_me",
+    _redirected: "bad_signature",
+    _reflected: "wrong_sender",
+    _from_another_mesh: "other_mesh",
+    _signed_for_another_mesh: "bad_signature",
+    _forged_by_a_member: "bad_signature",
+    _forged_by_a_stranger: "bad_signature",
+    _by_a_stranger: "unknown_sender",
+    _under_the_roots_name: "unknown_sender",
+    _unsigned: "bad_signature",
+    _signature_of_another_envelope: "bad_signature",
+    _payload_of_another_envelope: "payload_changed",
+    _payload_of_another_with_its_hash: "bad_signature",
+    _message_dropped: "bad_signature",
+    _count_cut: "bad_framing",
+    _count_raised: "bad_framing",
+    _too_many: "too_many_messages",
+    _reordered: "payload_changed",
+    _doubled: "payload_changed",
+    _boundary_shifted: "payload_changed",
+    _boundary_shifted_and_signed: "bad_framing",
+    _bytes_appended_and_signed: "bad_framing",
+    _place_moved: "bad_proof",
+    _node_of_the_tree_as_header: "malformed",
+    _future: "bad_signature",
+    _past: "replayed",
+    _overlapping: "replayed",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__.strip("_"))
+def test_every_kind_under_attack(attack: Attack, world: Any) -> None:
+    """32 attacks x every kind: each refused for its own reason, nothing changed, and the honest envelope still opens."""
+    for number, cls in enumerate(KINDS.values()):
+        for session in world.sessions.values():
+            session.window, session.proven = type(session.window)(), b""
+        messages = [world.sample(cls), Ping(number)]
+        attacked = attack(world, messages, world.seal(messages))
+        refused(world, attacked, ATTACKS[attack])
+        assert len(world.open(world.seal(messages, first_seq=9000)).messages) == 2
+
+
+def test_a_proof_is_bounded(world: Any) -> None:
+    frames = world.seal([Ping(1)])
+    refused(world, [frames[0], frames[1], frames[2] + bytes(32 * 13)], "too_big")
+    refused(world, [frames[0], frames[1], frames[2][:67]], "frames")
+    refused(world, [frames[0], frames[1], frames[2][:64] + b"\0\0\xff\xff" + bytes(32 * 12)], "bad_proof")
+    refused(world, [frames[0], frames[1], frames[2][:64] + b"\0\0\0\0"], "bad_proof")
+
+
+def test_cheap_checks_come_before_the_signature(world: Any) -> None:
+    """Nothing that a stranger sends without a valid session costs a verification."""
+    verified = world.keyring.statistics().verified
+    for attack in (
+        _by_a_stranger,
+        _from_another_mesh,
+        _from_a_session_that_is_over,
+        _meant_for_another_node,
+        _too_many,
+        _payload_of_another_envelope,
+    ):
+        refused(world, attack(world, [Ping(1)], world.seal([Ping(1)])))
+    assert world.keyring.statistics().verified == verified
+
+
+# ---- inside a good envelope
+
+
+def test_bad_messages_are_refused_one_by_one(world: Any) -> None:
+    forged = Signed(world.c.node, world.rows["c"].body, world.rows["c"].raw[:-1] + b"\0")
+    parts = [
+        frame_message(10, encode(Ping(1)), 1),
+        frame_message(9999, b"\x90", 2),
+        frame_message(10, b"\x91\xa1x", 3),
+        frame_message(31, msgpack.packb([world.a.node, forged.raw, forged.raw]), 4),
+        frame_message(10, b"", 5),
+        frame_message(30, encode(Heads((forged,))), 6),
+        frame_message(11, encode(Ack(7)), 7),
+    ]
+    opened = world.open(world.seal([], parts=parts))
+    assert [(received.msg_id, received.message) for received in opened.messages] == [(1, Ping(1)), (6, Heads(())), (7, Ack(7))]
+    assert opened.refused == [(2, "unknown_kind"), (3, "malformed"), (4, "bad_signature"), (5, "malformed")]
+    assert world.sessions[SESSION].window.newest == 7
+
+
+def test_a_role_says_only_what_it_may(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelope, "may_say", lambda role, kind: role == "member" and kind == 10)
+    opened = world.open(world.seal([Ping(1), Ack(2)]))
+    assert [received.message for received in opened.messages] == [Ping(1)] and opened.refused == [(2, "not_allowed")]
+
+
+def test_refusals_name_the_claimed_sender_once_it_is_readable(world: Any) -> None:
+    with pytest.raises(Refusal) as caught:
+        open_envelope(world.keyring, world.seal([Ping(1)], session=b"session-of-past-"), world.expect)
+    assert (caught.value.reason, caught.value.peer) == ("stale_session", world.a.node)
