@@ -100,7 +100,7 @@ class Story:
         async with connect(home=self._crew.home, node=ENTRY, timeout_s=20) as mesh:
             await self._gather(mesh, found_by)
             task = await mesh.submit(
-                "pipeline.run", source=File.of(self._source), title=self._source.stem.replace("_", " ").capitalize(), resamples=3000
+                "pipeline.run", source=File.of(self._source), title=self._source.stem.replace("_", " ").capitalize(), resamples=1000
             )
             self._say(f"submitted pipeline.run over {self._source.name} to {ENTRY}: task {short(task.id)}")
             async with anyio.create_task_group() as group:
@@ -209,7 +209,7 @@ class Story:
         for step in document["steps"]:
             print(f"{step['step']:<10} {step['agent']}@{step['by']:<6} by {step['way']}: {step['why']}")
             for lost in step["lost"]:
-                print(f"{'':<10} before that, lost with {next((n for n in (document['killed'],) if n), '')}: {lost['reason']}")
+                print(f"{'':<10} before that on {document['killed']}: {lost['reason']}")
         print()
         print(lineage_view.show(lineage))
         home, task = self._crew.home, short(document["task"])

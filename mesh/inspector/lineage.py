@@ -40,18 +40,28 @@ def document(task: str, entries: list[dict[str, Any]], goal: str = "") -> dict[s
     """Every task in the story as a node, every file and value that passed between them as an edge."""
     tasks = _tasks(entries)
     made = {file: row["task"] for row in tasks.values() for file in [*row["files_out"], row["output"]] if file}
-    produced = {file for row in tasks.values() for file in row["files_out"]}
-    sources = sorted({file for row in tasks.values() for file in row["files_in"]} - produced)
     return {
         "schema": "mesh.lineage/1",
         "task": task,
         "goal": goal,
         "tasks": list(tasks.values()),
         "made_by": made,
-        "sources": sources,
+        "sources": _sources(entries),
         "entries": len(entries),
         "verified": bool(tasks) and all(entry["verified"] for entry in entries),
     }
+
+
+def _sources(entries: list[dict[str, Any]]) -> list[str]:
+    """Files that were there before any task in the story had made them. By order, since a step may hand on the very bytes it was given."""
+    made: set[str] = set()
+    sources: dict[str, None] = {}
+    for entry in sorted(entries, key=lambda entry: (entry["author"], entry["seq"])):
+        if entry["kind"] == "Submitted":
+            sources.update((file, None) for file, _ in entry["files"] if file not in made)
+        elif entry["kind"] == "Finished":
+            made.update(file for file, _ in entry["files"])
+    return list(sources)
 
 
 def _tasks(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

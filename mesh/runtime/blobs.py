@@ -55,6 +55,13 @@ class _Part:
     broken: OSError | None = None
 
 
+@dataclass(slots=True)
+class _Upload:
+    """A client's; the writing thread makes its `part`."""
+
+    part: _Part | None = None
+
+
 class Blobs:
     """`tell` hands an input to the node, on the loop's thread. `me` is the node: its own completions come from itself."""
 
@@ -64,7 +71,7 @@ class Blobs:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="mesh-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="mesh-read")
         self._fetches: dict[Hash, _Part] = {}
-        self._uploads: dict[tuple[object, str], _Part] = {}
+        self._uploads: dict[tuple[object, str], _Upload] = {}
         self._arrivals: dict[Hash, list[asyncio.Future[None]]] = {}
         self._count = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,8 +94,9 @@ class Blobs:
         finally:
             self._writer.shutdown(wait=True, cancel_futures=True)
             self._reader.shutdown(wait=True, cancel_futures=True)
-            for part in [*self._fetches.values(), *self._uploads.values()]:
-                part.handle.close()
+            for part in [*self._fetches.values(), *(upload.part for upload in self._uploads.values())]:
+                if part is not None:
+                    part.handle.close()
 
     def flush(self) -> None:
         """Nothing is collected here."""
@@ -130,18 +138,30 @@ class Blobs:
         if key not in self._uploads and offset == 0:
             if len(self._uploads) >= UPLOADS_MAX:
                 raise Refused("too many files are being put at once", fix="try again", code="node_busy")
-            self._uploads[key] = await self._in_writer(self._begin)
-        part = self._uploads.get(key)
-        if part is None:
+            self._uploads[key] = _Upload()
+        upload = self._uploads.get(key)
+        if upload is None:
             raise Refused("a piece of a file came out of order", fix="put the file again")
-        found = await self._in_writer(lambda: self._add(part, offset, data, last))
-        if last:
-            self._uploads.pop(key, None)
-        if part.broken is not None or (last and found is None):
+
+        def work() -> Hash | None:
+            # Pieces are sent ahead of answers: all that must happen in order happens in the one writing thread.
+            if upload.part is None:
+                upload.part = self._begin()
+            return self._add(upload.part, offset, data, last)
+
+        try:
+            found: Hash | None = await self._in_writer(work)
+        except MeshError:
+            self._drop(owner, name)
+            raise
+        part = upload.part
+        assert part is not None
+        if part.broken is not None:
             self._drop(owner, name)
             raise self._disk_error(part.broken)
         if not last:
             return {}
+        del self._uploads[key]
         assert found is not None
         self._known(found, part.next)
         return {"sha256": found, "size": part.next}
@@ -292,9 +312,9 @@ class Blobs:
         threads.submit(work).add_done_callback(done)
 
     def _drop(self, owner: object, name: str) -> None:
-        part = self._uploads.pop((owner, name), None)
-        if part is not None:
-            self._writer.submit(self._discard, part)
+        upload = self._uploads.pop((owner, name), None)
+        if upload is not None:
+            self._writer.submit(lambda: self._discard(upload.part) if upload.part is not None else None)
 
     def _known(self, file: Hash, size: int) -> None:
         self._tell(self._me, FileKnown(file, size))

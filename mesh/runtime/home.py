@@ -34,6 +34,8 @@ from mesh.errors import Refused, UsageError
 
 SOCKET_PATH_BYTES_MAX = 103
 """What both Linux (107) and macOS (103) take for the path of a Unix socket."""
+SHORT_PATH = Path("/tmp")
+"""Not from the environment: a client started by cron or ssh must look in the same place as the node that a shell started."""
 PEERS_MAX = 256
 LOCK_TRIES = 25
 LOCK_RETRY_S = 0.01
@@ -249,9 +251,8 @@ class NodeFolder:
         path = self.path / "node.sock"
         if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
             return path
-        base = os.environ.get("XDG_RUNTIME_DIR") or f"{tempfile.gettempdir()}"
         short = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        return Path(base) / f"lanmesh-{os.geteuid()}" / f"{short}.sock"
+        return SHORT_PATH / f"lanmesh-{os.geteuid()}" / f"{short}.sock"
 
     def make_socket_folder(self) -> Path:
         """The socket's path, its folder made and its predecessor gone. Call with the lock held. Raises HomeError."""

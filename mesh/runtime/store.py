@@ -125,6 +125,7 @@ class Store:
                 raise store_file.broken(self.path, f"it holds entries of incarnation {end.incarnation}, but says the last was {before}")
             self.incarnation = before + 1
             self._in_transaction(lambda c: store_file.set_metas(c, {"incarnation": str(self.incarnation).encode()}))
+            store_file.settle(self._connection)
         except (sqlite3.Error, ValueError) as error:
             self._connection.close()
             if isinstance(error, sqlite3.Error):

@@ -104,14 +104,12 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 def open_writer(path: Path) -> sqlite3.Connection:
     """The one writing connection; makes the tables if the file is new. Raises StoreError, also for another program's or a newer file."""
     try:
-        fresh = not path.exists() or path.stat().st_size == 0
-        if fresh:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = connect(path)
     except (sqlite3.Error, OSError) as error:
         raise explain(path, error) from error
     try:
-        if fresh:
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:  # new, or its maker was killed at once
             _make(connection)
             _sync_folder(path.parent)
         _admit(path, connection)
@@ -153,6 +151,11 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def settle(connection: sqlite3.Connection) -> None:
+    """Move what is committed from the log into the file, so that a lost log costs no more than this life. Raises sqlite3.Error."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 def get_meta(connection: sqlite3.Connection, name: str) -> bytes | None:

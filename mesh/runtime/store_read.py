@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mesh.core.records.journal import last_of, roles
-from mesh.core.records.story import Chapter, chapter, pack_story, packed_size
+from mesh.core.records.story import Chapter, chapter, pack_story
 from mesh.ids import Hash, NodeId, TaskId, content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
@@ -27,6 +27,9 @@ from mesh.wire.packing import Refusal, pack
 
 PRODUCERS_MAX = 16
 """A content made by more tasks than this (a constant answer) says nothing about where an input came from: not followed."""
+
+PROOF_BYTES = 512
+"""What a proof and an even share of its commit add to an entry in a packed story: at most 8 siblings of 32 bytes, and signed bytes."""
 
 _COMMONPLACE = frozenset(content_hash(text) for text in (b"", b"{}", b"[]", b"null", b"true", b"false", b'""', b"0", b"1"))
 """Bodies so small that two tasks share them by chance."""
@@ -53,16 +56,17 @@ class Reader:
         """A packed page of the story of `key`, a task or a content hash: its entries after number `since`."""
         wanted = sorted(seq for seq in self._about_all(key) if seq > since)
         chapters: list[Chapter] = []
+        limit = self._limits.story_bytes_max
         size = at = 0
         while at < len(wanted):
-            if size > self._limits.story_bytes_max:
+            if size >= limit:
                 return pack_story(chapters, wanted[at - 1])
             commit, raw, entries, leaves = self._commit_with(wanted[at])
             end = at
-            while end < len(wanted) and wanted[end] < commit.first + commit.count:
+            while end < len(wanted) and wanted[end] < commit.first + commit.count and (end == at or size < limit):
+                size += (len(entries[wanted[end] - commit.first]) + PROOF_BYTES) * 4 // 3
                 end += 1
             chapters.append(chapter(commit, raw, entries, leaves, wanted[at:end]))
-            size += packed_size(chapters[-1])
             at = end
         return pack_story(chapters)
 

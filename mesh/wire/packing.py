@@ -5,7 +5,7 @@
 
 Invariant: `unpack` returns or raises `Refusal`, for any bytes at all, in time and memory proportional to their number: nesting stops at
 the 1,024 levels of msgpack's own stack, and a body larger than 64 KiB may not hold more than 65,536 values (a megabyte of one-byte values
-would become 30 to 80 of them in memory). Does not know any message. Source: msgpack specification; reference figures in docs/protocol.md.
+would become 30 to 80 of them in memory). Does not know any message. Source: the msgpack specification.
 """
 
 from __future__ import annotations

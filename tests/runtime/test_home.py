@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -285,7 +287,8 @@ def test_a_garbled_lock_file_still_locks(home: Home) -> None:
 
 
 def test_a_long_path_gets_a_short_private_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    short_path = Path(tempfile.mkdtemp(prefix="m"))
+    monkeypatch.setattr(home_module, "SHORT_PATH", short_path)
     short = Home(Path("/h")).node("otter")
     assert short.socket_path == Path("/h/nodes/otter/node.sock")
     deep = [Home(tmp_path / ("d" * 60) / ("e" * 60) / end).node("otter") for end in ("one", "two")]
@@ -299,6 +302,7 @@ def test_a_long_path_gets_a_short_private_socket(tmp_path: Path, monkeypatch: py
     made.parent.chmod(0o777)
     with pytest.raises(HomeError, match="others may enter"):
         deep[0].make_socket_folder()
+    shutil.rmtree(short_path)
 
 
 def test_node_json_is_readable_by_programs(home: Home) -> None:

@@ -124,11 +124,6 @@ def pack_story(chapters: Iterable[Chapter], more: int = 0) -> bytes:
     return json.dumps({"format": FORMAT, "commits": pages, "more": more}, separators=(",", ":")).encode()
 
 
-def packed_size(one: Chapter) -> int:
-    """About how many bytes a chapter takes in a packed story."""
-    return len(one.raw) * 4 // 3 + 200 + sum((len(proof.entry) + 32 * len(proof.path)) * 4 // 3 + 16 for proof in one.proofs)
-
-
 def _to64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 

@@ -60,7 +60,7 @@ def reply(me: NodeId, peer: NodeId, request: int, ok: bool, body: dict[str, Any]
 class Errands:
     """The part of the desk that carries steps. `next_ask` numbers questions and steps alike."""
 
-    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, next_ask: Callable[[], int]) -> None:
+    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, next_ask: Callable[[float], int]) -> None:
         self._me, self._directory = directory.me, directory
         self._deadlines, self._limits, self._next_ask = deadlines, limits, next_ask
         self._open: dict[int, _Errand] = {}
@@ -87,7 +87,7 @@ class Errands:
         if problem is not None:
             yield Reply(step.request, False, problem, need=Need.FREE)
             return
-        ask = self._next_ask()
+        ask = self._next_ask(now_s)
         message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
         self._open[ask] = _Errand(step.request, manager, message)
         self._asks[step.request] = ask

@@ -14,7 +14,7 @@ from mesh.effects import Execute, Send
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.records import Accepted, Decided, Ended, Finished, Lost, Submitted
 from mesh.messages.work import Accept, Award, Result, ResultAck
-from mesh.sim.history import Answered, Appended, NodeDown, NodeUp, Outward, Synced, Takes, Verdict
+from mesh.sim.history import Answered, Appended, Asked, NodeDown, NodeUp, Outward, Synced, Takes, Verdict
 
 Fact = tuple[NodeId, type, TaskId, Fence]
 KEPT = (Submitted, Decided, Accepted, Ended, Finished, Lost)
@@ -27,6 +27,7 @@ class DurabilityChecker:
         self._waiting: dict[NodeId, list[tuple[int, Any]]] = {}
         self._durable: dict[Fact, NodeId] = {}
         self._tasks: dict[TaskId, None] = {}
+        self._submissions: dict[int, NodeId] = {}
         self.watches: tuple[type, ...] = (Award, Accept, Result, ResultAck, Execute)
         self.takes: Takes = {
             Appended: self._appended,
@@ -34,6 +35,7 @@ class DurabilityChecker:
             NodeUp: self._node_up,
             NodeDown: self._node_down,
             Outward: self._outward,
+            Asked: self._asked,
             Answered: self._answered,
         }
 
@@ -102,7 +104,13 @@ class DurabilityChecker:
                 if task in self._tasks and not ended:
                     yield f"Finished or Lost {task} {fence}"
 
+    def _asked(self, record: Asked) -> Iterator[Verdict]:
+        if record.command.durable:
+            self._submissions[record.request] = record.node
+        return iter(())
+
     def _answered(self, record: Answered) -> Iterator[Verdict]:
         task = record.body.get("task", "")
-        if record.ok and "survives" in record.body and (record.node, Submitted, task, 0) not in self._durable:
+        submitted = self._submissions.pop(record.request, None)
+        if submitted is not None and record.ok and (record.node, Submitted, task, 0) not in self._durable:
             yield Verdict(record.at_s, "D2", f"{record.node} acknowledged {task} before its disk had it")

@@ -7,6 +7,7 @@ after so many acknowledgements. No timing: every kill waits for an event.
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,23 @@ def test_another_process_is_refused_until_this_one_is_gone(desk: Any) -> None:
         child.kill()
     assert caught.value.code == "store_locked"
     assert desk.open().incarnation == 2
+
+
+def test_a_lost_log_costs_one_life_and_no_incarnation(desk: Any) -> None:
+    """Somebody deleted the -wal file after a crash: the chain is shorter but whole, and no number of a life is used again."""
+    incarnation, acknowledged = crash(desk.path, "told", 3)
+    desk.path.with_name(desk.path.name + "-wal").unlink()
+    store = desk.open()
+    assert store.head_seq < acknowledged and store.incarnation == incarnation + 1
+
+
+def test_killed_while_the_file_was_made(desk: Any) -> None:
+    file = sqlite3.connect(desk.path)
+    file.execute("PRAGMA journal_mode=WAL")
+    file.close()
+    assert desk.path.stat().st_size > 0
+    store = desk.start()
+    desk.write(store, desk.opened(store))
 
 
 def test_a_stray_log_of_another_journal_is_not_swallowed(desk: Any, tmp_path: Path) -> None:

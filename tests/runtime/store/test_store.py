@@ -359,6 +359,23 @@ def test_a_long_story_comes_in_pages(desk: Any) -> None:
     assert seen == list(range(1, 141)) and pages > 5
 
 
+def test_a_page_of_large_entries_stays_small(desk: Any) -> None:
+    """Even where they all stand in one commit: a page must fit a frame."""
+    limit = 64 * 1024
+    store = desk.start(limits=RecordsLimits(story_bytes_max=limit))
+    desk.write(store, *[Parked("t", "x" * 10_000) for _ in range(40)])
+    since, sizes, seen = 0, [], 0
+    while True:
+        answer = ask(desk, store, ReadStory(since + 1, "story", "t", since))
+        sizes.append(len(answer.body))
+        story = read(desk, answer)
+        seen += len(story.items)
+        if not story.more:
+            break
+        since = story.more
+    assert seen == 40 and max(sizes) < limit + 20_000
+
+
 def test_a_story_has_a_longest_form(desk: Any) -> None:
     store = desk.start(limits=RecordsLimits(story_entries_max=50))
     desk.write(store, *[Parked("t", f"{number}") for number in range(200)])
