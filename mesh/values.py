@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 from mesh.errors import InvalidArgument
@@ -49,6 +50,10 @@ def _dump_rich(arguments: dict[str, Any]) -> tuple[bytes, list[File]]:
     def other(value: Any) -> Any:
         if isinstance(value, File):
             return file_or_refuse(value)
+        if isinstance(value, os.PathLike) or hasattr(value, "read"):
+            raise TypeError(f"a {type(value).__name__} means nothing on another machine: pass File.of(path)")
+        if hasattr(value, "__next__"):
+            raise TypeError(f"a {type(value).__name__} can be read only once: pass a list")
         from pydantic_core import PydanticSerializationError, to_jsonable_python
 
         try:

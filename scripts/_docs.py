@@ -65,15 +65,18 @@ def refusals() -> str:
 
 
 def transitions() -> str:
-    from mesh.core.work.task import diagram
+    from mesh.core.work.task import PENDING, TERMINAL, TRANSITIONS
 
-    return f"```mermaid\n{diagram()}\n```"
+    lines = ["stateDiagram-v2", f"    [*] --> {PENDING}"]
+    lines += [f"    {before} --> {after}: {event}" for (before, event), after in TRANSITIONS.items()]
+    lines += [f"    {state} --> [*]" for state in TERMINAL]
+    return "```mermaid\n" + "\n".join(lines) + "\n```"
 
 
 def authorization() -> str:
-    from mesh.wire.authorization import markdown
+    from mesh.wire.authorization import as_markdown
 
-    return markdown()
+    return as_markdown().rstrip()
 
 
 def verbs() -> str:

@@ -11,20 +11,21 @@ clock. The shape follows dask's worker state machine and h11; see docs/architect
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from mesh.core.deadlines import Deadlines
 from mesh.effects import Append, Need, Refused, Send, Tell
 from mesh.ids import NodeId
 
-Method = Callable[[float, NodeId, Any], Iterable[Any] | None]
+Method = Callable[[float, NodeId, Any], Any]
 
 
 class Machine(Protocol):
     """A table ``input type -> method``; each method is ``(now_s, sender, input) -> effects``."""
 
-    inputs: dict[type, Method]
+    @property
+    def inputs(self) -> Mapping[type, Method]: ...
 
 
 class Node:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ STOP_S = 5.0
 
 
 class Crew:
-    """Everything lives in `folder`: ``home/`` (keys, journals), ``logs/``, ``pids.json``."""
+    """Everything lives in `folder`: ``home/`` (keys, journals), ``logs/``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -60,14 +59,12 @@ class Crew:
     async def _start_node(self, home: Home, name: str, seeds: list[str]) -> dict[str, object]:
         process = spawn(["up", "--home", str(self.home.absolute()), "--name", name, *seeds], self._log(name))
         self._nodes[name] = process
-        self._remember()
         return await anyio.to_thread.run_sync(wait_ready, home.node(name), process, self._log(name))
 
     def work(self, node: str, agents: list[str]) -> None:
         """Start one worker process with these agents, attached to `node`."""
         words = ["run", *agents, "--home", str(self.home.absolute()), "--name", node]
         self._workers[node] = spawn(words, self._log(f"{node}-worker"))
-        self._remember()
 
     def check(self) -> None:
         """Raises MeshError, with its last words, if a process that should run has ended."""
@@ -85,10 +82,6 @@ class Crew:
             end(pid, signal.SIGKILL)
         return pids
 
-    def _remember(self) -> None:
-        pids = [process.pid for process in (*self._workers.values(), *self._nodes.values())]
-        (self._folder / "pids.json").write_text(json.dumps(pids))
-
     async def stop(self) -> int:
         """Take down the nodes of this home, workers first; how many nodes ran. What does not end in time is killed."""
         running = Home(self.home.absolute()).running()
@@ -98,14 +91,16 @@ class Crew:
             for folder in running:
                 group.start_soon(self._down, folder.name)
         await anyio.to_thread.run_sync(self._reap)
-        (self._folder / "pids.json").unlink(missing_ok=True)
         return len(running)
 
     async def _down(self, name: str) -> None:
         with anyio.move_on_after(STOP_S):
             try:
                 async with connect(home=self.home, node=name) as mesh:
+                    workers = (await mesh.status())["workers"]
                     await mesh.down()
+                for pid in {worker["pid"] for worker in workers}:
+                    end(pid)
             except NoNode:
                 return
             except MeshError:

@@ -94,7 +94,7 @@ class NodeProcess:
         limits = Limits()
         self._folder, self._identity, self._settings, self._listening = folder, identity, settings, listening
         self._stop = anyio.Event()
-        self.keyring = identity.keyring
+        self.keyring, self.signer = identity.keyring, identity.signer
         self.store = Store(folder.journal_path, identity.signer, self._tell_threadsafe, limits.records)
         me = Alive(
             node=identity.node,

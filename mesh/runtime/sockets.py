@@ -44,7 +44,7 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS, _RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
 _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
-_get: Callable[[object, int], int] = zmq.backend.Socket.get
+_get = cast(Callable[[object, int], int], zmq.backend.Socket.get)
 
 MonitorEvent = Callable[[zmq.Event, int], None]
 

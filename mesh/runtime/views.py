@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -16,7 +17,6 @@ from mesh.errors import Refused
 from mesh.messages.membership import Offer
 from mesh.runtime import clock
 from mesh.runtime.store_file import StoreError
-from mesh.runtime.store_read import export
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal
 
@@ -147,13 +147,9 @@ class Views:
         return await anyio.to_thread.run_sync(self._verify, params.get("export"))
 
     def _verify(self, export_to: str | None) -> Document:
-        store = self._process.store
         document: Document = {"schema": "mesh.verify/1", "ok": True, "problem": "", "author": self._process.info["node"]}
         try:
-            document |= store.check()
-            if export_to:
-                with open(export_to, "wb") as out:
-                    document["exported"] = export(store.path, out)
+            document |= self._process.store.examine(Path(export_to) if export_to else None)
         except OSError as error:
             raise Refused(f"cannot write {export_to}: {error.strerror}", fix="name a file that can be written", code="export") from error
         except StoreError as error:
@@ -161,7 +157,7 @@ class Views:
         records = self._process.assembly.records.statistics()
         document |= {"forks": records.forks, "rolled_back": records.rolled_back}
         if records.rolled_back:
-            document |= {"ok": False, "problem": "peers hold a newer head of this journal than its own disk"}
+            document |= {"ok": False, "problem": f"peers hold a newer head of this journal than its own disk: {records.rolled_back}"}
         return document
 
     # ---- the rest
@@ -169,7 +165,7 @@ class Views:
     def statistics(self, _: Document) -> Document:
         """Every component's snapshot, for those who want it all."""
         process = self._process
-        parts = {
+        parts: dict[str, Any] = {
             "driver": process.driver,
             "store": process.store,
             "links": process.links,

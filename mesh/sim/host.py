@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 BATCH_MAX = 32
 TURN_ENDS = TurnEnds()
 NEVER = float("inf")
+TURN_S = 1e-6
+"""Time goes on between two turns, as it does in life: a deadline set to now is over a little later."""
 
 
 class Wake:
@@ -254,9 +256,9 @@ class Host:
         at = self.node.wake_at()
         if at is None:
             return
-        when = self.clock.when(at)
-        if when < self.world.now_s:
-            when = self.world.now_s
+        when, soon_s = self.clock.when(at), self.world.now_s + TURN_S
+        if when < soon_s:
+            when = soon_s
         if when < self.armed_at:
             self.armed_at = when
             self.world.push(when, self.name, self.name, WAKE)

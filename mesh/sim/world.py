@@ -31,6 +31,14 @@ Build = Callable[[Alive, Random, int, bytes], Any]
 """Makes a node: its own row, a generator, the last durable entry's number and head -> something with `.node` and `.directory`."""
 
 
+CROWD_MAX = 200_000
+"""Events in one millisecond."""
+
+
+class Livelock(Exception):
+    """Somebody asks to be called at once, again and again."""
+
+
 class World:
     """`seed` and `names` fix everything. `history` receives what can be seen from outside."""
 
@@ -59,6 +67,7 @@ class World:
         self._heap: list[tuple[float, int, Host | None, int, NodeId, Any]] = []
         self._count = 0
         self._request = 0
+        self._crowd_s, self._crowd = 0.0, 0
         self.hosts: dict[NodeId, Host] = {}
         for name in names:
             rng = self.rng(f"host {name}")
@@ -98,6 +107,11 @@ class World:
         while heap and heap[0][0] <= until_s:
             at_s, _, host, life, sender, body = heappop(heap)
             self.now_s = at_s
+            self._crowd += 1
+            if at_s > self._crowd_s + 0.001:
+                self._crowd_s, self._crowd = at_s, 0
+            elif self._crowd > CROWD_MAX:
+                raise Livelock(f"{CROWD_MAX} events at {at_s} s; the last is {type(body).__name__} for {host and host.name}: {body!r:.200}")
             if host is None:
                 body()
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -310,6 +311,41 @@ async def test_a_peer_that_ends_is_refused_at_its_door() -> None:
         assert left.links.statistics().dropped == {"no_link": 1}
         left.dial(right.door)
         await left.until(lambda: left.of(DialFailed) == [DialFailed(right.door, "refused")])
+
+
+CHILD = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("peers", sys.argv[1])
+peers = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(peers)
+peers.anyio.run(peers.child)
+"""
+
+
+async def child() -> None:
+    """Another process's node: says its door, echoes until it is killed."""
+    async with anyio.create_task_group() as tasks:
+        peer = await Ground(tasks).start(2)
+        print(peer.door, flush=True)
+
+
+@pytest.mark.cluster
+async def test_a_killed_process_is_known_at_once() -> None:
+    async with ground() as at:
+        left = await at.start(1)
+        async with await anyio.open_process([sys.executable, "-c", CHILD, __file__], stderr=None) as process:
+            assert process.stdout is not None
+            left.dial((await process.stdout.receive()).decode().strip())
+            await left.until(lambda: left.of(LinkUp))
+            left.send(left.of(LinkUp)[0].alive.author, Ping(1))
+            left.links.flush()
+            await left.until(lambda: left.of(Ack))
+            process.kill()
+            await process.wait()
+        killed_at_s = clock.now_s()
+        await left.until(lambda: LinkDown(refused=True) in left.of(LinkDown))
+        assert left.of(LinkDown) == [LinkDown(), LinkDown(refused=True)]
+        assert clock.now_s() - killed_at_s < 1.0
 
 
 async def test_a_restarted_peer_gets_new_sessions() -> None:

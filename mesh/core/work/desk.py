@@ -20,8 +20,8 @@ from typing import Any
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import LEFT, ReadDirectory
 from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, MemberUnreachable, RequestGone
-from mesh.core.work.files import is_hash
 from mesh.core.work.errands import Errands, failure, json_object, reply
+from mesh.core.work.files import is_hash
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, author_of
 from mesh.limits import WorkLimits

@@ -78,8 +78,8 @@ class Errands:
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
         manager = author_of(step.parent)
         problem = None
-        if not manager or self._directory.get(manager) is None:
-            problem = failure("unknown_task", f"no node known here manages {step.parent!r}", "mesh nodes")
+        if not manager:
+            problem = failure("unknown_task", f"{step.parent!r} is no task id", "call ctx.step from inside a handler")
         elif len(step.input) > self._limits.body_bytes_max:
             problem = failure("too_big", f"the step's arguments are over {self._limits.body_bytes_max} bytes", "pass large data as File")
         elif len(self._open) >= self._limits.asks_max:
@@ -93,7 +93,13 @@ class Errands:
         self._asks[step.request] = ask
         self.asked += 1
         self._deadlines.set(ErrandDue(ask), now_s + self._limits.accept_timeout_s)
-        yield Send(manager, message, need=Need.FREE)
+        yield from self._say(self._open[ask])
+
+    def _say(self, errand: _Errand) -> Iterator[Any]:
+        """If there is a link. After a restart a worker may be back before its manager is known: it waits, its handler must not fail."""
+        row = self._directory.get(errand.manager)
+        if errand.manager == self._me or (row is not None and row.linked):
+            yield Send(errand.manager, errand.message, need=Need.FREE)
 
     def _expire_errand(self, now_s: float, me: NodeId, due: ErrandDue) -> Iterator[Any]:
         errand = self._open.get(due.ask)
@@ -101,7 +107,7 @@ class Errands:
             wait_s = self._limits.ask_repeat_s if errand.seen else self._limits.accept_timeout_s
             self._deadlines.set(due, now_s + wait_s)
             self.repeated += 1
-            yield Send(errand.manager, errand.message, need=Need.FREE)
+            yield from self._say(errand)
 
     def _on_member_linked(self, now_s: float, me: NodeId, linked: MemberLinked) -> Iterator[Any]:
         for errand in list(self._open.values()):
@@ -128,9 +134,12 @@ class Errands:
             return
         self._forget(done.ask)
         error = json_object(done.error) if done.error else {}
-        body = {"task": done.child, "state": done.state, "output": done.output, "files": done.files, "error": error or {}}
+        if error is None:
+            yield Refused("bad_step_error", peer)
+            error = failure(done.state, "the error could not be read", f"mesh why {done.child}")
+        body = {"task": done.child, "state": done.state, "output": done.output, "files": done.files, "error": error}
         if done.state == "refused":
-            yield reply(self._me, peer, errand.request, False, {**failure("refused", "the step was refused", "mesh tasks"), **(error or {})})
+            yield reply(self._me, peer, errand.request, False, {**failure("refused", "the step was refused", "mesh tasks"), **error})
         else:
             yield reply(self._me, peer, errand.request, True, body)
 

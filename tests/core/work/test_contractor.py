@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-
 import workbench
 from workbench import BOSS, INPUT, ME, NOW_MS, OTHER, Bench, award_of, entries, fence, item_of, of, sent, started, stopped, task_of
+
 from mesh.core.inputs import (
     FileFetched,
     FileWanted,
@@ -546,7 +546,12 @@ def test_load_is_told_on_change_and_no_more_often_than_every_half_second() -> No
     told = 0
     for counter in range(1, 1001):
         b.now += 0.0001
-        for item, sender in ((b.award(counter), BOSS), (ended(counter), ME), (ResultAck(((task_of(counter), F1),)), BOSS), (TurnEnds(), ME)):
+        for item, sender in (
+            (b.award(counter), BOSS),
+            (ended(counter), ME),
+            (ResultAck(((task_of(counter), F1),)), BOSS),
+            (TurnEnds(), ME),
+        ):
             told += len(loads(b, b.node.handle(b.now, sender, item)))
     assert told == 0
     b.now += 0.5

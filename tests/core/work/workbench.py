@@ -6,7 +6,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
-from mesh.core.inputs import FileFetched, FileWanted, OffersSet, TurnEnds, WorkerAttached
+from mesh.core.inputs import FileWanted, OffersSet, TurnEnds, WorkerAttached
 from mesh.core.node import Node
 from mesh.core.work.contractor import Contractor
 from mesh.effects import Append, Execute, Send, Stop
@@ -26,7 +26,7 @@ class Sink:
 
     def __init__(self, *kinds: type) -> None:
         self.caught: list[Any] = []
-        self.inputs: dict[type, Any] = {kind: self._catch for kind in kinds}
+        self.inputs: dict[type, Any] = dict.fromkeys(kinds, self._catch)
 
     def _catch(self, _now_s: float, _sender: str, item: Any) -> None:
         self.caught.append(item)

@@ -1,0 +1,166 @@
+"""HELLO and WELCOME without a network: who is turned away, and when a session ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mesh.limits import LinkLimits
+from mesh.messages.membership import Alive, Offer
+from mesh.messages.session import Certificate, Hello
+from mesh.messages.signed import Signed
+from mesh.runtime.sessions import Greeting, Sessions, read_turned, turned
+from mesh.wire.packing import Refusal, pack
+from mesh.wire.signing import Keyring, Signer, node_id
+
+LIMITS = LinkLimits(peers_max=4, pending_sessions_max=3)
+
+
+def signer(seed: bytes, mesh: str = "m") -> Signer:
+    made = Signer("", seed * 32, mesh)
+    made.node = node_id(made.public_key)
+    return made
+
+
+class Side:
+    """One node's sessions, with a clock that the test moves."""
+
+    def __init__(self, seed: bytes, *, mesh: str = "m", incarnation: int = 1, root: bytes = b"r", offers: tuple[Offer, ...] = ()) -> None:
+        self.signer, authority = signer(seed, mesh), signer(root, mesh)
+        certificate = authority.seal(Signed(authority.node, Certificate(mesh, self.signer.node, self.signer.public_key, "member", 1, 0)))
+        self.node, self.now_ms, self._tokens = self.signer.node, 1_000_000, 0
+        self.row = Signed(self.node, Alive(self.node, incarnation, 1, "n", "127.0.0.1:1", "127.0.0.1:2", offers, certificate))
+        self.sessions = Sessions(
+            lambda: self.row,
+            self.signer,
+            Keyring(mesh, authority.public_key),
+            LIMITS,
+            token=self._token,
+            clock_ms=lambda: self.now_ms,
+        )
+
+    def _token(self, size: int) -> bytes:
+        self._tokens += 1
+        return self._tokens.to_bytes(2, "big") + self.signer.public_key[: size - 2]
+
+    def said(self, **changes: object) -> bytes:
+        hello = Hello(1, self.signer.mesh, self.row, "", b"n" * 16, self.now_ms)
+        return self.signer.seal(Signed(self.node, replace(hello, **changes)))  # type: ignore[arg-type]
+
+
+def greet(caller: Side, called: Side) -> Greeting:
+    """The WELCOME that `caller` gets, as he reads it."""
+    nonce, hello = caller.sessions.hello()
+    welcome, _ = called.sessions.answer(hello)
+    return caller.sessions.welcomed(welcome, nonce, called.node)
+
+
+def reason_of(side: Side, frame: bytes) -> str:
+    with pytest.raises(Refusal) as refusal:
+        side.sessions.answer(frame)
+    return refusal.value.reason
+
+
+def test_a_greeting_gives_each_side_what_it_needs() -> None:
+    left, right = Side(b"a"), Side(b"b")
+    nonce, hello = left.sessions.hello(right.node, back=False)
+    welcome, seen = right.sessions.answer(hello)
+    given = left.sessions.welcomed(welcome, nonce, right.node)
+    assert (seen.peer, seen.alive, seen.back) == (left.node, left.row, False)
+    assert (given.peer, given.alive, given.router) == (right.node, right.row, "127.0.0.1:2")
+    assert right.sessions.inbound[given.session].peer == left.node
+
+
+def test_who_is_turned_away() -> None:
+    right = Side(b"b")
+    assert reason_of(right, Side(b"c", mesh="other").said()) == "other_mesh"
+    assert reason_of(right, Side(b"c", root=b"x").said()) == "bad_certificate"
+    assert reason_of(right, right.said()) == "self"
+    assert reason_of(right, Side(b"c").said(v=2)) == "version"
+    assert reason_of(right, Side(b"c").said(recipient="somebody")) == "other_node"
+    assert reason_of(right, Side(b"c").said(mesh="other")) == "other_mesh"
+    good = Side(b"c").said()
+    assert reason_of(right, good[:-1] + bytes([good[-1] ^ 1])) == "bad_signature"
+    assert reason_of(right, b"\x93noise") == "malformed"
+    assert reason_of(right, Side(b"c").signer.seal(Side(b"c").row)) == "malformed"
+    stranger, member = Side(b"d"), Side(b"c")
+    member.signer.seal(member.row)
+    stranger.row = member.row
+    assert reason_of(right, stranger.said()) in ("not_own", "unknown_author")
+    assert not right.sessions.inbound
+
+
+def test_an_older_hello_is_turned_away_and_so_is_a_former_life() -> None:
+    left, right = Side(b"a"), Side(b"b")
+    old = left.said()
+    left.now_ms += 10_000
+    right.sessions.answer(left.said())
+    assert reason_of(right, old) == "replayed"
+    left.now_ms -= 1_500
+    right.sessions.answer(left.said())  # out of order by less than a handshake
+    right.sessions.answer(Side(b"a", incarnation=2).said())
+    assert reason_of(right, left.said(stamp_ms=left.now_ms + 60_000)) == "old_life"
+
+
+def test_what_a_caller_refuses_in_an_answer() -> None:
+    left, right, third = Side(b"a"), Side(b"b"), Side(b"c")
+    nonce, hello = left.sessions.hello()
+    welcome, _ = right.sessions.answer(hello)
+    with pytest.raises(Refusal, match="wrong_nonce"):
+        left.sessions.welcomed(welcome, b"x" * 16)
+    with pytest.raises(Refusal, match="other_node"):
+        left.sessions.welcomed(welcome, nonce, third.node)
+    with pytest.raises(Refusal, match="busy"):
+        left.sessions.welcomed(turned("busy"), nonce)
+    with pytest.raises(Refusal, match="malformed"):
+        left.sessions.welcomed(hello, nonce)
+    assert left.sessions.welcomed(welcome, nonce).peer == right.node
+
+
+def test_a_no_is_read_with_care() -> None:
+    said = read_turned(turned("other_mesh"))
+    assert said is not None and said.reason == "other_mesh"
+    shown = read_turned(pack(("turned", 1, "\x1b[2J\x07")))
+    assert shown is not None and shown.reason == "malformed"
+    assert read_turned(pack(("alive", "a", b"", b""))) is None
+
+
+def test_an_old_session_ends_only_when_a_new_one_is_used() -> None:
+    left, right = Side(b"a"), Side(b"b")
+    inbound = right.sessions.inbound
+    first = greet(left, right).session
+    right.sessions.used(inbound[first])
+    second, third = greet(left, right).session, greet(left, right).session
+    assert set(inbound) == {first, second, third}
+    right.sessions.used(inbound[first])
+    assert set(inbound) == {first, second, third}
+    right.sessions.used(inbound[second])
+    assert set(inbound) == {second, third}
+    right.sessions.used(inbound[third])
+    assert set(inbound) == {third}
+
+
+def test_sessions_never_used_do_not_pile_up_and_never_push_out_the_one_in_use() -> None:
+    left, right = Side(b"a"), Side(b"b")
+    first = greet(left, right).session
+    right.sessions.used(right.sessions.inbound[first])
+    for _ in range(20):
+        greet(left, right)
+    assert first in right.sessions.inbound and len(right.sessions.inbound) == 1 + LIMITS.pending_sessions_max
+
+
+def test_peers_remembered_are_bounded() -> None:
+    right = Side(b"z")
+    for seed in b"abcdefgh":
+        greet(Side(bytes([seed])), right)
+    assert len(right.sessions.inbound) == LIMITS.peers_max
+
+
+def test_a_large_row_goes_slim() -> None:
+    left, right = Side(b"a", offers=tuple(Offer(f"c{n}", "a", input_schema="x" * 2000) for n in range(20))), Side(b"b")
+    nonce, hello = left.sessions.hello()
+    assert len(hello) < LIMITS.door_frame_bytes_max
+    _, seen = right.sessions.answer(hello)
+    assert seen.alive.body == replace(left.row.body, version=0, offers=())
+    assert nonce
