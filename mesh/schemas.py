@@ -86,7 +86,9 @@ class Shape:
         )
 
     def _refusal(self, error: ValidationError) -> InvalidArgument:
-        first = error.errors(include_url=False, include_context=False)[0]
+        # A misspelt argument is also a missing one: what was written is the better thing to name.
+        found = error.errors(include_url=False, include_context=False)
+        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
         name = str(first["loc"][0]) if first["loc"] else ""
         takes = f"{self.name} takes {', '.join(self.parameters) or 'no arguments'}"
         match first["type"]:

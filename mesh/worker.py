@@ -171,15 +171,16 @@ class Worker:
         while True:
             if not self._ready.is_set():
                 await self._ready.wait()
-            assert self._link is not None
+            link, lost = self._link, self._lost
+            assert link is not None
             try:
-                return await self._link.ask(verb, params)
+                return await link.ask(verb, params)
             except NodeLost:
                 if verb != "step":
                     raise
-                # The answer may be lost before `on_lost` has run.
-                await self._lost.wait()
-                self._ready.clear()
+                await lost.wait()
+                if link is self._link:
+                    self._ready.clear()
 
     # ---- frames
 
@@ -261,13 +262,16 @@ async def serve(agents: Sequence[Agent], sock: Path, *, on_attached: Callable[[d
     `on_attached` is called with what the node says of itself when all are attached, and after each time a node's restart was survived.
     Raises DeclarationError for an agent without capabilities, and whatever a lifespan raises.
     """
-    waiting = {agent.name for agent in agents}
+    names = [agent.name for agent in agents]
+    missing = set(names)
 
     def attached(name: str, node: dict[str, Any]) -> None:
-        waiting.discard(name)
-        if not waiting and on_attached is not None:
-            waiting.add(agents[0].name) if len(agents) > 1 else None
-            on_attached(node)
+        missing.discard(name)
+        if not missing:
+            # The next round begins: after a restart of the node all attach again.
+            missing.update(names if len(names) > 1 else ())
+            if on_attached is not None:
+                on_attached(node)
 
     workers = [Worker(agent, lambda: sock, on_attached=partial(attached, agent.name)) for agent in agents]
     ended = asyncio.Event()

@@ -68,6 +68,7 @@ def test_arguments_become_the_declared_types_and_files_are_opened_everywhere(sha
     [
         (b"{", "", "not one JSON object"),
         (b"[]", "", "not one JSON object"),
+        (b'{"day": "2026-10-01", "rule": {}}', "rule", "did you mean 'rules'"),
         (b'{"day": "2026-10-01"}', "rules", "'rules' is missing"),
         (b'{"rules": {"limit": -1}, "day": "2026-10-01"}', "rules", "'rules.limit' is wrong"),
         (b'{"rules": {}, "day": "2026-10-01"}', "rules", "'rules.limit' is wrong: Field required"),

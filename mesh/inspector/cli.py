@@ -1,70 +1,65 @@
-"""`mesh VERB`: the table of verbs. Each verb's module is imported when the command line is built; nothing here does any work."""
+"""The `mesh` command's entry point. Nothing is imported before Ctrl-C and a closed pipe are taken care of.
+
+What the verbs are stands in `verbs.py`; what happens around each of them in `shell.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import typer
-from typer.exceptions import TyperException
-
-from mesh.inspector import demo, repair, start, use, watch
-
-GROUPS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "Start": (demo.demo, start.run, start.up, start.down),
-    "Use": (use.call, use.submit, use.result, use.cancel, use.get),
-    "Watch": (watch.status, watch.nodes, watch.caps, watch.tasks, watch.task, watch.why, watch.lineage, watch.blame),
-    "Repair": (repair.doctor, repair.verify),
-}
-
-app = typer.Typer(
-    name="mesh",
-    help="An agent mesh with no server. Start here: mesh demo",
-    no_args_is_help=True,
-    add_completion=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for _group, _verbs in GROUPS.items():
-    for _verb in _verbs:
-        app.command(_verb.__name__, rich_help_panel=_group)(_verb)
-
-
-def verbs() -> Iterator[tuple[str, str, str]]:
-    """``(group, verb, its one-line help)`` of every verb, for the docs and for the test that walks them all."""
-    for group, members in GROUPS.items():
-        for verb in members:
-            yield group, verb.__name__, (verb.__doc__ or "").strip().split("\n")[0]
 
 
 def main() -> None:
-    """Entry point of the `mesh` command. Usage errors exit 2, in JSON too when JSON was asked for."""
+    """Run one command line and end the process with its exit code: 2 for usage, 130 after Ctrl-C, else what `docs/operations.md` says."""
     try:
-        code = app(standalone_mode=False)
-    except typer.Exit as end:
-        code = end.exit_code
-    except typer.Abort:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        from mesh.inspector.verbs import dispatch
+
+        code = dispatch(sys.argv[1:])
+    except KeyboardInterrupt:
         code = 130
-    except TyperException as error:
-        code = _usage(error)
     except BrokenPipeError:
-        sys.stderr.close()
+        drop_stdout()
         code = 0
-    sys.exit(code if isinstance(code, int) else 0)
+    except Exception as bug:  # noqa: BLE001  the last stop: whatever comes here is a defect of ours, told whole, exit 1
+        code = _confess(bug)
+    sys.exit(_flushed(code))
 
 
-def _usage(error: TyperException) -> int:
-    context = getattr(error, "ctx", None)
-    verb = context.command_path if context else "mesh"
-    fix = f"{verb} --help"
+def _flushed(code: int) -> int:
+    """What was printed must have arrived before the exit code says so."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_stdout()
+    except OSError as error:
+        drop_stdout()
+        print(f"mesh: the answer could not be written: {error.strerror}", file=sys.stderr)
+        return code or 1
+    return code
+
+
+def drop_stdout() -> None:
+    """Whoever read our output has gone: what is left of it goes nowhere, quietly."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _confess(bug: Exception) -> int:
+    import traceback
+
+    traceback.print_exception(bug)
+    message = f"this is a defect of mesh itself: {type(bug).__name__}: {bug}"
+    fix = "report it, with the traceback on stderr"
     if "--json" in sys.argv:
-        print(json.dumps({"schema": "mesh.error/1", "code": "usage", "message": error.format_message(), "fix": fix}))
+        print(json.dumps({"schema": "mesh.error/1", "code": "defect", "message": message, "fix": fix}))
     else:
-        print(f"mesh: {error.format_message()}\ntry:  {fix}", file=sys.stderr)
-    return 2
+        print(f"mesh: {message}\ntry:  {fix}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -29,9 +29,11 @@ def wait_ready(folder: NodeFolder, process: subprocess.Popen[bytes], log: Path) 
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
         info = folder.info()
-        if info is not None and info.get("pid") == process.pid:
+        ended = process.poll() is not None
+        if info is not None and (ended or info.get("pid") == process.pid):
             return info
-        if process.poll() is not None:
+        # Two may start one node at once: the second finds it running, and waits for the first's.
+        if ended and not folder.is_running():
             raise MeshError(f"the node {folder.name} did not start: {last_words(log)}", fix=f"see {log}")
         time.sleep(LOOK_EVERY_S)
     raise TimedOut(f"the node {folder.name} did not answer within {READY_S:g} s", fix=f"see {log}")

@@ -25,7 +25,7 @@ import anyio.abc
 
 from mesh.core.inputs import Call, Enquire, FileWanted, Leave, RequestGone, Step, Submit
 from mesh.effects import Reply
-from mesh.errors import MeshError, NoNode, NoSuchFile, Refused
+from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import NodeId
 from mesh.limits import WorkLimits
 from mesh.runtime.blobs import Blobs
@@ -37,6 +37,8 @@ VERSION = 1
 CONNECTIONS_MAX = 1024
 REQUESTS_MAX = 20_000
 """Unanswered, of all connections together: beyond, a request is refused with `node_busy`."""
+FILES_MAX = 256
+"""Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 FETCH_TIMEOUT_S = 60.0
 QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body")
@@ -70,7 +72,7 @@ class _Connection:
 class LocalServer:
     """`name` is the node's, `views` answer read-only verbs, `sources` names the nodes a file may be fetched from, `stop` ends the process.
 
-    `decoders` turn the node's answer to a question into the client's document, such as ``{"story": story_decoder(...)}``.
+    `decoders` turn the node's answer to a question into the client's document, such as ``{"story": unpack_and_check}``.
     """
 
     def __init__(
@@ -269,20 +271,34 @@ class LocalServer:
             task.cancel()
 
     def _do_call(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        capability, data, timeout_ms, files = _work(params)
+        capability, data, timeout_ms, files = self._work(params)
         parent = _text(params, "parent")
         self._tell(self._me, Call(self._request(connection, number, "call"), capability, data, timeout_ms, parent, files))
 
     def _do_submit(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        capability, data, timeout_ms, files = _work(params)
+        capability, data, timeout_ms, files = self._work(params)
         retries, by = _number(params, "retries", -1), _text(params, "by")
         self._tell(self._me, Submit(self._request(connection, number, "submit"), capability, data, timeout_ms, retries, files, by))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        capability, data, timeout_ms, files = _work(params)
+        capability, data, timeout_ms, files = self._work(params)
         parent, name, fence = _text(params, "parent"), _text(params, "name"), _number(params, "fence", 0)
         request = self._request(connection, number, "step")
         self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files))
+
+    def _work(self, params: dict[str, Any]) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
+        """What call, submit and step share. Raises BadFrame, TooBig."""
+        capability, data, files = params.get("capability"), params.get("input"), params.get("files", [])
+        if type(capability) is not str or type(data) is not bytes or type(files) is not list:
+            raise BadFrame("bad_work")
+        if len(data) > self._limits.body_bytes_max:
+            raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self._limits.body_bytes_max)
+        if len(files) > FILES_MAX:
+            raise TooBig(f"{len(files)} files in one value, over the {FILES_MAX} that may travel together", fix="pack them into an archive")
+        for file in files:
+            if type(file) is not list or [type(part) for part in file] != [str, int]:
+                raise BadFrame("bad_work")
+        return capability, data, max(0, _number(params, "timeout_ms", 0)), tuple((sha256, size) for sha256, size in files)
 
     def _do_ask(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         question, key, args = _text(params, "question"), _text(params, "key"), params.get("args", {})
@@ -366,6 +382,11 @@ class LocalServer:
             except MeshError as error:
                 self._refusals[error.code] += 1
                 ok, body = False, error.body()
+            except Exception:
+                # A bug in a view: its client must not wait for ever, and the bug must not go unseen.
+                self._refusals["internal"] += 1
+                self._answer(connection, number, False, {"code": "internal", "message": "the node failed to answer", "fix": "mesh doctor"})
+                raise
             finally:
                 connection.tasks.pop(number, None)
             self._answer(connection, number, ok, body)
@@ -375,17 +396,6 @@ class LocalServer:
 
 async def _awaited(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     return await answer
-
-
-def _work(params: dict[str, Any]) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
-    """What call, submit and step share. Raises BadFrame."""
-    capability, data, files = params.get("capability"), params.get("input"), params.get("files", [])
-    if type(capability) is not str or type(data) is not bytes or type(files) is not list:
-        raise BadFrame("bad_work")
-    for file in files:
-        if type(file) is not list or [type(part) for part in file] != [str, int]:
-            raise BadFrame("bad_work")
-    return capability, data, max(0, _number(params, "timeout_ms", 0)), tuple((sha256, size) for sha256, size in files)
 
 
 def _text(params: dict[str, Any], name: str) -> str:

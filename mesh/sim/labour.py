@@ -5,7 +5,7 @@
     flow: HandlerStarted, Step, its answer, Step, its answer, ..., HandlerEnded
 
 The rules of mesh/worker.py are kept: past its lease's end a worker starts no effect; it goes on computing when its node dies, keeps the
-result, and reports what it runs when it attaches again. The *sink* is the fenced outside world: per task it refuses what is older than
+results, and reports what it runs when it attaches again. The *sink* is the fenced outside world: per task it refuses what is older than
 what it has seen, and writes down every attempt. A skill's output is a function of its input, so that results can be checked.
 """
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CROSSING_S = 0.0001
 """From node to worker or back, over the local socket."""
+KEPT_S = 10.0
+"""A result that old is on the node's disk; younger ones are told again after the node's restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Worker:
         self.number = number
         self.alive = True
         self.running: dict[tuple[TaskId, Fence], Run] = {}
-        self._kept: dict[tuple[TaskId, Fence], HandlerEnded] = {}
+        self._kept: list[tuple[float, HandlerEnded]] = []
 
     def attach(self) -> None:
         """Register with the node that runs now. What ended while there was none is told right after."""
@@ -116,10 +118,9 @@ class Worker:
         self._host.workers[self.number] = self
         agent = f"agent{self.number}"
         offers = tuple(skill.offer(agent) for skill in self._skills.values())
-        held = tuple(self.running) + tuple(self._kept)
+        held = tuple(self.running) + tuple((ended.task, ended.fence) for _, ended in self._kept)
         self._tell(WorkerAttached(self.number, self.number, agent, offers, self._concurrency, held))
-        kept, self._kept = self._kept, {}
-        for ended in kept.values():
+        for _, ended in self._kept:
             self._tell(ended)
         for run in list(self.running.values()):
             if run.skill.steps:
@@ -219,10 +220,11 @@ class Worker:
             ended.output = json.dumps(run.outputs if run.skill.steps else expected(run.skill, run.argument)).encode()
         elif outcome == "error":
             ended.error = {"code": "handler_failed", "message": "drawn", "fix": ""}
+        self._kept.append((now_s, ended))
         if self._host.up and self._host.workers.get(self.number) is self:
             self._tell(ended)
-        else:
-            self._kept[(task, fence)] = ended
+            while self._kept[0][0] < now_s - KEPT_S:
+                self._kept.pop(0)
 
     # ---- a flow's steps
 

@@ -99,7 +99,7 @@ def test_uploads_are_kept_under_their_hash_and_known_to_the_node(tmp_path: Path)
             await blobs.read("ee" * 32, 0, 5)
         with pytest.raises(Refused, match="out of order"):
             await blobs.upload(owner, "new", 5, b"x", False)
-        with pytest.raises(NoSuchFile, match="within 0.01 s"):
+        with pytest.raises(NoSuchFile, match=r"within 0\.01 s"):
             await blobs.arrival("ee" * 32, 0.01)
 
     run(tmp_path, story)

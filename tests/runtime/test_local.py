@@ -41,8 +41,9 @@ class Raw:
             try:
                 data = await asyncio.wait_for(self._reader.read(65536), 10)
             except ConnectionResetError:
-                return []
+                data = b""
             if not data:
+                self.close()
                 return []
             self._got = self._splitter.feed(data)
         return self._got.pop(0)
@@ -94,6 +95,7 @@ def test_the_socket_is_its_owners_and_says_hello(with_toy: Any) -> None:
         frame([0, "gone", {"id": "x"}]),
         frame([1, "call", CALL]) + frame([1, "call", CALL]),
     ],
+    ids=["http", "name", "input", "files", "timeout", "no_id", "put", "offset", "gone", "id_twice"],
 )
 def test_what_is_no_request_is_cut_off_and_counted(with_toy: Any, data: bytes) -> None:
     async def story(toy: Any) -> None:
@@ -225,6 +227,7 @@ def test_a_worker_that_registers_nonsense_is_refused(with_toy: Any, change: dict
         ["priced", {"items": [[1, "t", float("nan"), None]]}],
         ["priced", {"items": [[1, "t", -1.0, None]]}],
     ],
+    ids=["outcome", "output", "files", "items", "started", "fraction", "nan", "negative"],
 )
 def test_a_worker_that_talks_nonsense_is_gone(with_toy: Any, lot: list[Any]) -> None:
     async def story(toy: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mesh.limits import LinkLimits
 from mesh.messages.membership import Alive, Offer
@@ -164,3 +166,23 @@ def test_a_large_row_goes_slim() -> None:
     _, seen = right.sessions.answer(hello)
     assert seen.alive.body == replace(left.row.body, version=0, offers=())
     assert nonce
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_is_said_at_the_door_is_answered_or_refused(data: st.DataObject) -> None:
+    frame = bytearray(_HELLO)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(frame) - 1))
+        frame[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+        if not frame:
+            break
+    right = Side(b"b")
+    try:
+        right.sessions.answer(bytes(frame))
+    except Refusal as refusal:
+        assert refusal.reason.replace("_", "").isalpha()
+        assert not right.sessions.inbound
+
+
+_HELLO = Side(b"c").said()

@@ -11,11 +11,18 @@ from random import Random
 from mesh.core.directory import ALIVE, LEFT
 from mesh.core.membership.members import Member, Members
 from mesh.ids import NodeId
+from mesh.limits import MembershipLimits
 
 
 def watched(member: Member) -> bool:
     """This node probes `member` and votes on it."""
     return member.row.state != LEFT
+
+
+def silence_allowed_s(limits: MembershipLimits, me: NodeId, node: NodeId) -> float:
+    """After so much silence on the link, ping. A ping is heard by both, so one end of each link can leave it to the other: the higher id
+    waits a little longer. With equal patience both would ping at the same moment, for ever."""
+    return limits.probe_interval_s * (1.0 if me < node else 1.1)
 
 
 def linked_wish(member: Member) -> bool:

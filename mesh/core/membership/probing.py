@@ -198,7 +198,7 @@ class Prober:
             yield Send(requester, PingReport(probe, member.node, True), need=Need.FREE)
         member.relays.clear()
         yield from self._knowledge.withdraw(now_s, member)
-        self._members.arm(member, now_s + self._limits.probe_interval_s)
+        self._members.arm(member, now_s + overlay.silence_allowed_s(self._limits, self._members.me, member.node))
 
     def on_ping(self, now_s: float, sender: NodeId, ping: Ping) -> Effects:
         return iter((Send(sender, Ack(ping.probe), need=Need.FREE),))

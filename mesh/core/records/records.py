@@ -95,7 +95,7 @@ class Records:
         self._failed = ""
         self._token = FIRST_TOKEN
         self._asks: dict[int, tuple[NodeId, int]] = {}
-        self.inputs = {
+        self.inputs: dict[type, Any] = {
             Replay: self._on_replay,
             Remembered: self._on_remembered,
             Started: self._on_started,

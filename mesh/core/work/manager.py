@@ -13,7 +13,6 @@ Source: BLUEPRINT section 7; Smith, The Contract Net Protocol (1980).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -170,12 +169,10 @@ class Manager:
 
     def _then_say_here(self, method: Method) -> Method:
         """So may messages of this node's own machines; those of others wait for the end, and are answered together."""
-        me = self.book.me
+        me, said = self.book.me, self._then_say(method)
 
-        def run(now_s: float, sender: NodeId, item: Any) -> Iterable[Any] | None:
-            if sender != me:
-                return method(now_s, sender, item)
-            return self._then_say(method)(now_s, sender, item)
+        def run(now_s: float, sender: NodeId, item: Any) -> Any:
+            return method(now_s, sender, item) if sender != me else said(now_s, sender, item)
 
         return run
 

@@ -18,6 +18,7 @@ from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, ReadDirectory, Row
 from mesh.core.work.book import Book
 from mesh.core.work.task import Task
 from mesh.ids import Fence, NodeId, TaskId
+from mesh.messages.membership import LoadRow
 from mesh.messages.records import Candidate
 
 RULE = "least start_ms + service_ms + round(1000 * cost) wins; ties: least sha256(task|fence|node)"
@@ -45,16 +46,17 @@ def score_ms(candidate: Candidate) -> int:
     return candidate.start_ms + candidate.service_ms + round(1000 * candidate.cost)
 
 
-def tie_break(task: TaskId, fence: Fence, node: NodeId) -> str:
-    return hashlib.sha256(f"{task}|{fence}|{node}".encode()).hexdigest()
+def tie_break(task: TaskId, fence: Fence, node: NodeId) -> bytes:
+    return hashlib.sha256(f"{task}|{fence}|{node}".encode()).digest()
 
 
 def best(task: TaskId, fence: Fence, candidates: list[Candidate]) -> Candidate:
     """By `RULE`. There is at least one candidate."""
     if len(candidates) == 1:
         return candidates[0]
-    least = min(map(score_ms, candidates))
-    tied = [candidate for candidate in candidates if score_ms(candidate) == least]
+    scores = [score_ms(candidate) for candidate in candidates]
+    least = min(scores)
+    tied = [candidate for candidate, score in zip(candidates, scores) if score == least]
     return tied[0] if len(tied) == 1 else min(tied, key=lambda candidate: tie_break(task, fence, candidate.node))
 
 
@@ -70,10 +72,15 @@ def offered(directory: ReadDirectory, capability: str) -> bool:
 
 
 def sample(random: Random, rows: list[Row], size: int) -> list[Row]:
-    """`size` of them in the order of `rows`, or all."""
-    if len(rows) <= size:
+    """`size` of them at random, or all as they are."""
+    count = len(rows)
+    if count <= size:
         return rows
-    return [rows[i] for i in sorted(random.sample(range(len(rows)), size))]
+    pool = list(rows)
+    for i in range(size):
+        j = i + int(random.random() * (count - i))
+        pool[i], pool[j] = pool[j], pool[i]
+    return pool[:size]
 
 
 class Market:
@@ -166,14 +173,18 @@ class Market:
             return 0
         if not 0 < load.service_ms < SHORT_SERVICE_MS:
             return -1
+        return self._candidate(task, row, load, given)
+
+    def _candidate(self, task: Task, row: Row, load: LoadRow, given: int) -> Candidate:
         before = load.busy + load.queued + given - load.slots + 1
         start_ms = before * load.service_ms // load.slots if before > 0 and load.slots > 0 else 0
         return Candidate(row.node, row.name, start_ms, load.service_ms, 0.0, row.offers[task.capability].agent)
 
     def _weigh(self, now_s: float, task: Task, choice: Choice, rows: list[Row]) -> str:
         """The way that the cached load of `rows` suggests; fills in candidates and refusals."""
-        unknown = False
+        unknown = priced = False
         for row in rows:
+            priced = priced or row.offers[task.capability].priced
             known = self._cached(now_s, task, row)
             if known == 0:
                 choice.refusals.append((row.node, row.name, "busy"))
@@ -183,16 +194,18 @@ class Market:
                 choice.candidates.append(known)
         if not choice.candidates and not unknown:
             return BUSY
-        if task.declines >= DECLINES_BEFORE_AUCTION or any(row.offers[task.capability].priced for row in rows):
+        if priced or task.declines >= DECLINES_BEFORE_AUCTION:
             return ASK_ALL
-        if len(rows) == 1 and len(choice.eligible) == 1:
-            # An auction of one would tell nothing that a conditional award does not.
-            if not choice.candidates:
-                choice.candidates.append(self._unweighed(task, rows[0]))
+        if unknown and len(choice.eligible) == 1 and (only := self._only(now_s, task, rows[0])) is not None:
+            choice.candidates.append(only)
             return TAKE
         return ASK_ALL if unknown else TAKE
 
-    def _unweighed(self, task: Task, row: Row) -> Candidate:
+    def _only(self, now_s: float, task: Task, row: Row) -> Candidate | None:
+        """One node can be asked, and it is this one or told of room lately: an auction would tell nothing more than its ACCEPT does."""
         load = row.load.get(task.capability)
-        service_ms = load.service_ms if load is not None else 0
-        return Candidate(row.node, row.name, 0, service_ms, 0.0, row.offers[task.capability].agent)
+        if load is not None and now_s - row.load_at_s <= self._book.limits.load_fresh_s:
+            return self._candidate(task, row, load, self._book.holder(row.node).correction(row, task.capability))
+        if row.node == self._book.me:
+            return Candidate(row.node, row.name, 0, 0, 0.0, row.offers[task.capability].agent)
+        return None

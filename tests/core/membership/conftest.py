@@ -88,6 +88,10 @@ class Solo:
         self.now_s = until_s
         return made
 
+    def calm(self) -> None:
+        """Let what is due now happen, so that the effects of the next input stand alone."""
+        self.run(self.now_s)
+
     def meet(self, *names: str) -> None:
         for name in names:
             self.feed(name, LinkUp(alive(name)))

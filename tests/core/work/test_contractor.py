@@ -262,6 +262,15 @@ def test_revoked_is_said_when_the_handler_has_ended() -> None:
     assert declined(b, b.award(1)) == "stale_fence"
 
 
+def test_revoking_a_fence_waits_for_the_handler_of_an_older_one() -> None:
+    b = attached()
+    b.turn(b.award(1, 1), BOSS)
+    b.turn(b.award(1, 2), BOSS)
+    assert sent(b.turn(Revoke(((T1, F2),)), BOSS), Revoked) == []
+    assert b.turn(ended(outcome="cancelled")) == [Send(BOSS, Revoked(((T1, F2),)), need=Need.FREE)]
+    assert b.contractor.statistics().busy == 0
+
+
 def test_a_result_that_was_ready_when_revoked_goes_first() -> None:
     b = attached()
     b.turn(b.award(durable=True), BOSS)

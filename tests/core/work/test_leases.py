@@ -246,3 +246,20 @@ def test_a_new_link_brings_unanswered_awards_again_at_once(bench):
     bench.hear("a")
     assert bench.sends(bench.give(MemberLinked("a"))) == [("a", award)]
     assert bench.sends(bench.give(MemberLinked("a"))) == []
+
+
+def test_each_lease_has_its_own_margin_whatever_else_lies_there(bench):
+    bench.held()
+    bench.now += 0.3
+    bench.hear("a")
+    second = bench.held()
+    assert [entry.task for entry in bench.entries(bench.after(3.3), Lost)] == ["me.1.1"]
+    assert lost(bench, bench.after(0.15)) == []
+    assert [entry.task for entry in bench.entries(bench.after(0.1), Lost)] == [second.task]
+
+
+def test_an_old_fence_of_the_present_holder_commits_nothing(bench):
+    old = bench.held()
+    new = bench.awarded(bench.give(Release(((old.task, old.fence, "draining"),)), "a"))[1]
+    assert bench.sends(bench.result(old, "a")) == [("a", Superseded(((old.task, old.fence),)))]
+    assert bench.task(old.task).fence == new.fence and bench.task(old.task).state == "offered"

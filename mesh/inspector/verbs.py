@@ -1,0 +1,118 @@
+"""The table of verbs, and how a command line finds its verb: only the module of the verb that was asked for is imported."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+import typer.core
+from typer.exceptions import TyperException
+
+GROUPS: dict[str, dict[str, str]] = {
+    "Start": {"demo": "demo", "run": "start", "up": "start", "down": "start"},
+    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use"},
+    "Watch": {
+        "status": "watch",
+        "nodes": "watch",
+        "caps": "watch",
+        "tasks": "watch",
+        "task": "watch",
+        "why": "watch",
+        "lineage": "watch",
+        "blame": "watch",
+    },
+    "Repair": {"doctor": "repair", "verify": "repair"},
+}
+"""group -> verb -> the module beside this one that holds the function of the verb's name."""
+MODULES = {verb: module for members in GROUPS.values() for verb, module in members.items()}
+
+
+class Verbs(typer.core.TyperGroup):
+    """`mesh` itself."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(MODULES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = MODULES.get(cmd_name)
+        if module is None:
+            return None
+        function = getattr(importlib.import_module(f"mesh.inspector.{module}"), cmd_name)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=HELP)
+        single.command(cmd_name)(function)
+        return typer.main.get_command(single)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        described = {verb: text for _, verb, text in verbs()}
+        widest = max(map(len, described))
+        for group, members in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(verb.ljust(widest), described[verb]) for verb in members])
+        with formatter.section("First steps"):
+            formatter.write_dl([("mesh demo", "see it work"), ("mesh run FILE.py", "run your own agent"), ("mesh VERB --help", "the details")])
+
+
+HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    cls=Verbs,
+    name="mesh",
+    help="An agent mesh with no server.",
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings=HELP,
+)
+
+
+@app.callback()
+def _mesh() -> None:
+    """An agent mesh with no server."""
+
+
+def verbs() -> Iterator[tuple[str, str, str]]:
+    """``(group, verb, its one-line help)`` of every verb, for the help, the docs and the test that walks them all."""
+    for group, members in GROUPS.items():
+        for verb, module in members.items():
+            function = getattr(importlib.import_module(f"mesh.inspector.{module}"), verb)
+            yield group, verb, (function.__doc__ or "").strip().split("\n")[0]
+
+
+def dispatch(words: list[str]) -> int:
+    """Run one command line; its exit code. Usage errors are told here, in JSON where JSON was asked for. Lets KeyboardInterrupt through."""
+    from mesh.errors import UsageError
+    from mesh.inspector.shell import tell
+
+    try:
+        if not words:
+            print(typer.main.get_command(app).get_help(typer.Context(typer.main.get_command(app), info_name="mesh")), file=sys.stderr)
+            return 2
+        code = app(words, prog_name="mesh", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except TyperException as error:
+        message, fix = _usage(error, words)
+        return tell(UsageError(message, fix=fix), as_json="--json" in words)
+
+
+def _usage(error: TyperException, words: list[str]) -> tuple[str, str]:
+    """What was wrong with the command line, and the line to type instead."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "mesh"
+    message = error.format_message().strip().rstrip(".")
+    if path == "mesh" and (unknown := re.fullmatch(r"No such command '(.*)'", message, re.DOTALL)):
+        near = difflib.get_close_matches(unknown[1], MODULES, 1, 0.5)
+        return f"there is no verb {unknown[1]!r}", f"mesh {near[0]}" if near else "mesh --help"
+    name, possible = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if name is not None and message.startswith("No such option"):
+        return f"{path} has no option {name}", f"{path} {sorted(possible)[0]}" if possible else f"{path} --help"
+    return message[:1].lower() + message[1:], f"{path} --help"
+
+

@@ -1,0 +1,25 @@
+"""Measures calls from inside a handler: what an agent that uses other agents sees."""
+
+import sys
+from pathlib import Path
+
+from mesh import Agent, Context
+
+sys.path.insert(0, str(Path(__file__).parent))
+from echo import figures
+
+agent = Agent("caller")
+
+
+@agent.capability
+async def measure(ctx: Context, seconds: float) -> dict[str, float]:
+    """p50, p99 one at a time, calls/s with 64 in flight."""
+    calls = 0
+
+    async def call() -> None:
+        nonlocal calls
+        calls += 1
+        await ctx.call("noop", text="x" * 40)
+
+    found = await figures(call, seconds)
+    return {**found, "calls": float(calls)}
