@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ import pytest
 
 from mesh import Agent, Bid, Context, File
 from mesh.core.inputs import FileKnown, HandlerEnded, HandlerProgress, Priced, WorkerAttached, WorkerGone
-from mesh.errors import InvalidArgument, MeshError, NoSuchCapability, TaskCancelled, TaskFailed, TimedOut
+from mesh.errors import InvalidArgument, MeshError, NodeBusy, NoSuchCapability, TaskCancelled, TaskFailed, TimedOut
 from mesh.sync import Context as BlockingContext
+from mesh.worker import Worker, serve
 
 
 def greeter() -> Agent:
@@ -365,8 +368,6 @@ def test_a_worker_survives_the_nodes_restart(tmp_path: Path, toy_class: Callable
     async def main() -> None:
         first = toy_class(tmp_path)
         async with first.running(), first.client() as mesh:
-            from mesh.worker import Worker
-
             worker = Worker(agent, lambda: first.path)
             task = asyncio.ensure_future(worker.run())
             await first.until(WorkerAttached)
@@ -405,8 +406,6 @@ def test_without_a_node_for_too_long_handlers_are_cancelled(tmp_path: Path, toy_
             cancelled.set()
 
     async def main() -> None:
-        from mesh.worker import Worker
-
         toy = toy_class(tmp_path, adopt_grace_s=0.05)
         async with toy.running():
             worker = Worker(agent, lambda: toy.path)
@@ -438,5 +437,36 @@ def test_cancelled_tasks_raise_their_own_class(with_toy: Any) -> None:
             await mesh.cancel("toy.1.1", reason="enough")
             with pytest.raises(TaskCancelled):
                 await call
+
+    with_toy(story)
+
+
+def test_serve_says_when_all_agents_are_attached_and_ends_on_a_signal(with_toy: Any) -> None:
+    other = Agent("other")
+
+    @other.capability
+    async def more() -> str:
+        return "more"
+
+    async def story(toy: Any) -> None:
+        told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        serving = asyncio.ensure_future(serve([greeter(), other], toy.path, on_attached=told.put_nowait))
+        assert (await told.get())["node"] == "toy"
+        async with toy.client() as mesh:
+            assert await mesh.call("more") == "more" and await mesh.call("greet", name="x") == "hello x"
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+        await toy.until(WorkerGone)
+        assert told.empty()
+
+    with_toy(story)
+
+
+def test_a_node_that_refuses_a_worker_ends_it_with_the_reason(with_toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesh.runtime.workers.WORKERS_MAX", 0)
+
+    async def story(toy: Any) -> None:
+        with pytest.raises(NodeBusy, match="at most 0 workers"):
+            await serve([greeter()], toy.path)
 
     with_toy(story)

@@ -13,7 +13,7 @@ from mesh.client import Mesh
 from mesh.errors import NoSuchFile
 from mesh.files import sha256_of
 from mesh.ids import short
-from mesh.inspector.render import clean, tree
+from mesh.inspector.render import clean, table
 
 HASH_DIGITS = 64
 
@@ -28,12 +28,20 @@ async def trace(mesh: Mesh, what: str) -> dict[str, Any]:
         found = await mesh.find(goal)
         makers = [row for row in found["tasks"] if row["as"] != "input"] or found["tasks"]
         if not makers:
-            raise NoSuchFile(f"no task here read or made {what}", fix="mesh tasks")
+            raise NoSuchFile(f"no task in reach read or made {what}", fix="mesh tasks")
         task = makers[0]["task"]
     else:
         task, goal = what, ""
     story = await mesh.story(task)
-    return document(story["task"], story["entries"], goal)
+    asked = story["task"]
+    while parent := _parent(story):
+        # A step is part of a larger story: what it was given was made there.
+        story = await mesh.story(parent)
+    return document(story["task"], story["entries"], goal or (asked if asked != story["task"] else ""))
+
+
+def _parent(story: dict[str, Any]) -> str:
+    return next((str(entry["parent"]) for entry in story["entries"] if entry["kind"] == "Submitted" and entry["task"] == story["task"]), "")
 
 
 def document(task: str, entries: list[dict[str, Any]], goal: str = "") -> dict[str, Any]:
@@ -108,27 +116,49 @@ def _name(node: str, entries: list[dict[str, Any]]) -> str:
 
 
 def show(document: dict[str, Any]) -> str:
-    tasks = {row["task"]: row for row in document["tasks"]}
-    lines: list[tuple[int, str]] = []
-    _branch(document["task"], tasks, 0, lines)
-    for source in document["sources"]:
-        lines.append((0, f"source  sha256 {source}"))
-    verdict = "every entry's signature and inclusion proof verified" if document["verified"] else "NOT VERIFIED"
-    return tree(lines) + f"\nrecord: {document['entries']} entries, {verdict}"
+    """Tasks as an indented table, files as numbers into the list below it."""
+    numbers = _numbered(document)
+    rows: list[tuple[str, ...]] = []
+    _branch(document, document["task"], 0, numbers, rows)
+    text = table(("WORK", "CAPABILITY", "BY", "FILES", "STATE", "TASK"), rows, empty="no record of it here")
+    lines = [f"[{number}] {file}{_role(file, document)}" for file, number in numbers.items()]
+    verdict = "every signature and inclusion proof holds" if document["verified"] else "NOT VERIFIED"
+    return "\n".join([text, "", *lines, f"record: {document['entries']} entries, {verdict}"])
 
 
-def _branch(task: str, tasks: dict[str, dict[str, Any]], depth: int, lines: list[tuple[int, str]]) -> None:
-    row = tasks.get(task)
+def _numbered(document: dict[str, Any]) -> dict[str, int]:
+    """Files in the order in which work used or made them, the sources first."""
+    numbers: dict[str, int] = {}
+    children = [row for row in document["tasks"] if row["parent"]]
+    for row in [*children, *(row for row in document["tasks"] if not row["parent"])]:
+        for file in [*(file for file in row["files_in"] if file in document["sources"]), *row["files_in"], *row["files_out"]]:
+            numbers.setdefault(file, len(numbers) + 1)
+    return numbers
+
+
+def _role(file: str, document: dict[str, Any]) -> str:
+    result = next((row["files_out"] for row in document["tasks"] if row["task"] == document["task"]), [])
+    roles = [word for word, holds in (("source", file in document["sources"]), ("result", file in result), ("asked for", file == document["goal"])) if holds]
+    return f"  {', '.join(roles)}" if roles else ""
+
+
+def _branch(document: dict[str, Any], task: str, depth: int, numbers: dict[str, int], rows: list[tuple[str, ...]]) -> None:
+    tasks = document["tasks"]
+    row = next((row for row in tasks if row["task"] == task), None)
     if row is None:
         return
     who = f"{row['agent']}@{row['node']}" if row["agent"] else row["node"] or "nobody yet"
-    again = f", award {row['attempts']}" if row["attempts"] > 1 else ""
-    lines.append((depth, f"{row['step'] or row['capability']}  {row['capability']}  {row['state']} by {who}{again}  {short(task)}"))
-    lines.extend((depth + 1, f"in   sha256 {file}") for file in row["files_in"])
-    lines.extend((depth + 1, f"out  sha256 {file}") for file in row["files_out"])
-    for child in tasks.values():
+    files = f"{_list(row['files_in'], numbers)} -> {_list(row['files_out'], numbers)}" if row["files_in"] or row["files_out"] else ""
+    state = row["state"] + (f" at award {row['attempts']}" if row["attempts"] > 1 else "")
+    name = (row["step"] or ("task" if not depth else row["capability"])) + (" <" if task == document["goal"] else "")
+    rows.append(("  " * depth + name, row["capability"], who, files, state, short(task)))
+    for child in tasks:
         if child["parent"] == task:
-            _branch(child["task"], tasks, depth + 1, lines)
+            _branch(document, child["task"], depth + 1, numbers, rows)
+
+
+def _list(files: list[str], numbers: dict[str, int]) -> str:
+    return " ".join(f"[{numbers[file]}]" for file in dict.fromkeys(files)) or "values"
 
 
 async def blame(mesh: Mesh, path: Path, file_hash: str) -> dict[str, Any]:

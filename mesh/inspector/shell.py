@@ -1,88 +1,142 @@
-"""The one helper every verb goes through: options, documents, errors, exit codes, `--watch`.
+"""The one helper every verb goes through: options, documents, errors, bounds, exit codes, `--watch`.
 
-stdout is data, stderr is talk. With ``--json`` exactly one document goes to stdout, errors included. Exit codes: 0 ok, 1 the answer is
-a failure, 2 usage, 3 no node, 4 timed out, 5 refused, 6 degraded; 130 after Ctrl-C.
+stdout is data, stderr is talk. With ``--json`` exactly one document goes to stdout, errors included. Every verb that waits has a bound.
+Exit codes: 0 ok, 1 the answer is a failure, 2 usage, 3 no node, 4 timed out, 5 refused, 6 degraded; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-import anyio
 import typer
 
 from mesh.client import Mesh, connect
-from mesh.errors import MeshError, error_document
-from mesh.inspector.render import clean, say
+from mesh.errors import MeshError, TaskFailed, TimedOut, UsageError, error_document
+from mesh.inspector.render import clean, clean_lines, cut_to_screen, say
 
 Document = dict[str, Any]
 Action = Callable[[Mesh], Awaitable[Document]]
 Show = Callable[[Document], str]
 T = TypeVar("T")
 
+LOOK_S = 10.0
+"""A question about what the node knows."""
+WAIT_S = 3600.0
+"""Waiting for somebody's work: long, but not for ever."""
+TIMEOUT_MAX_S = 30 * 86400.0
+SLACK_S = 1.0
+"""The node and the client keep the same bound themselves, and say more about it; only if they do not, the command line gives up."""
 WATCH_EVERY_S = 1.0
 
-HomeOption = Annotated[Path | None, typer.Option("--home", help="The home folder; else $MESH_HOME, else the platform's.", show_default=False)]
-NodeOption = Annotated[str | None, typer.Option("--node", help="Which of the home's nodes to ask.", show_default=False)]
+
+def filled(value: Any) -> Any:
+    """Option callback: `--flag=` with nothing behind it is a mistake, not an answer. Paths are given as text for the same reason."""
+    if value == "" or isinstance(value, list | tuple) and "" in value:
+        raise typer.BadParameter("it is empty")
+    return value
+
+
+def bounded(value: float | None) -> float | None:
+    """Option callback: a number of seconds that a clock can count. NaN and infinity are none."""
+    if value is not None and not 0 < value <= TIMEOUT_MAX_S:
+        raise typer.BadParameter(f"{value:g} is no number of seconds above 0 and at most {TIMEOUT_MAX_S:g}")
+    return value
+
+
+def bound(default_s: float) -> Any:
+    """``--timeout``, with this default."""
+    help_text = f"Seconds to wait for the answer (else exit 4). [default: {default_s:g}]"
+    return typer.Option("--timeout", metavar="SECONDS", help=help_text, show_default=False, callback=bounded)
+
+
+HOME_HELP = "The home folder; else $MESH_HOME, else the platform's."
+HomeOption = Annotated[str | None, typer.Option("--home", metavar="DIR", help=HOME_HELP, show_default=False, callback=filled)]
+NodeOption = Annotated[str | None, typer.Option("--node", metavar="NAME", help="Which of the home's nodes to ask.", show_default=False, callback=filled)]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors included.")]
-WatchOption = Annotated[bool, typer.Option("--watch", help="Again every second, until Ctrl-C.")]
-TimeoutOption = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait for the answer.", show_default=False)]
+WatchOption = Annotated[bool, typer.Option("--watch", help="Again every second, until Ctrl-C; a JSON line per change where no terminal is.")]
+LookTimeout = Annotated[float, bound(LOOK_S)]
+WaitTimeout = Annotated[float, bound(WAIT_S)]
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which node is asked, and how the answer is wanted."""
+    """Which node is asked, how the answer is wanted, and how long to wait for it."""
 
-    home: Path | None
+    home: str | None
     node: str | None
     as_json: bool
-    timeout_s: float | None = 10.0
+    timeout_s: float = LOOK_S
+
+
+def tell(error: MeshError, *, as_json: bool) -> int:
+    """Say what went wrong and what to do next. Returns the exit code."""
+    if as_json:
+        print(json.dumps(error_document(error)), flush=True)
+        return error.exit_code
+    say(f"mesh: {clean(error.message)}")
+    if isinstance(error, TaskFailed) and error.details:
+        say("\n".join(f"  {line}" for line in clean_lines(error.details).rstrip().split("\n")))
+    if error.fix:
+        say(f"try:  {clean(error.fix)}")
+    return error.exit_code
 
 
 def fail(error: MeshError, as_json: bool) -> NoReturn:
-    """Say what went wrong and what to do next, and end with the error's exit code."""
-    if as_json:
-        print(json.dumps(error_document(error)), flush=True)
-    else:
-        say(f"mesh: {clean(error.message)}")
-        if error.fix:
-            say(f"try:  {clean(error.fix)}")
-    raise typer.Exit(error.exit_code)
+    """End with the error's exit code, having said it."""
+    raise typer.Exit(tell(error, as_json=as_json))
 
 
 def show_document(document: Document, show: Show, as_json: bool) -> None:
+    """Print the one document, or what people read of it."""
     print(json.dumps(document) if as_json else show(document), flush=True)
 
 
 def ask(where: Where, action: Action, show: Show, *, watch: bool = False, exit_code: Callable[[Document], int] | None = None) -> None:
     """Connect, act, print. The answer's own exit code, if any, comes from `exit_code`."""
-    document = run(where, lambda: _watched(where, action, show) if watch else _once(where, action))
-    if document is None:
+
+    async def once() -> Document:
+        async with asyncio.timeout(where.timeout_s + SLACK_S), connect(home=where.home, node=where.node, timeout_s=where.timeout_s) as mesh:
+            return await action(mesh)
+
+    if watch:
+        run(where, lambda: _watched(where, action, show))
         return
+    document = run(where, once)
     show_document(document, show, where.as_json)
     if exit_code and (code := exit_code(document)):
         raise typer.Exit(code)
 
 
 def run(where: Where, main: Callable[[], Awaitable[T]]) -> T:
-    """Run `main` on a fresh event loop; any failure ends the process the documented way."""
+    """Run `main` on a fresh event loop; a failure that has an explanation ends the process the documented way."""
+
+    async def awaited() -> T:
+        return await main()
+
     try:
-        return anyio.run(main)
+        return asyncio.run(awaited())
     except MeshError as error:
         fail(error, where.as_json)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise
+    except TimeoutError:
+        fail(TimedOut(f"the node did not answer within {where.timeout_s:g} s", fix="mesh doctor"), where.as_json)
+    except OSError as error:
+        fail(explained(error), where.as_json)
     except BaseExceptionGroup as group:
         fail(_first_error(group), where.as_json)
+
+
+def explained(error: OSError) -> MeshError:
+    """What the operating system refused, as an error with a next step."""
+    what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    return UsageError(what, fix="name a file or folder that exists and that you may use", code="os_error")
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> MeshError:
@@ -97,22 +151,23 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> MeshError:
     return inner
 
 
-async def _once(where: Where, action: Action) -> Document:
-    async with connect(home=where.home, node=where.node, timeout_s=where.timeout_s) as mesh:
-        return await action(mesh)
-
-
 async def _watched(where: Where, action: Action, show: Show) -> None:
     """A terminal is redrawn; anything else gets one JSON document a line, whenever it changed."""
     on_terminal = sys.stdout.isatty() and not where.as_json
     last = ""
-    async with connect(home=where.home, node=where.node, timeout_s=where.timeout_s) as mesh:
+    async with asyncio.timeout(where.timeout_s + SLACK_S):
+        connection = connect(home=where.home, node=where.node, timeout_s=where.timeout_s)
+        mesh = await connection.__aenter__()
+    try:
         while True:
-            document = await action(mesh)
+            async with asyncio.timeout(where.timeout_s + SLACK_S):
+                document = await action(mesh)
             text = show(document) if on_terminal else json.dumps(document)
             if on_terminal:
-                print(f"\x1b[H\x1b[J{text}", flush=True)
+                print(f"\x1b[H\x1b[J{cut_to_screen(text)}", flush=True)
             elif text != last:
                 print(text, flush=True)
             last = text
-            await anyio.sleep(WATCH_EVERY_S)
+            await asyncio.sleep(WATCH_EVERY_S)
+    finally:
+        await connection.__aexit__(None, None, None)

@@ -2,61 +2,92 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mesh import File
-from mesh.client import Mesh
-from mesh.errors import UsageError, task_error
-from mesh.inspector.arguments import parse_arguments
-from mesh.inspector.render import say
-from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, TimeoutOption, Where, ask
+from mesh.client import TIMEOUT_S, Mesh
+from mesh.errors import TimedOut, UsageError, task_error
+from mesh.files import File
+from mesh.inspector.render import clean, say, value_text
+from mesh.inspector.shell import LOOK_S, WAIT_S, HomeOption, JsonOption, LookTimeout, NodeOption, WaitTimeout, Where, ask, bound, bounded, explained, filled
 from mesh.inspector.watch import TaskArgument
 
 CapabilityArgument = Annotated[str, typer.Argument(help="What is wanted, as `mesh caps` lists it.", show_default=False)]
 WordsArgument = Annotated[list[str] | None, typer.Argument(help="name=text  name:=JSON  name=@file", show_default=False)]
-WholeOption = Annotated[str | None, typer.Option("-i", "--input", help="All arguments as one JSON object, or @file.", show_default=False)]
-OutOption = Annotated[Path | None, typer.Option("-o", "--out", help="Save the file (or, in a folder, the files) of the result here.", show_default=False)]
+WholeOption = Annotated[
+    str | None, typer.Option("-i", "--input", metavar="JSON|@FILE", help="All arguments as one JSON object.", show_default=False, callback=filled)
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option("-o", "--out", metavar="PATH", help="Save the file of the result here; several, into this folder.", show_default=False, callback=filled),
+]
+CallTimeout = Annotated[float, bound(TIMEOUT_S)]
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """A result as JSON: files as their references."""
     if isinstance(value, File):
         return value.reference()
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def files_in(value: Any) -> list[dict[str, Any]]:
+def _files_in(value: Any) -> list[dict[str, Any]]:
     """Every file reference in a result."""
     if isinstance(value, dict):
         if set(value) == {"$file"}:
             return [value["$file"]]
-        return [found for item in value.values() for found in files_in(item)]
-    return [found for item in value for found in files_in(item)] if isinstance(value, list) else []
+        return [found for item in value.values() for found in _files_in(item)]
+    return [found for item in value for found in _files_in(item)] if isinstance(value, list) else []
 
 
-async def save(mesh: Mesh, value: Any, out: Path | None) -> None:
+def _out(path: str | None) -> Path | None:
+    """Where to save, looked at before any work is asked for. Raises UsageError."""
+    if path is None:
+        return None
+    out = Path(path)
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {str(out.parent)!r} to save into", fix=f"mkdir -p {out.parent}")
+    if out.exists() and not out.is_dir() and not out.is_file():
+        raise UsageError(f"{str(out)!r} is neither a file nor a folder", fix="name another: -o PATH")
+    return out
+
+
+async def _save(mesh: Mesh, value: Any, out: Path | None) -> list[str]:
+    """Save the files of a result; their paths."""
     if out is None:
-        return
-    found = files_in(value)
+        return []
+    found = _files_in(value)
     if not found:
         raise UsageError("the result holds no file to save", fix="leave out -o")
-    if len(found) > 1:
-        out.mkdir(parents=True, exist_ok=True)
-    for file in found:
-        to = out / Path(file["name"]).name if out.is_dir() else out
-        await mesh.get(file["sha256"], to)
-        say(f"saved {to}")
+    try:
+        if len(found) > 1:
+            out.mkdir(exist_ok=True)
+        saved = []
+        for file in found:
+            to = _free(out / Path(file["name"]).name, saved) if out.is_dir() else out
+            await mesh.get(file["sha256"], to)
+            say(f"saved {clean(to)}")
+            saved.append(str(to))
+    except OSError as error:
+        raise explained(error) from error
+    return saved
+
+
+def _free(path: Path, taken: list[str]) -> Path:
+    """`path`, or with a number where another file of this result has that name."""
+    number, found = 2, path
+    while str(found) in taken:
+        found = path.with_stem(f"{path.stem}-{number}")
+        number += 1
+    return found
 
 
 def _show_result(document: dict[str, Any]) -> str:
-    result = document["result"]
-    return result if isinstance(result, str) else json.dumps(result, indent=2, ensure_ascii=False)
+    return value_text(document["result"])
 
 
 def call(
@@ -64,19 +95,24 @@ def call(
     words: WordsArgument = None,
     whole: WholeOption = None,
     out: OutOption = None,
-    timeout: TimeoutOption = None,
+    timeout: CallTimeout = TIMEOUT_S,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Call a capability and print its answer. Waits, and dies with this command; `submit` does not."""
+    """Call a capability and print its answer.
+
+    The work ends with this command: for what must outlive it, `mesh submit`.
+    """
+    from mesh.inspector.arguments import parse_arguments
 
     async def action(mesh: Mesh) -> dict[str, Any]:
-        value = plain(await mesh.options(timeout_s=timeout).call(capability, **parse_arguments(words or [], whole)))
-        await save(mesh, value, out)
-        return {"schema": "mesh.call/1", "capability": capability, "result": value}
+        to, arguments = _out(out), parse_arguments(words or [], whole)
+        value = _plain(await mesh.options(timeout_s=timeout).call(capability, **arguments))
+        saved = await _save(mesh, value, to)
+        return {"schema": "mesh.call/1", "capability": capability, "result": value} | ({"saved": saved} if saved else {})
 
-    ask(Where(home, node, as_json), action, _show_result)
+    ask(Where(home, node, as_json, timeout), action, _show_result)
 
 
 def submit(
@@ -85,80 +121,114 @@ def submit(
     whole: WholeOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out: OutOption = None,
-    timeout: TimeoutOption = None,
-    retries: Annotated[int | None, typer.Option("--retries", help="Tries after a failure of the handler.", show_default=False)] = None,
+    timeout: WaitTimeout = WAIT_S,
+    within: Annotated[
+        float | None, typer.Option("--within", metavar="SECONDS", help="The task fails if it has not ended by then.", show_default=False, callback=bounded)
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option("--retries", metavar="N", min=0, help="Tries after a failure of the handler.", show_default=False)
+    ] = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Submit a durable task and print its id: it survives this command, and the node's restart."""
+    """Submit a durable task and print its id.
+
+    It survives this command, and the node's restart.
+    """
+    from mesh.inspector.arguments import parse_arguments
+
     if out and not wait:
         raise typer.BadParameter("-o needs --wait")
 
     async def action(mesh: Mesh) -> dict[str, Any]:
-        task = await mesh.options(timeout_s=timeout, retries=retries).submit(capability, **parse_arguments(words or [], whole))
+        to, arguments = _out(out), parse_arguments(words or [], whole)
+        task = await mesh.options(timeout_s=within, retries=retries).submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
         if wait:
             if not as_json:
-                say(task.id)
-            answer = await mesh.result(task.id)
+                say(f"task {task.id}")
+            answer = await _ended(mesh, task.id, timeout)
             _raise_failure(answer)
-            await save(mesh, answer["result"], out)
-            document |= {"state": answer["state"], "result": answer["result"]}
+            saved = await _save(mesh, answer["result"], to)
+            document |= {"state": answer["state"], "result": answer["result"]} | ({"saved": saved} if saved else {})
         return document
 
-    ask(Where(home, node, as_json), action, lambda document: _show_result(document) if wait else str(document["task"]))
+    ask(Where(home, node, as_json, timeout), action, lambda document: _show_result(document) if wait else str(document["task"]))
+
+
+async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
+    """The `result` document. Raises TimedOut, saying that the work goes on."""
+    try:
+        return await mesh.result(task, timeout_s=timeout_s)
+    except TimedOut as error:
+        raise TimedOut(f"{task} has not ended within {timeout_s:g} s; it goes on", fix=f"mesh result {task}") from error
 
 
 def _raise_failure(answer: dict[str, Any]) -> None:
     if answer["state"] != "done":
-        raise task_error(answer.get("error") or {}, answer["task"], answer["state"])
+        error = task_error(answer.get("error") or {}, answer["task"], answer["state"])
+        # The question was answered: the answer is that the task failed, whatever it failed of.
+        error.exit_code = 1
+        raise error
 
 
 def result(
     task: TaskArgument,
     out: OutOption = None,
-    timeout: TimeoutOption = None,
+    timeout: WaitTimeout = WAIT_S,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Wait for a task and print its result. Exit 1, with the error, if it failed."""
+    """Wait for a task and print its result; exit 1 if it failed."""
 
     async def action(mesh: Mesh) -> dict[str, Any]:
-        answer = await mesh.result(task, timeout_s=timeout)
-        await save(mesh, answer.get("result"), out)
+        to = _out(out)
+        answer = await _ended(mesh, task, timeout)
+        if answer["state"] != "done" and not as_json:
+            _raise_failure(answer)
+        if answer["state"] == "done":
+            saved = await _save(mesh, answer["result"], to)
+            answer |= {"saved": saved} if saved else {}
         return answer
 
-    def show(document: dict[str, Any]) -> str:
-        _raise_failure(document)
-        return _show_result(document)
-
-    ask(Where(home, node, as_json), action, show, exit_code=lambda document: 0 if document["state"] == "done" else 1)
+    ask(Where(home, node, as_json, timeout), action, _show_result, exit_code=lambda document: 0 if document["state"] == "done" else 1)
 
 
 def cancel(
     task: TaskArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the record.")] = "",
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in the record.", show_default=False)] = "",
+    timeout: LookTimeout = LOOK_S,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Cancel a task and its steps. Prints the state it is in now."""
-    ask(Where(home, node, as_json), lambda mesh: mesh.cancel(task, reason=reason), lambda document: str(document["state"]))
+    """Cancel a task and its steps; prints its state now."""
+    ask(Where(home, node, as_json, timeout), lambda mesh: mesh.cancel(task, reason=reason), lambda document: clean(document["state"]))
 
 
 def get(
-    file: Annotated[str, typer.Argument(help="A file's sha256, as lineage and results name it.", show_default=False)],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Where to save it.", show_default=False)],
+    file: Annotated[str, typer.Argument(metavar="HASH", help="A file's sha256, as lineage and results name it.", show_default=False)],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="PATH", help="Where to save it.", show_default=False, callback=filled)],
+    timeout: Annotated[float, bound(300.0)] = 300.0,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Save a file by its hash, wherever in the mesh it is. The bytes are checked."""
+    """Save a file by its hash, wherever in the mesh it is."""
 
     async def action(mesh: Mesh) -> dict[str, Any]:
-        size = await mesh.get(file, out)
-        return {"schema": "mesh.get/1", "sha256": file, "path": str(out), "size": size}
+        to = _out(out)
+        assert to is not None
+        if to.is_dir():
+            to = to / file
+        try:
+            size = await mesh.get(file, to)
+        except OSError as error:
+            raise explained(error) from error
+        return {"schema": "mesh.get/1", "sha256": file, "path": str(to), "size": size}
 
-    ask(Where(home, node, as_json), action, lambda document: f"{document['path']}  {document['size']} bytes")
+    ask(Where(home, node, as_json, timeout), action, lambda document: f"{clean(document['path'])}  {document['size']} bytes, sha256 checked")
+
+

@@ -15,9 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import anyio
-import anyio.lowlevel
-
 from mesh.core.inputs import Synced, TurnEnds
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox, OutboxStatistics
@@ -67,8 +64,11 @@ class Driver:
         self._envelopes = envelopes
         self._outbox = outbox
         self._inbox: deque[tuple[NodeId, Any]] = deque()
-        self._wake = anyio.Event()
         self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] | None = None
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
         self._perform: dict[type, Callable[[Any], None]] = {}
         self._flush: list[Callable[[], None]] = []
         self._turns = 0
@@ -86,7 +86,8 @@ class Driver:
     def tell(self, sender: NodeId, body: Any) -> None:
         """Hand in an input. On the loop's thread only."""
         self._inbox.append((sender, body))
-        self._wake.set()
+        if not self._scheduled:
+            self.wake()
 
     def tell_threadsafe(self, sender: NodeId, body: Any) -> None:
         """The same from any thread. What comes after the loop has ended is dropped: nobody is left to hear it."""
@@ -94,24 +95,48 @@ class Driver:
             self._loop.call_soon_threadsafe(self.tell, sender, body)
 
     def wake(self) -> None:
-        """An envelope can be taken."""
-        self._wake.set()
+        """There may be something to do: an envelope can be taken."""
+        if not self._scheduled and self._ended is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._step)
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            if self._turn():
-                await anyio.lowlevel.checkpoint()
-            else:
-                await self._sleep()
+        """Until cancelled. Raises whatever a turn raises: an exception out of a core is a bug, and ends the node."""
+        self._ended = self._loop.create_future()
+        self.wake()
+        try:
+            await self._ended
+        finally:
+            self._ended = None
+            if self._timer is not None:
+                self._timer.cancel()
 
-    async def _sleep(self) -> None:
-        self._wake = anyio.Event()
-        if self._inbox:
+    def _step(self) -> None:
+        """One turn, straight from the event loop: no task is switched to, no timeout scope is made. Other callbacks come in between."""
+        self._scheduled = False
+        if self._ended is None or self._ended.done():
             return
+        try:
+            if self._turn():
+                self.wake()
+            else:
+                self._arm()
+        except BaseException as error:  # noqa: BLE001 - handed on to `run`, which raises it: a callback has nobody above it
+            self._ended.set_exception(error)
+
+    def _arm(self) -> None:
+        """See to it that the next deadline wakes us. An alarm that rings too early only looks, and is set again."""
         at = self._node.wake_at()
-        with anyio.move_on_after(None if at is None else max(at - self._clock(), 0)):
-            await self._wake.wait()
+        if at is None or (self._timer is not None and self._alarm_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._alarm_at = at
+        self._timer = self._loop.call_later(max(at - self._clock(), 0), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.wake()
 
     def _turn(self) -> bool:
         """Handle one envelope and what is waiting from this machine. False if there was nothing to do."""

@@ -432,9 +432,9 @@ class Links:
                     if not link.up and link.incarnation == incarnation:
                         self._event(link.node, LinkDown(refused=True))
                     return
-                except (anyio.EndOfStream, anyio.BrokenResourceError):
+                except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):  # reset in the middle: it is just going
                     continue
-                except (OSError, ValueError):
+                except ValueError:
                     break
         self.refusals["lost_not_refused"] += 1
 

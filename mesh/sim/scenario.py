@@ -19,7 +19,7 @@ from mesh.ids import TaskId
 from mesh.limits import Limits
 from mesh.sim.checkers import all_checkers
 from mesh.sim.checkers.tasks import ENDED, Shown
-from mesh.sim.faults import Fault, Injector, draw
+from mesh.sim.faults import KINDS, Fault, Injector, draw
 from mesh.sim.history import History, Raised, Verdict
 from mesh.sim.trace import Lines, Trace
 from mesh.sim.workload import SKILLS, Clients, Staff
@@ -27,6 +27,7 @@ from mesh.sim.world import Build, World
 
 QUIET_MAX_S = 150.0
 LOOK_S = 1.0
+RATE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Plan:
     seed: int
     kinds: tuple[str, ...] = ()
     until_s: float = 60.0
-    rate: float = 2.0
+    rate: float = RATE
     """Wishes of clients per second."""
     capabilities: tuple[str, ...] = tuple(skill.name for skill in SKILLS)
     schedule: tuple[Fault, ...] | None = None
@@ -47,7 +48,10 @@ class Plan:
     def command(self) -> str:
         """What repeats it."""
         faults = ",".join(self.kinds) or "none"
-        return f"scripts/simulate --nodes {self.nodes} --seed {self.seed} --faults {faults} --until {self.until_s:g}"
+        if self.kinds == KINDS:
+            faults = "all"
+        rate = "" if self.rate == RATE else f" --rate {self.rate:g}"
+        return f"scripts/simulate --nodes {self.nodes} --seed {self.seed} --faults {faults} --until {self.until_s:g}{rate}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,14 @@ def test_bombs_of_many_values_are_refused_by_their_count(bomb: bytes) -> None:
     assert caught.value.reason == "too_many_values"
 
 
+@pytest.mark.parametrize(
+    "extra", [{"a": 1}, [[{1: 2}]], msgpack.ExtType(5, b"x"), msgpack.Timestamp(1, 1)], ids=["map", "deep", "extension", "time"]
+)
+def test_maps_and_extensions_have_no_place_even_where_nobody_looks(extra: Any) -> None:
+    with pytest.raises(Refusal, match="malformed"):
+        codec.decode(10, msgpack.packb([7, extra]))
+
+
 def test_one_large_value_is_no_bomb() -> None:
     data = msgpack.packb([1, b"x" * 900_000, ["y" * 70_000], 2.5, -1, 2**63, {}, None, True, list(range(-40, 70_000, 7))])
     assert unpack(data)[1] == b"x" * 900_000

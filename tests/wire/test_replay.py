@@ -39,6 +39,13 @@ def test_edges() -> None:
     assert not window.peek(2000, 1) and not window.peek(2**62 + 31, 1) and window.peek(2**62 - 900, 5)
 
 
+def test_the_bitmap_does_not_grow() -> None:
+    window = ReplayWindow(SIZE)
+    for number in range(1, 10_000, 3):
+        window.accept(number, 2)
+    assert window._seen.bit_length() <= SIZE
+
+
 def test_peek_changes_nothing() -> None:
     window = ReplayWindow()
     assert window.peek(9, 3) and window.peek(9, 3) and window.newest == 0

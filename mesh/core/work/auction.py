@@ -20,19 +20,21 @@ VALUE_MAX_MS = 10**12
 
 
 class Auction:
-    __slots__ = ("asked", "bids", "given", "refusals", "retry_after_ms", "round", "task", "waiting")
+    __slots__ = ("asked", "bids", "given", "refusals", "retry_after_ms", "round", "task", "until_s", "waiting")
 
     def __init__(self, round: int, task: Task, asked: list[Row], refusals: list[tuple[NodeId, str, str]], given: dict[NodeId, int]) -> None:
         self.round, self.task = round, task
         self.asked = {row.node: row.name for row in asked}
         self.waiting = dict.fromkeys(self.asked)
         self.bids: list[Candidate] = []
+        self.until_s: dict[NodeId, float] = {}
+        """When each bid ends: this node may have been stopped since it came."""
         self.refusals = refusals
         self.given = given
         """What stood at each asked node when it was asked: what is awarded since is added to its bid."""
         self.retry_after_ms = 0
 
-    def bid(self, node: NodeId, item: BidItem) -> str:
+    def bid(self, node: NodeId, item: BidItem, until_s: float) -> str:
         """Empty, or why the bid is refused."""
         if node not in self.waiting:
             return "late_bid"
@@ -40,6 +42,7 @@ class Auction:
         if item.task != self.task.id or not fair or not math.isfinite(item.cost) or not 0 <= item.cost <= VALUE_MAX_MS:
             return "bad_bid"
         del self.waiting[node]
+        self.until_s[node] = until_s
         self.bids.append(Candidate(node, self.asked[node], item.start_ms, item.service_ms, item.cost, item.agent))
         return ""
 
@@ -60,7 +63,7 @@ class Auction:
     def parked_reason(self) -> str:
         """With no bid at all: what to say of the wait. Busy is not incapable."""
         reasons = [reason for node, _, reason in self.refusals if node in self.asked]
-        for reason in ("busy", "not_ready", "silent", "declined", "draining"):
+        for reason in ("busy", "not_ready", "silent", "expired", "declined", "draining"):
             if reason in reasons:
-                return "busy" if reason in ("not_ready", "silent") else reason
+                return "busy" if reason in ("not_ready", "silent", "expired") else reason
         return "no_capable"

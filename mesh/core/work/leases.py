@@ -267,6 +267,8 @@ class Leases:
         holder = self._book.holders.get(node)
         if holder is None:
             return
+        # Never an old AWARD again: of a plain call the new life knows nothing, and would run it twice under one fence.
+        holder.sent.clear()
         for task in holder.tasks.values():
             if task.state != COMMITTING:
                 holder.reclaims[task.id] = task.fence

@@ -216,7 +216,7 @@ class Placing:
             yield Refused("late_bid", sender)
             return
         for item in bid.items:
-            if reason := auction.bid(sender, item):
+            if reason := auction.bid(sender, item, now_s + bid.ttl_ms / 1000):
                 yield Refused(reason, sender)
         if not auction.waiting:
             yield from self._close(now_s, auction)
@@ -253,7 +253,7 @@ class Placing:
         book.woken[task.capability] = line
         if task.state != BIDDING:
             return
-        candidates = [self._corrected(auction, bid, row) for bid in auction.bids if (row := self._standing(task, bid, auction))]
+        candidates = [self._corrected(auction, bid, row) for bid in auction.bids if (row := self._standing(now_s, task, bid, auction))]
         if candidates:
             line.quiet = False
             yield from self._award(now_s, task, Choice(TAKE, [], candidates, auction.refusals), "auction")
@@ -266,12 +266,13 @@ class Placing:
         (line.urgent if task.lost else line.tasks)[task.id] = task
         assert task.state != PENDING
 
-    def _standing(self, task: Task, bid: Candidate, auction: Auction) -> Row | None:
+    def _standing(self, now_s: float, task: Task, bid: Candidate, auction: Auction) -> Row | None:
         """The bidder's row, if he can still be awarded."""
         row = self._book.directory.get(bid.node)
-        if row is not None and row.linked and task.capability in row.offers:
+        expired = now_s > auction.until_s[bid.node]
+        if row is not None and row.linked and task.capability in row.offers and not expired:
             return row
-        auction.refusals.append((bid.node, bid.name, "gone"))
+        auction.refusals.append((bid.node, bid.name, "expired" if expired else "gone"))
         return None
 
     def _corrected(self, auction: Auction, bid: Candidate, row: Row) -> Candidate:

@@ -89,7 +89,7 @@ class Retries:
 
     def _fetch(self, task: Task) -> Effects:
         """Bring them here first: a result whose files die with their maker is none."""
-        task.missing = list(dict.fromkeys(ref[0] for ref in task.output_files))
+        task.missing = tuple(dict.fromkeys(ref[0] for ref in task.output_files))
         for file, size in task.output_files:
             self._fetching.setdefault(file, {})[task.id] = task
             yield Tell(FileWanted(file, size, (task.node,)))
@@ -99,7 +99,7 @@ class Retries:
             if task.state != COMMITTING or fetched.file not in task.missing:
                 continue
             if fetched.ok:
-                task.missing.remove(fetched.file)
+                task.missing = tuple(file for file in task.missing if file != fetched.file)
                 if not task.missing:
                     yield from self._commit(now_s, task)
                 continue
@@ -118,7 +118,7 @@ class Retries:
         """The result is worth nothing without its files: run it again, elsewhere if that can be."""
         self._book.speak_to(task.holder).superseded.append((task.id, task.fence))
         error = {"code": "no_file", "message": "a file of the result could not be fetched from the node that made it", "node": task.node}
-        task.output, task.output_hash, task.output_files, task.missing, task.fetches = None, "", (), [], 0
+        task.output, task.output_hash, task.output_files, task.missing, task.fetches = None, "", (), (), 0
         task.faults += 1
         if task.faults >= FAULTS_MAX or task.on_lost == "fail":
             self._book.drop(task)

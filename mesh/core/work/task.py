@@ -14,7 +14,7 @@ Source: the contract net of Smith (1980) with the binding step at ACCEPT (Aknine
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mesh.effects import Need
@@ -145,7 +145,7 @@ class Task:
     """None: none, or only its hash is remembered."""
     output_hash: Hash = ""
     output_files: tuple[FileRef, ...] = ()
-    missing: list[Hash] = field(default_factory=list)
+    missing: tuple[Hash, ...] = ()
     """Files of the result that are still being fetched."""
     fetches: int = 0
     error: dict[str, Any] | None = None

@@ -15,7 +15,6 @@ from mesh.core.directory import Directory, Row
 from mesh.core.inputs import (
     DialFailed,
     Heard,
-    Leave,
     LinkDown,
     LinkUp,
     MemberAlive,
@@ -26,7 +25,6 @@ from mesh.core.inputs import (
     MemberSuspected,
     MemberUnreachable,
     OffersChanged,
-    OffersSet,
     Started,
 )
 from mesh.core.membership.membership import Membership
@@ -52,7 +50,7 @@ class Facts:
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, Any]] = []
-        self.inputs: dict[type, Callable[[float, str, Any], None]] = {kind: self._note for kind in FACTS}
+        self.inputs: dict[type, Callable[[float, str, Any], None]] = dict.fromkeys(FACTS, self._note)
 
     def _note(self, now_s: float, _: str, fact: Any) -> None:
         self.seen.append((now_s, fact))
@@ -78,7 +76,7 @@ class Solo:
         return self.node.handle(self.now_s, sender, body)
 
     def run(self, until_s: float, quiet: tuple[str, ...] = ()) -> list[tuple[float, Any]]:
-        """All effects of deadlines up to `until_s`, each at its very time. Nodes in `quiet` are heard from before each, as if they talked."""
+        """All effects of deadlines up to `until_s`, each at its very time. Nodes in `quiet` are heard from before each."""
         made = []
         while (at := self.deadlines.next()) is not None and at <= until_s:
             self.now_s = max(self.now_s, at)
@@ -311,6 +309,3 @@ def row_of() -> Callable[..., Signed]:
 @pytest.fixture
 def offer() -> Iterator[Offer]:
     yield Offer("greet", "greeter")
-
-
-__all__ = ["Leave", "OffersSet"]

@@ -65,8 +65,8 @@ def test_another_mesh_is_asked_again_only_now_and_then(solo: Any) -> None:
 
 def test_hints_are_paced_bounded_and_dropped(solo: Any) -> None:
     node = solo()
-    refused = [effect for i in range(300) for effect in node.feed("a", Found(f"h{i}:1"))]
-    assert refused == [Refused("address_book_full")] * 44
+    effects = [effect for i in range(300) for effect in node.feed("a", Found(f"h{i}:1"))]
+    assert effects == [Dial("h0:1", need=Need.FREE)] + [Refused("address_book_full")] * 44
     made = dials(node, 101.99, "timeout")
     assert 9 <= len(made) <= 11, "5 a second"
     dials(node, 2000.0, "timeout")
@@ -85,7 +85,7 @@ def test_a_full_book_of_failures_makes_room(solo: Any) -> None:
 
 
 def test_a_rumoured_node_is_dialled_the_lower_id_first(solo: Any, row_of: Any) -> None:
-    for name, peer, soonest in (("a", "m", 0.0), ("z", "m", 0.1)):
+    for name, soonest in (("a", 0.0), ("z", 0.1)):
         node = solo(name)
         node.feed("b", LinkUp(row_of("b")))
         node.feed("b", Rumours((row_of("m"),)))

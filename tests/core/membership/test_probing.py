@@ -58,12 +58,12 @@ def test_a_busy_link_is_never_pinged(five: Any) -> None:
 
 def test_silence_is_pinged_then_asked_about_then_voted_on(five: Any) -> None:
     five.run(100.9, quiet=("b", "c", "d", "e"))
-    five.feed("b", Heard(2, 0), at_s=100.0 + 1e-9)  # the last of it
+    five.feed("b", Heard(2, 0), at_s=100.0)  # the last of it
     effects = five.run(103.0, quiet=("c", "d", "e"))
     about_b = [
         (round(at - 100.0, 3), type(e.message).__name__, e.to)
         for at, e in effects
-        if isinstance(e, Send) and (e.to == "b" or isinstance(e.message, PingRequest) or isinstance(e.message, Rumours))
+        if isinstance(e, Send) and (e.to == "b" or isinstance(e.message, PingRequest | Rumours))
     ]
     assert about_b[:7] == [
         (1.0, "Ping", "b"),
@@ -75,7 +75,7 @@ def test_silence_is_pinged_then_asked_about_then_voted_on(five: Any) -> None:
         (2.25, "Rumours", "c"),
     ]
     assert five.take_facts() == [MemberSuspected("b", False)]
-    said = [m for peer, m in sends(effects, Rumours) if peer == "b"][0]
+    said = next(m for peer, m in sends(effects, Rumours) if peer == "b")
     assert said == Rumours((Signed("a", Suspect("b", 1, 1, False)),))
 
 

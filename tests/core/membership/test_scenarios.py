@@ -91,9 +91,8 @@ def test_a_minority_never_declares_anybody_dead(cluster: Any) -> None:
     mesh = settled(cluster)
     mesh.cut({"a", "b"}, {"c", "d", "e"})
     mesh.run(60.0)
-    assert mesh.views()["a"] == {"a": "alive", "b": "alive", "c": "unreachable", "d": "unreachable", "e": "unreachable"} or all(
-        mesh.views()["a"][name] == "dead" for name in "cde"
-    )
+    assert mesh.views()["a"] == {"a": "alive", "b": "alive", "c": "unreachable", "d": "unreachable", "e": "unreachable"}
+    assert mesh.views()["d"] == {"a": "dead", "b": "dead", "c": "alive", "d": "alive", "e": "alive"}
 
 
 def test_alone_of_three_sees_the_others_unreachable(cluster: Any) -> None:
@@ -153,7 +152,7 @@ def test_a_restart_with_a_larger_incarnation(cluster: Any) -> None:
     mesh.start("e", ("a:1",))
     mesh.run_until(mesh.whole, 3.0)
     seen = [(name, fact) for _, name, fact in mesh.facts(MemberRestarted)]
-    assert sorted(seen) == [(name, MemberRestarted("e", 2)) for name in "abcd"] or len(seen) == 4
+    assert seen == [(name, MemberRestarted("e", 2)) for name in "abcd"]
 
 
 def test_a_quick_restart_is_noticed_as_one(cluster: Any) -> None:

