@@ -1,16 +1,19 @@
-"""What `mesh doctor` looks at, each check on its own: multicast, ports, clock, permissions, this home's nodes.
+"""What `mesh doctor` looks at, each check on its own: multicast, ports, clock, permissions, disk, this home's nodes.
 
-Works with and without a running node. Each finding says what is wrong in words, and what to type.
+Works with and without a running node. Each finding says what is wrong in words, and what to type. Changes nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from mesh.client import connect
 from mesh.errors import MeshError
 from mesh.runtime.home import Home, NodeFolder
 from mesh.runtime.settings import PORT, load_settings, port_pairs
@@ -29,9 +32,9 @@ class Finding:
     fix: str = ""
 
 
-def examine(home: Home) -> list[Finding]:
-    """Every finding, the good ones too, in a fixed order."""
-    return [multicast(), port(home), clock(), *permissions(home), disk(home), *nodes(home)]
+def examine(home: Home, timeout_s: float) -> list[Finding]:
+    """Every finding, the good ones too, in a fixed order. A node that does not answer within `timeout_s` seconds hangs."""
+    return [multicast(), port(home), clock(), *permissions(home), disk(home), *nodes(home, timeout_s)]
 
 
 def multicast(interface: str = "127.0.0.1") -> Finding:
@@ -59,7 +62,7 @@ def port(home: Home) -> Finding:
         return Finding("port", FAIL, error.message, error.fix)
     for door, router in port_pairs(settings.port):
         if _is_free(settings.bind, door) and _is_free(settings.bind, router):
-            return Finding("port", OK, f"ports {door} and {router} are free")
+            return Finding("port", OK, f"ports {door} and {router} are free for the next node")
     if settings.port and home.running():
         return Finding("port", OK, f"port {settings.port} is in use by this home's node")
     return Finding("port", FAIL, f"port {settings.port or PORT} and its neighbour are taken", "leave port out of config.toml, or name another: --port 7910")
@@ -118,16 +121,30 @@ def disk(home: Home) -> Finding:
     return Finding("disk", OK, f"{free // 2**30} GiB free at {place}")
 
 
-def nodes(home: Home) -> list[Finding]:
-    running = [_node(folder) for folder in home.running()]
+def nodes(home: Home, timeout_s: float) -> list[Finding]:
+    running = [finding for folder in home.running() for finding in _node(folder, timeout_s)]
     return running or [Finding("node", WARN, "no node of this home runs", "mesh up")]
 
 
-def _node(folder: NodeFolder) -> Finding:
+def _node(folder: NodeFolder, timeout_s: float) -> list[Finding]:
+    """Whether it answers, and what it complains of itself."""
     info = folder.info()
     if info is None:
-        return Finding("node", WARN, f"node {folder.name} holds its lock but has not said where it is: it is starting, or it hangs", f"see {folder.log_path}")
-    return Finding("node", OK, f"node {folder.name} runs as process {info['pid']}, door {info['door']}")
+        what = f"node {folder.name} holds its lock but has not said where it is: it is starting, or it hangs"
+        return [Finding("node", WARN, what, f"tail {folder.log_path}")]
+    try:
+        status = asyncio.run(_status(folder, timeout_s))
+    except (MeshError, TimeoutError) as error:
+        why = error.message if isinstance(error, MeshError) else f"it said nothing for {timeout_s:g} s"
+        return [Finding("node", FAIL, f"node {folder.name}, process {info['pid']}, does not answer: {why}", f"kill {info['pid']}, then mesh up")]
+    linked = sum(count for state, count in status["nodes"].items() if state == "alive")
+    found = [Finding("node", OK, f"node {folder.name} answers: process {info['pid']}, door {info['door']}, {linked} alive in its mesh")]
+    return found + [Finding("node", FAIL, f"node {folder.name}: {each['message']}", each["fix"]) for each in status["findings"]]
+
+
+async def _status(folder: NodeFolder, timeout_s: float) -> dict[str, Any]:
+    async with asyncio.timeout(timeout_s), connect(folder.home.path, folder.name, timeout_s) as mesh:
+        return await mesh.status()
 
 
 def document(findings: list[Finding]) -> dict[str, object]:

@@ -52,10 +52,10 @@ def nodes(
 
 
 def _show_nodes(document: dict[str, Any]) -> str:
-    rows = [
-        ("* " + n["name"] if n["self"] else "  " + n["name"], n["state"], n["addr"], seconds(n["seen_ms"]), short(n["id"]), ", ".join(n["caps"]) or "-")
-        for n in document["nodes"]
-    ]
+    rows = []
+    for n in document["nodes"]:
+        offers = ", ".join(n["caps"]) if n["state"] not in ("dead", "left") else ""
+        rows.append(("* " + n["name"] if n["self"] else "  " + n["name"], n["state"], n["addr"], seconds(n["seen_ms"]), short(n["id"]), offers or "-"))
     return table(("  NODE", "STATE", "ADDR", "SEEN", "ID", "CAPS"), rows, empty="no nodes known yet; start one: mesh up")
 
 

@@ -92,7 +92,7 @@ def show(document: dict[str, Any]) -> str:
         asked = len(decision["candidates"]) + len(decision["refusals"])
         lines.append("")
         lines.append(
-            f"award {decision['award']} by {decision['way']} to {clean(decision['winner'])}: {clean(decision['outcome'])}"
+            f"award {decision['award']} by {clean(decision['way'])} to {clean(decision['winner'])}: {clean(decision['outcome'])}"
             f"   ({asked} asked, {len(decision['candidates'])} offered, {len(decision['refusals'])} refused)"
         )
         rows = [
@@ -112,4 +112,7 @@ def show(document: dict[str, Any]) -> str:
 
 
 def _note(candidate: dict[str, Any], decision: dict[str, Any]) -> str:
-    return "won: least score" if candidate["node"] == decision["winner_id"] else ""
+    if candidate["node"] != decision["winner_id"]:
+        return ""
+    tied = sum(other["score_ms"] == candidate["score_ms"] for other in decision["candidates"]) > 1
+    return "won: least score" + (", then least hash" if tied else "") if len(decision["candidates"]) > 1 else "won: the only offer"

@@ -206,7 +206,7 @@ BAD = [
     (44, [[["t.1.1", 1], ["t.1.2"]]], "a pair too short"),
     (44, [[["t.1.1", 1, 2]]], "a pair too long"),
     (44, ["t.1.1"], "text for rows"),
-    (44, [[["t"] * 2] * (ROWS_MAX + 1)], "too many rows"),
+    (44, [[["t", 1]] * (ROWS_MAX + 1)], "too many rows"),
     (46, [[["t", 1, "running", float("nan"), ""]]], "not a number"),
     (46, [[["t", 1, "running", float("inf"), ""]]], "infinity"),
     (46, [[["t", 1, "r" * 257, 0.5, ""]]], "a name too long"),
