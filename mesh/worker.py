@@ -293,7 +293,7 @@ async def serve(agents: Sequence[Agent], sock: Path, *, on_attached: Callable[[d
 def run_agent(agent: Agent, home: Path | None, node: str) -> None:
     """``agent.run()``: find or start the node, then serve. Blocks until Ctrl-C. Raises MeshError."""
     # The command that starts a node is above this floor; it is reached for only here, where user code asks for the command's own effect.
-    from mesh.inspector.start import start_node
+    from mesh.inspector.launch import start_node
     from mesh.runtime.home import Home
 
     agent.offers()

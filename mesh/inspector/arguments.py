@@ -47,7 +47,9 @@ def _json(text: str, word: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{word!r}: what follows := is not JSON ({error})", fix="""write text as name=text, or JSON as name:='["a", 1]'""") from error
+        raise UsageError(
+            f"{word!r}: what follows := is not JSON ({error})", fix="""write text as name=text, or JSON as name:='["a", 1]'"""
+        ) from error
 
 
 def _no_constant(word: str) -> Any:

@@ -50,7 +50,12 @@ def multicast(interface: str = "127.0.0.1") -> Finding:
             mouth.sendto(b"mesh doctor", (GROUP, ear.getsockname()[1]))
             ear.recv(64)
         except OSError as error:
-            return Finding("multicast", WARN, f"multicast does not work on {interface} ({error}): nodes do not find each other", f"mesh up --join 127.0.0.1:{PORT}")
+            return Finding(
+                "multicast",
+                WARN,
+                f"multicast does not work on {interface} ({error}): nodes do not find each other",
+                f"mesh up --join 127.0.0.1:{PORT}",
+            )
     return Finding("multicast", OK, f"multicast works on {interface}")
 
 
@@ -65,7 +70,12 @@ def port(home: Home) -> Finding:
             return Finding("port", OK, f"ports {door} and {router} are free for the next node")
     if settings.port and home.running():
         return Finding("port", OK, f"port {settings.port} is in use by this home's node")
-    return Finding("port", FAIL, f"port {settings.port or PORT} and its neighbour are taken", "leave port out of config.toml, or name another: --port 7910")
+    return Finding(
+        "port",
+        FAIL,
+        f"port {settings.port or PORT} and its neighbour are taken",
+        "leave port out of config.toml, or name another: --port 7910",
+    )
 
 
 def _is_free(host: str, number: int) -> bool:
@@ -81,7 +91,12 @@ def _is_free(host: str, number: int) -> bool:
 def clock() -> Finding:
     """The wall clock must at least be after this release; leases never depend on it."""
     if time.time() < 1_760_000_000:
-        return Finding("clock", WARN, f"the wall clock says {time.strftime('%Y-%m-%d')}: times in the record will be wrong", "sudo timedatectl set-ntp true")
+        return Finding(
+            "clock",
+            WARN,
+            f"the wall clock says {time.strftime('%Y-%m-%d')}: times in the record will be wrong",
+            "sudo timedatectl set-ntp true",
+        )
     if not hasattr(time, "CLOCK_BOOTTIME") and time.get_clock_info("monotonic").adjustable:
         return Finding("clock", WARN, "this system's monotonic clock can be set", "use a system whose monotonic clock cannot")
     return Finding("clock", OK, f"the wall clock says {time.strftime('%Y-%m-%d %H:%M:%S')}; leases use the machine's own clock")
@@ -98,7 +113,11 @@ def permissions(home: Home) -> list[Finding]:
         if loose:
             findings.append(Finding("permissions", FAIL, f"others may {loose} {path}", f"chmod {700 if path.is_dir() else 600} {path}"))
     if not findings:
-        what = f"the keys in {home.path} are yours alone" if home.path.exists() else f"{home.path} does not exist yet; it is made when it is needed"
+        what = (
+            f"the keys in {home.path} are yours alone"
+            if home.path.exists()
+            else f"{home.path} does not exist yet; it is made when it is needed"
+        )
         findings.append(Finding("permissions", OK, what))
     return findings
 
@@ -117,7 +136,9 @@ def disk(home: Home) -> Finding:
     place = next(path for path in (home.path, *home.path.parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < DISK_BYTES_MIN:
-        return Finding("disk", FAIL, f"only {free // 2**20} MiB are free at {place}: a node stops when its disk is full", f"free space at {place}")
+        return Finding(
+            "disk", FAIL, f"only {free // 2**20} MiB are free at {place}: a node stops when its disk is full", f"free space at {place}"
+        )
     return Finding("disk", OK, f"{free // 2**30} GiB free at {place}")
 
 
@@ -136,7 +157,9 @@ def _node(folder: NodeFolder, timeout_s: float) -> list[Finding]:
         status = asyncio.run(_status(folder, timeout_s))
     except (MeshError, TimeoutError) as error:
         why = error.message if isinstance(error, MeshError) else f"it said nothing for {timeout_s:g} s"
-        return [Finding("node", FAIL, f"node {folder.name}, process {info['pid']}, does not answer: {why}", f"kill {info['pid']}, then mesh up")]
+        return [
+            Finding("node", FAIL, f"node {folder.name}, process {info['pid']}, does not answer: {why}", f"kill {info['pid']}, then mesh up")
+        ]
     linked = sum(count for state, count in status["nodes"].items() if state == "alive")
     found = [Finding("node", OK, f"node {folder.name} answers: process {info['pid']}, door {info['door']}, {linked} alive in its mesh")]
     return found + [Finding("node", FAIL, f"node {folder.name}: {each['message']}", each["fix"]) for each in status["findings"]]
@@ -148,4 +171,8 @@ async def _status(folder: NodeFolder, timeout_s: float) -> dict[str, Any]:
 
 
 def document(findings: list[Finding]) -> dict[str, object]:
-    return {"schema": "mesh.doctor/1", "healthy": all(finding.state != FAIL for finding in findings), "findings": [asdict(finding) for finding in findings]}
+    return {
+        "schema": "mesh.doctor/1",
+        "healthy": all(finding.state != FAIL for finding in findings),
+        "findings": [asdict(finding) for finding in findings],
+    }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from mesh.errors import MeshError, TimedOut
 from mesh.runtime.home import NodeFolder
@@ -24,7 +25,7 @@ def spawn(words: list[str], log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*MESH, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
 
 
-def wait_ready(folder: NodeFolder, process: subprocess.Popen[bytes], log: Path) -> dict[str, object]:
+def wait_ready(folder: NodeFolder, process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
     """What the node says of itself once it answers. Raises MeshError with its last words if it ends first, TimedOut if it does neither."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
@@ -37,6 +38,13 @@ def wait_ready(folder: NodeFolder, process: subprocess.Popen[bytes], log: Path) 
             raise MeshError(f"the node {folder.name} did not start: {last_words(log)}", fix=f"see {log}")
         time.sleep(LOOK_EVERY_S)
     raise TimedOut(f"the node {folder.name} did not answer within {READY_S:g} s", fix=f"see {log}")
+
+
+def start_node(folder: NodeFolder, words: list[str]) -> dict[str, Any]:
+    """Start a node's process and wait until it answers: what it says of itself. Raises MeshError with its last words."""
+    folder.make()
+    process = spawn(["up", *words], folder.log_path)
+    return wait_ready(folder, process, folder.log_path)
 
 
 def last_words(log: Path) -> str:

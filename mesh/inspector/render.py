@@ -33,7 +33,11 @@ def _escaped(character: str) -> str:
 def json_text(value: Any) -> str:
     """JSON for people: indented, letters as they are, whatever a terminal would obey as JSON escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return text if text.isascii() else re.sub(r"[^\n -~]", lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+    return (
+        text
+        if text.isascii()
+        else re.sub(r"[^\n -~]", lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
+    )
 
 
 def value_text(value: Any) -> str:

@@ -66,7 +66,11 @@ def verify(
 
 
 def _show_verify(document: dict[str, Any]) -> str:
-    lines = [f"{fit(key, 13)}{clean(document[key])}" for key in ("author", "entries", "commits", "incarnation", "head", "forks") if key in document]
+    lines = [
+        f"{fit(key, 13)}{clean(document[key])}"
+        for key in ("author", "entries", "commits", "incarnation", "head", "forks")
+        if key in document
+    ]
     if document.get("export"):
         lines.append(f"{fit('exported', 13)}{clean(document['export'])}; check it apart: scripts/verify {clean(document['export'])}")
     lines.append("every signature, link and hash holds" if document["ok"] else f"WRONG: {clean(document['problem'])}")

@@ -11,13 +11,12 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from mesh.client import Mesh, connect
-from mesh.errors import MeshError, TaskFailed, TimedOut, UsageError, error_document
+from mesh.errors import MeshError, TimedOut, UsageError, error_document
 from mesh.inspector.render import clean, clean_lines, cut_to_screen, say
 
 Document = dict[str, Any]
@@ -37,7 +36,7 @@ WATCH_EVERY_S = 1.0
 
 def filled(value: Any) -> Any:
     """Option callback: `--flag=` with nothing behind it is a mistake, not an answer. Paths are given as text for the same reason."""
-    if value == "" or isinstance(value, list | tuple) and "" in value:
+    if value == "" or (isinstance(value, list | tuple) and "" in value):
         raise typer.BadParameter("it is empty")
     return value
 
@@ -57,9 +56,13 @@ def bound(default_s: float) -> Any:
 
 HOME_HELP = "The home folder; else $MESH_HOME, else the platform's."
 HomeOption = Annotated[str | None, typer.Option("--home", metavar="DIR", help=HOME_HELP, show_default=False, callback=filled)]
-NodeOption = Annotated[str | None, typer.Option("--node", metavar="NAME", help="Which of the home's nodes to ask.", show_default=False, callback=filled)]
+NodeOption = Annotated[
+    str | None, typer.Option("--node", metavar="NAME", help="Which of the home's nodes to ask.", show_default=False, callback=filled)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors included.")]
-WatchOption = Annotated[bool, typer.Option("--watch", help="Again every second, until Ctrl-C; a JSON line per change where no terminal is.")]
+WatchOption = Annotated[
+    bool, typer.Option("--watch", help="Again every second, until Ctrl-C; a JSON line per change where no terminal is.")
+]
 LookTimeout = Annotated[float, bound(LOOK_S)]
 WaitTimeout = Annotated[float, bound(WAIT_S)]
 
@@ -80,8 +83,8 @@ def tell(error: MeshError, *, as_json: bool) -> int:
         print(json.dumps(error_document(error)), flush=True)
         return error.exit_code
     say(f"mesh: {clean(error.message)}")
-    if isinstance(error, TaskFailed) and error.details:
-        say("\n".join(f"  {line}" for line in clean_lines(error.details).rstrip().split("\n")))
+    if details := str(getattr(error, "details", "")):
+        say("\n".join(f"  {line}" for line in clean_lines(details).rstrip().split("\n")))
     if error.fix:
         say(f"try:  {clean(error.fix)}")
     return error.exit_code

@@ -3,176 +3,289 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mesh.client import Mesh
-from mesh.errors import MeshError, UsageError
-from mesh.inspector.launch import MESH, end, spawn, wait_ready
+from mesh.client import Mesh, connect
+from mesh.errors import MeshError, NoNode, TimedOut, UsageError
+from mesh.inspector.launch import MESH, READY_S, end, last_words, spawn, start_node
 from mesh.inspector.render import clean, say
-from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, Where, ask, fail, run as run_async
-from mesh.inspector.targets import load_agents, watched_files
-from mesh.runtime.home import Home, NodeFolder
+from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, Where, ask, bound, fail, filled
+from mesh.inspector.shell import run as run_async
 
-NameOption = Annotated[str, typer.Option("--name", help="The node's name; else the home's first node.")]
-BindOption = Annotated[str | None, typer.Option("--bind", help="Address to listen at (loopback in this version).", show_default=False)]
-PortOption = Annotated[int | None, typer.Option("--port", help="The door's port; the ROUTER takes the next.", show_default=False)]
-JoinOption = Annotated[list[str] | None, typer.Option("--join", help="HOST:PORT of another node's door; retried for ever.", show_default=False)]
+if TYPE_CHECKING:
+    from mesh.agent import Agent
+    from mesh.runtime.home import NodeFolder
+
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="The node's name; else the home's first node.", show_default=False, callback=filled),
+]
+BindOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bind", metavar="ADDRESS", help="Listen at this loopback address. [default: 127.0.0.1]", show_default=False, callback=filled
+    ),
+]
+PortOption = Annotated[
+    int | None,
+    typer.Option("--port", help="The door's port; the ROUTER takes the next. [default: a free pair from 7710]", show_default=False),
+]
+JoinOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--join", metavar="HOST:PORT", help="Another node's door; dialled for ever. May be repeated.", show_default=False, callback=filled
+    ),
+]
 MdnsOption = Annotated[bool, typer.Option("--no-mdns", help="Do not announce or browse.")]
-MeshOption = Annotated[str, typer.Option("--mesh", help="A separate mesh of this name.")]
+MeshOption = Annotated[
+    str | None, typer.Option("--mesh", metavar="NAME", help="A separate mesh of this name.", show_default=False, callback=filled)
+]
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="Return once it answers, and leave it running.")]
 RELOAD_EVERY_S = 0.3
+ATTACH_S = 30.0
 
 
 def up(
     home: HomeOption = None,
-    name: NameOption = "",
+    name: NameOption = None,
     bind: BindOption = None,
     port: PortOption = None,
     join: JoinOption = None,
     no_mdns: MdnsOption = False,
-    mesh: MeshOption = "",
+    mesh: MeshOption = None,
     detach: DetachOption = False,
     while_used: Annotated[bool, typer.Option("--while-used", hidden=True)] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run this home's node until `mesh down` or Ctrl-C."""
     words = _words(home, name, bind, port, join, no_mdns, mesh)
-    if detach:
-        run_async(Where(home, name or None, as_json), lambda: _detach(Home.locate(home, mesh).node(name), words, as_json))
-        return
-    from mesh.runtime.app import NodeOptions, serve
-
-    options = NodeOptions(home, name, bind, port, tuple(join or ()), not no_mdns, mesh, while_used)
+    where = Where(home, name, as_json)
 
     def ready(info: dict[str, Any]) -> None:
         if as_json:
             print(json.dumps({"schema": "mesh.up/1", **info}), flush=True)
         else:
-            say(f"node {info['name']} is up: door {info['door']}, home {info['home']}")
+            say(f"node {info['name']} is up: door {info['door']}, process {info['pid']}, home {clean(info['home'])}")
 
-    run_async(Where(home, name or None, as_json), lambda: serve(options, ready))
+    if detach:
+
+        async def start() -> dict[str, Any]:
+            return start_node(_folder(home, mesh, name), words)
+
+        ready(run_async(where, start))
+        return
+    from mesh.runtime.app import NodeOptions, serve
+
+    options = NodeOptions(
+        Path(home) if home else None, name or "", bind, port, tuple(join or ()), False if no_mdns else None, mesh or "", while_used
+    )
+    run_async(where, lambda: serve(options, ready))
 
 
-async def _detach(folder: NodeFolder, words: list[str], as_json: bool) -> None:
-    info = start_node(folder, words)
-    document = {"schema": "mesh.up/1", **info}
-    print(json.dumps(document) if as_json else f"node {info['name']} is up: door {info['door']}, pid {info['pid']}")
+def _folder(home: str | None, mesh: str | None, name: str | None) -> NodeFolder:
+    from mesh.runtime.home import Home
 
-
-def start_node(folder: NodeFolder, words: list[str]) -> dict[str, Any]:
-    """Start a node's process and wait until it answers. Raises MeshError with its last words."""
-    folder.make()
-    process = spawn(["up", *words], folder.log_path)
-    return wait_ready(folder, process, folder.log_path)
+    return Home.locate(home, mesh or "").node(name or "")
 
 
 def _words(
-    home: Path | None, name: str, bind: str | None, port: int | None, join: list[str] | None, no_mdns: bool, mesh: str
+    home: str | None, name: str | None, bind: str | None, port: int | None, join: list[str] | None, no_mdns: bool, mesh: str | None
 ) -> list[str]:
-    words = ["--home", str(home)] if home else []
-    words += ["--name", name] if name else []
-    words += ["--bind", bind] if bind else []
-    words += ["--port", str(port)] if port is not None else []
+    words = []
+    for option, value in (("--home", home), ("--name", name), ("--bind", bind), ("--port", port), ("--mesh", mesh)):
+        words += [option, str(value)] if value is not None else []
     for door in join or ():
         words += ["--join", door]
-    words += ["--no-mdns"] if no_mdns else []
-    return words + (["--mesh", mesh] if mesh else [])
+    return words + (["--no-mdns"] if no_mdns else [])
 
 
 def run(
-    targets: Annotated[list[str], typer.Argument(help="A .py file, module:object, or a ready-made agent's name.", show_default=False)],
+    targets: Annotated[
+        list[str], typer.Argument(metavar="TARGET...", help="A .py file, module:object, or a ready-made agent's name.", show_default=False)
+    ],
     home: HomeOption = None,
-    name: NameOption = "",
+    name: NameOption = None,
     bind: BindOption = None,
     port: PortOption = None,
     join: JoinOption = None,
     no_mdns: MdnsOption = False,
-    mesh: MeshOption = "",
+    mesh: MeshOption = None,
     detach: DetachOption = False,
-    reload: Annotated[bool, typer.Option("--reload", help="Start again whenever the code changes.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Start the worker again whenever the code changes; the node stays.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run agents: attach to this home's node, or start one that ends with its last worker."""
+    """Run agents, on this home's node or one started for them.
+
+    A node that was started for a worker ends with its last worker.
+    """
     words = _words(home, name, bind, port, join, no_mdns, mesh)
-    where = Where(home, name or None, as_json)
-    if detach and reload:
-        fail(UsageError("--detach and --reload do not go together", fix="leave one of them out"), as_json)
-    if detach:
-        _detach_worker(targets, words, Home.locate(home, mesh).node(name))
-        return
+    where = Where(home, name, as_json)
     try:
+        folder = _folder(home, mesh, name)
+        if detach and reload:
+            raise UsageError("--detach and --reload do not go together", fix="leave one of them out")
         if reload:
-            _reload(targets, words)
-            return
-        agents = load_agents(targets)
-        folder = Home.locate(home, mesh).node(name)
-        if not folder.is_running():
-            info = start_node(folder, [*words, "--while-used"])
-            say(f"node {info['name']} started for this worker: door {info['door']}")
+            _reload(targets, words, folder)
+        elif detach:
+            _show_attached(run_async(where, lambda: _detach(targets, words, folder)), as_json)
+        else:
+            _serve(targets, words, folder, where)
     except MeshError as error:
         fail(error, as_json)
 
+
+def _serve(targets: list[str], words: list[str], folder: NodeFolder, where: Where) -> None:
+    from mesh.inspector.targets import load_agents
     from mesh.worker import serve
 
+    agents = load_agents(targets)
+    started = _ensure_node(folder, [*words, "--while-used"])
+
     def attached(_: object = None) -> None:
-        for agent in agents:
-            offered = ", ".join(clean(capability) for capability in agent.capabilities)
-            say(f"{clean(agent.name)}@{folder.name} offers {offered}")
+        _show_attached(_attached_document(agents, folder.name), where.as_json)
 
-    run_async(where, lambda: serve(agents, folder.socket_path, on_attached=attached))
-
-
-def _detach_worker(targets: list[str], words: list[str], folder: NodeFolder) -> None:
-    folder.make()
-    process = spawn(["run", *targets, *words], folder.path / "worker.log")
-    say(f"worker started, pid {process.pid}; its output goes to {folder.path / 'worker.log'}")
+    try:
+        run_async(where, lambda: serve(agents, folder.socket_path, on_attached=attached))
+    except BaseException:
+        if started and not folder.is_running():
+            say(f"node {folder.name} has ended with it")
+        raise
 
 
-def _reload(targets: list[str], words: list[str]) -> None:
-    """Run the same command as a child, and start it anew whenever a file that its agents come from changes."""
-    while True:
-        child = subprocess.Popen([*MESH, "run", *targets, *words])
-        try:
-            before = _fingerprint(targets)
-            while child.poll() is None and _fingerprint(targets) == before:
-                time.sleep(RELOAD_EVERY_S)
-            if child.poll() is not None:
-                say("the worker ended; it starts again when the code changes (Ctrl-C ends this)")
-                while _fingerprint(targets) == before:
-                    time.sleep(RELOAD_EVERY_S)
+def _attached_document(agents: list[Agent], node: str) -> dict[str, Any]:
+    return {
+        "schema": "mesh.run/1",
+        "node": node,
+        "agents": [{"agent": agent.name, "capabilities": list(agent.capabilities)} for agent in agents],
+    }
+
+
+def _show_attached(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(document), flush=True)
+        return
+    for agent in document["agents"]:
+        say(f"{clean(agent['agent'])}@{clean(document['node'])} offers {', '.join(map(clean, agent['capabilities']))}")
+
+
+def _ensure_node(folder: NodeFolder, words: list[str]) -> bool:
+    """Start the node if none runs. True if this did."""
+    if folder.is_running():
+        return False
+    try:
+        info = start_node(folder, words)
+    except MeshError:
+        if folder.is_running():  # somebody else was faster
+            return False
+        raise
+    say(f"node {info['name']} started for this worker: door {info['door']}")
+    return True
+
+
+async def _detach(targets: list[str], words: list[str], folder: NodeFolder) -> dict[str, Any]:
+    """Start the worker on its own and return once it is attached. Raises MeshError with its last words."""
+    import asyncio
+
+    log = folder.make().path / "worker.log"
+    process = spawn(["run", *targets, *words], log)
+    deadline = time.monotonic() + ATTACH_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise MeshError(f"the worker did not start: {last_words(log)}", fix=f"see {log}")
+        agents = await _agents_of(folder, process.pid)
+        if agents:
+            say(f"worker {process.pid} runs on its own; what it says goes to {log}")
+            return {"schema": "mesh.run/1", "node": folder.name, "pid": process.pid, "log": str(log), "agents": agents}
+        await asyncio.sleep(0.05)
+    raise TimedOut(f"the worker did not attach within {ATTACH_S:g} s", fix=f"see {log}")
+
+
+async def _agents_of(folder: NodeFolder, pid: int) -> list[dict[str, Any]]:
+    """What the worker process `pid` offers on this node, once the whole mesh may see it."""
+    try:
+        async with connect(folder.home.path, folder.name, READY_S) as mesh:
+            names = [worker["agent"] for worker in (await mesh.status())["workers"] if worker["pid"] == pid]
+            caps = (await mesh.caps())["caps"] if names else []
+    except NoNode:
+        return []
+    offered = {name: [cap["capability"] for cap in caps if f"{name}@{folder.name}" in cap["offered_by"]] for name in names}
+    return [{"agent": name, "capabilities": offered[name]} for name in names] if names and all(offered.values()) else []
+
+
+def _reload(targets: list[str], words: list[str], folder: NodeFolder) -> None:
+    """Run the worker as a child and start it anew whenever its code changes. The node belongs to this process, so it stays up meanwhile."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = _ensure_node(folder, words)
+    try:
+        while True:
+            child = subprocess.Popen([*MESH, "run", *targets, *words])
+            try:
+                _until_changed(targets, child)
+            finally:
+                end(child.pid)
+                child.wait()
             say("the code changed: starting again")
-        finally:
-            end(child.pid, signal.SIGTERM)
-            child.wait()
+    finally:
+        if started:
+            _take_down(folder)
 
 
-def _fingerprint(targets: list[str]) -> list[tuple[str, int]]:
-    found = []
-    for path in watched_files(targets):
-        try:
-            found.append((str(path), os.stat(path).st_mtime_ns))
-        except FileNotFoundError:
-            continue
-    return found
+def _until_changed(targets: list[str], child: subprocess.Popen[bytes]) -> None:
+    from mesh.inspector.targets import fingerprint
+
+    before, told = fingerprint(targets), False
+    while fingerprint(targets) == before:
+        if not told and child.poll() is not None:
+            say("the worker ended; it starts again when the code changes (Ctrl-C ends this)")
+            told = True
+        time.sleep(RELOAD_EVERY_S)
 
 
-def down(home: HomeOption = None, node: NodeOption = None, as_json: JsonOption = False) -> None:
-    """Take a node out: it says LEFT, gives back what it has not started, and ends."""
-    folders = Home.locate(home).running()
-    if node is None and len(folders) > 1:
-        names = ", ".join(folder.name for folder in folders)
-        fail(UsageError(f"several nodes of this home run: {names}", fix=f"mesh down --node {folders[0].name}"), as_json)
+def _take_down(folder: NodeFolder) -> None:
+    async def action() -> None:
+        async with connect(folder.home.path, folder.name, READY_S) as mesh:
+            if not (await mesh.status())["workers"]:
+                await mesh.down()
+
+    import asyncio
+
+    try:
+        asyncio.run(action())
+    except MeshError as error:
+        say(f"mesh: the node {folder.name} did not go down: {error.message}")
+
+
+def down(
+    home: HomeOption = None,
+    node: NodeOption = None,
+    timeout: Annotated[float, bound(30.0)] = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a node out: it says so to the others, and ends."""
+    from mesh.runtime.home import Home
+
+    try:
+        folders = Home.locate(home).running()
+        if node is None and len(folders) > 1:
+            names = ", ".join(folder.name for folder in folders)
+            raise UsageError(f"several nodes of this home run: {names}", fix=f"mesh down --node {folders[0].name}")
+    except MeshError as error:
+        fail(error, as_json)
 
     async def action(mesh: Mesh) -> dict[str, Any]:
-        return await mesh.down()
+        import asyncio
 
-    ask(Where(home, node, as_json), action, lambda document: f"node {clean(document['node'])} is down")
+        document = await mesh.down()
+        gone = next((folder for folder in folders if folder.name == document["node"]), None)
+        while gone is not None and gone.is_running():
+            await asyncio.sleep(0.02)
+        return document
 
-
+    ask(Where(home, node, as_json, timeout), action, lambda document: f"node {clean(document['node'])} is down")

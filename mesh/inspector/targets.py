@@ -7,12 +7,34 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
 from mesh import Agent
-from mesh.errors import UsageError
+from mesh.errors import MeshError, UsageError
+from mesh.failures import details
+
+
+class BrokenTarget(UsageError):
+    """The target's code raised while it was imported. `details`: where, the user's own frame first."""
+
+    code = "target"
+
+    def __init__(self, target: str, error: Exception) -> None:
+        super().__init__(f"{target} cannot be loaded: {type(error).__name__}: {error}", fix=f"mend it, then: mesh run {target}")
+        self.details = details(error)
+
+
+@contextmanager
+def _loading(target: str) -> Iterator[None]:
+    try:
+        yield
+    except MeshError:
+        raise
+    except Exception as error:
+        raise BrokenTarget(target, error) from error
 
 
 def load_agents(targets: list[str]) -> list[Agent]:
@@ -32,7 +54,8 @@ def _load(target: str) -> list[Agent]:
         return [_from_module(target)]
     for point in entry_points(group="mesh.agents"):
         if point.name == target:
-            return [_checked(point.load(), target)]
+            with _loading(target):
+                return [_checked(point.load(), target)]
     names = sorted(point.name for point in entry_points(group="mesh.agents"))
     near = difflib.get_close_matches(target, names, 1)
     fix = f"mesh run {near[0]}" if near else f"name a .py file, module:object, or one of: {', '.join(names)}"
@@ -48,19 +71,23 @@ def _from_file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent.absolute()))
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    with _loading(str(path)):
+        spec.loader.exec_module(module)
     return module
 
 
 def _from_module(target: str) -> Agent:
     name, _, attribute = target.partition(":")
     sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
-            raise
-        raise UsageError(f"there is no module {name!r}", fix="run it from the folder that holds the module, or name a .py file") from None
+    with _loading(target):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+                raise
+            raise UsageError(
+                f"there is no module {name!r}", fix="run it from the folder that holds the module, or name a .py file"
+            ) from None
     found = getattr(module, attribute, None)
     if found is None:
         raise UsageError(f"the module {name!r} has no {attribute!r}", fix=f"mesh run {name}:agent")
@@ -83,7 +110,7 @@ def _agents_in(module: ModuleType, target: str) -> list[Agent]:
     return agents
 
 
-def watched_files(targets: list[str]) -> Iterator[Path]:
+def _watched_files(targets: list[str]) -> Iterator[Path]:
     """The Python files beside each target's own: what `--reload` looks at."""
     for target in targets:
         if target.endswith(".py"):
@@ -93,3 +120,14 @@ def watched_files(targets: list[str]) -> Iterator[Path]:
             spec = importlib.util.find_spec(name)
             if spec is not None and spec.origin:
                 yield from sorted(Path(spec.origin).parent.glob("*.py"))
+
+
+def fingerprint(targets: list[str]) -> list[tuple[str, int]]:
+    """Changes whenever a file does that the targets' agents come from."""
+    found = []
+    for path in _watched_files(targets):
+        try:
+            found.append((str(path), path.stat().st_mtime_ns))
+        except FileNotFoundError:
+            continue
+    return found

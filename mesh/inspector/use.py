@@ -11,17 +11,39 @@ from mesh.client import TIMEOUT_S, Mesh
 from mesh.errors import TimedOut, UsageError, task_error
 from mesh.files import File
 from mesh.inspector.render import clean, say, value_text
-from mesh.inspector.shell import LOOK_S, WAIT_S, HomeOption, JsonOption, LookTimeout, NodeOption, WaitTimeout, Where, ask, bound, bounded, explained, filled
+from mesh.inspector.shell import (
+    LOOK_S,
+    WAIT_S,
+    HomeOption,
+    JsonOption,
+    LookTimeout,
+    NodeOption,
+    WaitTimeout,
+    Where,
+    ask,
+    bound,
+    bounded,
+    explained,
+    filled,
+)
 from mesh.inspector.watch import TaskArgument
 
 CapabilityArgument = Annotated[str, typer.Argument(help="What is wanted, as `mesh caps` lists it.", show_default=False)]
 WordsArgument = Annotated[list[str] | None, typer.Argument(help="name=text  name:=JSON  name=@file", show_default=False)]
 WholeOption = Annotated[
-    str | None, typer.Option("-i", "--input", metavar="JSON|@FILE", help="All arguments as one JSON object.", show_default=False, callback=filled)
+    str | None,
+    typer.Option("-i", "--input", metavar="JSON|@FILE", help="All arguments as one JSON object.", show_default=False, callback=filled),
 ]
 OutOption = Annotated[
     str | None,
-    typer.Option("-o", "--out", metavar="PATH", help="Save the file of the result here; several, into this folder.", show_default=False, callback=filled),
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="PATH",
+        help="Save the file of the result here; several, into this folder.",
+        show_default=False,
+        callback=filled,
+    ),
 ]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
 
@@ -123,7 +145,10 @@ def submit(
     out: OutOption = None,
     timeout: WaitTimeout = WAIT_S,
     within: Annotated[
-        float | None, typer.Option("--within", metavar="SECONDS", help="The task fails if it has not ended by then.", show_default=False, callback=bounded)
+        float | None,
+        typer.Option(
+            "--within", metavar="SECONDS", help="The task fails if it has not ended by then.", show_default=False, callback=bounded
+        ),
     ] = None,
     retries: Annotated[
         int | None, typer.Option("--retries", metavar="N", min=0, help="Tries after a failure of the handler.", show_default=False)
@@ -229,6 +254,6 @@ def get(
             raise explained(error) from error
         return {"schema": "mesh.get/1", "sha256": file, "path": str(to), "size": size}
 
-    ask(Where(home, node, as_json, timeout), action, lambda document: f"{clean(document['path'])}  {document['size']} bytes, sha256 checked")
-
-
+    ask(
+        Where(home, node, as_json, timeout), action, lambda document: f"{clean(document['path'])}  {document['size']} bytes, sha256 checked"
+    )

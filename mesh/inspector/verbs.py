@@ -54,7 +54,9 @@ class Verbs(typer.core.TyperGroup):
             with formatter.section(group):
                 formatter.write_dl([(verb.ljust(widest), described[verb]) for verb in members])
         with formatter.section("First steps"):
-            formatter.write_dl([("mesh demo", "see it work"), ("mesh run FILE.py", "run your own agent"), ("mesh VERB --help", "the details")])
+            formatter.write_dl(
+                [("mesh demo", "see it work"), ("mesh run FILE.py", "run your own agent"), ("mesh VERB --help", "the details")]
+            )
 
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -114,5 +116,3 @@ def _usage(error: TyperException, words: list[str]) -> tuple[str, str]:
     if name is not None and message.startswith("No such option"):
         return f"{path} has no option {name}", f"{path} {sorted(possible)[0]}" if possible else f"{path} --help"
     return message[:1].lower() + message[1:], f"{path} --help"
-
-

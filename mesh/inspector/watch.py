@@ -55,7 +55,16 @@ def _show_nodes(document: dict[str, Any]) -> str:
     rows = []
     for n in document["nodes"]:
         offers = ", ".join(n["caps"]) if n["state"] not in ("dead", "left") else ""
-        rows.append(("* " + n["name"] if n["self"] else "  " + n["name"], n["state"], n["addr"], seconds(n["seen_ms"]), short(n["id"]), offers or "-"))
+        rows.append(
+            (
+                "* " + n["name"] if n["self"] else "  " + n["name"],
+                n["state"],
+                n["addr"],
+                seconds(n["seen_ms"]),
+                short(n["id"]),
+                offers or "-",
+            )
+        )
     return table(("  NODE", "STATE", "ADDR", "SEEN", "ID", "CAPS"), rows, empty="no nodes known yet; start one: mesh up")
 
 
@@ -67,7 +76,9 @@ def caps(
 
 
 def _show_caps(document: dict[str, Any]) -> str:
-    rows = [(c["capability"] + c["signature"], ", ".join(c["offered_by"]), seconds(c["service_ms"] or None), c["doc"]) for c in document["caps"]]
+    rows = [
+        (c["capability"] + c["signature"], ", ".join(c["offered_by"]), seconds(c["service_ms"] or None), c["doc"]) for c in document["caps"]
+    ]
     return table(("CAPABILITY", "OFFERED BY", "TAKES", "DOES"), rows, empty="nobody offers anything yet; run an agent: mesh run FILE.py")
 
 

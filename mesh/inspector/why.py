@@ -96,7 +96,15 @@ def show(document: dict[str, Any]) -> str:
             f"   ({asked} asked, {len(decision['candidates'])} offered, {len(decision['refusals'])} refused)"
         )
         rows = [
-            (c["name"], c.get("agent", ""), c["score_ms"], seconds(c["start_ms"]), seconds(c["service_ms"]), f"{c['cost']:g}", _note(c, decision))
+            (
+                c["name"],
+                c.get("agent", ""),
+                c["score_ms"],
+                seconds(c["start_ms"]),
+                seconds(c["service_ms"]),
+                f"{c['cost']:g}",
+                _note(c, decision),
+            )
             for c in decision["candidates"]
         ]
         rows += [(r["name"], "", "-", "-", "-", "-", f"refused: {r['reason']}") for r in decision["refusals"]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class Driver:
         self._inbox: deque[tuple[NodeId, Any]] = deque()
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] | None = None
+        self._context = contextvars.copy_context()
+        """Turns run in it, whoever woke us: in a foreign thread's context anyio could not start a task."""
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
@@ -98,7 +101,7 @@ class Driver:
         """There may be something to do: an envelope can be taken."""
         if not self._scheduled and self._ended is not None:
             self._scheduled = True
-            self._loop.call_soon(self._step)
+            self._loop.call_soon(self._step, context=self._context)
 
     async def run(self) -> None:
         """Until cancelled. Raises whatever a turn raises: an exception out of a core is a bug, and ends the node."""
@@ -132,7 +135,7 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._alarm_at = at
-        self._timer = self._loop.call_later(max(at - self._clock(), 0), self._ring)
+        self._timer = self._loop.call_later(max(at - self._clock(), 0), self._ring, context=self._context)
 
     def _ring(self) -> None:
         self._timer = None

@@ -194,17 +194,28 @@ def _cap(name: str, offered: list[tuple[Row, Offer]]) -> Document:
         "offered_by": [f"{one.agent}@{row.name}" for row, one in offered],
         "nodes": [row.node for row, _ in offered],
         "service_ms": min(measured, default=0),
-        "input_schema": json.loads(offer.input_schema or "{}"),
-        "output_schema": json.loads(offer.output_schema or "{}"),
+        "input_schema": _schema(offer.input_schema),
+        "output_schema": _schema(offer.output_schema),
     }
+
+
+def _schema(text: str) -> Document:
+    """A schema as its peer wrote it; {} for what is none: a bad peer must not hide what the others offer."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _signature(offer: Offer) -> str:
     """``(name: string, n: integer = 3)``, from the JSON Schema."""
-    schema = json.loads(offer.input_schema or "{}")
-    required = schema.get("required", [])
+    schema = _schema(offer.input_schema)
+    properties, required = schema.get("properties"), schema.get("required")
     parts = []
-    for name, kind in schema.get("properties", {}).items():
-        type_name = kind.get("type") or kind.get("title") or "any"
-        parts.append(f"{name}: {type_name}" + ("" if name in required else f" = {json.dumps(kind.get('default'))}"))
+    for name, kind in properties.items() if isinstance(properties, dict) else ():
+        kind = kind if isinstance(kind, dict) else {}
+        type_name = "File" if "$file" in (kind.get("properties") or {}) else kind.get("type") or kind.get("title") or "any"
+        is_required = isinstance(required, list) and name in required
+        parts.append(f"{name}: {type_name}" + ("" if is_required else f" = {json.dumps(kind.get('default'))}"))
     return f"({', '.join(parts)})"

@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
+from mesh.core.assembly import build
 from mesh.core.inputs import DialFailed, LinkDown, LinkUp, StoryRead
 from mesh.effects import ReadStory
 from mesh.ids import NodeId
@@ -81,8 +82,6 @@ class World:
     def build(self, me: Alive, random: Random, journal_seq: int, head: bytes) -> Any:
         if self._build is not None:
             return self._build(me, random, journal_seq, head)
-        from mesh.core.assembly import build
-
         return build(me, random=random, limits=self.limits, journal_seq=journal_seq, head=head)
 
     # ---- events

@@ -9,29 +9,31 @@ from typing import Any
 import pytest
 
 from mesh.core.directory import Directory
-from mesh.core.inputs import HandlerEnded, OffersSet, Replay
+from mesh.core.inputs import HandlerEnded, Replay
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.core.records import merkle
 from mesh.core.work import placing
 from mesh.core.work.leases import Leases
-from mesh.effects import Append, Dial, Execute, Need, Reply, Send, Tell
-from mesh.limits import Limits, MembershipLimits
+from mesh.effects import Append, Dial, Execute, Need, Reply, Send
+from mesh.limits import Limits, LinkLimits
 from mesh.messages.membership import Alive, Digest, Rumours, Suspect
-from mesh.messages.records import Decided, Finished, Opened, Submitted
+from mesh.messages.records import Candidate, Decided, Finished, Opened, Submitted
 from mesh.messages.signed import Signed
-from mesh.messages.work import Accept, Bid, Result
+from mesh.messages.work import Accept, Result
 from mesh.sim.disk import Disk
 from mesh.sim.labour import Sink
 from mesh.sim.scenario import Outcome, Plan, Scenario
 
 Patch = pytest.MonkeyPatch
 SEEDS = 6
-WORK = ("quick", "count", "effect", "priced")
+WORK = ("quick", "count", "effect", "priced", "long")
 
 
-def run(seed: int, kinds: tuple[str, ...], *, capabilities: tuple[str, ...] = WORK, limits: Limits | None = None, until_s: float = 25.0) -> Outcome:
-    return Scenario(Plan(4, seed, kinds, until_s, rate=3.0, capabilities=capabilities), limits=limits).run()
+def run(
+    seed: int, kinds: tuple[str, ...], *, capabilities: tuple[str, ...] = WORK, limits: Limits | None = None, until_s: float = 25.0
+) -> Outcome:
+    return Scenario(Plan(4, seed, kinds, until_s, rate=4.0, capabilities=capabilities), limits=limits).run()
 
 
 def twist_effects(patch: Patch, change: Callable[[Node, Any], Iterable[Any]]) -> None:
@@ -153,8 +155,6 @@ def unfenced_sink(patch: Patch) -> None:
 
 def fence_is_ignored_at_commit(patch: Patch) -> None:
     """A late result under an old fence is taken as the current one."""
-    before = placing.Placing._award
-
     every_task_counts_as_idempotent(patch)
 
     def change(node: Node, effect: Any) -> Iterable[Any]:
@@ -162,7 +162,6 @@ def fence_is_ignored_at_commit(patch: Patch) -> None:
             effect.entry = dataclasses.replace(effect.entry, fence=effect.entry.fence - 1)
         yield effect
 
-    assert before
     twist_effects(patch, change)
 
 
@@ -184,14 +183,13 @@ def ends_are_written_twice(patch: Patch) -> None:
 
 
 def worst_candidate_wins(patch: Patch) -> None:
-    patch.setattr(placing, "best", lambda task, fence, candidates: max(candidates, key=lambda one: (one.start_ms + one.service_ms, one.node)))
+    patch.setattr(
+        placing, "best", lambda task, fence, candidates: max(candidates, key=lambda one: (one.start_ms + one.service_ms, one.node))
+    )
 
 
 def bids_are_made_up(patch: Patch) -> None:
     """Whoever refuses is taken for a bidder: a bid is put in his mouth."""
-
-    def change(node: Node, sender: str, body: Any) -> Any:
-        return body
 
     before = placing.Placing._close
 
@@ -199,12 +197,10 @@ def bids_are_made_up(patch: Patch) -> None:
         for other in list(auction.asked):
             if other not in [bid.node for bid in auction.bids]:
                 auction.until_s[other] = now_s + 10
-                auction.bids.append(placing.Candidate(other, other, 0, 0, 0.0, "agent"))
+                auction.bids.append(Candidate(other, other, 0, 0, 0.0, "agent"))
         return before(self, now_s, auction)
 
     patch.setattr(placing.Placing, "_close", close)
-    patch.setattr(placing, "Candidate", placing.Choice.__init__.__globals__["Candidate"], raising=False)
-    twist_inputs(patch, change)
 
 
 def results_are_mixed_up(patch: Patch) -> None:
@@ -231,7 +227,7 @@ def the_dead_are_never_dialled(patch: Patch) -> None:
         if type(effect) is Dial:
             key = (id(node), effect.address)
             dialled[key] = dialled.get(key, 0) + 1
-            if dialled[key] > 3:
+            if dialled[key] > 1:
                 return
         yield effect
 
@@ -280,10 +276,6 @@ def offers_are_told_to_oneself_only(patch: Patch) -> None:
     patch.setattr(Directory, "set_offers", set_offers)
 
 
-def rows_are_kept_for_ever(patch: Patch) -> None:
-    patch.setattr(Directory, "forget", lambda self, node: None)
-
-
 BUGS: list[tuple[Callable[[Patch], None], str, tuple[str, ...]]] = [
     (no_watermark, "D2", ()),
     (accept_does_not_wait, "D2", ()),
@@ -295,8 +287,8 @@ BUGS: list[tuple[Callable[[Patch], None], str, tuple[str, ...]]] = [
     (own_number_of_entries_is_off, "L1", ()),
     (tasks_are_forgotten_at_restart, "O2", ("crash",)),
     (results_are_never_heard, "O3", ()),
-    (every_task_counts_as_idempotent, "O5", ("one_way", "partition", "pause")),
-    (unfenced_sink, "O1", ("one_way", "partition", "pause")),
+    (every_task_counts_as_idempotent, "O5", ("crash",)),
+    (unfenced_sink, "O1", ("crash",)),
     (fence_is_ignored_at_commit, "O4", ("one_way", "partition", "pause", "crash")),
     (fences_stand_still, "O4", ("crash_lose_tail", "pause")),
     (handlers_start_twice, "O6a", ()),
@@ -325,15 +317,13 @@ def test_a_planted_bug_is_caught(monkeypatch: Patch, plant: Callable[[Patch], No
     pytest.fail(f"{plant.__name__} got past {invariant} in {SEEDS} seeds; caught: {seen}")
 
 
-def test_unbounded_rows_are_caught() -> None:
-    limits = Limits(membership=MembershipLimits(rows_max=3))
-    assert "D6" in {verdict.invariant for verdict in run(1, (), limits=limits).verdicts} or True
+def test_a_queue_that_only_grows_is_caught(monkeypatch: Patch) -> None:
+    limits = Limits(links=LinkLimits(queue_messages_max=4))
+    monkeypatch.setattr(Outbox, "release", lambda self, synced: [])
+    assert "D6" in {verdict.invariant for verdict in run(1, (), limits=limits).verdicts}
 
 
 def test_without_a_bug_nothing_is_caught() -> None:
     for seed in (1, 2):
         outcome = run(seed, ("one_way", "partition", "pause", "crash", "crash_lose_tail", "worker_crash"))
         assert outcome.verdicts == (), outcome.plan.command
-
-
-__all__ = ["Bid", "OffersSet", "Tell"]
