@@ -147,7 +147,7 @@ class Crew:
         return os.fsencode(self.home) in command_line(pid)
 
     async def _gone(self, pids: list[int]) -> None:
-        while any(self._is_ours(pid) for pid in pids):
+        while any(self._is_ours(pid) for pid in pids):  # noqa: ASYNC110  a pid sends no event
             await anyio.sleep(LOOK_S)
 
     async def _down(self, name: str) -> None:

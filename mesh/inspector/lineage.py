@@ -137,7 +137,7 @@ def _numbered(document: dict[str, Any]) -> dict[str, int]:
 
 
 def _role(file: str, document: dict[str, Any]) -> str:
-    result = next((row["files_out"] for row in document["tasks"] if row["task"] == document["task"]), [])
+    result: list[str] = next((row["files_out"] for row in document["tasks"] if row["task"] == document["task"]), [])
     roles = [
         word
         for word, holds in (("source", file in document["sources"]), ("result", file in result), ("asked for", file == document["goal"]))

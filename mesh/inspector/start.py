@@ -284,7 +284,7 @@ def down(
 
         document = await mesh.down()
         gone = next((folder for folder in folders if folder.name == document["node"]), None)
-        while gone is not None and gone.is_running():
+        while gone is not None and gone.is_running():  # noqa: ASYNC110  another process's lock sends no event
             await asyncio.sleep(0.02)
         return document
 

@@ -50,7 +50,7 @@ class Story:
             say(f"{time.monotonic() - self._started:6.1f} s  {text}")
 
     async def play(self) -> dict[str, Any]:
-        """Raises MeshError, with what to look at, if any part of it does not come true. Then, and with ``--json``, all processes are ended."""
+        """Raises MeshError, with what to look at, if any part does not come true; then, and with ``--json``, all processes are ended."""
         keep = False
         self._crew.take()
         try:
@@ -175,7 +175,8 @@ class Story:
         print("\nWho did what, and why (mesh why)\n" + table(("STEP", "BY", "WHY"), rows, empty=""))
         print("\nWhere the report comes from (mesh lineage)\n" + lineage_view.show(lineage))
         print(
-            f"\n{result['rows_kept']} of {result['rows_read']} rows kept, {result['summary_rows']} summary rows. Open the report:\n  {document['report']}"
+            f"\n{result['rows_kept']} of {result['rows_read']} rows kept, {result['summary_rows']} summary rows. Open the report:\n"
+            f"  {document['report']}"
         )
         recovery = f" after {seconds(1000 * document['recovery_s'])}" if document["recovery_s"] is not None else ""
         lineage_is = "verified" if document["lineage_verified"] else "NOT VERIFIED"
@@ -185,7 +186,7 @@ class Story:
         self._next(document)
 
     def _next(self, document: dict[str, Any]) -> None:
-        home = self._crew.home if self._folder.is_absolute() else self._folder / "home"
+        home = self._crew.home
         struck = next((short(step["task"]) for step in document["steps"] if step["step"] == KILLED_STEP), short(document["task"]))
         report = self._folder / "report.html"
         print(f"\nThe mesh is still up. Look around:\n  export MESH_HOME={home}")

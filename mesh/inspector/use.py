@@ -88,7 +88,7 @@ async def _save(mesh: Mesh, value: Any, out: Path | None) -> list[str]:
     try:
         if len(found) > 1:
             out.mkdir(exist_ok=True)
-        saved = []
+        saved: list[str] = []
         for file in found:
             to = _free(out / Path(file["name"]).name, saved) if out.is_dir() else out
             await mesh.get(file["sha256"], to)

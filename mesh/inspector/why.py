@@ -29,10 +29,7 @@ def recompute(decision: dict[str, Any]) -> str:
 def explain(task: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """The ``why`` document: one item per decision, in order, each with what became of it."""
     own = [entry for entry in entries if entry.get("task") == task]
-    decisions = []
-    for entry in own:
-        if entry["kind"] == "Decided":
-            decisions.append(_decision(entry, own))
+    decisions = [_decision(entry, own) for entry in own if entry["kind"] == "Decided"]
     events = [_event(entry) for entry in own if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Finished")]
     return {
         "schema": "mesh.why/1",

@@ -118,7 +118,7 @@ class NodeProcess:
             cert_serial=identity.serial,
         )
         self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
-        self.links.wake = self.driver.wake
+        self.links.wake, self.links.arrived = self.driver.wake, self.driver.arrived
         tell = self.driver.tell
         self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
         self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None)
@@ -137,7 +137,8 @@ class NodeProcess:
             sources=self._linked,
         )
         self.discovery = Discovery(identity.node, identity.genesis.mesh, listening.door_address, limits.links, tell) if settings.mdns else None
-        for component in (self.store, self.links, self.blobs, self.workers, self.local):
+        # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
+        for component in (self.store, self.blobs, self.workers, self.local, self.links):
             self.driver.add(component)
 
     def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:

@@ -46,6 +46,8 @@ class Envelopes(Protocol):
 
     def take(self) -> list[tuple[NodeId, Any]] | None: ...
 
+    def waiting(self) -> bool: ...
+
 
 @dataclass(frozen=True, slots=True)
 class DriverStatistics:
@@ -53,6 +55,17 @@ class DriverStatistics:
     inputs: int
     refusals: dict[str, int]
     outbox: OutboxStatistics
+
+
+def _turns_context() -> contextvars.Context:
+    """What turns run in, whoever woke us. A turn is a callback, no task: where sniffio is installed, anyio asks it which loop this is, and
+    without a task it would not know, so that no component could start one."""
+    context = contextvars.copy_context()
+    with contextlib.suppress(ImportError):
+        import sniffio
+
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return context
 
 
 class Driver:
@@ -67,8 +80,7 @@ class Driver:
         self._inbox: deque[tuple[NodeId, Any]] = deque()
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] | None = None
-        self._context = contextvars.copy_context()
-        """Turns run in it, whoever woke us: in a foreign thread's context anyio could not start a task."""
+        self._context = _turns_context()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
@@ -103,6 +115,12 @@ class Driver:
             self._scheduled = True
             self._loop.call_soon(self._step, context=self._context)
 
+    def arrived(self) -> None:
+        """An envelope can be taken, and no turn is under way: this is one."""
+        if not self._scheduled and self._ended is not None:
+            self._scheduled = True
+            self._context.run(self._step)
+
     async def run(self) -> None:
         """Until cancelled. Raises whatever a turn raises: an exception out of a core is a bug, and ends the node."""
         self._ended = self._loop.create_future()
@@ -120,7 +138,8 @@ class Driver:
         if self._ended is None or self._ended.done():
             return
         try:
-            if self._turn():
+            self._turn()
+            if self._inbox or self._envelopes.waiting():
                 self.wake()
             else:
                 self._arm()
@@ -141,15 +160,15 @@ class Driver:
         self._timer = None
         self.wake()
 
-    def _turn(self) -> bool:
-        """Handle one envelope and what is waiting from this machine. False if there was nothing to do."""
+    def _turn(self) -> None:
+        """Handle one envelope and what is waiting from this machine."""
         now, node = self._clock(), self._node
         todo = self._envelopes.take() or []
         for _ in range(min(len(self._inbox), LOCAL_INPUTS_PER_TURN)):
             todo.append(self._inbox.popleft())
         at = node.wake_at()
         if not todo and (at is None or at > now):
-            return False
+            return
         self._turns += 1
         self._inputs += len(todo)
         for sender, body in todo:
@@ -164,7 +183,6 @@ class Driver:
         if self._appended:
             self._appended = False
             self._store.flush_soon()
-        return True
 
     def _take(self, effects: list[Any]) -> None:
         seq = self._node.seq - sum(type(effect) is Append for effect in effects)

@@ -5,8 +5,8 @@
     Dial --> HELLO at the door --> WELCOME --> DEALER; the peer's HELLO at ours --> both directions stand --> LinkUp
 
 For the driver: call `take()` at the start of a turn and `flush()` at its end. `take` gives the inputs of exactly one envelope as
-``[(peer, Heard), (peer, message), ...]``, or link events (LinkUp, LinkDown, DialFailed), or None when there is nothing; after None the next
-arrival calls `wake`, once. Events and messages come in the order they happened: a peer's first message follows its LinkUp.
+``[(peer, Heard), (peer, message), ...]``, or link events (LinkUp, LinkDown, DialFailed), or None when there is nothing; after None, or a
+`waiting` that is False, the next arrival calls `wake`. Events and messages come in the order they happened: a peer's first message follows its LinkUp.
 Invariant: what `take` gives is authentic and comes once; nothing here raises for a peer's doing. Does not redial: the core says Dial.
 Sources: docs/protocol.md; what libzmq does and does not promise: `runtime/sockets.py`.
 """
@@ -96,7 +96,6 @@ class Links:
         self._links: dict[NodeId, Link] = {}
         self._dirty: list[Link] = []
         self._events: deque[tuple[NodeId, Any]] = deque()
-        self._drained = anyio.Event()
         self._dialing: set[str] = set()
         self._dial_places = anyio.Semaphore(limits.dials_max)
         self._stale_rates = Rates(limits.stale_answers_per_s, limits.stale_answers_per_s, keys_max=limits.peers_max)
@@ -109,8 +108,8 @@ class Links:
         self.wake: Callable[[], None] = _nobody
         """Called when `take` has something again. Should only note it: it is called in the middle of things."""
         self.arrived: Callable[[], None] | None = None
-        """If set, called instead of `wake` when an envelope has arrived, outside of any turn, and again for the next: it may run one whole
-        turn. That saves two or three passes of the event loop on each message that comes alone."""
+        """If set, called instead of `wake` when an envelope has arrived, outside of any turn: it may run a whole one. That saves a pass of
+        the event loop on each message that comes alone."""
         self.effects: dict[type, Callable[[Any], None]] = {Send: self._do_send, Dial: self._do_dial, HangUp: self._do_hang_up}
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -120,23 +119,15 @@ class Links:
                 self._tasks = tasks
                 tasks.start_soon(self._door.run)
                 tasks.start_soon(self._receiver.watch, _ignore)
-                tasks.start_soon(self._watch)
+                tasks.start_soon(self._receiver.listen, self.arrived or self._wake)
                 task_status.started()
         finally:
             self._tasks = None
             self._receiver.close()
             self._sockets.close()
 
-    async def _watch(self) -> None:
-        """Wait for the ROUTER, then have everything taken: by `arrived` at once, or by the driver when it wakes."""
-        while True:
-            await self._receiver.wait()
-            if self.arrived is not None:
-                self.arrived()
-            else:
-                self._drained = anyio.Event()
-                self.wake()
-                await self._drained.wait()
+    def _wake(self) -> None:
+        self.wake()
 
     # ---- in
 
@@ -152,8 +143,11 @@ class Links:
                 break
             if found := self._open(frames):
                 return found
-        self._drained.set()
         return None
+
+    def waiting(self) -> bool:
+        """Whether `take` may have something."""
+        return bool(self._events) or self._receiver.readable()
 
     def _open(self, frames: list[bytes]) -> list[tuple[NodeId, Any]] | None:
         """The inputs of one envelope; None if it was refused, or came before its link is up (then they are kept)."""

@@ -5,6 +5,7 @@
 
 The anyio binding is thin: wait for the ZeroMQ file descriptor, then work without blocking until EAGAIN. The descriptor is edge-like: it
 tells that *something* happened, once; so EVENTS is asked again before every wait. Receiving never awaits: a cancelled wait loses nothing.
+The one descriptor that every message passes is watched by asyncio's loop itself where there is one: a task would be switched to in between.
 
 Invariants: no socket binds or connects outside loopback (CURVE comes first); libc's `rand` is seeded from the operating system before
 the first ROUTER, because libzmq counts routing ids up from it and aborts the process when a stranger claims the next one; every monitor
@@ -15,6 +16,7 @@ Figures and trials: pyzmq 27, libzmq 4.3.5; `docs/architecture.md`, "Sockets".
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import ipaddress
 import os
@@ -172,6 +174,26 @@ class Receiver(_Socket):
             await anyio.lowlevel.checkpoint()
         else:
             await anyio.wait_readable(self._fd)
+
+    async def listen(self, arrived: Callable[[], None]) -> None:
+        """Call `arrived` when a message has come, until cancelled. It sees to it that all are taken: of one that is left nobody tells again."""
+
+        def look() -> None:
+            if self.readable():
+                arrived()
+
+        look()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio
+            while True:
+                await self.wait()
+                arrived()
+        loop.add_reader(self._fd, look)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            loop.remove_reader(self._fd)
 
 
 class Sender(_Socket):

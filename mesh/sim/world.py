@@ -114,7 +114,7 @@ class World:
             if host is None:
                 body()
                 continue
-            if life != host.life:
+            if life != host.life or not host.up:
                 continue
             kind = type(body)
             if kind is Envelope:

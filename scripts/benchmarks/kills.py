@@ -39,12 +39,14 @@ def started(ledger: Path, task: str, but_not: int = 0) -> tuple[int, float] | No
     return (int(found[-1][3]), float(found[-1][4])) if found else None
 
 
-async def offered(client: Any, count: int) -> None:
-    while True:
+async def offered(client: Any, count: int, limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
         caps = {cap["capability"]: cap for cap in (await client.caps())["caps"]}
         if len(caps.get("work.plain", {"nodes": []})["nodes"]) == count:
             return
         await asyncio.sleep(0.02)
+    raise SystemExit(f"gave up waiting for {count} nodes that offer work")
 
 
 async def kill_one(made: Mesh, client: Any, capability: str, ledger: Path) -> dict[str, Any]:

@@ -26,6 +26,9 @@ from mesh.messages.work import Award, AwardItem, Cancel, FileRef, Renew, ResultA
 
 Effects = Iterator[Any]
 
+ACKS_MAX = 256
+"""Of plain calls, that wait for company."""
+
 DURABLE, CONDITIONAL = 2, 1
 """Bits that say which awards may share a message."""
 
@@ -44,10 +47,18 @@ class LeasesDue:
     node: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class AcksDue:
+    """Acknowledgements of plain calls have waited long enough for company on their way to `node`."""
+
+    node: NodeId
+
+
 class Holder:
     """What this manager has at one node, and what it is about to tell it."""
 
     __slots__ = (
+        "ack_due",
         "acks",
         "award_due",
         "awards",
@@ -90,7 +101,7 @@ class Holder:
         """Awards taken away from it without its word: revoked when it is back."""
         self.reclaims: dict[TaskId, Fence] = {}
         """Asked after a restart, not answered yet."""
-        self.dirty = self.award_due = self.lease_due = False
+        self.dirty = self.award_due = self.lease_due = self.ack_due = False
 
     def correction(self, row: Row, capability: str) -> int:
         """Work given to it since its newest load was heard, less what came back since."""
@@ -335,15 +346,14 @@ class Book:
         for holder in dirty:
             holder.dirty = False
             node = holder.node
+            if holder.acks:
+                yield from self._acknowledge(now_s, holder)
             if holder.revokes:
                 yield Send(node, Revoke(tuple(holder.revokes)))
                 holder.revokes = []
             if holder.superseded:
                 yield Send(node, Superseded(tuple(holder.superseded)))
                 holder.superseded = []
-            if holder.acks:
-                yield Send(node, ResultAck(tuple(holder.acks)), need=Need.FREE)
-                holder.acks = []
             if holder.kept_acks:
                 yield Send(node, ResultAck(tuple(holder.kept_acks)), need=Need.KEPT)
                 holder.kept_acks = []
@@ -355,6 +365,25 @@ class Book:
                 holder.cancels = {}
             if holder.renewals:
                 yield from self._renew(now_s, holder)
+
+    def _acknowledge(self, now_s: float, holder: Holder) -> Effects:
+        """Results of plain calls: with the next thing to say to that node, or a little later. Nobody waits for it, and a signature is dear."""
+        company = holder.awards or holder.renewals or holder.kept_acks or holder.revokes or holder.superseded or holder.cancels
+        if company or holder.node == self.me or len(holder.acks) >= ACKS_MAX:
+            yield self._acks(holder)
+        elif not holder.ack_due:
+            holder.ack_due = True
+            self.deadlines.set(AcksDue(holder.node), now_s + self.limits.ack_wait_s)
+
+    def _acks(self, holder: Holder) -> Send:
+        acks, holder.acks = holder.acks, []
+        return Send(holder.node, ResultAck(tuple(acks)), need=Need.FREE)
+
+    def expire_acks(self, _now_s: float, _me: NodeId, due: AcksDue) -> Effects:
+        holder = self.holder(due.node)
+        holder.ack_due = False
+        if holder.acks:
+            yield self._acks(holder)
 
     def _award(self, now_s: float, holder: Holder) -> Effects:
         limits = self.limits

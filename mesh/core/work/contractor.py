@@ -1,11 +1,12 @@
 """The contractor: takes awards, runs them in attached workers, and settles every end.
 
     Award --checked--> Accepted entry (durable) --> ACCEPT, at the end of the turn      --refused--> DECLINE, with a reason
+          |                plain call: only if it has not ended within accept_wait_s
           `--> Holding --> Running --> HandlerEnded --> Reports          Terms: leases, revoke, cancel, reclaim
                  Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy
 
 Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
-one ACCEPT or DECLINE (and a repeated one by the same again, or by stale_fence). Chooses no work and trusts no manager about another's task:
+one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses no work and trusts no manager about another's task:
 until there is failover, a task's only manager is the author of its id. Source: BLUEPRINT section 7, contract net with binding accept.
 """
 
@@ -53,6 +54,11 @@ class ReattachOver:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptsDue:
+    """Plain calls have been under way for so long that their ACCEPT is due."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContractorStatistics:
     """One moment of a contractor; times in seconds, counts since the start of this life."""
 
@@ -92,6 +98,8 @@ class Contractor:
         self._terms = Terms(deadlines, limits, self._holdings, self._slots, self._reports, self._running)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
         self._accepting: list[HeldFor] = []
+        self._unsaid: list[Holding] = []
+        """Plain calls whose ACCEPT waits: most will have ended before it is due."""
         self._offers: tuple[Offer, ...] = ()
         self._lived_before = False
         self._accepted = 0
@@ -109,6 +117,7 @@ class Contractor:
             Replay: self._do_replay,
             Started: self._do_started,
             ReattachOver: self._expire_reattach,
+            AcceptsDue: self._expire_accepts,
         }
         for part in (self._load, self._reports, self._running, self._terms, self._pricing):
             self.inputs.update(part.inputs)
@@ -197,7 +206,12 @@ class Contractor:
         if item.durable:
             entry = Accepted(item.task, item.fence, manager, item.capability, item.input_hash, int(now_s * 1000))
             out.append(Append(entry))
-        self._say_accept(pair, holding, out)
+        if item.durable or manager == self._me:
+            self._say_accept(pair, holding, out)
+        else:
+            if not self._unsaid:
+                self._deadlines.set(AcceptsDue(), now_s + self._limits.accept_wait_s)
+            self._unsaid.append(holding)
         if not pair.lease_check_ms or lease_end_ms < pair.lease_check_ms:
             self._terms.watch(pair, lease_end_ms)
         if not pair.beating:
@@ -215,6 +229,16 @@ class Contractor:
         if not (pair.accepts or pair.durable_accepts):
             self._accepting.append(pair)
         (pair.durable_accepts if holding.durable else pair.accepts).append((holding.task, holding.fence))
+
+    def _expire_accepts(self, _now_s: float, _me: NodeId, _due: AcceptsDue) -> list[Any]:
+        for holding in self._unsaid:
+            if self._holdings.by_task.get(holding.task) is holding and holding.state is not State.ENDED:
+                pair = self._holdings.held_for(holding.manager)
+                if not (pair.accepts or pair.durable_accepts):
+                    self._accepting.append(pair)
+                pair.accepts.append((holding.task, holding.fence))
+        self._unsaid.clear()
+        return self._say_accepts()
 
     def _repeat(self, now_s: float, holding: Holding, award: Award, out: list[Any]) -> None:
         """A duplicate award: say the same again. A renewed stamp in it counts."""

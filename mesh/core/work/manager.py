@@ -38,7 +38,7 @@ from mesh.core.inputs import (
     TurnEnds,
 )
 from mesh.core.node import Method
-from mesh.core.work.book import AwardsDue, Book, Effects, LeasesDue
+from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.ending import Ending
 from mesh.core.work.fold import Fold
@@ -138,6 +138,7 @@ class Manager:
             MemberLeft: soon(self._on_member_left),
             MemberRestarted: soon(self._on_member_restarted),
             OffersChanged: soon(self._on_offers_changed),
+            AcksDue: book.expire_acks,
             AwardsDue: leases.expire_awards,
             LeasesDue: soon(leases.expire_leases),
             ReclaimsDue: leases.expire_reclaims,

@@ -1,0 +1,286 @@
+"""`LocalMesh`: a mesh inside a test, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh import Agent, Bid, Context, File
+from mesh.errors import InvalidArgument, MeshError, NodeLost, TaskFailed, TimedOut, UsageError
+from mesh.sync import Context as BlockingContext
+from mesh.testing import LocalMesh
+
+
+def greeter() -> Agent:
+    agent = Agent("greeter")
+
+    @agent.capability(idempotent=True)
+    async def greet(name: str) -> str:
+        return f"hello {name}"
+
+    @agent.capability
+    def shout(name: str) -> str:
+        return name.upper()
+
+    return agent
+
+
+def run(work: Any) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 20))
+
+
+def test_a_call_a_submission_and_its_story() -> None:
+    async def story() -> None:
+        async with LocalMesh(agents=[greeter()]) as m:
+            assert await m.call("greet", name="Bob") == "hello Bob"
+            assert await m.call("shout", name="Bob") == "BOB"
+            task = await m.submit("greet", name="Ann")
+            assert await task.result() == "hello Ann"
+            kinds = [entry["kind"] for entry in await task.why()]
+            assert kinds[0] == "Submitted" and kinds[-1] in ("Finished", "Closed") and "Decided" in kinds
+            assert all(entry["verified"] for entry in await task.why())
+            assert task.id in [row["task"] for row in (await m.tasks())["tasks"]]
+            assert {row["name"] for row in (await m.nodes())["nodes"]} == {"n1", "n2", "n3"}
+
+    run(story())
+
+
+def test_thirty_days_and_a_retry_take_no_time() -> None:
+    agent, days = Agent("patient"), 30 * 86400.0
+    tries: list[float] = []
+
+    @agent.capability(retries=3)
+    async def wait(ctx: Context) -> int:
+        tries.append(0)
+        if len(tries) == 1:
+            raise ValueError("not yet")
+        await ctx.sleep(days)
+        return len(tries)
+
+    async def story() -> float:
+        async with LocalMesh(agents=[agent]) as m:
+            began = time.perf_counter()
+            task = await m.submit("wait")
+            assert await task.result() == 2
+            assert m.now_s >= days
+            return time.perf_counter() - began
+
+    assert run(story()) < 2.0  # measured: tens of milliseconds; the bound is for busy machines
+
+
+def test_a_killed_node_loses_its_work_to_another() -> None:
+    agent, ran = Agent("worker"), list[int]()
+
+    @agent.capability(idempotent=True)
+    async def work(ctx: Context) -> int:
+        ran.append(ctx.task.attempt)
+        await ctx.sleep(20)
+        return ctx.task.attempt
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent], "n3": [agent]}, seed=7) as m:
+            task = await m.submit("work")
+            await m.sleep(1.0)
+            owner = (await task.status())["owner"]
+            m.kill(owner)
+            assert await task.result() == 2
+            assert (await task.status())["owner"] != owner
+            assert ran == [1, 2]
+
+    run(story())
+
+
+def test_the_managers_restart_keeps_what_was_submitted() -> None:
+    agent = Agent("worker")
+
+    @agent.capability
+    async def work(ctx: Context) -> str:
+        await ctx.sleep(5)
+        return "done"
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent]}) as m:
+            task = await m.at("n1").submit("work")
+            await m.sleep(1.0)
+            m.kill("n1")
+            await m.sleep(1.0)
+            m.restart("n1")
+            await m.sleep(1.0)
+            assert await m.at("n1").result(task.id) == {"schema": "mesh.result/1", "task": task.id, "state": "done", "result": "done"}
+
+    run(story())
+
+
+def test_a_partition_and_its_healing() -> None:
+    agent = greeter()
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent]}) as m:
+            m.partition({"n1"}, {"n2"})
+            await m.sleep(12)
+            task = await m.at("n1").submit("greet", name="Bob")
+            await m.sleep(5)
+            assert (await task.status())["state"] == "parked"
+            m.heal()
+            assert await task.result() == "hello Bob"
+
+    run(story())
+
+
+def test_steps_run_once_though_their_flow_runs_twice() -> None:
+    agent, counted = Agent("flow"), list[str]()
+
+    @agent.capability(idempotent=True)
+    async def count(name: str) -> str:
+        counted.append(name)
+        return name
+
+    flow, tries = Agent("flows"), list[int]()
+
+    @flow.capability(retries=2)
+    async def chain(ctx: Context) -> list[str]:
+        tries.append(1)
+        first = await ctx.step("one", "count", name="a")
+        if len(tries) == 1:
+            raise RuntimeError("after the first step")
+        both = await asyncio.gather(ctx.step("two", "count", name="b"), ctx.step("three", "count", name="c"))
+        return [first, *both]
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [flow], "n2": [agent]}) as m:
+            task = await m.submit("chain")
+            assert await task.result() == ["a", "b", "c"]
+            assert sorted(counted) == ["a", "b", "c"] and len(tries) == 2
+
+    run(story())
+
+
+def test_timeouts_are_virtual() -> None:
+    agent = Agent("slow")
+
+    @agent.capability
+    async def forever(ctx: Context) -> None:
+        await ctx.sleep(1e9)
+
+    @agent.capability
+    def blocking(ctx: BlockingContext) -> str:
+        ctx.sleep(3600)
+        return "slept"
+
+    async def story() -> None:
+        async with LocalMesh(agents=[agent]) as m:
+            with pytest.raises(TimedOut):
+                await m.options(timeout_s=3600).call("forever")
+            late = await m.options(timeout_s=30).submit("forever")
+            with pytest.raises(MeshError, match="not finished within 30 s"):
+                await late.result()
+            task = await m.submit("blocking")
+            assert await task.result() == "slept"
+
+    run(story())
+
+
+def test_errors_are_those_of_a_real_mesh() -> None:
+    agent = Agent("bad")
+
+    @agent.capability
+    async def broken(n: int) -> int:
+        raise KeyError("lost")
+
+    async def story() -> None:
+        async with LocalMesh(agents=[agent]) as m:
+            with pytest.raises(TaskFailed, match="lost"):
+                await m.call("broken", n=1)
+            with pytest.raises(InvalidArgument):
+                await m.call("broken", n="many")
+            with pytest.raises(MeshError, match="nobody here offers"):
+                await m.call("brokn", n=1)
+            with pytest.raises(UsageError, match="no node 'n9'"):
+                m.kill("n9")
+
+    run(story())
+
+
+def test_a_client_of_a_killed_node_hears_of_it() -> None:
+    agent = Agent("slow")
+
+    @agent.capability
+    async def forever(ctx: Context) -> None:
+        await ctx.sleep(1e9)
+
+    async def story() -> None:
+        async with LocalMesh(agents=[agent]) as m:
+            waiting = asyncio.create_task(m.at("n1").options(timeout_s=None).call("forever"))
+            await m.sleep(1)
+            m.kill("n1")
+            with pytest.raises(NodeLost):
+                await waiting
+
+    run(story())
+
+
+def test_bids_and_lifespans() -> None:
+    closed: list[str] = []
+
+    def priced(name: str, cost: float) -> Agent:
+        agent = Agent(name)
+
+        @agent.lifespan
+        async def open() -> AsyncIterator[str]:
+            yield name
+            closed.append(name)
+
+        @agent.capability(name="render")
+        async def render(page: int, ctx: Context) -> str:
+            return f"{ctx.lifespan} {page}"
+
+        @agent.bid("render")
+        async def price(page: int) -> Bid | None:
+            return Bid(cost=cost) if page < 10 or name == "dear" else None
+
+        return agent
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [priced("cheap", 1)], "n3": [priced("dear", 9)]}) as m:
+            assert await m.call("render", page=1) == "cheap 1"
+            assert await m.call("render", page=20) == "dear 20"
+        assert sorted(closed) == ["cheap", "dear"]
+
+    run(story())
+
+
+def test_files_travel(tmp_path: Path) -> None:
+    agent = Agent("files")
+
+    @agent.capability
+    async def lines(raw: File) -> int:
+        return len(raw.path.read_text().splitlines())
+
+    async def story() -> None:
+        (tmp_path / "data.csv").write_text("a\nb\nc\n" * 40_000)
+        async with LocalMesh(nodes={"n1": [], "n2": [agent]}) as m:
+            assert await m.call("lines", raw=File.of(tmp_path / "data.csv")) == 120_000
+
+    run(story())
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    async def story(seed: int) -> str:
+        async with LocalMesh(agents=[greeter()], seed=seed) as m:
+            for number in range(5):
+                await m.call("greet", name=str(number))
+            m.kill("n2")
+            await m.sleep(5)
+            return m.world.trace.hash()
+
+    assert run(story(3)) == run(story(3)) != run(story(4))
+
+
+def test_misuse_says_what_to_write() -> None:
+    with pytest.raises(UsageError, match="either agents or nodes"):
+        LocalMesh()
