@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -33,6 +33,9 @@ T = TypeVar("T")
 STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
 PROGRESS_EVERY_S = 0.1
+LENT_AFTER_S = 0.02
+"""Who waits is looked at this often: of most calls, which are over sooner, the node need not hear that a slot is free meanwhile."""
+THREADS_MAX = 1024
 NOTE_CHARACTERS_MAX = 200
 
 
@@ -74,6 +77,7 @@ class Run:
         "input",
         "lease_end_ms",
         "lease_waiters",
+        "lent",
         "over",
         "parent",
         "progress",
@@ -84,6 +88,7 @@ class Run:
         "timeout_ms",
         "timer",
         "waits",
+        "works",
     )
 
     def __init__(self, item: list[Any], capability: Capability) -> None:
@@ -103,7 +108,12 @@ class Run:
         self.over = False
         self.started_ms = 0
         self.lease_waiters: list[asyncio.Future[None]] = []
-        self.waits: list[asyncio.Future[Any]] = []
+        self.waits: list[asyncio.Task[Any]] = []
+        """Who waits on its behalf, and is cancelled when it is stopped in its thread."""
+        self.works = 0
+        """Steps and calls of its own that it waits for: while there are any, its slot is free."""
+        self.lent = False
+        """The node has been told so."""
         self.progress: tuple[float, str] | None = None
 
 
@@ -128,6 +138,9 @@ class Runner:
         self._runs: dict[tuple[TaskId, Fence], Run] = {}
         self._queue: deque[Run] = deque()
         self._fresh: list[Run] = []
+        self._lenders: dict[Run, None] = {}
+        """Those whose slot has been free for a moment, and the node does not know yet."""
+        self._lending = False
         self._active = 0
         self._connected = True
         self._loop = asyncio.get_running_loop()
@@ -195,6 +208,8 @@ class Runner:
         if value:
             for run in self._runs.values():
                 self._wake(run)
+                if run.works:
+                    self._say_lent(run, True)
 
     def stop_all(self) -> None:
         """Cancel everything."""
@@ -270,7 +285,8 @@ class Runner:
 
     async def _in_thread(self, run: Run, arguments: dict[str, Any]) -> Any:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._agent.concurrency, thread_name_prefix=f"mesh-{self._agent.name}")
+            # More than slots: those that wait for steps of their own have lent theirs. Threads are made as they are needed.
+            self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"mesh-{self._agent.name}")
         context = contextvars.copy_context()
         run.thread = Interruptible(lambda: context.run(run.capability.function, **arguments))
         future = self._loop.run_in_executor(self._threads, run.thread.run)
@@ -365,16 +381,17 @@ class Runner:
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         run = self._runs.get((task.id, task.fence))
         if run is not None:
-            await self._wait(run, asyncio.ensure_future(self._clock.sleep(seconds)))
+            await self._wait(run, self._clock.sleep(seconds))
 
-    async def _wait(self, run: Run, future: asyncio.Future[T]) -> T:
-        """Await `future` so that stopping the run ends it, also where a thread waits for us."""
-        run.waits.append(future)
+    async def _wait(self, run: Run, work: Awaitable[T]) -> T:
+        """Await `work` so that stopping the run ends it, also where a thread waits for us."""
+        task = asyncio.current_task()
+        assert task is not None, "coroutines run in tasks"
+        run.waits.append(task)
         try:
-            return await future
+            return await work
         finally:
-            run.waits.remove(future)
-            future.cancel()
+            run.waits.remove(task)
 
     async def _effect(self, task: TaskInfo, verb: str, capability: str, arguments: dict[str, Any], params: dict[str, Any]) -> Any:
         data, files = await values.encode(arguments, self._ask, self.shelf)
@@ -388,8 +405,42 @@ class Runner:
                 code="task_over",
             )
         await self._may_start(run)
-        asked = asyncio.ensure_future(self._ask(verb, params | {"capability": capability, "input": data, "files": files}))
-        return result_of(await self._wait(run, asked), self.shelf)
+        self._lend_slot(run)
+        try:
+            asked = self._ask(verb, params | {"capability": capability, "input": data, "files": files})
+            return result_of(await self._wait(run, asked), self.shelf)
+        finally:
+            self._take_slot(run)
+
+    def _lend_slot(self, run: Run) -> None:
+        """What it waits for may be queued right here."""
+        run.works += 1
+        if run.works == 1:
+            self._active -= 1
+            self._lenders[run] = None
+            if not self._lending:
+                self._lending = True
+                self._clock.call_later(LENT_AFTER_S, self._say_who_lends)
+            if self._queue and self._active < self._agent.concurrency:
+                self._start(self._queue.popleft())
+
+    def _take_slot(self, run: Run) -> None:
+        run.works -= 1
+        if not run.works:
+            self._active += 1
+            self._lenders.pop(run, None)
+            if run.lent and not run.over:
+                self._say_lent(run, False)
+
+    def _say_who_lends(self) -> None:
+        self._lending = False
+        lenders, self._lenders = self._lenders, {}
+        for run in lenders:
+            self._say_lent(run, True)
+
+    def _say_lent(self, run: Run, lent: bool) -> None:
+        run.lent = lent
+        self._out("waits", [run.task, run.fence, lent])
 
     async def _may_start(self, run: Run) -> None:
         """Wait until there is a node and the lease is not over. A run that is never renewed is stopped, not answered."""

@@ -25,21 +25,7 @@ from typing import Any
 from mesh.agent import Agent
 from mesh.client import Mesh, Task, View
 from mesh.context import TaskInfo
-from mesh.core.inputs import (
-    Call,
-    Enquire,
-    FileKnown,
-    HandlerEnded,
-    HandlerProgress,
-    HandlerStarted,
-    Leave,
-    Priced,
-    RequestGone,
-    Step,
-    Submit,
-    WorkerAttached,
-    WorkerGone,
-)
+from mesh.core import inputs
 from mesh.effects import Execute, Extend, Price, Stop
 from mesh.errors import NodeLost, NoNode, NoSuchFile, TimedOut, UsageError, from_body
 from mesh.files import Shelf
@@ -328,7 +314,7 @@ class _Attachment:
 
     def attach(self) -> None:
         self._host.workers[self._number] = self
-        self._tell(WorkerAttached(self._number, self._number, self._agent.name, self._agent.offers(), self._agent.concurrency))
+        self._tell(inputs.WorkerAttached(self._number, self._number, self._agent.name, self._agent.offers(), self._agent.concurrency))
 
     def take(self, effect: Any) -> None:
         kind = type(effect)
@@ -354,7 +340,7 @@ class _Attachment:
 
     def close(self) -> None:
         if self._host.workers.pop(self._number, None) is not None and self._host.up:
-            self._tell(WorkerGone(self._number, self._number))
+            self._tell(inputs.WorkerGone(self._number, self._number))
         self.runner.stop_all()
         self.over.set()
 
@@ -364,13 +350,15 @@ class _Attachment:
         if verb == "ended":
             task, fence, outcome, output, files, error, service_ms = item
             refs = tuple((sha256, size) for sha256, size in files)
-            self._tell(HandlerEnded(self._number, task, fence, outcome, output, refs, error, service_ms))
+            self._tell(inputs.HandlerEnded(self._number, task, fence, outcome, output, refs, error, service_ms))
         elif verb == "started":
-            self._tell(HandlerStarted(self._number, *item))
+            self._tell(inputs.HandlerStarted(self._number, *item))
         elif verb == "progress":
-            self._tell(HandlerProgress(self._number, *item))
+            self._tell(inputs.HandlerProgress(self._number, *item))
+        elif verb == "waits":
+            self._tell(inputs.HandlerWaits(self._number, *item))
         elif verb == "priced":
-            self._tell(Priced(self._number, *item))
+            self._tell(inputs.Priced(self._number, *item))
         self._mesh._time.touch()
 
     def _tell(self, body: Any) -> None:
@@ -435,7 +423,7 @@ class _Connection:
             if alarm is not None:
                 alarm.cancel()
             if host.requests.pop(request, None) is not None:
-                host.tell(RequestGone(request))
+                host.tell(inputs.RequestGone(request))
 
     # ---- answered here
 
@@ -453,7 +441,7 @@ class _Connection:
         data = bytes(self._host.disk.partial.pop(params["upload"]))
         sha256 = hashlib.sha256(data).hexdigest()
         self._host.disk.files[sha256] = data
-        self._host.tell(FileKnown(sha256, len(data)))
+        self._host.tell(inputs.FileKnown(sha256, len(data)))
         _materialise(self._mesh, self._host)
         return {"sha256": sha256, "size": len(data)}
 
@@ -475,19 +463,20 @@ class _Connection:
 def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
     """The node's command for a verb of the local protocol."""
     if verb == "ask":
-        return Enquire(number, params["question"], params["key"], params["args"])
+        return inputs.Enquire(number, params["question"], params["key"], params["args"])
     if verb == "down":
-        return Leave(number)
+        return inputs.Leave(number)
     files = tuple((sha256, size) for sha256, size in params.get("files", ()))
     if verb == "call":
-        return Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
+        return inputs.Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
     if verb == "submit":
         return replace(
-            Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files), by=params.get("by", "")
+            inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
+            by=params.get("by", ""),
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
-        return Step(number, *step, params.get("timeout_ms", 0), files)
+        return inputs.Step(number, *step, params.get("timeout_ms", 0), files)
     raise UsageError(f"LocalMesh answers no {verb!r}", fix="ask a real node: mesh up")
 
 

@@ -238,7 +238,7 @@ class Worker:
         if link is None or not self._ready.is_set():
             return
         lots, self._lots = self._lots, {}
-        for verb in ("started", "progress", "priced"):
+        for verb in ("started", "progress", "waits", "priced"):
             if items := lots.get(verb):
                 link.tell(verb, {"items": items})
         if items := lots.get("ended"):
@@ -292,12 +292,11 @@ async def serve(agents: Sequence[Agent], sock: Path, *, on_attached: Callable[[d
 
 def run_agent(agent: Agent, home: Path | None, node: str) -> None:
     """``agent.run()``: find or start the node, then serve. Blocks until Ctrl-C. Raises MeshError."""
-    # The command that starts a node is above this floor; it is reached for only here, where user code asks for the command's own effect.
-    from mesh.inspector.launch import start_node
+    from mesh.launch import node_for_worker, start_node
     from mesh.runtime.home import Home
 
     agent.offers()
-    folder = Home.locate(home).node(node)
+    folder = node_for_worker(Home.locate(home), node)
     if not folder.is_running():
         words = (["--home", str(home)] if home else []) + (["--name", node] if node else [])
         start_node(folder, [*words, "--while-used"])

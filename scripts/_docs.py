@@ -59,7 +59,7 @@ def refusals() -> str:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Refused", "Refusal") and node.args:
                 first = node.args[0]
-                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                if isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.isidentifier():
                     found.setdefault(first.value, set()).add(path.relative_to(ROOT / "mesh").parts[0])
     return "\n".join(["| reason | counted in |", "|---|---|", *(f"| {reason} | {', '.join(sorted(places))} |" for reason, places in sorted(found.items()))])
 
@@ -80,7 +80,7 @@ def authorization() -> str:
 
 
 def verbs() -> str:
-    from mesh.inspector.cli import verbs as every
+    from mesh.inspector.verbs import verbs as every
 
     lines = ["| group | verb | |", "|---|---|---|"]
     lines += [f"| {group} | `{name}` | {help_line} |" for group, name, help_line in every()]

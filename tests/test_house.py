@@ -24,16 +24,19 @@ FLOORS = {
     "mesh/wire/": ("mesh.ids", "mesh.limits", "mesh.messages", "mesh.wire", "mesh.core.records.merkle"),
     "mesh/sim/": ("mesh.ids", "mesh.effects", "mesh.limits", "mesh.messages", "mesh.core", "mesh.sim"),
     "mesh/runtime/": ("mesh.ids", "mesh.effects", "mesh.limits", "mesh.errors", "mesh.messages", "mesh.core", "mesh.wire", "mesh.runtime"),
+    # The public API; and, since it starts nodes and must find those that run, their folders, settings and process: nothing else of theirs.
     "mesh/inspector/": (
         "mesh",
         "mesh.client",
-        "mesh.sync",
         "mesh.errors",
         "mesh.ids",
         "mesh.agent",
         "mesh.worker",
+        "mesh.failures",
         "mesh.files",
+        "mesh.launch",
         "mesh.inspector",
+        "mesh.runtime.home",
         "mesh.runtime.settings",
         "mesh.runtime.app",
     ),
@@ -78,6 +81,11 @@ def test_no_arrow_runs_up(path: Path) -> None:
         exact = {"mesh"} & {parent}
         fits = any(module == one or (one != "mesh" and module.startswith(one + ".")) for one in allowed)
         assert fits or (exact and "mesh" in allowed), f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if not _name(p).startswith("mesh/inspector/")], ids=_name)
+def test_nobody_stands_on_the_command_line(path: Path) -> None:
+    assert not [module for module in _imports(ast.parse(path.read_text())) if module.startswith("mesh.inspector")]
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if _name(p).startswith(PURE) or _name(p) in VALUES], ids=_name)

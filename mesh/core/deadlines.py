@@ -16,14 +16,22 @@ class Deadlines:
         self._due: dict[Hashable, tuple[float, int]] = {}
         self._heap: list[tuple[float, int, Hashable]] = []
         self._count = 0
+        self._next: float | None = None
+        self._sure = True
+        """`_next` is the heap's first live entry: asked several times a turn, changed seldom."""
 
     def set(self, deadline: Hashable, at_s: float) -> None:
         self._count += 1
+        if deadline in self._due:
+            self._sure = False
         self._due[deadline] = (at_s, self._count)
         heapq.heappush(self._heap, (at_s, self._count, deadline))
+        if self._next is None or at_s < self._next:
+            self._next = at_s
 
     def clear(self, deadline: Hashable) -> None:
-        self._due.pop(deadline, None)
+        if self._due.pop(deadline, None) is not None:
+            self._sure = False
 
     def when(self, deadline: Hashable) -> float | None:
         entry = self._due.get(deadline)
@@ -31,18 +39,19 @@ class Deadlines:
 
     def next(self) -> float | None:
         """When the node wants to be woken; None: never."""
-        while self._heap:
-            at, count, deadline = self._heap[0]
-            if self._due.get(deadline) == (at, count):
-                return at
-            heapq.heappop(self._heap)
-        return None
+        if not self._sure:
+            while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][:2]:
+                heapq.heappop(self._heap)
+            self._next = self._heap[0][0] if self._heap else None
+            self._sure = True
+        return self._next
 
     def pop_due(self, now_s: float) -> Iterator[Hashable]:
         """What is over by `now_s`, in order of time, then of setting. Each is forgotten as it is given."""
         while (at := self.next()) is not None and at <= now_s:
             deadline = heapq.heappop(self._heap)[2]
             del self._due[deadline]
+            self._sure = False
             yield deadline
 
     def __len__(self) -> int:

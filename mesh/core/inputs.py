@@ -184,6 +184,16 @@ class HandlerProgress:
 
 
 @dataclass(slots=True)
+class HandlerWaits:
+    """While a handler waits for a step or a call of its own it needs no slot: what it waits for may need that very one."""
+
+    worker: int
+    task: TaskId
+    fence: Fence
+    waits: bool
+
+
+@dataclass(slots=True)
 class HandlerEnded:
     """`outcome`: ``ok`` (output is JSON bytes), ``error`` (error is set), ``cancelled``, ``timeout``."""
 

@@ -18,6 +18,9 @@ from mesh.core.deadlines import Deadlines
 from mesh.effects import Append, Need, Refused, Send, Tell
 from mesh.ids import NodeId
 
+STEPS_MAX = 1_000_000
+"""Facts and own messages that one input may lead to: far more than every task of a full node."""
+
 Method = Callable[[float, NodeId, Any], Any]
 
 
@@ -48,11 +51,16 @@ class Node:
         """
         effects: list[Any] = []
         todo: deque[tuple[NodeId, Any]] = deque()
-        for due in self._deadlines.pop_due(now_s):
-            todo.append((self.me, due))
+        at_s = self._deadlines.next()
+        if at_s is not None and at_s <= now_s:
+            for due in self._deadlines.pop_due(now_s):
+                todo.append((self.me, due))
         if body is not None:
             todo.append((sender, body))
+        steps = 0
         while todo:
+            steps += 1
+            assert steps < STEPS_MAX, f"machines answer each other without end, lately about {type(todo[0][1]).__name__}"
             who, item = todo.popleft()
             for method in self._routes[type(item)]:
                 made = method(now_s, who, item)

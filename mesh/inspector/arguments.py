@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,17 @@ def _name(name: str, word: str) -> str:
 
 def _json(text: str, word: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{word!r}: what follows := is not JSON ({error})", fix="""write text as name=text, or JSON as name:='["a", 1]'"""
         ) from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is larger than any number")
+    return number
 
 
 def _no_constant(word: str) -> Any:

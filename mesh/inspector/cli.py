@@ -1,4 +1,4 @@
-"""The `mesh` command's entry point. Nothing is imported before Ctrl-C and a closed pipe are taken care of.
+"""The `mesh` command's entry point. Nothing is imported before Ctrl-C is taken care of.
 
 What the verbs are stands in `verbs.py`; what happens around each of them in `shell.py`.
 """
@@ -20,33 +20,9 @@ def main() -> None:
         code = dispatch(sys.argv[1:])
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        drop_stdout()
-        code = 0
     except Exception as bug:  # noqa: BLE001  the last stop: whatever comes here is a defect of ours, told whole, exit 1
         code = _confess(bug)
-    sys.exit(_flushed(code))
-
-
-def _flushed(code: int) -> int:
-    """What was printed must have arrived before the exit code says so."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        drop_stdout()
-    except OSError as error:
-        drop_stdout()
-        print(f"mesh: the answer could not be written: {error.strerror}", file=sys.stderr)
-        return code or 1
-    return code
-
-
-def drop_stdout() -> None:
-    """Whoever read our output has gone: what is left of it goes nowhere, quietly."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _confess(bug: Exception) -> int:

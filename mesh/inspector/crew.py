@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from mesh.client import connect
 from mesh.errors import MeshError, NoNode, Refused, TimedOut
-from mesh.inspector.launch import end, last_words, spawn, wait_ready
+from mesh.launch import end, last_words, spawn, wait_ready
 from mesh.runtime.home import Home, Lock
 
 STOP_S = 5.0

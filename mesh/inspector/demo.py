@@ -5,7 +5,6 @@ Everything it shows is read back from the mesh: tasks, decisions and lineage com
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ import typer
 
 from mesh.errors import MeshError, UsageError
 from mesh.inspector.render import say
-from mesh.inspector.shell import JsonOption, Where, fail, filled, run
+from mesh.inspector.shell import JsonOption, Where, fail, filled, run, show_document
 
 FOLDER = "mesh-demo"
 
@@ -38,19 +37,19 @@ def demo(
     if stop:
         stopped = run(where, lambda: _stop(place))
         message = f"stopped {stopped} processes" if stopped else f"no demo runs in {place}"
-        print(json.dumps({"schema": "mesh.demo-stop/1", "stopped": stopped}) if as_json else message)
+        show_document({"schema": "mesh.demo-stop/1", "stopped": stopped}, lambda _: message, as_json)
         return
-    if not as_json:
-        say("mesh demo: four nodes, one pipeline, one kill -9")
     try:
         source = _source(data)
     except MeshError as error:
         fail(error, as_json)
+    if not as_json:
+        say("mesh demo: four nodes, one pipeline, one kill -9")
     from mesh.inspector.story import Story
 
     document = run(where, lambda: Story(place, source, quiet=as_json, mdns=not no_mdns).play())
     if as_json:
-        print(json.dumps(document))
+        show_document(document, str, as_json)
     if not (document["reassigned"] and document["lineage_verified"]):
         raise typer.Exit(1)
 
@@ -72,9 +71,9 @@ def _source(data: str | None) -> Path:
         if not source.is_file():
             raise UsageError(f"there is no file {data!r}", fix="mesh demo --data FILE.csv")
         return source
-    import mesh_agents
+    from importlib.resources import files
 
-    source = Path(next(iter(mesh_agents.__path__))) / "data" / "weather.csv"
+    source = Path(str(files("mesh_agents"))) / "data" / "weather.csv"
     if not source.is_file():
         raise UsageError(f"{source} is missing from this installation", fix="mesh demo --data FILE.csv")
     return source

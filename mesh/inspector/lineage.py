@@ -121,7 +121,7 @@ def show(document: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = []
     _branch(document, document["task"], 0, numbers, rows)
     text = table(("WORK", "CAPABILITY", "BY", "FILES", "STATE", "TASK"), rows, empty="no record of it here")
-    lines = [f"[{number}] {file}{_role(file, document)}" for file, number in numbers.items()]
+    lines = [f"{number:>3}  {clean(file)}{_role(file, document)}" for file, number in numbers.items()]
     verdict = "every signature and inclusion proof holds" if document["verified"] else "NOT VERIFIED"
     return "\n".join([text, "", *lines, f"record: {document['entries']} entries, {verdict}"])
 
@@ -153,7 +153,7 @@ def _branch(document: dict[str, Any], task: str, depth: int, numbers: dict[str, 
         return
     who = f"{row['agent']}@{row['node']}" if row["agent"] else row["node"] or "nobody yet"
     files = f"{_list(row['files_in'], numbers)} -> {_list(row['files_out'], numbers)}" if row["files_in"] or row["files_out"] else ""
-    state = row["state"] + (f" at award {row['attempts']}" if row["attempts"] > 1 else "")
+    state = row["state"] + (f", award {row['attempts']}" if row["attempts"] > 1 else "")
     name = (row["step"] or ("task" if not depth else row["capability"])) + (" <" if task == document["goal"] else "")
     rows.append(("  " * depth + name, row["capability"], who, files, state, short(task)))
     for child in tasks:
@@ -162,7 +162,7 @@ def _branch(document: dict[str, Any], task: str, depth: int, numbers: dict[str, 
 
 
 def _list(files: list[str], numbers: dict[str, int]) -> str:
-    return " ".join(f"[{numbers[file]}]" for file in dict.fromkeys(files)) or "values"
+    return ",".join(str(numbers[file]) for file in dict.fromkeys(files)) or "values"
 
 
 async def blame(mesh: Mesh, path: Path, file_hash: str) -> dict[str, Any]:
@@ -188,9 +188,9 @@ def show_blame(document: dict[str, Any]) -> str:
     head = f"{clean(document['file'])}\nsha256 {document['sha256']}"
     row = document["made_by"]
     if row is None:
-        used = f"; read by {', '.join(short(task) for task in document['used_by'])}" if document["used_by"] else ""
+        used = f"; read by {', '.join(clean(short(task)) for task in document['used_by'])}" if document["used_by"] else ""
         return f"{head}\nno task in reach made it{used}"
-    lines = [f"made by {clean(row['agent'])}@{clean(row['node'])} as {clean(row['capability'])}, task {short(row['task'])}"]
-    lines += [f"from sha256 {file}" for file in row["files_in"]]
+    lines = [f"made by {clean(row['agent'])}@{clean(row['node'])} as {clean(row['capability'])}, task {clean(short(row['task']))}"]
+    lines += [f"from sha256 {clean(file)}" for file in row["files_in"]]
     lines.append("record: " + ("verified" if document["verified"] else "NOT VERIFIED"))
     return "\n".join([head, *lines])

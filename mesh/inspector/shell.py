@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Where:
 def tell(error: MeshError, *, as_json: bool) -> int:
     """Say what went wrong and what to do next. Returns the exit code."""
     if as_json:
-        print(json.dumps(error_document(error)), flush=True)
+        put(json.dumps(error_document(error)))
         return error.exit_code
     say(f"mesh: {clean(error.message)}")
     if details := str(getattr(error, "details", "")):
@@ -97,7 +98,25 @@ def fail(error: MeshError, as_json: bool) -> NoReturn:
 
 def show_document(document: Document, show: Show, as_json: bool) -> None:
     """Print the one document, or what people read of it."""
-    print(json.dumps(document) if as_json else show(document), flush=True)
+    put(json.dumps(document) if as_json else show(document))
+
+
+def put(text: str) -> None:
+    """Data, on stdout. A reader who has gone is no error (`| head`); a disk that is full is one."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        drop_stdout()
+        raise typer.Exit(0) from None
+    except OSError as error:
+        drop_stdout()
+        say(f"mesh: the answer could not be written: {error.strerror}")
+        raise typer.Exit(1) from None
+
+
+def drop_stdout() -> None:
+    """What is left of our output goes nowhere, quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ask(where: Where, action: Action, show: Show, *, watch: bool = False, exit_code: Callable[[Document], int] | None = None) -> None:
@@ -126,8 +145,6 @@ def run(where: Where, main: Callable[[], Awaitable[T]]) -> T:
         return asyncio.run(awaited())
     except MeshError as error:
         fail(error, where.as_json)
-    except BrokenPipeError:
-        raise
     except TimeoutError:
         fail(TimedOut(f"the node did not answer within {where.timeout_s:g} s", fix="mesh doctor"), where.as_json)
     except OSError as error:
@@ -167,9 +184,9 @@ async def _watched(where: Where, action: Action, show: Show) -> None:
                 document = await action(mesh)
             text = show(document) if on_terminal else json.dumps(document)
             if on_terminal:
-                print(f"\x1b[H\x1b[J{cut_to_screen(text)}", flush=True)
+                put(f"\x1b[H\x1b[J{cut_to_screen(text)}")
             elif text != last:
-                print(text, flush=True)
+                put(text)
             last = text
             await asyncio.sleep(WATCH_EVERY_S)
     finally:

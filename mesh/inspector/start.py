@@ -14,10 +14,10 @@ import typer
 
 from mesh.client import Mesh, connect
 from mesh.errors import MeshError, NoNode, TimedOut, UsageError
-from mesh.inspector.launch import MESH, READY_S, end, last_words, spawn, start_node
 from mesh.inspector.render import clean, say
-from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, Where, ask, bound, fail, filled
+from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, Where, ask, bound, fail, filled, put
 from mesh.inspector.shell import run as run_async
+from mesh.launch import MESH, READY_S, end, last_words, node_for_worker, spawn, start_node
 
 if TYPE_CHECKING:
     from mesh.agent import Agent
@@ -70,14 +70,19 @@ def up(
 
     def ready(info: dict[str, Any]) -> None:
         if as_json:
-            print(json.dumps({"schema": "mesh.up/1", **info}), flush=True)
+            put(json.dumps({"schema": "mesh.up/1", **info}))
         else:
             say(f"node {info['name']} is up: door {info['door']}, process {info['pid']}, home {clean(info['home'])}")
 
     if detach:
 
         async def start() -> dict[str, Any]:
-            return start_node(_folder(home, mesh, name), words)
+            from mesh.runtime.home import NodeRunning
+
+            folder = _folder(home, mesh, name)
+            if folder.is_running():
+                raise NodeRunning(folder.name, folder.path, (folder.info() or {}).get("pid", 0))
+            return start_node(folder, words)
 
         ready(run_async(where, start))
         return
@@ -127,8 +132,12 @@ def run(
     """
     words = _words(home, name, bind, port, join, no_mdns, mesh)
     where = Where(home, name, as_json)
+    from mesh.runtime.home import Home
+
     try:
-        folder = _folder(home, mesh, name)
+        folder = node_for_worker(Home.locate(home, mesh or ""), name or "")
+        if name is None and folder.is_running():
+            words += ["--name", folder.name]
         if detach and reload:
             raise UsageError("--detach and --reload do not go together", fix="leave one of them out")
         if reload:
@@ -169,7 +178,7 @@ def _attached_document(agents: list[Agent], node: str) -> dict[str, Any]:
 
 def _show_attached(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(document), flush=True)
+        put(json.dumps(document))
         return
     for agent in document["agents"]:
         say(f"{clean(agent['agent'])}@{clean(document['node'])} offers {', '.join(map(clean, agent['capabilities']))}")

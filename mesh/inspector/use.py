@@ -170,6 +170,8 @@ def submit(
         to, arguments = _out(out), parse_arguments(words or [], whole)
         task = await mesh.options(timeout_s=within, retries=retries).submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
+        if capability not in {cap["capability"] for cap in (await mesh.caps())["caps"]}:
+            say(f"nobody offers {clean(capability)} now: the task waits until somebody does")
         if wait:
             if not as_json:
                 say(f"task {task.id}")

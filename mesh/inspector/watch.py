@@ -15,6 +15,9 @@ from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, No
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task id, as `submit` or `tasks` print it.", show_default=False)]
 
+REASONS = {"no_capable": "nobody offers it", "busy": "all who offer it are busy", "not_linked": "no link to who offers it"}
+"""Why a task waits, in words; any other reason is shown as the record has it."""
+
 
 def status(
     home: HomeOption = None, node: NodeOption = None, timeout: LookTimeout = LOOK_S, as_json: JsonOption = False, watch: WatchOption = False
@@ -33,7 +36,7 @@ def _show_status(document: dict[str, Any]) -> str:
     workers = ", ".join(f"{clean(worker['agent'])} (pid {worker['pid']})" for worker in document["workers"]) or "none: mesh run FILE.py"
     tasks, journal = document["tasks"], document["journal"]
     rows = {
-        "node": f"{clean(document['node'])}  {short(document['id'])}  pid {document['pid']}  up {up}",
+        "node": f"{clean(document['node'])}  {clean(short(document['id']))}  pid {document['pid']}  up {up}",
         "addr": clean(document["addr"]),
         "mesh": clean(document["mesh"]),
         "workers": workers,
@@ -113,7 +116,8 @@ def _show_tasks(document: dict[str, Any]) -> str:
 def _note(task: dict[str, Any]) -> str:
     if task.get("progress") and task["state"] == "held":
         return f"{100 * task['progress']:.0f} % {task['note']}"
-    return f"step {task['step']}" if task.get("step") and not task.get("reason") else task.get("reason") or ""
+    reason = REASONS.get(task.get("reason") or "", task.get("reason") or "")
+    return f"step {task['step']}" if task.get("step") and not reason else reason
 
 
 def task(

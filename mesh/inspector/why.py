@@ -84,7 +84,7 @@ def _event(entry: dict[str, Any]) -> dict[str, Any]:
 
 def show(document: dict[str, Any]) -> str:
     """The document for people."""
-    lines = [f"{short(document['task'])}  {clean(document['capability'])}"]
+    lines = [f"{clean(short(document['task']))}  {clean(document['capability'])}"]
     for decision in document["decisions"]:
         asked = len(decision["candidates"]) + len(decision["refusals"])
         lines.append("")

@@ -175,9 +175,10 @@ class Driver:
             if type(body) is Synced:
                 for effect in self._outbox.release(body.seq):
                     self._perform[type(effect)](effect)
-            else:
-                self._take(node.handle(now, sender, body))
-        self._take(node.handle(now, node.me, TurnEnds()))
+            elif effects := node.handle(now, sender, body):
+                self._take(effects)
+        if effects := node.handle(now, node.me, TurnEnds()):
+            self._take(effects)
         for flush in self._flush:
             flush()
         if self._appended:

@@ -97,6 +97,8 @@ class Links:
         self._dirty: list[Link] = []
         self._events: deque[tuple[NodeId, Any]] = deque()
         self._dialing: set[str] = set()
+        self._look = False
+        """Something has come since the ROUTER was last seen empty: turns for this machine alone do not ask it."""
         self._dial_places = anyio.Semaphore(limits.dials_max)
         self._stale_rates = Rates(limits.stale_answers_per_s, limits.stale_answers_per_s, keys_max=limits.peers_max)
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -119,15 +121,16 @@ class Links:
                 self._tasks = tasks
                 tasks.start_soon(self._door.run)
                 tasks.start_soon(self._receiver.watch, _ignore)
-                tasks.start_soon(self._receiver.listen, self.arrived or self._wake)
+                tasks.start_soon(self._receiver.listen, self._arrived)
                 task_status.started()
         finally:
             self._tasks = None
             self._receiver.close()
             self._sockets.close()
 
-    def _wake(self) -> None:
-        self.wake()
+    def _arrived(self) -> None:
+        self._look = True
+        (self.arrived or self.wake)()
 
     # ---- in
 
@@ -137,9 +140,10 @@ class Links:
             items = list(self._events)
             self._events.clear()
             return items
-        for _ in range(REFUSED_PER_TURN):
+        for _ in range(REFUSED_PER_TURN if self._look else 0):
             frames = self._receiver.take()
             if frames is None:
+                self._look = False
                 break
             if found := self._open(frames):
                 return found
@@ -147,7 +151,8 @@ class Links:
 
     def waiting(self) -> bool:
         """Whether `take` may have something."""
-        return bool(self._events) or self._receiver.readable()
+        self._look = self._look and self._receiver.readable()
+        return self._look or bool(self._events)
 
     def _open(self, frames: list[bytes]) -> list[tuple[NodeId, Any]] | None:
         """The inputs of one envelope; None if it was refused, or came before its link is up (then they are kept)."""

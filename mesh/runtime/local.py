@@ -45,7 +45,7 @@ QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body")
 
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 View = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any]]]
-_WORKER_VERBS = frozenset(("started", "progress", "ended", "priced"))
+_WORKER_VERBS = frozenset(("started", "progress", "waits", "ended", "priced"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,10 @@ _MONITOR_EVENT = struct.Struct("=hi")
 # Plain integers, and the C method below pyzmq's: its conversion of enumerations costs more than the calls do (10 us an envelope).
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-_EVENTS, _RCVMORE = int(zmq.EVENTS), int(zmq.RCVMORE)
+_EVENTS = int(zmq.EVENTS)
 _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 _get = cast(Callable[[object, int], int], zmq.backend.Socket.get)
+_send = cast(Callable[[object, bytes, int], None], zmq.backend.Socket.send)
 
 MonitorEvent = Callable[[zmq.Event, int], None]
 
@@ -152,14 +153,14 @@ class Receiver(_Socket):
         """The frames of one message without the routing id, or None if there is none now. At most FRAMES_MAX frames are kept."""
         raw = self._raw
         try:
-            raw.recv(_NOBLOCK)
+            frame = raw.recv(_NOBLOCK, copy=False)
         except zmq.Again:
             return None
         frames: list[bytes] = []
-        while _get(raw, _RCVMORE):
-            frame = raw.recv(_NOBLOCK)
+        while frame.more:
+            frame = raw.recv(_NOBLOCK, copy=False)
             if len(frames) < FRAMES_MAX:
-                frames.append(frame)
+                frames.append(frame.bytes)
             else:
                 self.frames_dropped += 1
         return frames
@@ -178,18 +179,14 @@ class Receiver(_Socket):
     async def listen(self, arrived: Callable[[], None]) -> None:
         """Call `arrived` when a message has come, until cancelled. It sees to it that all are taken: of one that is left nobody tells again."""
 
-        def look() -> None:
-            if self.readable():
-                arrived()
-
-        look()
+        arrived()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # trio
             while True:
                 await self.wait()
                 arrived()
-        loop.add_reader(self._fd, look)
+        loop.add_reader(self._fd, arrived)
         try:
             await anyio.sleep_forever()
         finally:
@@ -209,11 +206,11 @@ class Sender(_Socket):
 
     def send(self, frames: Sequence[bytes]) -> bool:
         """Hand one message to libzmq. False if it takes none now (not connected yet, or SNDHWM is reached); nothing was sent then."""
-        send, more = self._raw.send, _MORE
+        raw, more = self._raw, _MORE
         last = len(frames) - 1
         try:
             for index, frame in enumerate(frames):  # libzmq takes the whole message or, at its first frame, nothing
-                send(frame, more if index < last else _NOBLOCK)
+                _send(raw, frame, more if index < last else _NOBLOCK)
         except zmq.Again:
             return False
         return True

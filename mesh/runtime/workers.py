@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.core.inputs import HandlerEnded, HandlerProgress, HandlerStarted, Priced, WorkerAttached, WorkerGone
+from mesh.core.inputs import HandlerEnded, HandlerProgress, HandlerStarted, HandlerWaits, Priced, WorkerAttached, WorkerGone
 from mesh.effects import Execute, Extend, Price, Stop
 from mesh.errors import Refused
 from mesh.ids import NodeId
@@ -190,7 +190,7 @@ class Workers:
         items = params.get("items")
         if worker is None or type(items) is not list:
             raise BadFrame("bad_lot")
-        make = {"ended": self._take_ended, "started": _started, "progress": _progress, "priced": _priced}.get(verb)
+        make = {"ended": self._take_ended, "started": _started, "progress": _progress, "waits": _waits, "priced": _priced}.get(verb)
         if make is None:
             raise BadFrame("unknown_verb")
         try:
@@ -249,6 +249,12 @@ def _progress(worker: _Worker, item: Any) -> HandlerProgress:
     task, fence, fraction, note = item
     _check((task, str), (fence, int), (fraction, float), (note, str))
     return HandlerProgress(worker.number, task, fence, fraction, note)
+
+
+def _waits(worker: _Worker, item: Any) -> HandlerWaits:
+    task, fence, waits = item
+    _check((task, str), (fence, int), (waits, bool))
+    return HandlerWaits(worker.number, task, fence, waits)
 
 
 def _priced(worker: _Worker, item: Any) -> Priced:

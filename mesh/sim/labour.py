@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING, Any
 
-from mesh.core.inputs import HandlerEnded, HandlerStarted, Priced, Step, WorkerAttached, WorkerGone
+from mesh.core.inputs import HandlerEnded, HandlerStarted, HandlerWaits, Priced, Step, WorkerAttached, WorkerGone
 from mesh.effects import Execute, Extend, Price, Stop
 from mesh.ids import Fence, TaskId
 from mesh.messages.membership import Offer
@@ -232,6 +232,7 @@ class Worker:
         effect, name = run.effect, run.skill.steps[run.step]
         run.asked += 1
         asked = run.asked
+        self._tell(HandlerWaits(self.number, effect.task, effect.fence, True))
         argument = json.dumps({"x": run.argument}).encode()
         self._world.ask(
             self._host.name,
@@ -245,6 +246,7 @@ class Worker:
         if not ok or body.get("state") != "done":
             self._end(run, "error")
             return
+        self._tell(HandlerWaits(self.number, run.effect.task, run.effect.fence, False))
         assert run.outputs is not None
         run.outputs.append(json.loads(body["output"]))
         run.step += 1

@@ -12,7 +12,6 @@ from typing import Any
 from mesh.core.inputs import Call, Enquire, Submit
 from mesh.ids import NodeId, TaskId
 from mesh.sim.history import Asked
-from mesh.sim.host import Host
 from mesh.sim.labour import Sink, Skill, Worker, expected
 from mesh.sim.world import World
 
@@ -27,8 +26,6 @@ SKILLS = (
 )
 RARE = ("priced", "flow", "brittle")
 """Not on every node."""
-FLOWS_AT_ONCE = 16
-"""Handlers that wait for steps live in a worker of their own: a step must find a slot that its parent does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +66,12 @@ class Staff:
         living = [worker for worker in self._workers[name] if worker.alive]
         if not living:
             skills, concurrency, speed = self._shape[name]
-            plain = tuple(skill for skill in skills if not skill.steps)
-            flows = tuple(skill for skill in skills if skill.steps)
-            living = [self._hire(host, plain, concurrency, speed)]
-            if flows:
-                living.append(self._hire(host, flows, FLOWS_AT_ONCE, speed))
+            self._count += 1
+            living = [Worker(self._world, host, self.sink, self._count, skills, concurrency, speed)]
         self._workers[name] = living
         for worker in living:
             if host.workers.get(worker.number) is not worker:
                 worker.attach()
-
-    def _hire(self, host: Host, skills: tuple[Skill, ...], concurrency: int, speed: float) -> Worker:
-        self._count += 1
-        return Worker(self._world, host, self.sink, self._count, skills, concurrency, speed)
 
     def skill(self, name: str) -> Skill:
         return next(skill for skill in self._skills if skill.name == name)

@@ -16,6 +16,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mesh.ids import NodeId
@@ -50,6 +51,7 @@ def _id(purpose: str, data: bytes) -> str:
     return base64.b32encode(digest).decode().lower()
 
 
+@lru_cache(64)
 def domain(tag: str, mesh: str) -> bytes:
     """What stands before everything signed under `tag` in `mesh`."""
     name = mesh.encode()

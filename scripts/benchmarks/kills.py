@@ -1,4 +1,4 @@
-"""The contractor's node and worker are killed with -9 in the middle of a task: how long until it runs elsewhere, and is anything lost or doubled.
+"""The contractor's node and worker are killed with -9 in the middle of a task: how long until it runs elsewhere? Anything lost or doubled?
 
 The only judge is a ledger file outside the mesh: one line per start and end of a handler. Lost: a task without a result. Doubled: a task
 with two committed results, or one whose result is not that of its newest fence. Between kills the node is started again.

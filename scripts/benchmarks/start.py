@@ -46,7 +46,7 @@ async def first_call(made: Any) -> tuple[float, float, float]:
     made.node("server")
     made.worker(HERE / "noop_agent.py", "server")
     async with connect(home=made.home, node="server") as client:
-        while not (await client.caps())["caps"]:
+        while not (await client.caps())["caps"]:  # noqa: ASYNC110  the answer of another process is no event
             await asyncio.sleep(0.01)
     started = time.monotonic()
     made.node("caller")
@@ -72,9 +72,8 @@ def installed() -> tuple[int, float]:
         except importlib.metadata.PackageNotFoundError:
             continue
         size += sum(Path(str(found.locate_file(file))).stat().st_size for file in found.files or () if _counts(found, file))
-        for requirement in found.requires or ():
-            if "extra ==" not in requirement:
-                todo.append(requirement.split(";")[0].split("[")[0].strip(" ()<>=!~.0123456789"))
+        needed = (one.split(";")[0].split("[")[0] for one in found.requires or () if "extra ==" not in one)
+        todo += [one.strip(" ()<>=!~.0123456789") for one in needed]
     return len(seen), size / 2**20
 
 

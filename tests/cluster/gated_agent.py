@@ -26,7 +26,7 @@ def write(ledger: str, what: str, label: str, ctx: Context) -> None:
 
 
 async def passed(gate: str) -> None:
-    while gate and not os.path.exists(gate) and not os.path.exists(f"{gate}.{os.getpid()}"):
+    while gate and not os.path.exists(gate) and not os.path.exists(f"{gate}.{os.getpid()}"):  # noqa: ASYNC110  a file is no event
         await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -1,6 +1,6 @@
-"""A node whose own row is full of control characters: a member, signed and certified like any other, that nobody should believe to be harmless.
+"""A node whose own row is full of control characters: a member, signed and certified like any other.
 
-    python hostile_node.py HOME JOIN
+python hostile_node.py HOME JOIN
 """
 
 import sys
@@ -14,10 +14,25 @@ from mesh.runtime import app
 
 NASTY = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202eevil\u2028\x00"
 
+NO_SCHEMAS = (
+    "{",
+    "[]",
+    "7",
+    '"x"',
+    "null",
+    '{"properties": []}',
+    '{"properties": {"a": 7}, "required": 7}',
+    "[" * 2000,
+    '{"properties": {"a": {"default": NaN}}}',
+)
+
 
 def nasty_row(**row: Any) -> Alive:
-    offer = Offer(f"cap{NASTY}", f"agent{NASTY}", doc=f"doc{NASTY}", input_schema='{"properties": {"a\\u001b[2J": {"type": "x\\u0007"}}}')
-    return Alive(**(row | {"name": f"name{NASTY}", "offers": (offer,)}))
+    offers = [
+        Offer(f"cap{NASTY}", f"agent{NASTY}", doc=f"doc{NASTY}", input_schema='{"properties": {"a\\u001b[2J": {"type": "x\\u0007"}}}')
+    ]
+    offers += [Offer(f"schema-{i}", "liar", input_schema=schema, output_schema=schema) for i, schema in enumerate(NO_SCHEMAS)]
+    return Alive(**(row | {"name": f"name{NASTY}", "offers": tuple(offers)}))
 
 
 app.Alive = nasty_row  # type: ignore[assignment,misc]

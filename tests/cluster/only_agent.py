@@ -1,6 +1,7 @@
 """A capability that few nodes offer."""
 
 from gated_agent import work
+
 from mesh import Agent, Context
 
 agent = Agent("only")

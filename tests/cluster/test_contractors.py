@@ -20,7 +20,9 @@ def test_work_of_a_killed_contractor_runs_again_elsewhere(cluster: Any, eventual
     labels = [f"{capability}-{i}" for i in range(COUNT) for capability in ("plain", "idempotent")]
     tasks = {label: cluster.submit("otter", label.partition("-")[0], label, gate=cluster.gate("go")) for label in labels}
     at = {label: cluster.whose(cluster.ledger.wait("start", label)) for label in labels}
-    victim = next(name for name in at.values() if {label.partition("-")[0] for label in labels if at[label] == name} == {"plain", "idempotent"})
+    victim = next(
+        name for name in at.values() if {label.partition("-")[0] for label in labels if at[label] == name} == {"plain", "idempotent"}
+    )
     lost = [label for label in labels if at[label] == victim]
     killed_at_s = cluster.kill(cluster.nodes[victim], cluster.workers[victim])
     for label in lost:
@@ -79,16 +81,19 @@ def test_a_manager_that_was_stopped_gets_the_results_of_suspended_contractors(cl
     cluster.node("otter", "heron", "lynx")
     cluster.worker("heron")
     cluster.gather()
-    tasks = {label: cluster.submit("otter", "plain", label, gate=cluster.gate(label)) for label in ("ends-meanwhile", "ends-after")}
+    labels = {"ends-meanwhile": "plain", "ends-after": "plain", "may-repeat": "idempotent"}
+    tasks = {label: cluster.submit("otter", capability, label, gate=cluster.gate(label)) for label, capability in labels.items()}
     for label in tasks:
         cluster.ledger.wait("start", label)
     cluster.nodes["otter"].send_signal(signal.SIGSTOP)
-    eventually(lambda: cluster.client("heron").statistics()["contractor"]["lapsed"] >= 2, "the leases to lapse")
+    eventually(lambda: cluster.client("heron").statistics()["contractor"]["lapsed"] >= 3, "the leases to lapse")
     cluster.open("ends-meanwhile")
     cluster.ledger.wait("end", "ends-meanwhile")
     cluster.nodes["otter"].send_signal(signal.SIGCONT)
     cluster.open("ends-after")
+    cluster.open("may-repeat")
     for label, task in tasks.items():
         assert task.result(60) == cluster.ledger.starts(label)[-1].fence
+        assert len(cluster.ledger.starts(label)) == 1, "it was the manager who was away, not the contractor"
         cluster.committed_once(task, "otter")
     cluster.gather()

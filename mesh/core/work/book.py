@@ -48,6 +48,11 @@ class LeasesDue:
 
 
 @dataclass(frozen=True, slots=True)
+class PulseDue:
+    """While leases stand: was this manager itself away (stopped, asleep) since the last one?"""
+
+
+@dataclass(frozen=True, slots=True)
 class AcksDue:
     """Acknowledgements of plain calls have waited long enough for company on their way to `node`."""
 
@@ -160,6 +165,12 @@ class Book:
         self.requests: dict[int, Task] = {}
         self.wheel = Wheel(deadlines)
         self.dirty: list[Holder] = []
+        self.pulse_at_s = 0.0
+        """When the next look at our own pulse is due; 0: nothing is held anywhere."""
+        self.away_at_s = 0.0
+        """When it was last found late: this manager had been away."""
+        self.patient = False
+        """All holders were given time for that, and no pulse has been in time since."""
         self.counts: dict[str, int] = {}
         self._counter = 0
 
@@ -296,21 +307,21 @@ class Book:
         task.holder = task.node = node
         return holder
 
-    def drop(self, task: Task) -> None:
-        """The task's award does not stand any more."""
+    def drop(self, task: Task, *, room: bool = True) -> None:
+        """The task's award does not stand any more. `room`: so its holder can take another now, and those in line are looked at."""
         holder = self.holders[task.holder]
         del holder.tasks[task.id]
         holder.reclaims.pop(task.id, None)
         holder.out[task.capability] -= 1
         task.holder = ""
         line = self.lines.get(task.capability)
-        if line is not None and (line.tasks or line.urgent):
+        if room and line is not None and (line.tasks or line.urgent):
             line.quiet = False
             self.woken[task.capability] = line
 
-    def free(self, task: Task) -> None:
+    def free(self, task: Task, *, room: bool = True) -> None:
         """Its award is over without a result: back in line, before the others."""
-        self.drop(task)
+        self.drop(task, room=room)
         task.move(FREE)
         self.enqueue(task, urgent=True)
 
@@ -397,6 +408,7 @@ class Book:
                     if task.state == OFFERED:
                         items.append(item)
             self.watch_lease(holder, end_s)
+            self.keep_pulse(now_s)
             if not items:
                 continue
             award = Award(tuple(items), int(limits.lease_s * 1000), echo_ms, bool(kind & CONDITIONAL))
@@ -416,6 +428,11 @@ class Book:
             if task is not None and task.state == OFFERED and task.fence == item.fence:
                 return True
         return False
+
+    def keep_pulse(self, now_s: float) -> None:
+        if not self.pulse_at_s:
+            self.pulse_at_s = now_s + self.limits.beat_s
+            self.deadlines.set(PulseDue(), self.pulse_at_s)
 
     def watch_lease(self, holder: Holder, end_s: float) -> None:
         """Leases of one node only grow, so one deadline at the earliest end is enough; it is moved on when it comes."""

@@ -20,6 +20,7 @@ from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
 from mesh.core.inputs import (
     HandlerEnded,
+    HandlerWaits,
     Leave,
     MemberLeft,
     MemberLinked,
@@ -107,6 +108,7 @@ class Contractor:
         self.inputs: dict[type, Any] = {
             Award: self._on_award,
             HandlerEnded: self._do_handler_ended,
+            HandlerWaits: self._do_handler_waits,
             TurnEnds: self._do_turn_ends,
             WorkerAttached: self._do_worker_attached,
             WorkerGone: self._do_worker_gone,
@@ -251,7 +253,9 @@ class Contractor:
                 worker = self._slots.runs[holding.task].worker.worker
                 out.append(Extend(worker, ((holding.task, holding.fence, lease_end_ms),), need=Need.FREE))
 
-    def _do_turn_ends(self, now_s: float, _me: NodeId, _ends: TurnEnds) -> list[Any]:
+    def _do_turn_ends(self, now_s: float, _me: NodeId, _ends: TurnEnds) -> list[Any] | None:
+        if not self._accepting and not self._load.awaited():
+            return None
         out = self._say_accepts()
         out.extend(self._load.at_turns_end(now_s))
         return out
@@ -281,6 +285,17 @@ class Contractor:
             self._slots.measure(run.capability, ended.service_ms, now_s - run.started_s)
         self._settle(now_s, run, ended, out)
         self._running.freed(now_s, run.task, run.worker, out)
+        self._load.note(now_s)
+        return out
+
+    def _do_handler_waits(self, now_s: float, _me: NodeId, waits: HandlerWaits) -> list[Any]:
+        """Else a flow in the only slot would wait for ever for a step that is queued behind it."""
+        run = self._slots.runs.get(waits.task)
+        if run is None or run.fence != waits.fence or run.worker.worker != waits.worker:
+            return [Refused("unknown_handler")]
+        out: list[Any] = []
+        self._slots.wait(run, waits.waits)
+        self._running.fill(now_s, run.worker, out)
         self._load.note(now_s)
         return out
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from mesh.core.work.book import AwardsDue, Book, Effects, Holder, LeasesDue
+from mesh.core.work.book import AwardsDue, Book, Effects, Holder, LeasesDue, PulseDue
 from mesh.core.work.ending import Ending, node_lost
 from mesh.core.work.task import ACCEPT, CANCELLING, COMMITTING, HELD, OFFERED, RETRY, Task
 from mesh.core.work.waits import BackoffEnds, ReclaimsDue, backoff_s
@@ -184,6 +184,7 @@ class Leases:
 
     def expire_leases(self, now_s: float, _me: NodeId, due: LeasesDue) -> Effects:
         book = self._book
+        self._notice_absence(now_s)
         holder = book.holder(due.node)
         holder.lease_due = False
         margin_s = book.limits.margin_s
@@ -195,6 +196,34 @@ class Leases:
             book.watch_lease(holder, min(ends))
         elif holder.tasks:
             book.watch_lease(holder, now_s + book.limits.lease_s)
+
+    def expire_pulse(self, now_s: float, _me: NodeId, _due: PulseDue) -> Effects:
+        book = self._book
+        self._notice_absence(now_s)
+        if book.away_at_s != now_s:
+            book.patient = False
+        book.pulse_at_s = 0.0
+        if any(holder.tasks for holder in book.holders.values()):
+            book.keep_pulse(now_s)
+        else:
+            book.patient = False
+        return iter(())
+
+    def _notice_absence(self, now_s: float) -> None:
+        """A manager that was away, stopped or asleep, finds leases over whose beats wait unread: all get one lease more before they are
+        judged, once in a row. (Waiting longer is safe: a holder never believes in more than its granter.)
+        """
+        book = self._book
+        if not book.pulse_at_s or now_s - book.pulse_at_s <= book.limits.margin_s:
+            return
+        book.away_at_s = book.pulse_at_s = now_s
+        if book.patient:
+            return
+        book.patient = True
+        book.count("absences")
+        for holder in book.holders.values():
+            for task in holder.tasks.values():
+                task.lease_end_s = max(task.lease_end_s, now_s + book.limits.lease_s)
 
     # ---- the end of an award without a result
 
@@ -216,7 +245,8 @@ class Leases:
                 book.drop(task)
                 yield from self._ending.fail(now_s, task, node_lost(task, reason))
                 return
-        book.free(task)
+        # Who declines because it is full has no room for the others either: if that woke them, they would go round for ever.
+        book.free(task, room=reason != "declined:busy")
         task.reason = reason
 
     def _on_lost(self, task: Task) -> str:
@@ -299,6 +329,7 @@ class Leases:
         task.lease_end_s += self._book.limits.lease_s
         holder.reclaims[task.id] = task.fence
         self._book.watch_lease(holder, task.lease_end_s)
+        self._book.keep_pulse(now_s)
 
     def _reclaim(self, now_s: float, holder: Holder) -> Effects:
         """Ask for all that is open there, as soon as a lease can be granted, and again until it is answered."""

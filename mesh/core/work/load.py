@@ -66,9 +66,13 @@ class LoadGossip:
         if rows:
             self._deadlines.set(LoadDue(), self._told_s + refresh_s)
 
+    def awaited(self) -> bool:
+        """Somebody was told that there is no room."""
+        return bool(self._full or self._turned_away)
+
     def at_turns_end(self, now_s: float) -> Iterator[Any]:
         """Room where there was none? Then say so now: parked work waits for it."""
-        if not (self._full or self._turned_away) or self.closed:
+        if not self.awaited() or self.closed:
             return
         if any(self._has_room(name) for name in self._full):
             yield from self._tell_all(now_s, self._slots.load_rows(self.closed))

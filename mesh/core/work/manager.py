@@ -38,7 +38,7 @@ from mesh.core.inputs import (
     TurnEnds,
 )
 from mesh.core.node import Method
-from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue
+from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue, PulseDue
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.ending import Ending
 from mesh.core.work.fold import Fold
@@ -141,6 +141,7 @@ class Manager:
             AcksDue: book.expire_acks,
             AwardsDue: leases.expire_awards,
             LeasesDue: soon(leases.expire_leases),
+            PulseDue: leases.expire_pulse,
             ReclaimsDue: leases.expire_reclaims,
             AuctionEnds: soon(placing.expire_auction),
             BacklogDue: soon(placing.expire_backlog),
@@ -153,7 +154,10 @@ class Manager:
 
     # ---- the turn
 
-    def _turn_ends(self, now_s: float, _me: NodeId, _turn: TurnEnds | None = None) -> Effects:
+    def _turn_ends(self, now_s: float, _me: NodeId, _turn: TurnEnds) -> Effects | None:
+        return self._say(now_s) if self.book.woken or self.book.dirty else None
+
+    def _say(self, now_s: float) -> Effects:
         yield from self._placing.drain(now_s)
         yield from self.book.flush(now_s)
 
@@ -164,7 +168,7 @@ class Manager:
             made = method(now_s, sender, item)
             if made is not None:
                 yield from made
-            yield from self._turn_ends(now_s, sender)
+            yield from self._say(now_s)
 
         return run
 

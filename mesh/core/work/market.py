@@ -196,7 +196,8 @@ class Market:
             return BUSY
         if priced or task.declines >= DECLINES_BEFORE_AUCTION:
             return ASK_ALL
-        if unknown and len(choice.eligible) == 1 and (only := self._only(now_s, task, rows[0])) is not None:
+        asked = self._book.line(task.capability).quiet
+        if unknown and not asked and len(choice.eligible) == 1 and (only := self._only(now_s, task, rows[0])) is not None:
             choice.candidates.append(only)
             return TAKE
         return ASK_ALL if unknown else TAKE

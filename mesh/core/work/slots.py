@@ -25,7 +25,20 @@ _QUEUED = (State.WAITING, State.READY)
 class Run:
     """One handler in one worker. `answers` are owed when it ends: ``(cancelled or revoked, manager, fence)``."""
 
-    __slots__ = ("answers", "capability", "durable", "fence", "fraction", "note", "overdue_s", "started_s", "stopping", "task", "worker")
+    __slots__ = (
+        "answers",
+        "capability",
+        "durable",
+        "fence",
+        "fraction",
+        "note",
+        "overdue_s",
+        "started_s",
+        "stopping",
+        "task",
+        "waits",
+        "worker",
+    )
 
     def __init__(self, worker: Worker, task: TaskId, fence: Fence, capability: str, durable: bool, started_s: float) -> None:
         self.worker = worker
@@ -35,6 +48,8 @@ class Run:
         self.durable = durable
         self.started_s = started_s
         self.overdue_s = float("inf")
+        self.waits = False
+        """For work of its own, elsewhere or here: its slot is free meanwhile."""
         self.stopping = ""
         self.fraction = 0.0
         self.note = ""
@@ -50,11 +65,13 @@ class Worker:
     agent: str
     offers: dict[str, Offer]
     concurrency: int
+    idle: int = 0
+    """Runs that wait. When several go on at once there may be more of them at work than slots; none starts until there are fewer."""
     runs: dict[TaskId, Run] = field(default_factory=dict)
     strays: dict[tuple[TaskId, Fence], None] = field(default_factory=dict)
 
     def free(self) -> int:
-        return self.concurrency - len(self.runs) - len(self.strays)
+        return self.concurrency + self.idle - len(self.runs) - len(self.strays)
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +98,7 @@ class Capability:
         """The worker with most free slots, the oldest of equals; None if no slot is free."""
         best, most = None, 0
         for worker in self.workers:
-            free = worker.concurrency - len(worker.runs) - len(worker.strays)
+            free = worker.concurrency + worker.idle - len(worker.runs) - len(worker.strays)
             if free > most:
                 best, most = worker, free
         return best
@@ -105,7 +122,7 @@ class Slots:
         """Add a worker, or replace what it offers if it is known."""
         before = self.workers.get(worker.worker)
         if before is not None:
-            worker.runs, worker.strays = before.runs, before.strays
+            worker.runs, worker.strays, worker.idle = before.runs, before.strays, before.idle
             for run in worker.runs.values():
                 run.worker = worker
         self.workers[worker.worker] = worker
@@ -203,6 +220,12 @@ class Slots:
     def end(self, run: Run) -> None:
         del self.runs[run.task]
         del run.worker.runs[run.task]
+        run.worker.idle -= run.waits
+
+    def wait(self, run: Run, waits: bool) -> None:
+        """A run begins or ends to wait for work of its own. Said twice, it counts once."""
+        run.worker.idle += waits - run.waits
+        run.waits = waits
 
     def begin_stray(self, worker: Worker, task: TaskId, fence: Fence) -> None:
         if (task, fence) not in worker.strays:
@@ -234,7 +257,7 @@ class Slots:
         slots = free = 0
         for worker in capability.workers:
             slots += worker.concurrency
-            spare = worker.concurrency - len(worker.runs) - len(worker.strays)
+            spare = worker.concurrency + worker.idle - len(worker.runs) - len(worker.strays)
             if spare > 0:
                 free += spare
         if not slots:
@@ -255,7 +278,7 @@ class Slots:
             return 0
         free_at: list[float] = []
         for worker in capability.workers:
-            busy = [self._remaining_ms(run, now_s) for run in worker.runs.values()]
+            busy = [self._remaining_ms(run, now_s) for run in worker.runs.values() if not run.waits]
             busy += [0.0] * (worker.concurrency - len(busy) - len(worker.strays))
             free_at += busy
         if not free_at:

@@ -81,12 +81,19 @@ def execute(counter: int = 1, number: int = 1, lease_end_ms: int = NOW_MS + 3000
 def test_a_plain_award_is_executed_accepted_and_reported() -> None:
     b = attached()
     assert b.give(b.award(), BOSS) == [execute()]
-    assert b.give(TurnEnds()) == [Send(BOSS, Accept(((T1, F1),)), need=Need.FREE)]
+    assert b.at(b.now + b.limits.accept_wait_s) == [Send(BOSS, Accept(((T1, F1),)), need=Need.FREE)]
     result = Result(T1, F1, content_hash(OUT), OUT, "agent", (), 7)
     assert b.turn(ended(service_ms=7)) == [Send(BOSS, result, need=Need.FREE)]
     assert b.turn(ResultAck(((T1, F1),)), BOSS) == []
     assert b.contractor.statistics().held == 0
     assert b.at(b.now + 20) == []
+
+
+def test_a_plain_call_that_ends_at_once_is_answered_by_its_result_alone() -> None:
+    b = attached()
+    b.turn(b.award(), BOSS)
+    assert sent(b.turn(ended()), Result)
+    assert b.at(b.now + b.limits.accept_wait_s) == []
 
 
 def test_durable_work_writes_before_it_speaks() -> None:
@@ -107,10 +114,8 @@ def test_one_accept_per_manager_and_turn_and_the_disk_holds_back_only_what_is_du
     b = attached(concurrency=8)
     b.give(award_of(b.now, item_of(1), item_of(2), item_of(3, durable=True)), BOSS)
     b.give(award_of(b.now, item_of(4)), BOSS)
-    assert b.give(TurnEnds()) == [
-        Send(BOSS, Accept(((T1, F1), (T2, F1), (task_of(4), F1))), need=Need.FREE),
-        Send(BOSS, Accept(((task_of(3), F1),)), after=1),
-    ]
+    assert b.give(TurnEnds()) == [Send(BOSS, Accept(((task_of(3), F1),)), after=1)]
+    assert b.at(b.now + b.limits.accept_wait_s) == [Send(BOSS, Accept(((T1, F1), (T2, F1), (task_of(4), F1))), need=Need.FREE)]
 
 
 def test_work_of_its_own_manager_is_accepted_at_once() -> None:
@@ -197,7 +202,7 @@ def test_unconditional_awards_queue_up_to_the_limit() -> None:
     b = Bench(WorkLimits(queue_max=3))
     b.attach("greet")
     effects = b.turn(award_of(b.now, *(item_of(counter) for counter in range(1, 7))), BOSS)
-    assert sent(effects, Accept)[0].items == tuple((task_of(counter), F1) for counter in range(1, 5))
+    assert sent(b.at(b.now + b.limits.accept_wait_s), Accept)[0].items == tuple((task_of(counter), F1) for counter in range(1, 5))
     assert [reason for _, _, reason in sent(effects, Decline)[0].items] == ["busy", "busy"]
     assert sent(effects, Decline)[0].retry_after_ms > 0
 
@@ -205,7 +210,7 @@ def test_unconditional_awards_queue_up_to_the_limit() -> None:
 def test_a_repeated_award_is_accepted_again_and_not_executed_twice() -> None:
     b = attached()
     b.turn(b.award(), BOSS)
-    b.now += 0.1
+    b.at(b.now + 0.1)
     effects = b.turn(b.award(), BOSS)
     assert effects == [
         Extend(1, ((T1, F1, NOW_MS + 3100),), need=Need.FREE),
@@ -235,7 +240,7 @@ def test_a_higher_fence_stops_the_old_handler_before_it_starts() -> None:
     b.turn(b.award(), BOSS)
     effects = b.turn(b.award(1, 2), BOSS)
     assert (stopped(effects), started(effects)) == ([(T1, F1)], [])
-    assert sent(effects, Accept) == [Accept(((T1, F2),))]
+    assert sent(b.at(b.now + b.limits.accept_wait_s), Accept) == [Accept(((T1, F2),))]
     effects = b.turn(ended(outcome="cancelled"))
     assert started(effects) == [(T1, F2)]
     assert not sent(effects, Failure), "the old fence is owed nothing"
@@ -322,7 +327,7 @@ def test_nobody_but_the_manager_speaks_about_a_task() -> None:
 def test_a_renewal_extends_what_is_executing() -> None:
     b = attached()
     b.turn(award_of(b.now, item_of(1), item_of(2)), BOSS)
-    b.now += 0.1
+    b.at(b.now + 0.1)
     effects = b.turn(Renew(((T1, F1), (T2, F1)), 3000, NOW_MS + 100), BOSS)
     assert effects == [Extend(1, ((T1, F1, NOW_MS + 3100),), need=Need.FREE)]
     assert b.turn(Renew(((T1, F1),), 3000, NOW_MS + 5000), BOSS) == [Refused("future_stamp", BOSS)]

@@ -89,6 +89,65 @@ def test_a_holder_that_does_not_hear_us_is_not_renewed(bench):
     assert lost(bench, bench.after(3.6)) == ["lease_over"]
 
 
+# ---- a manager that was away
+
+
+def test_a_manager_that_was_stopped_waits_for_the_beats_before_it_judges(bench):
+    item = bench.held()
+    bench.row("b", GREET, room=1)
+    bench.now += 60  # its holder was not heard meanwhile, and neither would anybody have been
+    assert lost(bench, bench.give()) == []
+    beat(bench, item)
+    assert lost(bench, bench.after(3.4)) == []
+    assert bench.task(item.task).state == "held"
+
+
+def test_a_holder_that_died_while_the_manager_was_stopped_gets_one_lease_more(bench):
+    bench.held()
+    bench.now += 60
+    assert lost(bench, bench.give()) == []
+    assert lost(bench, bench.after(3.49)) == []
+    assert lost(bench, bench.after(0.02)) == ["lease_over"]
+
+
+def test_a_manager_that_is_always_late_is_patient_once(bench):
+    bench.held()
+    found = []
+    for _ in range(8):
+        bench.now += 2
+        found += lost(bench, bench.give())
+    assert found == ["lease_over"]
+
+
+def test_the_lease_may_be_looked_at_before_the_pulse(bench):
+    item = bench.held()
+    for _ in range(6):
+        bench.after(0.55)
+        beat(bench, item)
+    bench.now += 60  # the first look, 3.5 s after the award, and the pulse are both over
+    assert lost(bench, bench.give()) == []
+    assert lost(bench, bench.after(3.49)) == []
+    assert lost(bench, bench.after(0.02)) == ["lease_over"]
+
+
+def test_patience_begins_anew_with_new_work(bench):
+    for _ in range(2):
+        bench.load("a", room=4)
+        item = bench.held()
+        bench.now += 60
+        bench.hear("a")
+        assert lost(bench, bench.give()) == []
+        bench.result(item, "a")
+        bench.after(5, hear=("a",))
+
+
+def test_a_manager_that_holds_nothing_has_no_pulse(bench):
+    item = bench.held()
+    bench.result(item, "a")
+    bench.after(5)
+    assert bench.node.wake_at() is None
+
+
 # ---- the end of a lease
 
 

@@ -81,10 +81,19 @@ def test_a_plain_call_writes_nothing_and_needs_nothing_of_the_disk(bench):
     effects = bench.result(item, "a")
     assert effects == [
         Reply(9, True, {"task": "me.1.1", "state": "done", "output": b'"hi"', "files": []}, need=Need.FREE),
-        Send("a", ResultAck(((item.task, item.fence),)), need=Need.FREE),
     ]
-    assert [type(entry) for entry in bench.entries(bench.after(0.1))] == [Calls]
+    effects = bench.after(0.1)
+    assert bench.sends(effects) == [("a", ResultAck(((item.task, item.fence),)))]
+    assert [type(entry) for entry in bench.entries(effects)] == [Calls]
     assert bench.journal[0].count == 1
+
+
+def test_the_acknowledgement_of_a_plain_call_leaves_with_the_next_award(bench):
+    _, first = bench.awarded(bench.give(Call(9, "greet", b"{}")))
+    bench.load("a", room=3)
+    assert bench.sends(bench.result(first, "a")) == []
+    acknowledged, awarded = (message for _, message in bench.sends(bench.give(Call(10, "greet", b"{}"))))
+    assert (acknowledged.items, type(awarded)) == (((first.task, first.fence),), Award)
 
 
 def test_awards_of_one_turn_travel_together(bench):

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mesh.errors import MeshError, TimedOut
-from mesh.runtime.home import NodeFolder
+from mesh.runtime.home import Home, NodeFolder
 
 READY_S = 15.0
 LOOK_EVERY_S = 0.01
+_OUTLIVING: list[subprocess.Popen[bytes]] = []
+"""Nodes that stay when this process ends: dropping their handles would warn of a child left behind, which is what is meant."""
 MESH = (sys.executable, "-m", "mesh.inspector.cli")
 
 
@@ -44,7 +46,13 @@ def start_node(folder: NodeFolder, words: list[str]) -> dict[str, Any]:
     """Start a node's process and wait until it answers: what it says of itself. Raises MeshError with its last words."""
     folder.make()
     process = spawn(["up", *words], folder.log_path)
+    _OUTLIVING.append(process)
     return wait_ready(folder, process, folder.log_path)
+
+
+def node_for_worker(home: Home, name: str) -> NodeFolder:
+    """Where a worker attaches: the node called `name`; without a name one that runs, the home's first where none does."""
+    return home.node(name) if name else next(iter(home.running()), home.node())
 
 
 def last_words(log: Path) -> str:

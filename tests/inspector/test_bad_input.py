@@ -1,0 +1,383 @@
+"""What people and scripts get wrong at the command line: a clear word, the next step, the right code, nothing raw on a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.inspector import lineage, render, why
+from mesh.inspector.watch import _show_caps, _show_nodes, _show_status, _show_task, _show_tasks
+from mesh.runtime.home import Home
+
+MESH = [sys.executable, "-m", "mesh.inspector.cli"]
+EVIL = "otter\x1b[2J\x1b]0;owned\x07\r\n\x9b31m\u202e"
+"""Clears the screen, names the window, forges a line, colours, and reverses what follows."""
+
+
+def start(*words: str, env: dict[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
+    environ = {name: value for name, value in os.environ.items() if name not in ("MESH_HOME", "HOME")}
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
+    return subprocess.Popen([*MESH, *words], env=environ | {"HOME": "/nonexistent"} | (env or {}), text=True, **pipes)
+
+
+def run(*words: str, env: dict[str, str] | None = None, **more: Any) -> tuple[int, str, str]:
+    with start(*words, env=env, **more) as process:
+        out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+# ---- words
+
+
+def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert all(f"\n{group}:\n" in err for group in ("Start", "Use", "Watch", "Repair"))
+    code, out, _ = run("--help", env={"COLUMNS": "80", "NO_COLOR": "1"})
+    assert code == 0 and "\x1b" not in out and max(map(len, out.splitlines())) <= 80
+    assert all(f"\n{group}:\n" in out for group in ("Start", "Use", "Watch", "Repair"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said", "fix"),
+    [
+        ("nods", 2, "there is no verb 'nods'", "mesh nodes"),
+        ("frobnicate", 2, "there is no verb 'frobnicate'", "mesh --help"),
+        ("nodes --jsn", 2, "--jsn", "mesh nodes --json"),
+        ("nodes --frobnicate", 2, "--frobnicate", "mesh nodes --help"),
+        ("nodes surplus", 2, "surplus", "mesh nodes --help"),
+        ("call", 2, "capability", "mesh call --help"),
+        ("get " + "0" * 64, 2, "--out", "mesh get --help"),
+        ("nodes --home=", 2, "empty", "mesh nodes --help"),
+        ("nodes --node=", 2, "empty", "mesh nodes --help"),
+        ("up --join=", 2, "empty", "mesh up --help"),
+        ("up --name=", 2, "empty", "mesh up --help"),
+        ("call x -i ", 2, "empty", "mesh call --help"),
+        ("nodes --timeout nan", 2, "nan", "mesh nodes --help"),
+        ("nodes --timeout 1e999", 2, "inf", "mesh nodes --help"),
+        ("nodes --timeout -1", 2, "-1", "mesh nodes --help"),
+        ("nodes --timeout 0", 2, "0", "mesh nodes --help"),
+        ("nodes --timeout soon", 2, "number", "mesh nodes --help"),
+        ("submit x --retries -1", 2, "retries", "mesh submit --help"),
+        ("submit x -o y", 2, "--wait", "mesh submit --help"),
+        ("up --port 65536", 2, "65536", "--port 7710"),
+        ("up --port -1", 2, "-1", "--port 7710"),
+        ("up --port 99999999999999999999", 2, "99999999999999999999", ""),
+        ("up --bind 192.0.2.1", 2, "this machine only", ""),
+        ("up --join nonsense", 2, "HOST:PORT", "--join 127.0.0.1:7710"),
+        ("up --name ../up", 2, "--name", "--name otter"),
+        ("up --mesh a/b", 2, "--mesh", "--mesh otter"),
+        ("run nowhere.py", 2, "nowhere.py", "mesh run FILE.py"),
+        ("run colector", 2, "colector", "mesh run collector"),
+        ("run no.such.module:agent", 2, "no.such.module", ""),
+        ("run x.py --detach --reload", 2, "--reload", "leave one of them out"),
+        ("demo --data nowhere.csv", 2, "nowhere.csv", "mesh demo --data FILE.csv"),
+        ("blame nowhere", 3, "no node", "mesh up"),
+    ],
+)
+def test_wrong_words(words: str, code: int, said: str, fix: str, mesh: Callable[..., Any], tmp_path: Path) -> None:
+    line = words.split(" ") + (["--home", str(tmp_path / "h")] if "home" not in words and words[:4] not in ("demo", "nods", "frob") else [])
+    talk = mesh(*line)
+    assert talk.code == code and not talk.out
+    assert said in talk.err.splitlines()[0]
+    assert f"try:  {fix}" in talk.err
+    ran = mesh(*line, "--json")
+    assert ran.code == code and said in ran.document["message"]
+    assert not (tmp_path / "h").exists(), "a wrong word leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["Bob"], "'Bob' is not an argument"),
+        (["=Bob"], "'=Bob' is not an argument"),
+        (["a-b=1"], "'a-b'"),
+        (["n:=1e999"], "n:=1e999"),
+        (["n:=NaN"], "n:=NaN"),
+        (["n:={"], "is not JSON"),
+        (["n:=" + "[" * 5000], "is not JSON"),
+        (["n=1", "n=2"], "twice"),
+        (["raw=@/nonexistent"], "/nonexistent"),
+        (["raw=@/tmp"], "/tmp"),
+        (["raw=@/dev/zero"], "/dev/zero"),
+        (["-i", "[1]"], "JSON object"),
+        (["-i", "@/nonexistent"], "/nonexistent"),
+        (["-i", "@/dev/null"], "is not JSON"),
+        (["name=x", "-o", "/nonexistent/file"], "/nonexistent"),
+        (["name=x", "-o", "/dev/null"], "/dev/null"),
+    ],
+)
+def test_wrong_arguments(words: list[str], said: str, mesh: Callable[..., Any], node: Path) -> None:
+    ran = mesh("call", "greet", *words, "--home", str(node), "--json")
+    assert ran.code == 2 and said in ran.document["message"] and ran.document["fix"]
+
+
+def test_a_fifo_is_refused_at_once(mesh: Callable[..., Any], node: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    ran = mesh("call", "greet", f"raw=@{tmp_path / 'fifo'}", "--home", str(node), "--json")
+    assert ran.code == 2 and "fifo" in ran.document["message"]
+
+
+# ---- homes and ports
+
+
+@pytest.mark.parametrize("name", ["with space", "with\nnewline", "uml\u00e4ut", "..", "a" * 90])
+def test_homes_with_odd_names_work(name: str, mesh: Callable[..., Any], tmp_path: Path) -> None:
+    home = tmp_path / "x" / name
+    ran = mesh("up", "--detach", "--no-mdns", "--name", "odd", "--home", str(home), "--json")
+    assert ran.code == 0, ran.out
+    try:
+        assert mesh("status", "--home", str(home), "--json").document["node"] == "odd"
+        talk = mesh("doctor", "--home", str(home))
+        assert talk.code == 0 and all(line.startswith(("ok", "note", " ", "nothing")) for line in talk.out.splitlines())
+    finally:
+        assert mesh("down", "--home", str(home)).code == 0
+
+
+@pytest.mark.parametrize(
+    "place", ["/dev/null", "/dev/null/x", "/proc/nonexistent", "file", "loop", "fifo", b"\xff\xfe".decode("utf-8", "surrogateescape")]
+)
+def test_homes_that_cannot_be(place: str, mesh: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "fifo")
+    home = str(tmp_path / place)
+    assert mesh("nodes", "--home", home, "--json").document["code"] == "no_node"
+    if place.isprintable():
+        ran = mesh("up", "--detach", "--home", home, "--json")
+        assert ran.code == 2 and place.rsplit("/")[-1] in ran.document["message"] and ran.document["fix"]
+
+
+def test_home_unset_and_unwritable() -> None:
+    environ = {name: value for name, value in os.environ.items() if name not in ("HOME", "MESH_HOME", "XDG_STATE_HOME")}
+    done = subprocess.run([*MESH, "nodes"], env=environ, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and "HOME is not set" in done.stderr and "--home" in done.stderr
+    code, _, err = run("up", "--detach", env={"HOME": "/proc/1/nonexistent"})
+    assert code == 2 and "try:  " in err and "Traceback" not in err
+
+
+def test_a_taken_port_is_named(mesh: Callable[..., Any], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = mesh("up", "--port", str(port), "--home", str(tmp_path), "--no-mdns", "--json")
+    assert ran.code == 2 and ran.document["code"] == "port_taken" and str(port) in ran.document["message"]
+
+
+def test_a_second_process_on_one_nodes_folder_is_refused(mesh: Callable[..., Any], node: Path) -> None:
+    code, _, err = run("up", "--home", str(node), "--name", "otter")
+    assert code == 5 and "already runs as process" in err and "try:  mesh down --node otter" in err
+    assert mesh("status", "--home", str(node)).code == 0, "the first is not disturbed"
+
+
+def test_a_node_of_another_version_is_named(mesh: Callable[..., Any], tmp_path: Path) -> None:
+    folder = Home(tmp_path).node("old").make()
+    with folder.lock(), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder.make_socket_folder()))
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            connection = listener.accept()[0]
+            connection.recv(4096)
+            body = b"\x93\x01\xc2\x83\xa4code\xa7version\xa7message\xaeolder protocol\xa3fix\xa7upgrade"
+            connection.sendall(len(body).to_bytes(4, "big") + body)
+            connection.recv(4096)
+            os._exit(0)
+        ran = mesh("nodes", "--home", str(tmp_path), "--json")
+        os.waitpid(pid, 0)
+    assert (ran.code, ran.document["code"], ran.document["fix"]) == (5, "version", "upgrade")
+
+
+@pytest.mark.parametrize("noise", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00\x00\x00\x03\x93\x01\xc3", b"\xff" * 64, b""])
+def test_a_socket_that_speaks_something_else(noise: bytes, mesh: Callable[..., Any], tmp_path: Path) -> None:
+    folder = Home(tmp_path).node("odd").make()
+    with folder.lock(), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder.make_socket_folder()))
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            connection = listener.accept()[0]
+            connection.sendall(noise)
+            connection.close()
+            os._exit(0)
+        ran = mesh("nodes", "--home", str(tmp_path), "--json", "--timeout", "5")
+        os.waitpid(pid, 0)
+    assert (ran.code, ran.document["code"]) == (3, "node_lost")
+
+
+# ---- streams
+
+
+def test_stdin_closed(node: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *MESH, "call", "greet", "name=Bob", "--home", str(node)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "hello Bob\n"), done.stderr
+
+
+def test_a_pipe_that_is_closed_is_no_error(node: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code, _, err = run("caps", "--home", str(node), stdout=writer)
+    os.close(writer)
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_answer_that_cannot_be_written_is_a_failure(node: Path) -> None:
+    with open("/dev/full", "w") as full:
+        code, _, err = run("caps", "--home", str(node), stdout=full)
+    assert code == 1 and "could not be written" in err and "Traceback" not in err
+
+
+def test_locale_c_and_plain_ascii(mesh: Callable[..., Any], node: Path) -> None:
+    env = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:strict", "NO_COLOR": "1"}
+    code, out, err = run("call", "greet", "-i", '{"name": "J\\u00fcrgen \\u732b"}', "--home", str(node), env=env)
+    assert code == 0 and "hello J\\xfcrgen \\u732b" in out, err
+
+
+def on_terminal(columns: int, *words: str) -> str:
+    """What a terminal of that width gets to see."""
+    main, side = pty.openpty()
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    with subprocess.Popen([*MESH, *words], stdin=subprocess.DEVNULL, stdout=side, stderr=side, env=env) as process:
+        os.close(side)
+        seen = b""
+        while True:
+            try:
+                data = os.read(main, 65536)
+            except OSError:  # the terminal's other end is closed
+                break
+            if not data:
+                break
+            seen += data
+        assert process.wait(120) == 0, seen
+    os.close(main)
+    return seen.decode()
+
+
+@pytest.mark.parametrize("columns", [1, 20, 80])
+def test_narrow_terminals(columns: int, node: Path) -> None:
+    lines = on_terminal(columns, "nodes", "--home", str(node)).splitlines()
+    assert len(lines) == 2 and max(map(len, lines)) <= max(columns, 60)
+
+
+def test_a_result_cannot_steer_the_terminal(node: Path) -> None:
+    seen = on_terminal(80, "call", "nasty", "--home", str(node))
+    assert "\x1b" not in seen and "\u202e" not in seen and "red \\x1b[31m and \\u202e back" in seen
+
+
+def test_ctrl_c_while_waiting(node: Path) -> None:
+    process = start("call", "forever", "--home", str(node))
+    waiting = ["tasks", "--home", str(node), "--json"]
+    while '"forever", "state": "held"' not in run(*waiting)[1]:
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_ctrl_c_while_watching(node: Path) -> None:
+    process = start("nodes", "--watch", "--home", str(node))
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert first.startswith('{"schema": "mesh.nodes/1"'), "off a terminal each look is one JSON line"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+
+
+# ---- what peers say
+
+
+def _row(**more: Any) -> dict[str, Any]:
+    row = {"name": EVIL, "id": EVIL, "state": "alive", "addr": EVIL, "caps": [EVIL], "self": False, "linked": True, "seen_ms": 5}
+    return row | more
+
+
+SHOWN: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
+    (_show_nodes, {"nodes": [_row()]}),
+    (_show_caps, {"caps": [{"capability": EVIL, "signature": EVIL, "offered_by": [EVIL], "service_ms": 1, "doc": EVIL}]}),
+    (
+        _show_tasks,
+        {
+            "tasks": [
+                {"task": EVIL, "capability": EVIL, "state": EVIL, "owner": EVIL, "agent": EVIL, "age_ms": 1, "attempts": 1}
+                | {"progress": 0.5, "note": EVIL, "reason": EVIL, "step": EVIL}
+            ],
+            "missing": [EVIL],
+        },
+    ),
+    (
+        _show_task,
+        {"task": EVIL, "capability": EVIL, "state": EVIL, "owner": EVIL, "agent": EVIL, "fence": 1, "attempts": 1, "age_ms": 1}
+        | {"parent": EVIL, "step": EVIL, "by": EVIL, "survives": EVIL, "reason": EVIL, "note": EVIL},
+    ),
+    (
+        _show_status,
+        {"node": EVIL, "id": EVIL, "pid": 1, "addr": EVIL, "mesh": EVIL, "uptime_s": 1.0, "findings": [{"message": EVIL, "fix": EVIL}]}
+        | {"workers": [{"agent": EVIL, "pid": 1}], "nodes": {EVIL: 1}, "tasks": {EVIL: 1}, "journal": {"entries": 1, "synced": 1}},
+    ),
+]
+
+CANDIDATE = {"node": EVIL, "name": EVIL, "agent": EVIL, "score_ms": 1, "start_ms": 1, "service_ms": 1, "cost": 0.0}
+DECISION = {"award": 1, "way": EVIL, "winner": EVIL, "winner_id": "x", "outcome": EVIL, "rule": EVIL, "agrees": True}
+STEP = {"task": EVIL, "parent": "", "step": EVIL, "capability": EVIL, "agent": EVIL, "node": EVIL, "state": EVIL, "attempts": 1}
+WORK = STEP | {"files_in": [EVIL], "files_out": [EVIL]}
+SHOWN += [
+    (
+        why.show,
+        {"task": EVIL, "capability": EVIL, "events": [], "verified": True}
+        | {"decisions": [DECISION | {"candidates": [CANDIDATE], "refusals": [{"name": EVIL, "reason": EVIL}]}]},
+    ),
+    (lineage.show, {"task": EVIL, "goal": "", "tasks": [WORK], "sources": [EVIL], "entries": 1, "verified": True}),
+    (lineage.show_blame, {"file": EVIL, "sha256": "0", "made_by": WORK, "used_by": [], "verified": True}),
+    (lineage.show_blame, {"file": EVIL, "sha256": "0", "made_by": None, "used_by": [EVIL], "verified": True}),
+]
+
+
+@pytest.fixture(params=SHOWN, ids=lambda pair: pair[0].__name__)
+def shown(request: pytest.FixtureRequest) -> Iterator[str]:
+    show, document = request.param
+    yield show(document)
+
+
+def test_nothing_a_peer_says_steers_the_terminal(shown: str) -> None:
+    assert "otter\\x1b[2J\\x1b]0;owned\\x07\\x0d\\x0a\\x9b31m\\u202e" in shown
+    assert all(line.isprintable() for line in shown.split("\n"))
+
+
+def test_clean_leaves_what_people_write() -> None:
+    for text in ("otter", "J\u00fcrgen", "\u732b", "\U0001f9a6", "a b"):
+        assert render.clean(text) == text
+    assert render.clean_lines("a\tb\nc\x1bd") == "a\tb\nc\\x1bd"
+    assert render.json_text({"a": "\x9b\u202eb\n"}) == '{\n  "a": "\\u009b\\u202eb\\n"\n}'
+
+
+def test_columns_line_up_whatever_the_script() -> None:
+    text = render.table(("A", "B"), [("\u732b\u732b", 1), ("abcd", 2), ("e\u0301", 3)], empty="")
+    assert [render.width(line[: line.rindex(digit)]) for line, digit in zip(text.split("\n")[1:], "123")] == [6, 6, 6]
+
+
+def test_a_hundred_thousand_rows() -> None:
+    text = render.table(("TASK", "STATE"), ((f"x.1.{number}", "done") for number in range(100_000)), empty="none")
+    assert text.count("\n") == 100_000 and text.endswith("x.1.99999  done")

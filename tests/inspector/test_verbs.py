@@ -1,0 +1,250 @@
+"""Every verb in every situation: it works, there is nothing, there is no node, the node hangs. Text and JSON, exit code and form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.inspector.verbs import verbs
+
+ERROR = {"schema": str, "code": str, "message": str, "fix": str}
+NONE = "0" * 64
+NO_TASK = "aaaaaaaa.1.1"
+SITUATIONS = ("ok", "empty", "no node", "timeout")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line (with {task}, {file}, {hash} filled in), its exit code, and the JSON fields it must have."""
+
+    words: str
+    code: int
+    shape: dict[str, Any] | None = None
+
+
+WORKER = {"agent": str, "pid": int}
+NODE = {"name": str, "id": str, "state": str, "addr": str, "caps": list}
+STATUS = {"node": str, "id": str, "pid": int, "addr": str, "workers": [WORKER], "healthy": bool, "findings": []}
+TASK = {"task": str, "capability": str, "state": str, "owner": str, "fence": int, "attempts": int}
+REFUSED = 5
+TABLE: dict[str, dict[str, Case | str]] = {
+    "demo": {
+        "ok": "tests/stories/test_demo.py runs it",
+        "empty": Case("demo --stop --dir {nobody}", 0, {"stopped": int}),
+        "no node": "it brings its own",
+        "timeout": "its bound is tested with it",
+    },
+    "run": {
+        "ok": "tests/stories/test_stories.py runs it",
+        "empty": Case("run nowhere.py", 2),
+        "no node": "it starts one",
+        "timeout": Case("run nowhere.py", 2),
+    },
+    "up": {
+        "ok": "the fixtures run it",
+        "empty": Case("up --name otter", REFUSED),
+        "no node": "it starts one",
+        "timeout": Case("up --name lynx --detach", REFUSED),
+    },
+    "down": {"ok": "the fixtures run it", "empty": Case("down --node nope", 3), "no node": Case("down", 3), "timeout": Case("down", 4)},
+    "call": {
+        "ok": Case("call greet name=Bob", 0, {"capability": str, "result": str}),
+        "empty": Case("call greet name=Bob", REFUSED),
+        "no node": Case("call greet name=Bob", 3),
+        "timeout": Case("call greet name=Bob", 4),
+    },
+    "submit": {
+        "ok": Case("submit greet name=Bob", 0, {"task": str, "survives": str}),
+        "empty": Case("submit greet name=Bob", 0, {"task": str, "survives": str}),
+        "no node": Case("submit greet name=Bob", 3),
+        "timeout": Case("submit greet name=Bob", 4),
+    },
+    "result": {
+        "ok": Case("result {task}", 0, {"task": str, "state": str, "result": str}),
+        "empty": Case(f"result {NO_TASK}", REFUSED),
+        "no node": Case(f"result {NO_TASK}", 3),
+        "timeout": Case(f"result {NO_TASK}", 4),
+    },
+    "cancel": {
+        "ok": Case("cancel {task}", 0, {"task": str, "state": str}),
+        "empty": Case(f"cancel {NO_TASK}", REFUSED),
+        "no node": Case(f"cancel {NO_TASK}", 3),
+        "timeout": Case(f"cancel {NO_TASK}", 4),
+    },
+    "get": {
+        "ok": Case("get {hash} -o {out}", 0, {"sha256": str, "path": str, "size": int}),
+        "empty": Case(f"get {NONE} -o {{out}}", REFUSED),
+        "no node": Case(f"get {NONE} -o {{out}}", 3),
+        "timeout": Case(f"get {NONE} -o {{out}}", 4),
+    },
+    "status": {
+        "ok": Case("status", 0, STATUS),
+        "empty": Case("status", 0, STATUS),
+        "no node": Case("status", 3),
+        "timeout": Case("status", 4),
+    },
+    "nodes": {
+        "ok": Case("nodes", 0, {"nodes": [NODE]}),
+        "empty": Case("nodes", 0, {"nodes": [NODE]}),
+        "no node": Case("nodes", 3),
+        "timeout": Case("nodes", 4),
+    },
+    "caps": {
+        "ok": Case("caps", 0, {"caps": [{"capability": str, "signature": str, "doc": str, "offered_by": list, "input_schema": dict}]}),
+        "empty": Case("caps", 0, {"caps": []}),
+        "no node": Case("caps", 3),
+        "timeout": Case("caps", 4),
+    },
+    "tasks": {
+        "ok": Case("tasks", 0, {"tasks": [TASK]}),
+        "empty": Case("tasks", 0, {"tasks": []}),
+        "no node": Case("tasks", 3),
+        "timeout": Case("tasks", 4),
+    },
+    "task": {
+        "ok": Case("task {task}", 0, TASK),
+        "empty": Case(f"task {NO_TASK}", REFUSED),
+        "no node": Case(f"task {NO_TASK}", 3),
+        "timeout": Case(f"task {NO_TASK}", 4),
+    },
+    "why": {
+        "ok": Case(
+            "why {task}", 0, {"task": str, "decisions": [{"rule": str, "winner": str, "agrees": bool}], "agrees": bool, "verified": bool}
+        ),
+        "empty": Case(f"why {NO_TASK}", REFUSED),
+        "no node": Case(f"why {NO_TASK}", 3),
+        "timeout": Case(f"why {NO_TASK}", 4),
+    },
+    "lineage": {
+        "ok": Case("lineage {task}", 0, {"task": str, "tasks": [{"task": str, "files_in": list}], "sources": list, "verified": bool}),
+        "empty": Case(f"lineage {NONE}", REFUSED),
+        "no node": Case(f"lineage {NONE}", 3),
+        "timeout": Case(f"lineage {NONE}", 4),
+    },
+    "blame": {
+        "ok": Case("blame {made}", 0, {"file": str, "sha256": str, "made_by": dict, "used_by": list, "verified": bool}),
+        "empty": Case("blame {file}", 1, {"file": str, "sha256": str, "made_by": type(None)}),
+        "no node": Case("blame {file}", 3),
+        "timeout": Case("blame {file}", 4),
+    },
+    "doctor": {
+        "ok": Case("doctor", 0, {"healthy": bool, "findings": [{"check": str, "state": str, "message": str, "fix": str}]}),
+        "empty": Case("doctor", 0, {"healthy": bool, "findings": []}),
+        "no node": Case("doctor", 0, {"healthy": bool, "findings": []}),
+        "timeout": Case("doctor", 6, {"healthy": bool, "findings": []}),
+    },
+    "verify": {
+        "ok": Case("verify", 0, {"ok": bool, "author": str, "entries": int, "head": str}),
+        "empty": Case("verify", 0, {"ok": bool, "author": str, "entries": int, "head": str}),
+        "no node": Case("verify", 3),
+        "timeout": Case("verify", 4),
+    },
+}
+NO_TIMEOUT_OPTION = ("demo", "run", "up")
+
+
+def test_every_verb_is_in_the_table() -> None:
+    assert list(TABLE) == [verb for _, verb, _ in verbs()]
+    assert all(tuple(situations) == SITUATIONS for situations in TABLE.values())
+
+
+@pytest.fixture(scope="module")
+def facts(mesh: Callable[..., Any], node: Path, root: Path) -> dict[str, str]:
+    """What the command lines of the table name."""
+    source, made = root / "quiet.txt", root / "made.txt"
+    source.write_text("quiet")
+    task = mesh("submit", "greet", "name=Ann", "--wait", "--home", str(node), "--json").document["task"]
+    loud = mesh("submit", "shout", f"text=@{source}", "--wait", "-o", str(made), "--home", str(node), "--json").document
+    return {
+        "task": task,
+        "file": str(source),
+        "made": str(made),
+        "hash": loud["result"]["$file"]["sha256"],
+        "out": str(root / "out"),
+        "nobody": str(root / "no-demo"),
+    }
+
+
+def matches(found: Any, shape: Any) -> bool:
+    """Whether `found` has at least the fields of `shape`, of these types. Of a list each item must fit."""
+    if isinstance(shape, dict):
+        return isinstance(found, dict) and all(name in found and matches(found[name], kind) for name, kind in shape.items())
+    if isinstance(shape, list):
+        return isinstance(found, list) and all(matches(each, shape[0]) for each in found) if shape else isinstance(found, list)
+    return type(found) is shape
+
+
+@pytest.mark.parametrize(("verb", "situation"), [(verb, at) for verb, row in TABLE.items() for at in row if isinstance(row[at], Case)])
+def test_verb(verb: str, situation: str, mesh: Callable[..., Any], facts: dict[str, str], request: pytest.FixtureRequest) -> None:
+    case = TABLE[verb][situation]
+    assert isinstance(case, Case)
+    homes = {"ok": "node", "empty": "bare", "no node": "nobody", "timeout": "hung"}
+    home = request.getfixturevalue("node" if verb == "up" and situation == "empty" else homes[situation])
+    words = [word.format(**facts) for word in case.words.split(" ")] + ([] if verb == "demo" else ["--home", str(home)])
+    if situation == "timeout" and verb not in NO_TIMEOUT_OPTION:
+        words += ["--timeout", "0.2"]
+    talk = mesh(*words)
+    assert talk.code == case.code, talk.err + talk.out
+    ran = mesh(*words, "--json")
+    assert ran.code == case.code, ran.err + ran.out
+    document = ran.document
+    if case.shape is None:
+        assert not talk.out, "an error is talk: stdout is data"
+        assert "mesh: " in talk.err and "\ntry:  " in talk.err
+        assert matches(document, ERROR) and document["schema"] == "mesh.error/1"
+        assert document["message"] and document["fix"]
+    else:
+        assert talk.out.strip()
+        assert document["schema"] == ("mesh.demo-stop/1" if verb == "demo" else f"mesh.{verb}/1")
+        assert matches(document, case.shape), document
+
+
+def test_states_and_names_that_scripts_rely_on(mesh: Callable[..., Any], node: Path, facts: dict[str, str]) -> None:
+    status = mesh("status", "--home", str(node), "--json").document
+    assert status["node"] == "otter" and [worker["agent"] for worker in status["workers"]] == ["greeter"]
+    (row,) = mesh("nodes", "--home", str(node), "--json").document["nodes"]
+    assert row["state"] == "alive" and row["id"] == status["id"] and "greet" in row["caps"]
+    task = mesh("task", facts["task"], "--home", str(node), "--json").document
+    assert (task["state"], task["owner"], task["attempts"], task["capability"]) == ("done", "otter", 1, "greet")
+    assert mesh("result", facts["task"], "--home", str(node), "--json").document["result"] == "hello Ann"
+
+
+def test_a_failed_task_exits_1_with_its_error_and_the_users_frame_first(mesh: Callable[..., Any], node: Path) -> None:
+    task = mesh("submit", "broken", "number:=7", "--home", str(node), "--json").document["task"]
+    ran = mesh("result", task, "--home", str(node), "--json")
+    assert ran.code == 1
+    assert ran.document["state"] == "failed" and "ZeroDivisionError" in ran.document["error"]["message"]
+    talk = mesh("result", task, "--home", str(node))
+    assert talk.code == 1 and not talk.out
+    said = talk.err.splitlines()
+    assert "ZeroDivisionError" in said[0]
+    assert "greeter.py" in said[1] and "in broken: return number // 0" in said[1]
+    assert said[-1] == f"try:  mesh why {task}"
+
+
+@pytest.mark.parametrize("words", ["call greet", "submit greet --wait"])
+@pytest.mark.parametrize(("argument", "named"), [("nam=Bob", "nam"), ("name:=5", "name"), ("", "name")])
+def test_a_wrong_argument_is_refused_before_any_handler_runs(
+    words: str, argument: str, named: str, mesh: Callable[..., Any], node: Path, root: Path
+) -> None:
+    before = (root / "greeted.txt").read_text()
+    ran = mesh(*words.split(" "), *([argument] if argument else []), "--home", str(node), "--json")
+    assert (ran.code, ran.document["code"]) == (2 if words.startswith("call") else 1, "invalid_argument")
+    assert repr(named) in ran.document["message"] or named in ran.document["message"].split()
+    assert (root / "greeted.txt").read_text() == before
+
+
+def test_the_nearest_name_is_named(mesh: Callable[..., Any], node: Path) -> None:
+    ran = mesh("call", "gret", "name=Bob", "--home", str(node), "--json")
+    assert ran.code == REFUSED and ran.document["code"] == "no_such_capability"
+    assert "greet" in ran.document["message"] + ran.document["fix"]
+
+
+def test_nothing_a_terminal_obeys_gets_through_in_json(mesh: Callable[..., Any], node: Path) -> None:
+    ran = mesh("call", "nasty", "--home", str(node), "--json")
+    assert ran.document["result"] == "red \x1b[31m and \u202e back"
+    assert "\x1b" not in ran.out and "\u202e" not in ran.out

@@ -1,0 +1,103 @@
+"""Real processes on loopback, each test in a home of its own. Waiting is for events: a line, a document, the end of a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MESH = [sys.executable, "-m", "mesh.inspector.cli"]
+LIMIT_S = 120.0
+
+
+class Shells:
+    """What a person does in a few shells: all with the same $MESH_HOME and folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self._started: list[subprocess.Popen[str]] = []
+        self._environ = os.environ | {"MESH_HOME": str(self.home), "HOME": str(folder), "PYTHONUNBUFFERED": "1"}
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """`mesh WORDS` to its end; what it printed."""
+        done = subprocess.run(
+            [*MESH, *words], cwd=self.folder, env=self._environ, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        assert done.returncode == code, f"{words} ended with {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
+        self.said = done.stderr
+        return done.stdout
+
+    def json(self, *words: str, code: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", code=code))
+
+    def start(self, *words: str, python: bool = False) -> subprocess.Popen[str]:
+        """The same, left running."""
+        line = [sys.executable, *words] if python else [*MESH, *words]
+        process = subprocess.Popen(
+            line, cwd=self.folder, env=self._environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._started.append(process)
+        return process
+
+    def line(self, process: subprocess.Popen[str], part: str) -> str:
+        """The next line of the process with `part` in it."""
+        assert process.stdout is not None
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if part in line:
+                return line
+        raise AssertionError(f"it ended and never said {part!r}: {seen}")
+
+    def until(self, look: Callable[[], Any]) -> Any:
+        """Ask again until the answer is a yes."""
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            if found := look():
+                return found
+        raise AssertionError(f"never true: {look}")
+
+    def end(self, process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> int:
+        process.send_signal(how)
+        code = process.wait(LIMIT_S)
+        if process.stdout is not None:
+            process.stdout.close()
+        return code
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def clear(self) -> None:
+        from mesh.inspector.crew import command_line
+
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        for number in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
+            if os.fsencode(self.folder) in command_line(number):
+                os.kill(number, signal.SIGKILL)
+
+
+@pytest.fixture
+def shells() -> Iterator[Shells]:
+    folder = Path(tempfile.mkdtemp(prefix="mesh-story-"))
+    found = Shells(folder)
+    yield found
+    found.clear()
+    shutil.rmtree(folder)

@@ -1,0 +1,117 @@
+"""`mesh demo`, end to end, as a person or a script runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.files import sha256_of
+from mesh.inspector.crew import Crew, command_line
+from mesh.runtime.home import Home
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+STEPS = ["collect", "quality", "transform", "report"]
+
+
+def _left(folder: Path) -> list[int]:
+    """Processes that still name this folder."""
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and int(entry.name) != os.getpid()]
+    return [number for number in numbers if os.fsencode(folder) in command_line(number)]
+
+
+def _all_true(document: dict[str, Any], found_by: str) -> None:
+    assert document["schema"] == "mesh.demo/1" and document["nodes"] == 4
+    assert document["reassigned"] is True and document["lineage_verified"] is True
+    assert found_by in document["found_by"]
+    assert [step["step"] for step in document["steps"]] == STEPS
+    struck = document["steps"][2]
+    assert struck["attempts"] > 1 and struck["by"] != document["killed"] and struck["lost"]
+    assert all(step["recomputed"] for step in document["steps"])
+    assert 0 < document["recovery_s"] < document["seconds"]
+    assert Path(document["chart"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_promised_field_is_true(shells: Any) -> None:
+    document = shells.json("demo", "--dir", str(shells.folder / "d"))
+    _all_true(document, "over mDNS on loopback")
+    report = Path(document["report"]).read_text()
+    assert report.count("<svg") == 4 and document["source_sha256"] in report
+    assert not re.findall(r'(?:src|href)="(?!#)', report), "it needs nothing from elsewhere"
+    assert _left(shells.folder) == []
+    assert not Home(shells.folder / "d" / "home").running()
+
+
+def test_ones_own_file_through_a_seed(shells: Any) -> None:
+    data = shells.folder / "my sales.csv"
+    with data.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=";")
+        writer.writerow(["day", "shop", "sold", "paid"])
+        for number in range(2400):
+            day = f"20{20 + number // 600:02}-{1 + number // 50 % 12:02}-{1 + number % 28:02}"
+            writer.writerow([day, "north" if number % 2 else "south", number % 97, f"{100 + 50 * math.sin(number):.2f}"])
+        writer.writerow(["2021-01-01", "north", "many", "1.00"])
+    document = shells.json("demo", "--dir", str(shells.folder / "d"), "--data", str(data), "--no-mdns")
+    _all_true(document, "through a seed")
+    assert document["source_sha256"] == sha256_of(data)
+    assert "My sales" in Path(document["report"]).read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a network of its own needs root and unshare")
+def test_where_multicast_is_blocked_it_says_so_and_goes_on(shells: Any) -> None:
+    blocker = "import socket, subprocess, sys; s = socket.socket(2, 2); s.bind(('', 5353)); sys.exit(subprocess.call(sys.argv[1:]))"
+    words = ["-c", blocker, sys.executable, "-m", "mesh.inspector.cli", "demo", "--json", "--dir", str(shells.folder / "d")]
+    script = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, *words]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    _all_true(json.loads(done.stdout), "through a seed")
+    assert "because" in json.loads(done.stdout)["found_by"]
+
+
+def test_it_stays_up_and_a_second_one_takes_it_down_first(shells: Any) -> None:
+    words = ["demo", "--dir", "d"]
+    out = shells.run(*words)
+    assert "\nok: 4 nodes, " in out and "The mesh is still up" in out
+    assert "mesh demo --stop --dir d" in out
+    says = [line[line.index(" s  ") + 4 :] for line in shells.said.splitlines() if " s  " in line]
+    assert says[0].startswith("starting 4 nodes")
+    assert [line.split()[0] for line in says if line.startswith("KILLED")] == ["KILLED"]
+    home = ["--home", str(shells.folder / "d" / "home"), "--node", "otter"]
+    states = sorted(node["state"] for node in shells.json("nodes", *home)["nodes"])
+    assert states == ["alive", "alive", "alive", "dead"]
+    assert "made by report@" in shells.run("blame", "d/report.html", *home)
+    before = _left(shells.folder)
+    assert len(before) == 6, "three nodes and their workers"
+    second = shells.start(*words)
+    shells.line(second, "stopped an earlier demo's 6 processes")
+    shells.line(second, "starting 4 nodes")
+    assert not set(before) & set(_left(shells.folder))
+    assert "another demo is at work" in json.loads(shells.run(*words, "--json", code=5))["message"]
+    second.send_signal(signal.SIGINT)
+    shells.line(second, "stopped all")
+    assert second.wait(60) == 130
+    assert _left(shells.folder) == []
+    assert shells.run("demo", "--stop", "--dir", "d") == "no demo runs in d\n"
+
+
+def test_stop_ends_what_a_killed_demo_left_and_orphans_too(shells: Any) -> None:
+    process = shells.start("demo", "--dir", "d")
+    shells.line(process, "runs on")
+    process.kill()
+    process.wait()
+    crew = Crew(shells.folder / "d")
+    info = next(folder.info() for folder in Home(crew.home).running())
+    assert info is not None
+    os.kill(info["pid"], signal.SIGKILL)  # its worker has lost its node
+    assert shells.run("demo", "--stop", "--dir", "d") == "stopped 7 processes\n"
+    assert _left(shells.folder) == []
