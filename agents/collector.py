@@ -8,8 +8,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh import Agent, File
 from mesh_agents.tables import write_table
+
+from mesh import Agent, File
 
 agent = Agent("collector", tags=["data"])
 

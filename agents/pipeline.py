@@ -47,9 +47,7 @@ async def run(ctx: Context, source: File, title: str = "", resamples: int = 1000
         },
         columns=checked["columns"],
     )
-    return Finished(
-        page["html"], page["png"], collected["rows"], checked["rows"], checked["rejected"], summary["rows"], source.sha256
-    )
+    return Finished(page["html"], page["png"], collected["rows"], checked["rows"], checked["rejected"], summary["rows"], source.sha256)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh import Agent, File
 from mesh_agents.tables import as_date, as_number, column_kind, is_missing, read_table, write_table
+
+from mesh import Agent, File
 
 agent = Agent("quality", tags=["data"])
 
@@ -57,7 +58,11 @@ def _faults(row: list[str], kinds: list[str], pairs: list[tuple[int, int]]) -> s
 def _pairs(header: list[str]) -> list[tuple[int, int]]:
     """Columns named alike but for min and max: the one may not exceed the other."""
     lower = [name.lower() for name in header]
-    return [(i, lower.index(name.replace("min", "max"))) for i, name in enumerate(lower) if "min" in name and name.replace("min", "max") in lower]
+    return [
+        (i, lower.index(name.replace("min", "max")))
+        for i, name in enumerate(lower)
+        if "min" in name and name.replace("min", "max") in lower
+    ]
 
 
 def _profile(name: str, kind: str, cells: list[str]) -> Column:

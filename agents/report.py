@@ -11,8 +11,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from mesh import Agent, File
 from mesh_agents.tables import read_table
+
+from mesh import Agent, File
 
 agent = Agent("report", tags=["data"])
 
@@ -22,11 +23,14 @@ PAGE = Template("""<!doctype html>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem } .lead { color: #59636e; margin-top: .2rem }
-table { border-collapse: collapse; font-size: .9rem; width: 100% } td, th { padding: .3rem .7rem; border-bottom: 1px solid #d1d9e0; text-align: right }
+table { border-collapse: collapse; font-size: .9rem; width: 100% }
+td, th { padding: .3rem .7rem; border-bottom: 1px solid #d1d9e0; text-align: right }
 td:first-child, th:first-child { text-align: left } svg { width: 100%; height: auto } code { font-size: .8rem; overflow-wrap: anywhere }
 </style></head><body><h1>$title</h1><p class="lead">$lead</p>
 $charts
-<h2>The columns</h2><table><tr><th>column</th><th>kind</th><th>missing</th><th>distinct</th><th>low</th><th>high</th><th>mean</th><th>outliers</th></tr>$columns</table>
+<h2>The columns</h2><table>
+<tr><th>column</th><th>kind</th><th>missing</th><th>distinct</th><th>low</th><th>high</th><th>mean</th><th>outliers</th></tr>
+$columns</table>
 <h2>Where it comes from</h2><table>$notes</table></body></html>
 """)
 
@@ -55,7 +59,9 @@ def _draw(axes: Any, measure: str, groups: dict[str, list[tuple[str, float, floa
     for (group, points), colour in zip(groups.items(), COLOURS):
         x = [place[point[0]] for point in points]
         if len(periods) == 1:
-            axes.errorbar([group], [points[0][1]], yerr=[[points[0][1] - points[0][2]], [points[0][3] - points[0][1]]], fmt="o", color=colour)
+            axes.errorbar(
+                [group], [points[0][1]], yerr=[[points[0][1] - points[0][2]], [points[0][3] - points[0][1]]], fmt="o", color=colour
+            )
             continue
         axes.plot(x, [point[1] for point in points], color=colour, label=group, linewidth=1.8)
         axes.fill_between(x, [point[2] for point in points], [point[3] for point in points], color=colour, alpha=0.2, linewidth=0)
@@ -75,6 +81,7 @@ def _charts(series: Series, folder: Path) -> tuple[list[str], Path]:
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.hashsalt"] = "mesh"
+    matplotlib.rcParams["text.parse_math"] = False  # a dollar sign in a column's name is a dollar sign
     drawn: list[str] = []
     png = folder / "report.png"
     for measure, groups in sorted(series.items()):

@@ -14,8 +14,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh import Agent, Context, File
 from mesh_agents.tables import as_date, as_number, column_kind, read_table, write_table
+
+from mesh import Agent, Context, File
 
 agent = Agent("transform", tags=["data"])
 

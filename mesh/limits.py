@@ -84,7 +84,7 @@ class WorkLimits:
     auctions_max: int = 64
     """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
     accept_wait_s: float = 0.02
-    """A plain call that ends sooner is answered by its result alone: an ACCEPT of its own costs a signature. Well below `accept_timeout_s`."""
+    """A plain call that ends sooner is answered by its result alone: an ACCEPT costs a signature. Well below `accept_timeout_s`."""
     ack_wait_s: float = 0.05
     """How long the RESULT_ACK of a plain call waits for something else to say to that node. Well below `result_resend_s`."""
 

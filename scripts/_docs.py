@@ -35,13 +35,17 @@ def kinds() -> str:
 def signed() -> str:
     from mesh.messages import SIGNED
 
-    return "\n".join(["| tag | fields | |", "|---|---|---|", *(f"| {tag} | {_fields(kind)} | {_first_line(kind)} |" for tag, kind in SIGNED.items())])
+    return "\n".join(
+        ["| tag | fields | |", "|---|---|---|", *(f"| {tag} | {_fields(kind)} | {_first_line(kind)} |" for tag, kind in SIGNED.items())]
+    )
 
 
 def entries() -> str:
     from mesh.messages.records import ENTRIES
 
-    return "\n".join(["| entry | fields | |", "|---|---|---|", *(f"| {kind.__name__} | {_fields(kind)} | {_first_line(kind)} |" for kind in ENTRIES)])
+    return "\n".join(
+        ["| entry | fields | |", "|---|---|---|", *(f"| {kind.__name__} | {_fields(kind)} | {_first_line(kind)} |" for kind in ENTRIES)]
+    )
 
 
 def limits() -> str:
@@ -61,7 +65,13 @@ def refusals() -> str:
                 first = node.args[0]
                 if isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.isidentifier():
                     found.setdefault(first.value, set()).add(path.relative_to(ROOT / "mesh").parts[0])
-    return "\n".join(["| reason | counted in |", "|---|---|", *(f"| {reason} | {', '.join(sorted(places))} |" for reason, places in sorted(found.items()))])
+    return "\n".join(
+        [
+            "| reason | counted in |",
+            "|---|---|",
+            *(f"| {reason} | {', '.join(sorted(places))} |" for reason, places in sorted(found.items())),
+        ]
+    )
 
 
 def transitions() -> str:

@@ -138,11 +138,8 @@ def _numbered(document: dict[str, Any]) -> dict[str, int]:
 
 def _role(file: str, document: dict[str, Any]) -> str:
     result: list[str] = next((row["files_out"] for row in document["tasks"] if row["task"] == document["task"]), [])
-    roles = [
-        word
-        for word, holds in (("source", file in document["sources"]), ("result", file in result), ("asked for", file == document["goal"]))
-        if holds
-    ]
+    held = {"source": file in document["sources"], "result": file in result, "asked for": file == document["goal"]}
+    roles = [word for word, holds in held.items() if holds]
     return f"  {', '.join(roles)}" if roles else ""
 
 
@@ -153,7 +150,8 @@ def _branch(document: dict[str, Any], task: str, depth: int, numbers: dict[str, 
         return
     who = f"{row['agent']}@{row['node']}" if row["agent"] else row["node"] or "nobody yet"
     files = f"{_list(row['files_in'], numbers)} -> {_list(row['files_out'], numbers)}" if row["files_in"] or row["files_out"] else ""
-    state = row["state"] + (f", award {row['attempts']}" if row["attempts"] > 1 else "")
+    again = f"award {row['attempts']}" if row["attempts"] > 1 else ""
+    state = again if row["state"] == "done" and again else f"{row['state']} {again}".strip()
     name = (row["step"] or ("task" if not depth else row["capability"])) + (" <" if task == document["goal"] else "")
     rows.append(("  " * depth + name, row["capability"], who, files, state, short(task)))
     for child in tasks:

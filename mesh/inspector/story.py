@@ -96,7 +96,7 @@ class Story:
             return wanted <= {tuple(offer.split("@", 1)) for cap in document["caps"] for offer in cap["offered_by"]}
 
         await self._until(mesh, "caps", all_offered)
-        self._say("their agents offer " + ", ".join(sorted({cap["capability"] for cap in (await mesh.caps())["caps"]})))
+        self._say(f"{len(wanted)} agents attached; they offer {len((await mesh.caps())['caps'])} capabilities")
 
     async def _until(self, mesh: Mesh, verb: str, done: Any) -> None:
         while not done(await getattr(mesh, verb)()):

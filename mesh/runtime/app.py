@@ -7,6 +7,7 @@ Nothing listens to clients before the journal has been replayed, and nothing lea
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -39,6 +40,8 @@ from mesh.runtime.views import Views
 from mesh.runtime.workers import Workers
 
 PEERS_SAVED_EVERY_S = 5.0
+COLLECT_AFTER = 20_000
+"""Young objects before the collector looks: almost nothing here is in a cycle, and a look between two envelopes is a pause for all."""
 LINGER_S = 0.1
 """What was said last (LEFT, the answer to `down`) has so long to leave."""
 
@@ -105,9 +108,7 @@ class NodeProcess:
             router=listening.router_address,
             certificate=identity.certificate,
         )
-        self.assembly: Assembly = build(
-            me, random=SystemRandom(), limits=limits, journal_seq=self.store.head_seq, head=self.store.head
-        )
+        self.assembly: Assembly = build(me, random=SystemRandom(), limits=limits, journal_seq=self.store.head_seq, head=self.store.head)
         self.links = Links(
             listening,
             identity.signer,
@@ -136,7 +137,9 @@ class NodeProcess:
             decoders={"story": self.views.story},
             sources=self._linked,
         )
-        self.discovery = Discovery(identity.node, identity.genesis.mesh, listening.door_address, limits.links, tell) if settings.mdns else None
+        self.discovery = (
+            Discovery(identity.node, identity.genesis.mesh, listening.door_address, limits.links, tell) if settings.mdns else None
+        )
         # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
         for component in (self.store, self.blobs, self.workers, self.local, self.links):
             self.driver.add(component)
@@ -183,6 +186,8 @@ class NodeProcess:
             tasks.start_soon(self._save_peers)
             tasks.start_soon(self._obey_signals)
             self._folder.write_info(self.info)
+            gc.freeze()  # modules and machines live as long as the node
+            gc.set_threshold(COLLECT_AFTER, 20, 20)
             ready(self.info)
             await self._stop.wait()
             await anyio.sleep(LINGER_S)

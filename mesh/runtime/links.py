@@ -6,7 +6,8 @@
 
 For the driver: call `take()` at the start of a turn and `flush()` at its end. `take` gives the inputs of exactly one envelope as
 ``[(peer, Heard), (peer, message), ...]``, or link events (LinkUp, LinkDown, DialFailed), or None when there is nothing; after None, or a
-`waiting` that is False, the next arrival calls `wake`. Events and messages come in the order they happened: a peer's first message follows its LinkUp.
+`waiting` that is False, the next arrival calls `wake`. Events and messages come in the order they happened: a peer's first message follows
+its LinkUp.
 Invariant: what `take` gives is authentic and comes once; nothing here raises for a peer's doing. Does not redial: the core says Dial.
 Sources: docs/protocol.md; what libzmq does and does not promise: `runtime/sockets.py`.
 """

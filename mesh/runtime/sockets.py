@@ -177,8 +177,7 @@ class Receiver(_Socket):
             await anyio.wait_readable(self._fd)
 
     async def listen(self, arrived: Callable[[], None]) -> None:
-        """Call `arrived` when a message has come, until cancelled. It sees to it that all are taken: of one that is left nobody tells again."""
-
+        """Call `arrived` when a message has come, until cancelled. Whoever is called takes all: of one that is left nobody tells again."""
         arrived()
         try:
             loop = asyncio.get_running_loop()

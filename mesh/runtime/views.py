@@ -48,7 +48,7 @@ class Views:
         discovery = process.discovery.statistics() if process.discovery else None
         journal = process.store.statistics()
         tasks = process.assembly.manager.statistics()
-        states = {state: 0 for state in (ALIVE, SUSPECT, UNREACHABLE, DEAD, LEFT)}
+        states = dict.fromkeys((ALIVE, SUSPECT, UNREACHABLE, DEAD, LEFT), 0)
         for row in process.assembly.directory.rows():
             states[row.state] += 1
         return {
@@ -64,7 +64,12 @@ class Views:
             "workers": [{"agent": worker.agent, "pid": worker.pid} for worker in process.workers.attached()],
             "nodes": states,
             "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
-            "journal": {"entries": journal.seq + journal.queued, "synced": journal.seq, "commits": journal.commits, "commit_ms_max": journal.commit_ms_max},
+            "journal": {
+                "entries": journal.seq + journal.queued,
+                "synced": journal.seq,
+                "commits": journal.commits,
+                "commit_ms_max": journal.commit_ms_max,
+            },
             "discovery": {
                 "mdns": discovery is not None,
                 "heard_self": bool(discovery and discovery.heard_self),

@@ -32,11 +32,14 @@ def free_address() -> str:
 def echo(mode: str, seconds: float) -> dict[str, Any]:
     address = f"tcp://{free_address()}"
     with processes() as group:
-        group.start([sys.executable, str(HERE / "echo.py"), "serve", mode, address], ready="ready")
-        out = subprocess.run(
-            [sys.executable, str(HERE / "echo.py"), "measure", mode, address, str(seconds)], capture_output=True, text=True, check=True, timeout=60
-        )
-        return dict(json.loads(out.stdout))
+        script = str(HERE / "echo.py")
+        group.start([sys.executable, script, "serve", mode, address], ready="ready")
+        return measured([sys.executable, script, "measure", mode, address, str(seconds)])
+
+
+def measured(words: list[str]) -> dict[str, Any]:
+    out = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    return dict(json.loads(out.stdout))
 
 
 def nats(seconds: float) -> dict[str, Any] | None:
@@ -48,8 +51,7 @@ def nats(seconds: float) -> dict[str, Any] | None:
         group.start(["nats-server", "-a", host, "-p", port])
         script = str(HERE / "nats_echo.py")
         group.start([sys.executable, script, "serve", address], ready="ready")
-        out = subprocess.run([sys.executable, script, "measure", address, str(seconds)], capture_output=True, text=True, check=True, timeout=60)
-        return dict(json.loads(out.stdout))
+        return measured([sys.executable, script, "measure", address, str(seconds)])
 
 
 def through_the_mesh(seconds: float) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -65,7 +67,7 @@ async def _measure(made: Any, seconds: float) -> tuple[dict[str, Any], dict[str,
     from mesh import connect
 
     async with connect(home=made.home, node="caller") as client:
-        while {"noop", "measure"} - {cap["capability"] for cap in (await client.caps())["caps"]}:
+        while {"noop", "measure"} - {cap["capability"] for cap in (await client.caps())["caps"]}:  # noqa: ASYNC110  another process
             await asyncio.sleep(0.05)
         pids = [process.pid for process in (*made.nodes.values(), *made.workers.values())]
         before = cpu_s(pids)

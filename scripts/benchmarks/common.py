@@ -132,12 +132,16 @@ def mesh() -> Iterator[Mesh]:
             made.close()
 
 
+def cell(value: Any) -> str:
+    return "-" if value is None else f"{value:,.2f}" if isinstance(value, float) else str(value)
+
+
 def show(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows))
         return
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[("-" if row.get(key) is None else f"{row[key]:,.2f}" if isinstance(row[key], float) else str(row[key])) for key in keys] for row in rows]
+    cells = [[cell(row.get(key)) for key in keys] for row in rows]
     widths = [max(len(key), *(len(row[i]) for row in cells)) for i, key in enumerate(keys)]
     for line in [keys, *cells]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -84,6 +84,8 @@ class Ledger:
 class Cluster:
     """Nodes and workers of one home. A worker is named after its node."""
 
+    cli = CLI
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.home = folder / "home"

@@ -1,7 +1,7 @@
 """Work whose every start and end is written to a ledger file outside the mesh, and that ends when the test says so.
 
 One line per event, appended in one write: ``start|end label task fence pid seconds``. A handler goes on when the file `gate` exists, or
-`gate` with its process id appended: so a test lets exactly one of two twins finish. An empty gate is open.
+`gate` with its process id appended: so a test lets exactly one of two twins finish. An empty gate is open, "sleep 0.5" opens by itself.
 """
 
 import asyncio
@@ -26,6 +26,9 @@ def write(ledger: str, what: str, label: str, ctx: Context) -> None:
 
 
 async def passed(gate: str) -> None:
+    if gate.startswith("sleep "):
+        await asyncio.sleep(float(gate.removeprefix("sleep ")))
+        return
     while gate and not os.path.exists(gate) and not os.path.exists(f"{gate}.{os.getpid()}"):  # noqa: ASYNC110  a file is no event
         await asyncio.sleep(LOOK_EVERY_S)
 

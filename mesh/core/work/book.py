@@ -378,7 +378,7 @@ class Book:
                 yield from self._renew(now_s, holder)
 
     def _acknowledge(self, now_s: float, holder: Holder) -> Effects:
-        """Results of plain calls: with the next thing to say to that node, or a little later. Nobody waits for it, and a signature is dear."""
+        """Results of plain calls: with the next thing to say to that node, or soon. Nobody waits for it, and a signature is dear."""
         company = holder.awards or holder.renewals or holder.kept_acks or holder.revokes or holder.superseded or holder.cancels
         if company or holder.node == self.me or len(holder.acks) >= ACKS_MAX:
             yield self._acks(holder)

@@ -6,8 +6,9 @@
                  Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy
 
 Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
-one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses no work and trusts no manager about another's task:
-until there is failover, a task's only manager is the author of its id. Source: BLUEPRINT section 7, contract net with binding accept.
+one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses
+no work and trusts no manager about another's task: until there is failover, a task's only manager is the author of its id.
+Source: BLUEPRINT section 7, contract net with binding accept.
 """
 
 from __future__ import annotations

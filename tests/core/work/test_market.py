@@ -156,7 +156,7 @@ def test_a_young_node_waits_for_discovery_before_it_says_so():
     assert bench.awarded(bench.give(OffersChanged("a")))[0] == "a"
     assert bench.replies(bench.after(1.0)) == []
     bench.give(Call(4, "paint", b"{}"))
-    assert bench.replies(bench.after(0.7)) == []
+    assert bench.replies(bench.after(0.4)) == []
     assert [body["code"] for _, body in bench.replies(bench.after(0.11))] == ["no_such_capability"]
 
 
