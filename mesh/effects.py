@@ -171,7 +171,7 @@ class ReadStory(Effect):
 
 @dataclass(slots=True)
 class Remember(Effect):
-    """Keep the newest heads of other authors (`Signed`) and proofs of forks (`Fork`) on disk, lazily. The next life gets them as `Remembered`."""
+    """Keep the newest heads of other authors (`Signed`) and proofs of forks (`Fork`) on disk, lazily: the next life's `Remembered`."""
 
     heads: tuple[Any, ...] = ()
     forks: tuple[Any, ...] = ()

@@ -40,9 +40,7 @@ def build(me: Alive, *, random: Random, limits: Limits, journal_seq: int = 0, he
     deadlines = Deadlines()
     directory = Directory(me.node, me.name)
     membership = Membership(directory, deadlines, limits.membership, Random(random.random()), me=me)
-    records = Records(
-        directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq
-    )
+    records = Records(directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
     contractor = Contractor(directory, deadlines, limits.work)
     files = Files(directory, deadlines, limits.files)

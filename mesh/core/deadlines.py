@@ -1,4 +1,4 @@
-"""One heap of typed deadlines. A deadline is a hashable value (a frozen dataclass) that names what is over, and is routed like any input."""
+"""One heap of typed deadlines. A deadline is a hashable value (a frozen dataclass): it names what is over, and is routed like any input."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from mesh.messages.work import FileRef
 
 @dataclass(slots=True)
 class Commit:
-    """Entries ``first .. first+count-1`` of one author's incarnation. Body of a signed object; its hash is that of the signed body bytes."""
+    """Entries ``first .. first+count-1`` of one author's incarnation. Body of a signed object; its hash is that of the body's bytes."""
 
     author: NodeId
     incarnation: int

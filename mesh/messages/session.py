@@ -23,7 +23,7 @@ class Certificate:
 
 @dataclass(slots=True)
 class Hello:
-    """At the door of `recipient` ("" when only the address is known). Signed by the sender; `alive` carries his certificate and addresses."""
+    """At the door of `recipient` ("" when only the address is known). Signed; `alive` carries the sender's certificate and addresses."""
 
     v: int
     mesh: str

@@ -1,16 +1,16 @@
 """Who does what: the contract net. Every message names its tasks in `items`, so that like tasks can travel in lots.
 
-    manager                                contractor
-      CFP            --------------------->              auction
-                     <---------------------  BID | REFUSE
-      AWARD          --------------------->              an offer, under a fence and a lease
-                     <---------------------  ACCEPT | DECLINE      ACCEPT binds
-                     <---------------------  BEAT               every 0.5 s while something is held
-      RENEW          --------------------->              or REVOKE, CANCEL
-                     <---------------------  RESULT | FAILURE   repeated until
-      RESULT_ACK     --------------------->              or SUPERSEDED
-      RECLAIM        --------------------->              after the manager's restart
-                     <---------------------  RECLAIMED
+manager                                contractor
+  CFP            --------------------->              auction
+                 <---------------------  BID | REFUSE
+  AWARD          --------------------->              an offer, under a fence and a lease
+                 <---------------------  ACCEPT | DECLINE      ACCEPT binds
+                 <---------------------  BEAT               every 0.5 s while something is held
+  RENEW          --------------------->              or REVOKE, CANCEL
+                 <---------------------  RESULT | FAILURE   repeated until
+  RESULT_ACK     --------------------->              or SUPERSEDED
+  RECLAIM        --------------------->              after the manager's restart
+                 <---------------------  RECLAIMED
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class AwardItem:
 
 @dataclass(slots=True)
 class Award:
-    """An offer of work under a lease that ends, on the holder's clock, at ``echo_ms + grant_ms``. `conditional`: decline rather than queue."""
+    """An offer of work under a lease that ends, on the holder's clock, at ``echo_ms + grant_ms``. `conditional`: decline if there is no room."""
 
     items: tuple[AwardItem, ...]
     grant_ms: int

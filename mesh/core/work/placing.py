@@ -26,7 +26,7 @@ from mesh.messages.work import AwardItem, Bid, Cfp, CfpItem, Refuse
 YOUNG_S = 2.0
 """A node that runs for less than this may just not have met the others yet."""
 GRACE_S = 0.5
-"""What discovery gets before a caller hears that nobody offers what he asks for. He hears it within a second, the command line's own start included."""
+"""What discovery gets before a caller hears that nobody offers it: within a second, the command line's own start included."""
 
 
 class Placing:

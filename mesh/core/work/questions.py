@@ -54,7 +54,7 @@ class Questions:
 
     def _unknown(self, sender: NodeId, ask: Ask) -> Send:
         message = f"no task {ask.key!r} here; it ended long ago, its call is over, or there was none"
-        return Send(sender, Answer(ask.ask, False, dumps({"code": "no_such_task", "message": message, "fix": "mesh tasks"})))
+        return Send(sender, Answer(ask.ask, False, dumps({"code": "unknown_task", "message": message, "fix": "mesh tasks"})))
 
     def row(self, now_s: float, task: Task) -> dict[str, Any]:
         """What `mesh task` shows."""
