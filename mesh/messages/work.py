@@ -91,7 +91,7 @@ class AwardItem:
 
 @dataclass(slots=True)
 class Award:
-    """An offer of work under a lease that ends, on the holder's clock, at ``echo_ms + grant_ms``. `conditional`: decline if there is no room."""
+    """An offer under a lease that ends, on the holder's clock, at ``echo_ms + grant_ms``. `conditional`: decline if there is no room."""
 
     items: tuple[AwardItem, ...]
     grant_ms: int
