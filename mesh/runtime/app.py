@@ -42,6 +42,8 @@ from mesh.runtime.workers import Workers
 PEERS_SAVED_EVERY_S = 5.0
 COLLECT_AFTER = 20_000
 """Young objects before the collector looks: almost nothing here is in a cycle, and a look between two envelopes is a pause for all."""
+UNUSED_S = 30.0
+"""A node that was started for a worker waits for it so long."""
 LINGER_S = 0.1
 """What was said last (LEFT, the answer to `down`) has so long to leave."""
 
@@ -97,6 +99,7 @@ class NodeProcess:
         limits = Limits()
         self._folder, self._identity, self._settings, self._listening = folder, identity, settings, listening
         self._stop = anyio.Event()
+        self._while_used = while_used
         self.keyring, self.signer = identity.keyring, identity.signer
         self.store = Store(folder.journal_path, identity.signer, self._tell_threadsafe, limits.records)
         me = Alive(
@@ -176,15 +179,18 @@ class NodeProcess:
         self.driver.feed(self.store.remembered())
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.store.run)
+            # Before anybody can reach us: the first input of a life is `Started`.
+            self.driver.tell(self._identity.node, Started((*self._settings.join, *self._folder.peers())))
             for component in (self.links, self.blobs, self.local):
                 await tasks.start(component.run)
             tasks.start_soon(self.driver.run)
-            self.driver.tell(self._identity.node, Started((*self._settings.join, *self._folder.peers())))
             if self.discovery is not None:
                 await tasks.start(self.discovery.run)
                 tasks.start_soon(self._advertise, self.discovery)
             tasks.start_soon(self._save_peers)
             tasks.start_soon(self._obey_signals)
+            if self._while_used:
+                tasks.start_soon(self._leave_if_never_used)
             self._folder.write_info(self.info)
             gc.freeze()  # modules and machines live as long as the node
             gc.set_threshold(COLLECT_AFTER, 20, 20)
@@ -198,6 +204,12 @@ class NodeProcess:
             async for _ in signals:
                 self.local.leave()
                 return
+
+    async def _leave_if_never_used(self) -> None:
+        """The worker this node was started for may have died before it attached."""
+        await anyio.sleep(UNUSED_S)
+        if not self.workers.attached():
+            self.local.leave()
 
     async def _advertise(self, discovery: Discovery) -> None:
         """Keep the mDNS record's capability names those of the directory's own row."""

@@ -123,7 +123,7 @@ class Worker:
         for _, ended in self._kept:
             self._tell(ended)
         for run in list(self.running.values()):
-            if run.skill.steps:
+            if run.step < len(run.skill.steps):
                 self._ask_step(run)
 
     def die(self) -> None:

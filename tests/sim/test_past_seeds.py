@@ -1,0 +1,17 @@
+"""Seeds that once failed, and what they found. The plan drawn from a seed changes with the simulator, so each also has a test of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesh.sim.run import main
+
+PAST = {
+    "a worker came back with a flow whose steps had all ended": ["--nodes", "5", "--seed", "101628", "--rate", "5"],
+    "a crash was judged by what the manager heard after it": ["--nodes", "5", "--seed", "1053"],
+}
+
+
+@pytest.mark.parametrize("arguments", PAST.values(), ids=PAST.keys())
+def test_a_past_seed_is_clean(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*arguments, "--faults", "all", "--until", "60"]) == 0, capsys.readouterr().out
