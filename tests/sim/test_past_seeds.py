@@ -1,4 +1,4 @@
-"""Seeds that once failed, and what they found. The plan drawn from a seed changes with the simulator, so each also has a test of its own."""
+"""Seeds that once failed, and what they found. What is drawn from a seed changes with the simulator: see the commit that added each."""
 
 from __future__ import annotations
 
