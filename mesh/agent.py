@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -23,6 +24,9 @@ from typing import Any, TypeVar, overload
 from mesh.errors import DeclarationError
 from mesh.messages.membership import Offer
 from mesh.schemas import Shape, shape_of
+
+loading: ContextVar[bool] = ContextVar("loading", default=False)
+"""True while `mesh run` imports a file: `Agent.run` at that file's end has nothing to do then."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -235,6 +239,8 @@ class Agent:
         Attaches to the home's node (`home`: a folder; else $MESH_HOME, else the platform's), or to the one called `node`. If it does not
         run, it is started, and ends with its last worker. Raises DeclarationError, MeshError if no node can be started.
         """
+        if loading.get():
+            return
         from mesh.worker import run_agent
 
         run_agent(self, None if home is None else Path(home), node)

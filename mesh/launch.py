@@ -37,7 +37,9 @@ def wait_ready(folder: NodeFolder, process: subprocess.Popen[bytes], log: Path) 
             return info
         # Two may start one node at once: the second finds it running, and waits for the first's.
         if ended and not folder.is_running():
-            raise MeshError(f"the node {folder.name} did not start: {last_words(log)}", fix=f"see {log}")
+            failed = MeshError(f"the node {folder.name} did not start: {last_words(log)}", fix=f"see {log}")
+            failed.exit_code = process.returncode if process.returncode in (2, 5) else 1
+            raise failed
         time.sleep(LOOK_EVERY_S)
     raise TimedOut(f"the node {folder.name} did not answer within {READY_S:g} s", fix=f"see {log}")
 

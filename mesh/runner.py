@@ -254,7 +254,7 @@ class Runner:
                     "error",
                     {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""},
                 )
-        except (Exception, SystemExit) as raised:  # noqa: BLE001  user code may raise anything; counted, and told as a failure
+        except BaseException as raised:  # noqa: BLE001  user code may raise anything, KeyboardInterrupt too; told as its failure
             outcome, error = "error", failure(raised)
         finally:
             self._active -= 1

@@ -72,7 +72,10 @@ class Shape:
         files: list[File] = []
         try:
             value = self._gives.validator.validate_python(result)
-            return self._gives.serializer.to_json(value, context={"files": files}, fallback=_collector(files), warnings="error"), files
+            data = self._gives.serializer.to_json(value, context={"files": files}, fallback=_collector(files), warnings="error")
+            if b"NaN" in data or b"Infinity" in data:
+                json.loads(data, parse_constant=_no_number)
+            return data, files
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -103,6 +106,10 @@ class Shape:
             case _:
                 message = f"{self.name}: the arguments are not one JSON object: {first['msg']}"
         return InvalidArgument(message, name, fix=takes)
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")
 
 
 def _collector(files: list[File]) -> Callable[[Any], Any]:
@@ -187,7 +194,7 @@ def _closed(name: str, fields: dict[str, Any]) -> Any:
 def _adapter(kind: Any, what: str, part: str) -> TypeAdapter[Any]:
     try:
         try:
-            return TypeAdapter(kind, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
+            return TypeAdapter(kind, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants"))
         except PydanticUserError as error:
             if error.code != "type-adapter-config-unused":
                 raise

@@ -256,6 +256,27 @@ def test_an_exit_in_a_handler_is_a_failure_of_its_work() -> None:
     bench(agent, story)
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit, BaseException])
+def test_whatever_a_handler_raises_is_its_failure(kind: type[BaseException]) -> None:
+    """Such work was held for ever, or took its worker along."""
+    agent = Agent("a")
+
+    @agent.capability
+    async def waits() -> None:
+        raise kind
+
+    @agent.capability
+    def blocks() -> None:
+        raise kind
+
+    async def story(it: Bench) -> None:
+        await it.execute("waits")
+        await it.execute("blocks", fence=2)
+        assert [error["message"] for _, _, error in it.ended()] == [kind.__name__, kind.__name__]
+
+    bench(agent, story)
+
+
 def test_a_thread_is_interrupted_inside_the_call_or_not_at_all() -> None:
     begun, stopped = threading.Event(), threading.Event()
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from mesh import File
+from mesh import Agent, File
 from mesh.errors import InvalidArgument, MeshError
 from mesh.schemas import Shape, shape_of
 
@@ -82,6 +82,21 @@ def test_a_wrong_argument_is_named(shape: Shape, data: bytes, argument: str, wor
     with pytest.raises(InvalidArgument, match=words) as caught:
         shape.arguments(data, None)
     assert caught.value.argument == argument
+
+
+def test_a_result_that_is_no_number_is_refused_as_an_argument_is() -> None:
+    """It used to arrive as null."""
+    agent = Agent("a")
+
+    @agent.capability
+    def broken() -> dict[str, float]:
+        return {"NaN is a fine name": 1.0}
+
+    shape = agent.capabilities["broken"].shape
+    assert shape.dump({"NaN is a fine name": 1.0})[0] == b'{"NaN is a fine name":1.0}'
+    for wrong in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(MeshError, match="does not fit its return hint"):
+            shape.dump({"x": wrong})
 
 
 def test_results_fit_their_hint_or_say_so(shape: Shape, tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ CREW = {
 }
 KILLED_STEP = "transform"
 RESAMPLES = 1000
+RESAMPLES_MAX = 50_000
+ROWS = 3000
+"""With so many rows, `RESAMPLES` keep a node busy for long enough to be killed at it; fewer rows get more."""
 LIMIT_S = 180.0
 LOOK_EVERY_S = 0.02
 
@@ -68,13 +71,18 @@ class Story:
                     stopped = await self._crew.stop()
                 self._say(f"stopped all {stopped} processes of the demo")
 
+    def _resamples(self) -> int:
+        with self._source.open("rb") as file:
+            rows = sum(1 for _ in file)
+        return min(RESAMPLES_MAX, max(RESAMPLES, RESAMPLES * ROWS // max(rows, 1)))
+
     async def _play(self) -> dict[str, Any]:
         self._say(f"starting {len(CREW)} nodes: {', '.join(CREW)}")
         self._found_by = await self._crew.start(list(CREW), mdns=self._mdns)
         async with connect(home=self._crew.home, node=ENTRY, timeout_s=20) as mesh:
             await self._gather(mesh)
             title = self._source.stem.replace("_", " ").capitalize()
-            task = await mesh.submit("pipeline.run", source=File.of(self._source), title=title, resamples=RESAMPLES)
+            task = await mesh.submit("pipeline.run", source=File.of(self._source), title=title, resamples=self._resamples())
             self._say(f"submitted pipeline.run over {clean(self._source.name)} at {ENTRY}: task {short(task.id)}")
             async with anyio.create_task_group() as group:
                 group.start_soon(self._follow, mesh, task.id)

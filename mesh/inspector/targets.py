@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mesh import Agent
+from mesh.agent import loading
 from mesh.errors import MeshError, UsageError
 from mesh.failures import details
 
@@ -29,12 +30,15 @@ class BrokenTarget(UsageError):
 
 @contextmanager
 def _loading(target: str) -> Iterator[None]:
+    before = loading.set(True)
     try:
         yield
     except MeshError:
         raise
     except Exception as error:
         raise BrokenTarget(target, error) from error
+    finally:
+        loading.reset(before)
 
 
 def load_agents(targets: list[str]) -> list[Agent]:

@@ -84,7 +84,8 @@ async def _save(mesh: Mesh, value: Any, out: Path | None) -> list[str]:
         return []
     found = _files_in(value)
     if not found:
-        raise UsageError("the result holds no file to save", fix="leave out -o")
+        say("mesh: the result holds no file to save")  # the work is done: its answer is not thrown away
+        return []
     try:
         if len(found) > 1:
             out.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mesh.client import Mesh
-from mesh.errors import UsageError
+from mesh.errors import NoSuchTask, UsageError
 from mesh.ids import award_number, short
 from mesh.inspector.render import clean, fit, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
@@ -150,6 +150,8 @@ def why(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         story = await mesh.story(task)
+        if not story["entries"]:
+            raise NoSuchTask(f"there is no record of {task}: a plain call leaves none", fix="mesh submit ..., whose decisions are kept")
         return view.explain(story["task"], story["entries"])
 
     ask(Where(home, node, as_json, timeout), action, view.show, exit_code=lambda document: 0 if document["agrees"] else 1)

@@ -87,6 +87,7 @@ class Views:
         store = process.store.statistics()
         records = process.assembly.records.statistics()
         membership = process.assembly.membership.statistics()
+        found += [(f"those who offer {name} disagree about its arguments", f"give one {name} another name") for name in self._disputed()]
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
         if records.rolled_back:
@@ -98,6 +99,15 @@ class Views:
         if process.discovery is not None and process.discovery.statistics().blocked and not membership.linked:
             found.append(("multicast is blocked here, and no other node is linked", "mesh up --join 127.0.0.1:7710"))
         return [{"message": message, "fix": fix} for message, fix in found]
+
+    def _disputed(self) -> list[str]:
+        """Capabilities of one name and several signatures: a caller cannot know which he gets."""
+        seen: dict[str, set[str]] = {}
+        for row in self._process.assembly.directory.rows():
+            if row.state == ALIVE:
+                for name, offer in row.offers.items():
+                    seen.setdefault(name, set()).add(offer.input_schema)
+        return sorted(name for name, schemas in seen.items() if len(schemas) > 1)
 
     def _refusals(self) -> dict[str, int]:
         links = self._process.links.statistics()

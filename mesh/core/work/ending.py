@@ -41,6 +41,11 @@ def no_such_capability(capability: str, nearest: list[str]) -> dict[str, Any]:
     return {"code": "no_such_capability", "message": f"nobody here offers {capability!r}{near}", "fix": "mesh caps"}
 
 
+def nobody_left(task: Task) -> dict[str, Any]:
+    message = f"what ran {task.capability!r} was lost, and nobody else here offers it"
+    return {"code": "worker_lost", "message": message, "fix": "mesh caps"}
+
+
 def node_lost(task: Task, reason: str) -> dict[str, Any]:
     message = f"its node was lost while it may have been running ({reason}), and it must not repeat"
     return {"code": "node_lost", "message": message, "node": task.node, "fix": f"mesh why {task.id}"}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from mesh.core.directory import Row
 from mesh.core.work.auction import Auction
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, Line
-from mesh.core.work.ending import Ending, no_such_capability, node_lost
+from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, nearest, offered, sample
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
@@ -133,6 +133,9 @@ class Placing:
         return not any(row.linked and row.node != self._book.me for row in self._book.directory.rows())
 
     def _nobody_offers(self, now_s: float, task: Task) -> Effects:
+        if task.attempts:
+            yield from self._ending.fail(now_s, task, nobody_left(task))
+            return
         names = nearest(self._book.directory, task.capability)
         yield from self._ending.fail(now_s, task, no_such_capability(task.capability, names))
 
