@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import signal
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +33,9 @@ from mesh.runtime.clock import now_ms
 from mesh.runtime.local import LocalServer
 from mesh.runtime.workers import Workers
 from mesh.worker import Worker
+
+# Started by something that ignores SIGINT (a job in the background), our children would ignore it too, and with it every Ctrl-C test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Toy:
