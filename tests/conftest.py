@@ -37,6 +37,15 @@ from mesh.worker import Worker
 # Started by something that ignores SIGINT (a job in the background), our children would ignore it too, and with it every Ctrl-C test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+SLOW = ("tests/inspector/", "tests/runtime/store/", "tests/sim/")
+"""What starts processes or runs many seeds: left out by ``scripts/test --fast``, as are those marked cluster."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 class Toy:
     """One node. `seen` are all inputs its core got; `until(test)` waits for one. `lease_ms` may be changed before a call."""
