@@ -283,8 +283,9 @@ class Host:
         group = self.disk.end_sync(self.clock.wall_ms(self.world.now_s))
         self._note_synced(group)
         self.world.push(self.world.now_s, self.name, self.name, NewHead(group.signed))
-        if self.frozen:
+        if self.frozen or self.inbox:  # a sync that ended earlier may still wait there to be heard of
             self.inbox.append((self.name, group))
+            self.drain_soon()
         else:
             self.release(group)
         self._sync()

@@ -8,6 +8,7 @@ from mesh.sim.run import main
 
 PAST = {
     "a worker came back with a flow whose steps had all ended": ["--nodes", "5", "--seed", "101628", "--rate", "5"],
+    "a sync was heard of before the one before it, by a host that had been stopped": ["--nodes", "5", "--seed", "500108", "--rate", "5"],
     "a crash was judged by what the manager heard after it": ["--nodes", "5", "--seed", "1053"],
 }
 
