@@ -4,7 +4,7 @@
       config.toml               optional (`settings.py`)
       mesh/                     genesis.json, root.key (`keys.py`)
       node/                     the home's first node, named after the host
-        identity.key  certificate  name  incarnation  journal.sqlite  files/  peers.json
+        identity.key  certificate  name  journal.sqlite  files/  peers.json
         node.lock               held while the node runs      node.json   who runs: pid, addresses      node.sock   for local clients
       nodes/NAME/               further nodes, the same inside
       meshes/NAME/              `--mesh NAME`: a home of its own, with its own genesis
@@ -264,15 +264,6 @@ class NodeFolder:
 
     def is_running(self) -> bool:
         return Lock.is_held(self.lock_path)
-
-    def raise_incarnation(self) -> int:
-        """One more than ever before, on disk before it is used. Call with the lock held. Raises HomeError."""
-        path = self.path / "incarnation"
-        text = (read_private(path) or b"0").strip()
-        if not text.isdigit() or len(text) > 18:
-            raise HomeError(f"{path} holds no number", fix=f"write into {path} a number larger than any incarnation this node ever showed")
-        write_atomic(path, str(int(text) + 1).encode())
-        return int(text) + 1
 
     # ---- what others read
 

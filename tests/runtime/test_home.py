@@ -177,17 +177,6 @@ def test_a_write_that_fails_leaves_the_old_bytes_and_nothing_else(home: Home, mo
     assert path.read_bytes() == b"old" and [entry.name for entry in home.mesh_path.iterdir()] == ["x"]
 
 
-def test_an_incarnation_is_never_used_twice(home: Home) -> None:
-    folder = home.node().make()
-    assert [folder.raise_incarnation() for _ in range(3)] == [1, 2, 3]
-    assert home.node().raise_incarnation() == 4
-    for bad in (b"x", b"-1", b"", b"9" * 30):
-        (folder.path / "incarnation").write_bytes(bad)
-        if bad:
-            with pytest.raises(HomeError, match="no number"):
-                folder.raise_incarnation()
-
-
 def test_info_counts_only_while_the_node_runs(home: Home) -> None:
     folder = home.node().make()
     assert folder.info() is None
