@@ -121,7 +121,7 @@ class Links:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 tasks.start_soon(self._door.run)
-                tasks.start_soon(self._receiver.watch, _ignore)
+                tasks.start_soon(self._sockets.run)
                 tasks.start_soon(self._receiver.listen, self._arrived)
                 task_status.started()
         finally:
@@ -142,11 +142,11 @@ class Links:
             self._events.clear()
             return items
         for _ in range(REFUSED_PER_TURN if self._look else 0):
-            frames = self._receiver.take()
-            if frames is None:
+            arrival = self._receiver.take()
+            if arrival is None:
                 self._look = False
                 break
-            if found := self._open(frames):
+            if found := self._open(arrival.frames):
                 return found
         return None
 
@@ -468,7 +468,3 @@ class Links:
 
 def _nobody() -> None:
     """Before the driver has said who is to be woken."""
-
-
-def _ignore(event: zmq.Event, value: int) -> None:
-    """The ROUTER's events are counted, no more."""
