@@ -147,7 +147,7 @@ class _Socket:
     def close(self) -> None:
         """What libzmq has already taken has GOODBYE_MS to leave. Call when no task waits on this socket any more."""
         if not self.closed:
-            self.closed = True
+            self.closed, self._tell = True, _nobody
             while self._drain():  # an I/O thread that waits for room in there would never let the monitor go
                 pass
             self._raw.disable_monitor()
@@ -184,7 +184,8 @@ class Receiver(_Socket):
         try:
             raw.bind(endpoint)
         except zmq.ZMQError as error:
-            number = errno.EADDRINUSE if error.errno == errno.EAGAIN else error.errno  # telling the monitor of it changes libzmq's errno
+            # Telling the monitor of it may have changed libzmq's errno.
+            number = errno.EADDRINUSE if error.errno == errno.EAGAIN else error.errno or 0
             raise OSError(number, f"cannot bind {host}:{port}: {os.strerror(number)}") from error
         self.address = cast(bytes, raw.getsockopt(zmq.LAST_ENDPOINT)).decode().removeprefix("tcp://").rstrip("\0")
         self._endpoints[self.address] = curve
