@@ -71,6 +71,13 @@ class Dial(Effect):
 
 
 @dataclass(slots=True)
+class Uphold(Effect):
+    """Enforce a trust statement and keep it on disk: keys, links, door. Ends as `Outlawed` for each node that it concerns."""
+
+    signed: Any
+
+
+@dataclass(slots=True)
 class HangUp(Effect):
     """Close the link to `peer`, if there is one."""
 

@@ -218,6 +218,36 @@ class Priced:
     eta_ms: int | None = None
 
 
+# ---- trust
+
+
+@dataclass(slots=True)
+class Proclaim:
+    """The runtime made a trust statement here (a revocation, an amendment), or kept one from an earlier life: hold it and tell everybody."""
+
+    signed: Signed
+
+
+@dataclass(slots=True)
+class Outlawed:
+    """A statement that was upheld concerns `node`: it is not believed any more. Told by the runtime, which knows whose certificates hang
+    together."""
+
+    node: NodeId
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Audit:
+    """Something security depends on happened in the runtime: to be put on record as `Audited`."""
+
+    what: str
+    about: str
+    by: str
+    note: str = ""
+    at_ms: int = 0
+
+
 # ---- disk
 
 
@@ -298,6 +328,13 @@ class MemberDied:
 
 @dataclass(slots=True)
 class MemberLeft:
+    node: NodeId
+
+
+@dataclass(slots=True)
+class MemberRevoked:
+    """`node` is not believed any more, ever: nothing it says counts, and what it holds is given to others."""
+
     node: NodeId
 
 

@@ -63,7 +63,10 @@ _SIGNED_INTS = {"total": -1, "retries": -1}
 """The only integers that may be negative, with their least value."""
 
 _EXACT_BYTES = {
-    ("Certificate", "identity_key"): 32,
+    ("Certificate", "key"): 32,
+    ("Deed", "first_key"): 32,
+    ("Binding", "curve_key"): 32,
+    ("Witness", "head"): 32,
     ("Commit", "prev"): 32,
     ("Commit", "merkle_root"): 32,
     ("Hello", "nonce"): 16,
