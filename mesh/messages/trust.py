@@ -67,8 +67,8 @@ class Binding:
 class Revocation:
     """`target` is not believed any more: a node, a home (with all its nodes) or an issuer (with all it admitted).
 
-    By the root, by the issuer that admitted the target's home, by a node's home, or by the target itself. `certificate` vouches for the
-    author where the root did not sign it himself: his own chain.
+    By a root key; or by somebody in the target's own chain, which `certificate` then shows: the issuer that admitted its home, the home a
+    node belongs to, or the target itself.
     """
 
     mesh: str

@@ -41,7 +41,8 @@ from mesh.runtime.sockets import NotLoopback, Sender
 from mesh.wire.codec import encode, kind_of
 from mesh.wire.envelope import Batch, Expectations, frame_message, open_envelope, seal_flush
 from mesh.wire.packing import Refusal, unpack_row
-from mesh.wire.signing import Keyring, Signer
+from mesh.wire.keyring import Keyring
+from mesh.wire.objects import Signer
 
 REFUSED_PER_TURN = 64
 """Bad envelopes that one `take` throws away before the rest of the node has its turn."""

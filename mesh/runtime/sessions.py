@@ -28,7 +28,8 @@ from mesh.runtime.clock import now_ms
 from mesh.wire.envelope import SESSION_BYTES, Session
 from mesh.wire.packing import Refusal, pack, unpack_row
 from mesh.wire.replay import ReplayWindow
-from mesh.wire.signing import Keyring, Signer
+from mesh.wire.keyring import Keyring
+from mesh.wire.objects import Signer
 
 VERSION = 1
 NONCE_BYTES = 16

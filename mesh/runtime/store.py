@@ -45,7 +45,7 @@ from mesh.runtime.store_read import Reader, examine
 from mesh.wire import ed25519
 from mesh.wire.codec import encode_entry
 from mesh.wire.packing import Refusal
-from mesh.wire.signing import Signer, body_bytes, signed_bytes
+from mesh.wire.objects import Signer, body_bytes, signed_bytes
 
 Queued = tuple[int, Any, dict[Hash, bytes]]
 

@@ -25,11 +25,12 @@ from mesh.ids import NodeId
 from mesh.limits import LinkLimits
 from mesh.messages import KINDS
 from mesh.wire import ed25519
-from mesh.wire.authorization import may_say
+from mesh.wire.authorization import Rights, overreaches, rights_of
 from mesh.wire.codec import decode
+from mesh.wire.keyring import Keyring
+from mesh.wire.objects import Signer, signed_bytes
 from mesh.wire.packing import Refusal, is_canonical, pack, unpack_row
 from mesh.wire.replay import ReplayWindow
-from mesh.wire.signing import Keyring, Signer, signed_bytes
 
 VERSION = 1
 SESSION_BYTES = 16
@@ -41,6 +42,8 @@ _FRAME = Struct(">IHQQI")
 _PLACE = Struct(">HH")
 _PROOF_MIN = ed25519.SIGNATURE_BYTES + _PLACE.size
 _PROOF_MAX = _PROOF_MIN + 32 * 12
+
+_NO_RIGHTS: Rights = rights_of(())
 
 FRAME_OVERHEAD_BYTES = _FRAME.size
 """What one message costs in a payload beside its body."""
@@ -283,17 +286,20 @@ def _split(payload: bytes, header: Header) -> list[tuple[int, int, int, int, byt
 
 def _decode_parts(keyring: Keyring, header: Header, parts: list[tuple[int, int, int, int, bytes]], skewed: bool) -> Opened:
     member = keyring.member(header.sender)
-    role = member.role if member else ""
+    rights = member.rights if member else _NO_RIGHTS
     messages: list[Received] = []
     refused: list[tuple[int, str]] = []
     for kind, msg_id, cause_id, ttl_ms, body in parts:
-        if not may_say(role, kind):
+        if kind not in rights.kinds:
             refused.append((msg_id, "not_allowed" if kind in KINDS else "unknown_kind"))
             continue
         try:
             message = decode(kind, body, keyring.open)
         except Refusal as refusal:
             refused.append((msg_id, refusal.reason))
+            continue
+        if overreaches(rights, message):
+            refused.append((msg_id, "not_granted"))
             continue
         messages.append(Received(msg_id, cause_id, ttl_ms, message))
     return Opened(header, messages, refused, skewed)

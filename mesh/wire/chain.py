@@ -1,0 +1,154 @@
+"""Chains of certificates: root -> issuer -> home -> node, each link signed by the one above, and never wider than it.
+
+    chain = msgpack [issuer certificate, home certificate, node certificate]          or its first one or two links
+
+Invariant: what `Chains.read` gives was signed from a root key down, belongs to this mesh, and grants nothing that the link above did not
+have. Time is judged apart (`Chain.expires_ms`, `not_before_ms`), because what has expired may still be known. Does not know who is
+revoked, and keeps no members (`keyring.py`). Source: SPKI's chains of authorization (RFC 2693); Nebula's and SSH's host certificates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mesh.ids import NodeId
+from mesh.messages.signed import Signed
+from mesh.messages.trust import HOME, ISSUER, NODE, Certificate, Deed
+from mesh.wire import ed25519
+from mesh.wire.codec import decode_object
+from mesh.wire.objects import node_id, parts, signed_bytes
+from mesh.wire.packing import Refusal, pack, unpack_row
+from mesh.wire.patterns import within
+
+LEVELS = (ISSUER, HOME, NODE)
+READ_MAX = 4096
+"""Verified certificates remembered by their bytes: an issuer's is in every chain it began."""
+PAST_KEYS_MAX = 16
+
+
+def widens(child: Certificate, parent: Certificate) -> str:
+    """In what `child` grants more than `parent` has: roles, offers, requests or life. Empty: in nothing."""
+    if not set(child.roles) <= set(parent.roles):
+        return "roles"
+    if not within(child.offers, parent.offers):
+        return "offers"
+    if not within(child.requests, parent.requests):
+        return "requests"
+    if parent.level == ISSUER and parent.ttl_ms and not 0 < child.not_after_ms - child.not_before_ms <= parent.ttl_ms:
+        return "life"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A verified chain. `certificates` from the issuer's down; `raw` as it travels."""
+
+    raw: bytes
+    certificates: tuple[Certificate, ...]
+
+    @property
+    def last(self) -> Certificate:
+        return self.certificates[-1]
+
+    @property
+    def subjects(self) -> tuple[NodeId, ...]:
+        return tuple(one.subject for one in self.certificates)
+
+    @property
+    def expires_ms(self) -> int:
+        """Unix time of the first link's end; 0: none ends."""
+        return min((one.not_after_ms for one in self.certificates if one.not_after_ms), default=0)
+
+    @property
+    def begins_ms(self) -> int:
+        return max(one.not_before_ms for one in self.certificates)
+
+
+def join_chain(raws: Sequence[bytes]) -> bytes:
+    """The bytes of a chain of these certificates."""
+    return pack(tuple(raws))
+
+
+def split_chain(raw: bytes) -> tuple[bytes, ...]:
+    """The certificates' bytes in a chain's. Raises Refusal ``bad_certificate``."""
+    links = unpack_row(raw)
+    if not 1 <= len(links) <= len(LEVELS) or any(type(link) is not bytes for link in links) or pack(links) != raw:
+        raise Refusal("bad_certificate")
+    return links
+
+
+class Chains:
+    """Reads chains of one mesh. `root(id)` gives the function that verifies under that root key, if it counts today."""
+
+    def __init__(self, mesh: str, root: Callable[[NodeId], ed25519.Verify | None]) -> None:
+        self.mesh = mesh
+        self._root = root
+        self._read: dict[tuple[NodeId, bytes], Certificate] = {}
+        self.verified = 0
+
+    def read(self, raw: bytes) -> Chain:
+        """The chain in `raw`. Raises Refusal: ``other_mesh``, ``bad_certificate``, ``bad_key``, ``widened``, and those of the codec."""
+        links = split_chain(raw)
+        above: Certificate | None = None
+        found: list[Certificate] = []
+        for level, link in zip(LEVELS, links, strict=False):
+            above = self._link(level, link, above)
+            found.append(above)
+        return Chain(raw, tuple(found))
+
+    def _link(self, level: str, raw: bytes, above: Certificate | None) -> Certificate:
+        tag, author, body, signature = parts(raw)
+        if tag != "certificate":
+            raise Refusal("bad_certificate")
+        verify = self._root(author) if above is None else ed25519.verifier_of(above.key)
+        if verify is None or (above is not None and author != above.subject):
+            raise Refusal("bad_certificate")
+        upper = b"" if above is None else above.key
+        known = self._read.get((author, upper + raw))
+        if known is not None:
+            return known
+        certificate: Certificate = decode_object(tag, body)
+        self._check_shape(level, certificate)
+        self.verified += 1
+        if not verify(signature, signed_bytes(tag, self.mesh, body)):
+            raise Refusal("bad_certificate", certificate.subject)
+        if above is not None and widens(certificate, above):
+            raise Refusal("widened", certificate.subject)
+        self._check_id(certificate, author)
+        self._read[author, upper + raw] = certificate
+        if len(self._read) > READ_MAX:
+            del self._read[next(iter(self._read))]
+        return certificate
+
+    def _check_shape(self, level: str, certificate: Certificate) -> None:
+        if certificate.mesh != self.mesh:
+            raise Refusal("other_mesh", certificate.subject)
+        if certificate.level != level or len(certificate.past_keys) > PAST_KEYS_MAX:
+            raise Refusal("bad_certificate", certificate.subject)
+        for key in (certificate.key, *certificate.past_keys):
+            ed25519.check_key(key)
+
+    def _check_id(self, certificate: Certificate, home: NodeId) -> None:
+        """Whose id it is. An issuer's is its key's; a home's is what its issuer says; a node's is that of its first key, which is still its
+        key or vouched for its home when it was made (`Deed`)."""
+        if certificate.level == HOME or certificate.subject == node_id(certificate.key):
+            return
+        if certificate.level == ISSUER or not certificate.deed:
+            raise Refusal("bad_certificate", certificate.subject)
+        deed = read_deed(self.mesh, certificate.deed).body
+        if (deed.node, deed.home) != (certificate.subject, home):
+            raise Refusal("bad_certificate", certificate.subject)
+
+
+def read_deed(mesh: str, raw: bytes) -> Signed:
+    """A node's deed, verified under the first key it names. Raises Refusal ``bad_certificate``, ``bad_key``, and those of the codec."""
+    tag, author, body, signature = parts(raw)
+    if tag != "deed":
+        raise Refusal("bad_certificate")
+    deed: Deed = decode_object(tag, body)
+    if not author == deed.node == node_id(deed.first_key) or deed.mesh != mesh:
+        raise Refusal("bad_certificate", author)
+    if not ed25519.verifier_of(deed.first_key)(signature, signed_bytes(tag, mesh, body)):
+        raise Refusal("bad_certificate", author)
+    return Signed(author, deed, raw)
