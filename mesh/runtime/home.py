@@ -115,13 +115,13 @@ def make_private(folder: Path) -> Path:
     return folder
 
 
-def read_private(path: Path) -> bytes | None:
+def read_private(path: Path, bytes_max: int = 64 * 1024) -> bytes | None:
     """The bytes of a file that must be its owner's alone; None if there is none. Raises HomeError, with the chmod line where it is open."""
     with _explained("read", path):
         try:
             with open(path, "rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
-                data = file.read(64 * 1024)
+                data = file.read(bytes_max)
         except FileNotFoundError:
             return None
     if mode & 0o077:

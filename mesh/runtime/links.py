@@ -40,9 +40,9 @@ from mesh.runtime.sessions import Greeting, Sessions, turned
 from mesh.runtime.sockets import NotLoopback, Sender
 from mesh.wire.codec import encode, kind_of
 from mesh.wire.envelope import Batch, Expectations, frame_message, open_envelope, seal_flush
-from mesh.wire.packing import Refusal, unpack_row
 from mesh.wire.keyring import Keyring
 from mesh.wire.objects import Signer
+from mesh.wire.packing import Refusal, unpack_row
 
 REFUSED_PER_TURN = 64
 """Bad envelopes that one `take` throws away before the rest of the node has its turn."""

@@ -26,10 +26,10 @@ from mesh.messages.session import Hello, Turned, Welcome
 from mesh.messages.signed import Signed
 from mesh.runtime.clock import now_ms
 from mesh.wire.envelope import SESSION_BYTES, Session
-from mesh.wire.packing import Refusal, pack, unpack_row
-from mesh.wire.replay import ReplayWindow
 from mesh.wire.keyring import Keyring
 from mesh.wire.objects import Signer
+from mesh.wire.packing import Refusal, pack, unpack_row
+from mesh.wire.replay import ReplayWindow
 
 VERSION = 1
 NONCE_BYTES = 16

@@ -44,8 +44,8 @@ from mesh.runtime.store_file import StoreError
 from mesh.runtime.store_read import Reader, examine
 from mesh.wire import ed25519
 from mesh.wire.codec import encode_entry
-from mesh.wire.packing import Refusal
 from mesh.wire.objects import Signer, body_bytes, signed_bytes
+from mesh.wire.packing import Refusal
 
 Queued = tuple[int, Any, dict[Hash, bytes]]
 

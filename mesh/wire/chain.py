@@ -136,19 +136,19 @@ class Chains:
             return
         if certificate.level == ISSUER or not certificate.deed:
             raise Refusal("bad_certificate", certificate.subject)
-        deed = read_deed(self.mesh, certificate.deed).body
+        deed = read_deed(certificate.deed).body
         if (deed.node, deed.home) != (certificate.subject, home):
             raise Refusal("bad_certificate", certificate.subject)
 
 
-def read_deed(mesh: str, raw: bytes) -> Signed:
+def read_deed(raw: bytes) -> Signed:
     """A node's deed, verified under the first key it names. Raises Refusal ``bad_certificate``, ``bad_key``, and those of the codec."""
     tag, author, body, signature = parts(raw)
     if tag != "deed":
         raise Refusal("bad_certificate")
     deed: Deed = decode_object(tag, body)
-    if not author == deed.node == node_id(deed.first_key) or deed.mesh != mesh:
+    if not author == deed.node == node_id(deed.first_key):
         raise Refusal("bad_certificate", author)
-    if not ed25519.verifier_of(deed.first_key)(signature, signed_bytes(tag, mesh, body)):
+    if not ed25519.verifier_of(deed.first_key)(signature, signed_bytes(tag, "", body)):
         raise Refusal("bad_certificate", author)
     return Signed(author, deed, raw)

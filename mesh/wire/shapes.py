@@ -65,6 +65,13 @@ _SIGNED_INTS = {"total": -1, "retries": -1}
 _EXACT_BYTES = {
     ("Certificate", "key"): 32,
     ("Deed", "first_key"): 32,
+    ("Join", "invite"): 8,
+    ("Join", "home_key"): 32,
+    ("Join", "nonce"): 16,
+    ("Ask", "home_key"): 32,
+    ("Ask", "nonce"): 16,
+    ("Admission", "discovery_key"): 32,
+    ("Renewal", "home_key"): 32,
     ("Binding", "curve_key"): 32,
     ("Witness", "head"): 32,
     ("Commit", "prev"): 32,
