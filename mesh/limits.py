@@ -142,8 +142,12 @@ class LinkLimits:
     """A connection at the door, or a dial, that has not said HELLO and WELCOME by then is dropped."""
     hello_burst: float = 128.0
     """How many HELLOs of one address may come at once: on one machine all nodes share an address, and all start together."""
-    door_connections_max: int = 64
+    door_connections_max: int = 128
     """Open at once, all addresses together; more are closed at once and counted."""
+    door_per_address_max: int = 64
+    """Of one address: on one machine all nodes share theirs. Half of all, so that one address alone cannot close the door."""
+    admission_bytes_max: int = 1024 * 1024
+    """The answer to a join: genesis, certificates, and every revocation there is."""
     dials_max: int = 16
     """Dials under way at once; more wait their turn."""
     peers_max: int = 1024
@@ -152,6 +156,15 @@ class LinkLimits:
     """Sessions given to one peer and not yet used: a recorded HELLO said again cannot push out the honest one at once."""
     queue_bytes_max: int = 16 * 1024 * 1024
     """Per peer, all classes together; beyond it the oldest bulk, then work, then control is dropped and counted."""
+    bad_per_minute: int = 20
+    """Refused envelopes and messages of one peer within a minute, beyond which it is cut."""
+    envelopes_per_s: float = 4000.0
+    """Of one peer, for more than a moment: several times what two busy nodes exchange (measured: below 1,500), and little enough to check."""
+    envelopes_burst: float = 4000.0
+    bytes_per_s: float = 256.0 * 1024 * 1024
+    penalty_s: float = 10.0
+    """How long a peer that was cut stays out; doubled each time, up to `penalty_max_s`."""
+    penalty_max_s: float = 600.0
     candidates_max: int = 256
     """Doors that discovery has told of and the core may dial."""
 

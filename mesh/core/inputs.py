@@ -222,6 +222,14 @@ class Priced:
 
 
 @dataclass(slots=True)
+class RowChanged:
+    """This node listens at another ROUTER address, or shows another chain, than before; empty: as before. Its row says so from now on."""
+
+    router: str = ""
+    certificate: bytes = b""
+
+
+@dataclass(slots=True)
 class Proclaim:
     """The runtime made a trust statement here (a revocation, an amendment), or kept one from an earlier life: hold it and tell everybody."""
 

@@ -40,7 +40,7 @@ def found(home: Home, mode: str, name: str) -> Credentials:
         new_discovery_key(paths)
     make_key(paths.home_key)
     make_key(paths.issuer_key)
-    return _certify_self(Credentials(home), genesis.name)
+    return _certify_self(Credentials(home), host_name())
 
 
 def _certify_self(credentials: Credentials, label: str) -> Credentials:

@@ -32,6 +32,8 @@ class Link:
     __slots__ = (
         "alive",
         "connected",
+        "curve_key",
+        "dialled_key",
         "dirty",
         "door",
         "early",
@@ -63,7 +65,7 @@ class Link:
         self.ready = anyio.Event()
         self.sender: Sender | None = None
         self.tasks: anyio.abc.TaskGroup | None = None
-        self.session = b""
+        self.session = self.dialled_key = b""
         self.next_seq = 1
         self.hello_no = 0
         self.connected = self.greeted = self.up = self.dirty = self.rehello = self.stuck = False
@@ -75,13 +77,14 @@ class Link:
         """Take over what the peer says of itself."""
         self.alive, self.incarnation = greeting.alive, greeting.incarnation
         self.door, self.router = greeting.door, greeting.router
+        self.curve_key = greeting.curve_key
 
     def open(self, sender: Sender, tasks: anyio.abc.TaskGroup, on_event: Callable[[Link, Sender, zmq.Event], None]) -> None:
         """Use this DEALER from now on, in place of an older one. It is stuck until it is connected; its monitor is watched until `shut`."""
         if self.tasks is not None:
             self.tasks.cancel_scope.cancel()
             self.tasks = None
-        self.sender, self.connected, self.stuck = sender, False, True
+        self.sender, self.connected, self.stuck, self.dialled_key = sender, False, True, self.curve_key
         tasks.start_soon(self._live, sender, on_event)
 
     async def _live(self, sender: Sender, on_event: Callable[[Link, Sender, zmq.Event], None]) -> None:

@@ -14,6 +14,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mesh.errors import MeshError, Refused
 from mesh.ids import NodeId
@@ -243,7 +244,7 @@ class Registrar:
 
     # ---- the list
 
-    def _list(self, credentials: Credentials) -> dict[str, dict[str, object]]:
+    def _list(self, credentials: Credentials) -> dict[str, dict[str, Any]]:
         path = credentials.paths.admitted
         raw = read_private(path, ADMITTED_BYTES_MAX)
         try:
@@ -252,7 +253,7 @@ class Registrar:
             raise HomeError(f"{path} is damaged: {error}", fix=f"remove {path}: who was admitted stays a member") from None
         return dict(found)
 
-    def _keep(self, credentials: Credentials, homes: dict[str, dict[str, object]]) -> None:
+    def _keep(self, credentials: Credentials, homes: dict[str, dict[str, Any]]) -> None:
         write_atomic(credentials.paths.admitted, json.dumps({"homes": homes}, indent=1).encode())
 
     def statistics(self) -> RegistrarStatistics:

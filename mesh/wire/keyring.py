@@ -154,6 +154,11 @@ class Keyring:
             return None
         return member
 
+    def has_key(self, node: NodeId, key: bytes) -> bool:
+        """Whether `key` is the identity key of a known member."""
+        member = self.member(node)
+        return member is not None and member.key == key
+
     def members(self) -> list[Member]:
         """All known, in the order in which they were met."""
         return list(self._members.values())

@@ -69,6 +69,11 @@ def parts(raw: bytes) -> tuple[str, NodeId, bytes, bytes]:
     return tag, author, body, signature
 
 
+def handover_bytes(old_key: bytes, new_key: bytes) -> bytes:
+    """What an identity key signs when it hands over to the next: in no mesh, since journals go on from one to another."""
+    return signed_bytes("handover", "", old_key + new_key)
+
+
 class Signer:
     """One private key, used for one mesh. `private_key` is the 32-byte seed. Raises ValueError for another length."""
 

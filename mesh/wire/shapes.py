@@ -65,6 +65,9 @@ _SIGNED_INTS = {"total": -1, "retries": -1}
 _EXACT_BYTES = {
     ("Certificate", "key"): 32,
     ("Deed", "first_key"): 32,
+    ("Rekeyed", "old_key"): 32,
+    ("Rekeyed", "new_key"): 32,
+    ("Rekeyed", "proof"): 64,
     ("Join", "invite"): 8,
     ("Join", "home_key"): 32,
     ("Join", "nonce"): 16,
