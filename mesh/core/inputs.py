@@ -246,6 +246,16 @@ class Outlawed:
 
 
 @dataclass(slots=True)
+class KeyReplaced:
+    """This node signs with `new_key` from now on; `proof` is the old key's word for it. For the journal."""
+
+    old_key: bytes
+    new_key: bytes
+    proof: bytes
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
 class Audit:
     """Something security depends on happened in the runtime: to be put on record as `Audited`."""
 

@@ -24,7 +24,7 @@ from mesh.runtime.curve import CurveKey
 from mesh.runtime.founding import found
 from mesh.runtime.genesis import Genesis
 from mesh.runtime.home import HomeError, NodeFolder, host_name, read_private, write_atomic
-from mesh.runtime.keyfiles import TRANSPORT, make_key, read_key
+from mesh.runtime.keyfiles import TRANSPORT, PastKey, make_key, read_key
 from mesh.wire import ed25519
 from mesh.wire.chain import Chain, read_deed, split_chain
 from mesh.wire.codec import decode_object
@@ -150,15 +150,6 @@ def _still_right(credentials: Credentials, raw: bytes, node: NodeId, public: byt
         return None
     is_same = (known.last.subject, known.last.key, known.last.past_keys) == (node, public, past)
     return known if is_same and split_chain(raw)[:2] == split_chain(credentials.chain.raw) else None
-
-
-@dataclass(frozen=True, slots=True)
-class PastKey:
-    """An earlier identity key, the one that followed it, and its signature over both (`handover_bytes`)."""
-
-    old: bytes
-    new: bytes
-    proof: bytes
 
 
 def past_keys(folder: NodeFolder) -> tuple[PastKey, ...]:

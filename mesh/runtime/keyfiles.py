@@ -7,12 +7,30 @@ next key into use is a rename, so a crash leaves the old or the new one.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.runtime.home import HomeError, read_private, write_atomic
 
 KEY_BYTES = 32
 IDENTITY, TRANSPORT, SECRET = "ed25519", "curve", "secret"
+
+
+@dataclass(frozen=True, slots=True)
+class PastKey:
+    """An earlier identity key, the one that followed it, and its signature over both (`handover_bytes`)."""
+
+    old: bytes
+    new: bytes
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """What a node's journal may hold from before: identity keys, the first one first, and ids of meshes."""
+
+    keys: tuple[PastKey, ...] = ()
+    meshes: tuple[str, ...] = ()
 
 
 def read_key(path: Path, kind: str = IDENTITY) -> bytes | None:

@@ -38,6 +38,8 @@ class Link:
         "door",
         "early",
         "greeted",
+        "greeted_again",
+        "greetings",
         "hello_no",
         "incarnation",
         "next_seq",
@@ -63,6 +65,9 @@ class Link:
         self.early: deque[tuple[NodeId, Any]] = deque(maxlen=limits.batch_messages_max * 8)
         """Verified inputs from before our own LinkUp; told right after it."""
         self.ready = anyio.Event()
+        self.greetings = 0
+        self.greeted_again = anyio.Event()
+        """Set by the peer's next HELLO at our door."""
         self.sender: Sender | None = None
         self.tasks: anyio.abc.TaskGroup | None = None
         self.session = self.dialled_key = b""

@@ -359,6 +359,18 @@ class Links:
         if reason:
             self._event(self._signer.node, DialFailed(address, reason))
 
+    async def renew(self, peer: NodeId) -> bool:
+        """Both directions anew, with our keys of today: HELLO at the peer's door, over which it says its own at ours. True when it is done."""
+        link = self._links.get(peer)
+        if link is None or not link.up:
+            return False
+        before = link.greetings
+        _, reason = await self._say_hello(link.door, peer, back=True, renew=True)
+        while not reason and link.greetings == before:
+            link.greeted_again = anyio.Event()
+            await link.greeted_again.wait()
+        return not reason
+
     async def _say_back(self, link: Link, renew: bool) -> None:
         """Our half of a link that the peer began (`renew`: over a new connection, as the old one may be broken), or called stale."""
         _, reason = await self._say_hello(link.door, link.node, back=False, renew=renew)
@@ -380,7 +392,7 @@ class Links:
             if door_key and not self._keyring.has_key(greeting.peer, door_key):
                 raise Refusal("wrong_door", greeting.peer)  # somebody stands between us and who answered
             link = self._met(greeting)
-            if not (back and link.up):  # a dial that finds its peer linked changes nothing
+            if renew or not (back and link.up):  # a dial that finds its peer linked changes nothing
                 self._adopt(link, greeting.session, number, renew)
             return link, ""
         except TimeoutError:
@@ -405,6 +417,8 @@ class Links:
             self.refusals[f"hello_{refusal.reason}"] += 1
             return turned(refusal.reason)
         link.greeted = True
+        link.greetings += 1
+        link.greeted_again.set()
         self._check_up(link)
         opening = link.door in self._dialing or (link.session and not link.up)  # our own HELLO is under way, or has been said
         if greeting.back and not opening:
@@ -427,9 +441,16 @@ class Links:
             self._lose(link)
             link.greeted, link.stamp_ms = False, 0
             link.early.clear()
+        if link.curve_key not in (b"", greeting.curve_key):
+            self._start(self._retire_later, link.curve_key)
         link.learn(greeting)
         self._sockets.admit(greeting.curve_key, greeting.peer)
         return link
+
+    async def _retire_later(self, key: bytes) -> None:
+        """A peer's earlier transport key: what is on its way under it still arrives, then it opens nothing any more."""
+        await anyio.sleep(2 * self._limits.handshake_s)
+        self._sockets.retire(key)
 
     def _forget_one(self) -> None:
         for node, link in self._links.items():

@@ -31,6 +31,14 @@ class Listening:
     loopback_only: bool
     """Nobody outside this machine can reach it, and it dials nobody outside."""
 
+    def add_router(self, curve: CurveKey) -> str:
+        """The same ROUTER at one more port, under another transport key: what others are to be told. Raises OSError."""
+        host, _ = split_address(self.receiver.address)
+        _, port = split_address(self.receiver.add_endpoint(host, 0, curve))
+        told, _, _ = self.router_address.rpartition(":")
+        self.router_address = f"{told}:{port}"
+        return self.router_address
+
     async def aclose(self) -> None:
         """Give both ports back."""
         await self.door.aclose()

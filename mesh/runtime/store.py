@@ -33,13 +33,15 @@ import anyio.to_thread
 
 from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
 from mesh.core.records.journal import JournalWriter, keys
+from mesh.core.records.records import Beginning
 from mesh.effects import ReadBody, ReadStory, Remember
 from mesh.ids import Hash, NodeId
 from mesh.limits import RecordsLimits
-from mesh.messages.records import Fork
+from mesh.messages.records import Fork, Rekeyed
 from mesh.messages.signed import Signed
 from mesh.runtime import store_chain, store_file
 from mesh.runtime.clock import wall_ms
+from mesh.runtime.keyfiles import Lives
 from mesh.runtime.store_file import StoreError
 from mesh.runtime.store_read import Reader, examine
 from mesh.wire import ed25519
@@ -79,11 +81,14 @@ class Store:
         tell_threadsafe: Callable[[NodeId, Any], None],
         limits: RecordsLimits | None = None,
         wall_ms: Callable[[], int] = wall_ms,
+        lives: Lives | None = None,
     ) -> None:
         self.path = Path(path)
+        self._lives = lives or Lives()
+        self._following: dict[bytes, bytes] = {}
         self._signer, self._tell, self._wall_ms = signer, tell_threadsafe, wall_ms
         self._limits = limits or RecordsLimits()
-        self._verify_own = ed25519.verifier_of(signer.public_key)
+        self._verify_own = (ed25519.verifier_of(signer.public_key), *(ed25519.verifier_of(past.old) for past in self._lives.keys))
         self._pending: list[Queued] = []
         self._queue: list[Queued] = []
         self._remember: list[Remember] = []
@@ -134,6 +139,7 @@ class Store:
         except StoreError:
             self._connection.close()
             raise
+        self.begins = self._beginning(end.newest)
         self.head, self.head_seq = end.head, end.seq
         self.durable_head = end.head
         """The newest synced commit's hash: what envelopes carry. Replaced whole, so any thread may read it."""
@@ -142,12 +148,14 @@ class Store:
         self._writer = JournalWriter(self._signer.node, self.incarnation, seal=self._seal, head=end.head, next_seq=end.seq + 1, hlc=end.hlc)
 
     def _claim(self) -> None:
-        """A journal belongs to one key in one mesh for good."""
-        mine = {"author": self._signer.node.encode(), "mesh": self._signer.mesh.encode(), "key": self._signer.public_key}
+        """A journal belongs to one node for good: `mesh` and `key` are those in which it began."""
+        first = self._lives.keys[0].old if self._lives.keys else self._signer.public_key
+        mine = {"author": self._signer.node.encode(), "mesh": self._signer.mesh.encode(), "key": first}
         known = {name: store_file.get_meta(self._connection, name) for name in mine}
+        meshes = [mesh.encode() for mesh in (*self._lives.meshes, self._signer.mesh)]
         if not any(known.values()):
             self._in_transaction(lambda c: store_file.set_metas(c, mine))
-        elif known != mine:
+        elif (known["author"], known["key"]) != (mine["author"], mine["key"]) or known["mesh"] not in meshes:
             author = (known["author"] or b"?").decode(errors="replace")
             raise StoreError(
                 "other_author",
@@ -174,7 +182,33 @@ class Store:
             _, body, signature = store_chain.peek(raw)
         except Refusal:
             return False
-        return self._verify_own(signature, signed_bytes("commit", self._signer.mesh, body))
+        return self._key_of(body, signature) is not None
+
+    def _key_of(self, body: bytes, signature: bytes) -> tuple[int, str] | None:
+        """Which of this node's keys (0: today's, then the past ones) signed a commit, and in which mesh; None if none did."""
+        for mesh in (self._signer.mesh, *self._lives.meshes):
+            for index, verify in enumerate(self._verify_own):
+                if verify(signature, signed_bytes("commit", mesh, body)):
+                    return index, mesh
+        return None
+
+    def _beginning(self, newest: bytes) -> Beginning:
+        """What this life's first commit has to say: the newest one of the last may stand in another mesh, or under another key."""
+        if not newest:
+            began = (store_file.get_meta(self._connection, "mesh") or b"").decode()
+            return Beginning("" if began == self._signer.mesh else self._signer.mesh)
+        _, body, signature = store_chain.peek(newest)
+        found = self._key_of(body, signature)
+        assert found is not None, "the chain was checked"
+        index, mesh = found
+        past = self._lives.keys[index - 1] if index else None
+        handover = Rekeyed(past.old, past.new, past.proof, self._wall_ms()) if past else None
+        return Beginning("" if mesh == self._signer.mesh else self._signer.mesh, handover)
+
+    def rekey(self, seed: bytes) -> None:
+        """The entry `Rekeyed` that names this key will come: the commit that holds it, and all later ones, are signed with it."""
+        public, _ = ed25519.signer_of(seed)
+        self._following[public] = seed
 
     def replay(self) -> Iterator[tuple[int, Any, dict[Hash, bytes]]]:
         """Every entry, in order, with the bodies that machines need again. Before `start`, to its end. Raises StoreError."""
@@ -323,11 +357,18 @@ class Store:
                 self._tell(self._signer.node, Synced(self._synced))
                 self._tell(self._signer.node, NewHead(signed))
 
+    def _change_key(self, lot: list[Queued]) -> None:
+        for _, entry, _ in lot:
+            if type(entry) is Rekeyed and (seed := self._following.pop(entry.new_key, None)) is not None:
+                self._verify_own = (ed25519.verifier_of(entry.new_key), *self._verify_own)
+                self._signer.rekey(seed)
+
     def _commit(self, lot: list[Queued], remember: list[Remember]) -> Signed | None:
         started = time.perf_counter()
         signed = None
         data = [encode_entry(entry) for _, entry, _ in lot]
         if lot:
+            self._change_key(lot)
             signed = self._writer.commit(data, self._wall_ms())
         self._in_transaction(lambda connection: _insert(connection, lot, data, signed, self._writer.head, remember))
         if lot:

@@ -34,6 +34,7 @@ from mesh.runtime.keyfiles import read_key
 from mesh.runtime.links import Links
 from mesh.runtime.registrar import Registrar
 from mesh.wire.chain import Chain, join_chain, split_chain
+from mesh.wire.enrolment import home_proof_bytes
 from mesh.wire.objects import Signer
 from mesh.wire.packing import Refusal
 
@@ -129,25 +130,37 @@ class Warden:
         if chain.expires_ms and now_ms > (chain.begins_ms + chain.expires_ms) // 2:
             self.renew()
 
-    def renew(self) -> None:
-        """Get new certificates: from the own issuer's key, else from any linked member that may issue."""
-        if Authority(self._identity.credentials).can_admit:
-            self._start(self._renew_self)
-            return
+    def renew(self, *, home_seed: bytes = b"", issuer_seed: bytes = b"", from_others: bool = False) -> bool:
+        """Get new certificates: from the own issuer's key, else from any linked member that may issue. Seeds: keys that are to follow those
+        of today. False if there is nobody to ask."""
+        if Authority(self._identity.credentials).can_admit and not from_others:
+            self._start(self.renew_self)
+            return True
         asked = False
         for member in self._identity.keyring.members():
             if ISSUER_ROLE in member.rights.roles and self._links.is_up(member.node):
-                self._links.say(member.node, RenewAsk(self._renewal()))
+                self._links.say(member.node, RenewAsk(self._renewal(home_seed, issuer_seed)))
                 asked = True
         self.renewal = "" if asked else "no member that may renew certificates is linked"
+        return asked
 
-    async def _renew_self(self) -> None:
+    async def renew_self(self) -> None:
+        """New certificates for this home by its own issuer's key."""
         try:
             await anyio.to_thread.run_sync(self._renew_self_now)
         except MeshError as error:
             self.renewal = error.message
             return
-        self._take_into_use()
+        self.take_into_use()
+
+    def replace_home_key(self, public: bytes) -> None:
+        """Certify the home's next key by the own issuer's, and take it into use. Blocking. Raises Refused, HomeError."""
+        with self._folder.home.lock():
+            credentials = Credentials(self._folder.home)
+            today = credentials.chain.last
+            grant = Grant(today.roles, today.offers, today.requests)
+            fresh = Authority(credentials).admit(credentials.home_id, public, today.name, grant)
+            _adopt_next_home_key(credentials, credentials.authorities.chains.read(fresh))
 
     def _renew_self_now(self) -> None:
         with self._folder.home.lock():
@@ -160,12 +173,16 @@ class Warden:
             fresh = authority.admit(credentials.home_id, credentials.home_key, today.name, Grant(today.roles, today.offers, today.requests))
             credentials.keep_chain(fresh)
 
-    def _renewal(self) -> bytes:
+    def _renewal(self, home_seed: bytes, issuer_seed: bytes) -> bytes:
         credentials = self._identity.credentials
         signer = credentials.home_signer()
-        issuer_seed = read_key(credentials.paths.issuer_key)
-        issuer_key = Signer("", issuer_seed, "").public_key if issuer_seed else b""
+        seed = issuer_seed or read_key(credentials.paths.issuer_key)
+        issuer_key = Signer("", seed, "").public_key if seed else b""
         body = Renewal(credentials.mesh, credentials.home_id, credentials.home_key, issuer_key, b"", time.time_ns() // 1_000_000)
+        if home_seed:
+            following = Signer("", home_seed, "")
+            body.home_key = following.public_key
+            body.home_proof = following.sign(home_proof_bytes(body))
         return signer.seal(Signed(signer.node, body))
 
     def _on_renew_ask(self, sender: NodeId, ask: RenewAsk) -> None:
@@ -199,7 +216,7 @@ class Warden:
             return
         self.renewal = ""
         self._tell(self._identity.node, Audit("renewed", self._identity.credentials.home_id, sender))
-        self._take_into_use()
+        self.take_into_use()
 
     def _install_now(self, granted: Granted) -> None:
         with self._folder.home.lock():
@@ -213,7 +230,7 @@ class Warden:
             if granted.issuer:
                 _keep_issuer(credentials, granted.issuer)
 
-    def _take_into_use(self) -> None:
+    def take_into_use(self) -> None:
         """The home's certificates changed: a new chain for this node, and a row that shows it."""
         identity = self._identity
         identity.credentials = Credentials(self._folder.home)

@@ -97,6 +97,10 @@ class Chains:
             found.append(above)
         return Chain(raw, tuple(found))
 
+    def root_of(self, raw: bytes) -> NodeId:
+        """The root key, by id, under which the chain begins. Raises Refusal."""
+        return parts(split_chain(raw)[0])[1]
+
     def _link(self, level: str, raw: bytes, above: Certificate | None) -> Certificate:
         tag, author, body, signature = parts(raw)
         if tag != "certificate":

@@ -83,6 +83,10 @@ class Signer:
         self.public_key, self._sign = ed25519.signer_of(private_key)
         self.signatures = 0
 
+    def rekey(self, private_key: bytes) -> None:
+        """Sign with another key from now on, as the same node."""
+        self.public_key, self._sign = ed25519.signer_of(private_key)
+
     def sign(self, data: bytes) -> bytes:
         """64 bytes over `data` as it is: give `signed_bytes(...)`, never bare content."""
         self.signatures += 1
