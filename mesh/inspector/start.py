@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ NameOption = Annotated[
 BindOption = Annotated[
     str | None,
     typer.Option(
-        "--bind", metavar="ADDRESS", help="Listen at this loopback address. [default: 127.0.0.1]", show_default=False, callback=filled
+        "--bind", metavar="ADDRESS", help="Listen at this address of this machine. [default: loopback in an open mesh, else the LAN's]", show_default=False, callback=filled
     ),
 ]
 PortOption = Annotated[
@@ -65,7 +66,7 @@ def up(
     as_json: JsonOption = False,
 ) -> None:
     """Run this home's node until `mesh down` or Ctrl-C."""
-    words = _words(home, name, bind, port, join, no_mdns, mesh)
+    words = words_for(home, name, bind, port, join, no_mdns, mesh)
     where = Where(home, name, as_json)
 
     def ready(info: dict[str, Any]) -> None:
@@ -91,7 +92,8 @@ def up(
     options = NodeOptions(
         Path(home) if home else None, name or "", bind, port, tuple(join or ()), False if no_mdns else None, mesh or "", while_used
     )
-    run_async(where, lambda: serve(options, ready))
+    if run_async(where, lambda: serve(options, ready)):
+        os.execv(sys.executable, [*MESH, *sys.argv[1:]])
 
 
 def _folder(home: str | None, mesh: str | None, name: str | None) -> NodeFolder:
@@ -100,7 +102,7 @@ def _folder(home: str | None, mesh: str | None, name: str | None) -> NodeFolder:
     return Home.locate(home, mesh or "").node(name or "")
 
 
-def _words(
+def words_for(
     home: str | None, name: str | None, bind: str | None, port: int | None, join: list[str] | None, no_mdns: bool, mesh: str | None
 ) -> list[str]:
     words = []
@@ -130,7 +132,7 @@ def run(
 
     A node that was started for a worker ends with its last worker.
     """
-    words = _words(home, name, bind, port, join, no_mdns, mesh)
+    words = words_for(home, name, bind, port, join, no_mdns, mesh)
     where = Where(home, name, as_json)
     from mesh.runtime.home import Home
 
@@ -207,7 +209,7 @@ async def _detach(targets: list[str], words: list[str], folder: NodeFolder) -> d
     deadline = time.monotonic() + ATTACH_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise MeshError(f"the worker did not start: {last_words(log)}", fix=f"see {log}")
+            raise MeshError(f"the worker did not start: {lastwords_for(log)}", fix=f"see {log}")
         agents = await _agents_of(folder, process.pid)
         if agents:
             say(f"worker {process.pid} runs on its own; what it says goes to {log}")

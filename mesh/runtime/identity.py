@@ -143,6 +143,15 @@ def chain_of_node(folder: NodeFolder, credentials: Credentials) -> Chain:
     return _chain(folder, credentials, node, seed, deed)
 
 
+def folder_id(folder: NodeFolder) -> NodeId:
+    """The id of the node in `folder`, from its deed; "" if it was never started."""
+    raw = read_private(folder.deed_path)
+    try:
+        return read_deed(raw).body.node if raw is not None else ""
+    except Refusal:
+        return ""
+
+
 def _still_right(credentials: Credentials, raw: bytes, node: NodeId, public: bytes, past: tuple[bytes, ...]) -> Chain | None:
     try:
         known = credentials.authorities.chains.read(raw)
