@@ -23,8 +23,10 @@ from mesh.limits import LinkLimits
 from mesh.messages.enrol import Admission, Ask, Join
 from mesh.messages.session import Turned
 from mesh.messages.signed import Signed
+from mesh.runtime import interfaces
 from mesh.runtime.credentials import Credentials, Paths
 from mesh.runtime.dialling import request
+from mesh.runtime.discovery import browse
 from mesh.runtime.founding import enter, found, open_up
 from mesh.runtime.frames import BadFrame
 from mesh.runtime.home import Home, NodeFolder, host_name
@@ -195,6 +197,19 @@ def _enter(home: Home, admission: Admission) -> Credentials:
 def _turned_away(reason: str) -> Refused:
     message, fix = _SAID_NO.get(reason, (f"the mesh did not let this machine in: {reason}", "mesh invite, there, for a new token"))
     return Refused(message, fix=fix, code=reason)
+
+
+async def meshes_seen(bind: str, seconds: float = 1.0) -> list[Document]:
+    """Which doors are announced on the LAN (the interface that a node here would use, or that of `bind`): what one could join.
+
+    Raises UsageError if there is no interface, or no multicast on it.
+    """
+    choice = interfaces.find(bind)
+    try:
+        seen = await browse(choice.interface, seconds)
+    except OSError as error:
+        raise UsageError(f"multicast does not work on {choice.interface}: {error}", fix="mesh join --ask HOST:PORT") from error
+    return [{"addr": one.address, "tag": one.tag, "node": one.node} for one in seen]
 
 
 # ---- the nodes that run here

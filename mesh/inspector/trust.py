@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mesh.inspector.render import clean, fit, short, table
+from mesh.ids import short
+from mesh.inspector.render import clean, fit, table
 from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, bound
 
 ROTATE_S = 60.0
