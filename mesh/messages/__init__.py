@@ -61,7 +61,16 @@ SIGNED: dict[str, type] = {
 }
 """Tag of each kind of signed object. The tag is inside the signed bytes: one kind can never be passed off as another."""
 
-CONTROL = (trust.Trust, membership.Ping, membership.Ack, membership.PingRequest, membership.PingReport, work.Beat, work.Renew, session.Stale)
+CONTROL = (
+    trust.Trust,
+    membership.Ping,
+    membership.Ack,
+    membership.PingRequest,
+    membership.PingReport,
+    work.Beat,
+    work.Renew,
+    session.Stale,
+)
 """Sent before all else."""
 
 BULK = (work.FilePart,)
