@@ -8,6 +8,7 @@ from random import Random
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
 from mesh.core.membership.membership import Membership
+from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.records.records import Beginning, Records
 from mesh.core.work.contractor import Contractor
@@ -25,6 +26,7 @@ class Assembly:
     node: Node
     directory: Directory
     membership: Membership
+    trust: Trust
     records: Records
     manager: Manager
     contractor: Contractor
@@ -51,9 +53,11 @@ def build(
     records = Records(
         directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq, begins=begins
     )
+    trust = Trust(directory, limits)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
     contractor = Contractor(directory, deadlines, limits.work)
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
-    node = Node(me.node, (membership, records, manager, contractor, files, desk), deadlines, journal_seq)
-    return Assembly(node, directory, membership, records, manager, contractor, files, desk)
+    machines = (membership, trust, records, manager, contractor, files, desk)
+    node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws)
+    return Assembly(node, directory, membership, trust, records, manager, contractor, files, desk)

@@ -231,7 +231,7 @@ class RowChanged:
 
 @dataclass(slots=True)
 class Proclaim:
-    """The runtime made a trust statement here (a revocation, an amendment), or kept one from an earlier life: hold it and tell everybody."""
+    """A trust statement (a revocation, an amendment) was made here, or kept from an earlier life: hold it and tell everybody."""
 
     signed: Signed
 
@@ -427,3 +427,7 @@ class Remembered:
 
     heads: tuple[Signed, ...] = ()
     forks: tuple[Fork, ...] = ()
+    witnesses: tuple[Signed, ...] = ()
+    """Co-signatures of this node's own journal."""
+    own: tuple[Signed, ...] = ()
+    """The own commits that hold the entries which those name, as the journal has them now."""

@@ -150,7 +150,8 @@ class Bound:
 
 @dataclass(slots=True)
 class Lost:
-    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, revoked, released, failed:*, ..."""
+    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, revoked, released, failed:*,
+    node_revoked, ..."""
 
     task: TaskId
     fence: Fence
