@@ -93,7 +93,7 @@ def _doors(name: str) -> dict[str, str]:
     return {"name": name, "door": "127.0.0.1:7710", "router": "127.0.0.1:7711"}
 
 
-def certificate_of(level: str, holder: Signer, **changes: Any) -> Certificate:
+def certificate_of(level: str, holder: Signer, /, **changes: Any) -> Certificate:
     fields = {"mesh": holder.mesh, "level": level, "subject": holder.node, "key": holder.public_key, "name": level, "serial": 1}
     return Certificate(**(fields | {"not_before_ms": 0} | changes))
 
