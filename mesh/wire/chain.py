@@ -129,16 +129,21 @@ class Chains:
         for key in (certificate.key, *certificate.past_keys):
             ed25519.check_key(key)
 
-    def _check_id(self, certificate: Certificate, home: NodeId) -> None:
-        """Whose id it is. An issuer's is its key's; a home's is what its issuer says; a node's is that of its first key, which is still its
-        key or vouched for its home when it was made (`Deed`)."""
-        if certificate.level == HOME or certificate.subject == node_id(certificate.key):
+    def _check_id(self, certificate: Certificate, author: NodeId) -> None:
+        """Whose id it is. A home's is what its issuer says; an issuer's is its key's; a node's is that of its first key, which vouched for
+        its home when it was made: else any home could certify, or revoke, the nodes of others."""
+        if certificate.level == HOME:
             return
-        if certificate.level == ISSUER or not certificate.deed:
+        if certificate.level == ISSUER:
+            is_own = certificate.subject == node_id(certificate.key)
+        else:
+            is_own = bool(certificate.deed) and self._vouched(certificate.deed) == (certificate.subject, author)
+        if not is_own:
             raise Refusal("bad_certificate", certificate.subject)
-        deed = read_deed(self.mesh, certificate.deed).body
-        if (deed.node, deed.home) != (certificate.subject, home):
-            raise Refusal("bad_certificate", certificate.subject)
+
+    def _vouched(self, raw: bytes) -> tuple[NodeId, NodeId]:
+        deed: Deed = read_deed(self.mesh, raw).body
+        return deed.node, deed.home
 
 
 def read_deed(mesh: str, raw: bytes) -> Signed:

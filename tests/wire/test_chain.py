@@ -251,7 +251,7 @@ def test_a_node_keeps_its_id_with_a_new_key() -> None:
 
 
 def hijacked(deed: bytes, key: int = 61) -> bytes:
-    """Another home's certificate for the node of `LINE`, with a key of the thief's."""
+    """Another home's certificate for the node of `LINE`, by default with a key of the thief's."""
     thief = Line(LINE.root, LINE.issuer, OTHER.home, signer_of(key, node=LINE.node.node), LINE.node)
     return thief.chain(node={"deed": deed})
 
@@ -271,6 +271,7 @@ def test_no_home_takes_over_anothers_node() -> None:
         LINE.certificates()[2],
     ):
         refused(hijacked(deed), "bad_certificate")
+        refused(hijacked(deed, key=2), "bad_certificate")  # nor by leaving it its own key
     assert chains().read(hijacked(deed_of(own, other))), "it is the deed that decides"
 
 
