@@ -41,7 +41,7 @@ def build(
     limits: Limits,
     journal_seq: int = 0,
     head: bytes = bytes(32),
-    begins: Beginning = Beginning(),
+    begins: Beginning | None = None,
 ) -> Assembly:
     """A node that has not started. `me` is its own row (its incarnation already raised and on disk).
 

@@ -39,7 +39,7 @@ class Certificate:
     past_keys: tuple[bytes, ...] = ()
     """Earlier keys of the subject, the first one first: what was signed with them before still counts in journals."""
     deed: bytes = b""
-    """Of a node whose key is not its first: a signed `Deed`, so that nobody can take over another home's node id."""
+    """Of a node: its signed `Deed`, so that no home can certify, or revoke, another home's node."""
 
 
 @dataclass(slots=True)

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 
 from mesh.ids import NodeId
 from mesh.messages.signed import Signed
-from mesh.messages.trust import ISSUER, Amendment, Revocation
+from mesh.messages.trust import Amendment, Revocation
 from mesh.wire import ed25519
-from mesh.wire.chain import Chains
+from mesh.wire.chain import LEVELS, Chains
 from mesh.wire.codec import decode_object
 from mesh.wire.objects import node_id, parts, signed_bytes
 from mesh.wire.packing import Refusal
@@ -38,7 +38,9 @@ class Authorities:
         self._verify = {node_id(key): ed25519.verifier_of(key) for key in roots}
         self._amended: list[tuple[dict[NodeId, ed25519.Verify], Signed]] = []
         """Each amendment, with the roots that counted before it."""
-        self._revoked: dict[NodeId, Signed] = {}
+        self._revoked: dict[tuple[str, NodeId], Signed] = {}
+        """By level too: a home's id is what its issuer says, and must not be able to stand for an issuer's."""
+        self._said: list[Signed] = []
         self.chains = Chains(mesh, self._verify_under)
 
     def _verify_under(self, root: NodeId) -> ed25519.Verify | None:
@@ -53,13 +55,13 @@ class Authorities:
         return len(self._amended)
 
     def statements(self) -> list[Signed]:
-        """All that was said since the genesis, in an order in which it can be opened again."""
-        return [signed for _, signed in self._amended] + list(self._revoked.values())
+        """All that was said since the genesis, in the order in which it was heard: so it can be opened again, whoever counts today."""
+        return self._said[:]
 
     def revocation_of(self, subjects: Iterable[NodeId]) -> Signed | None:
-        """The revocation of any of them."""
-        for subject in subjects:
-            if (found := self._revoked.get(subject)) is not None:
+        """The revocation of any of them: an issuer, its home, the home's node, or the first one or two of these (`Chain.subjects`)."""
+        for place in zip(LEVELS, subjects, strict=False):
+            if (found := self._revoked.get(place)) is not None:
                 return found
         return None
 
@@ -69,10 +71,12 @@ class Authorities:
         """The statement, verified; from now on it counts.
 
         Raises Refusal: ``unknown_author``, ``bad_signature``, ``other_mesh``, ``gap`` (an amendment before it is missing), ``downgrade``,
-        ``fork`` (another amendment of that number is known), ``not_own`` (a revocation by somebody it is not for), ``too_many``, and those
-        of the codec and of chains.
+        ``fork`` (another amendment of that number is known), ``not_own`` (a revocation by somebody it is not for), ``too_many`` (never of a
+        root), ``unknown_object``, and those of the codec and of chains.
         """
         tag, author, body, signature = parts(raw)
+        if tag not in TAGS:
+            raise Refusal("unknown_object", author)
         content = decode_object(tag, body)
         if content.mesh != self.mesh:
             raise Refusal("other_mesh", author)
@@ -102,20 +106,25 @@ class Authorities:
             raise Refusal("malformed", signed.author)
         fresh = {node_id(key): ed25519.verifier_of(key) for key in amendment.roots}
         self._amended.append((self._verify, signed))
+        self._said.append(signed)
         self._verify, self.roots, self.mode = fresh, amendment.roots, amendment.mode
         return signed
 
     def _revoke(self, signed: Signed, body: bytes, signature: bytes) -> Signed:
         revocation: Revocation = signed.body
-        known = self._revoked.get(revocation.target)
+        place = revocation.level, revocation.target
+        known = self._revoked.get(place)
+        if known is not None and known.raw == signed.raw:
+            return known
         verify = self._verify.get(signed.author) or self._in_chain(signed.author, revocation)
         if not verify(signature, signed_bytes("revocation", self.mesh, body)):
             raise Refusal("bad_signature", signed.author)
         if known is not None:  # one is enough
             return known
-        if len(self._revoked) >= REVOCATIONS_MAX:
+        if len(self._revoked) >= REVOCATIONS_MAX and signed.author not in self._verify:
             raise Refusal("too_many", signed.author)
-        self._revoked[revocation.target] = signed
+        self._revoked[place] = signed
+        self._said.append(signed)
         return signed
 
     def _in_chain(self, author: NodeId, revocation: Revocation) -> ed25519.Verify:
@@ -123,9 +132,8 @@ class Authorities:
         if not revocation.certificate:
             raise Refusal("unknown_author", author)
         chain = self.chains.read(revocation.certificate)
-        if (chain.last.level, chain.last.subject) != (revocation.level, revocation.target):
-            raise Refusal("not_own", author)
-        for certificate in chain.certificates:
-            if certificate.subject == author and (certificate.level != ISSUER or revocation.level != ISSUER or author == revocation.target):
-                return ed25519.verifier_of(certificate.key)
+        if (chain.last.level, chain.last.subject) == (revocation.level, revocation.target):
+            for certificate in chain.certificates:
+                if certificate.subject == author:
+                    return ed25519.verifier_of(certificate.key)
         raise Refusal("not_own", author)

@@ -84,43 +84,43 @@ class Chains:
     def __init__(self, mesh: str, root: Callable[[NodeId], ed25519.Verify | None]) -> None:
         self.mesh = mesh
         self._root = root
-        self._read: dict[tuple[NodeId, bytes], Certificate] = {}
+        self._read: dict[tuple[bytes, ...], Certificate] = {}
+        """By its own bytes and those of every link above it: under other links it may be too wide."""
         self.verified = 0
 
     def read(self, raw: bytes) -> Chain:
         """The chain in `raw`. Raises Refusal: ``other_mesh``, ``bad_certificate``, ``bad_key``, ``widened``, and those of the codec."""
         links = split_chain(raw)
-        above: Certificate | None = None
         found: list[Certificate] = []
-        for level, link in zip(LEVELS, links, strict=False):
-            above = self._link(level, link, above)
-            found.append(above)
+        for at in range(len(links)):
+            found.append(self._link(links[: at + 1], found[-1] if found else None))
         return Chain(raw, tuple(found))
 
     def root_of(self, raw: bytes) -> NodeId:
         """The root key, by id, under which the chain begins. Raises Refusal."""
         return parts(split_chain(raw)[0])[1]
 
-    def _link(self, level: str, raw: bytes, above: Certificate | None) -> Certificate:
-        tag, author, body, signature = parts(raw)
-        if tag != "certificate":
+    def _link(self, links: tuple[bytes, ...], above: Certificate | None) -> Certificate:
+        """The last of `links`. The root is looked up each time: it may have been taken away since."""
+        tag, author, body, signature = parts(links[-1])
+        if above is None:
+            verify = self._root(author)
+        else:
+            verify = ed25519.verifier_of(above.key) if author == above.subject else None
+        if tag != "certificate" or verify is None:
             raise Refusal("bad_certificate")
-        verify = self._root(author) if above is None else ed25519.verifier_of(above.key)
-        if verify is None or (above is not None and author != above.subject):
-            raise Refusal("bad_certificate")
-        upper = b"" if above is None else above.key
-        known = self._read.get((author, upper + raw))
+        known = self._read.get(links)
         if known is not None:
             return known
         certificate: Certificate = decode_object(tag, body)
-        self._check_shape(level, certificate)
+        self._check_shape(LEVELS[len(links) - 1], certificate)
         self.verified += 1
         if not verify(signature, signed_bytes(tag, self.mesh, body)):
             raise Refusal("bad_certificate", certificate.subject)
         if above is not None and widens(certificate, above):
             raise Refusal("widened", certificate.subject)
         self._check_id(certificate, author)
-        self._read[author, upper + raw] = certificate
+        self._read[links] = certificate
         if len(self._read) > READ_MAX:
             del self._read[next(iter(self._read))]
         return certificate
@@ -133,16 +133,21 @@ class Chains:
         for key in (certificate.key, *certificate.past_keys):
             ed25519.check_key(key)
 
-    def _check_id(self, certificate: Certificate, home: NodeId) -> None:
-        """Whose id it is. An issuer's is its key's; a home's is what its issuer says; a node's is that of its first key, which is still its
-        key or vouched for its home when it was made (`Deed`)."""
-        if certificate.level == HOME or certificate.subject == node_id(certificate.key):
+    def _check_id(self, certificate: Certificate, author: NodeId) -> None:
+        """Whose id it is. A home's is what its issuer says; an issuer's is its key's; a node's is that of its first key, which vouched for
+        its home when it was made: else any home could certify, or revoke, the nodes of others."""
+        if certificate.level == HOME:
             return
-        if certificate.level == ISSUER or not certificate.deed:
+        if certificate.level == ISSUER:
+            is_own = certificate.subject == node_id(certificate.key)
+        else:
+            is_own = bool(certificate.deed) and self._vouched(certificate.deed) == (certificate.subject, author)
+        if not is_own:
             raise Refusal("bad_certificate", certificate.subject)
-        deed = read_deed(certificate.deed).body
-        if (deed.node, deed.home) != (certificate.subject, home):
-            raise Refusal("bad_certificate", certificate.subject)
+
+    def _vouched(self, raw: bytes) -> tuple[NodeId, NodeId]:
+        deed: Deed = read_deed(raw).body
+        return deed.node, deed.home
 
 
 def read_deed(raw: bytes) -> Signed:

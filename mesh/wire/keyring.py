@@ -165,7 +165,7 @@ class Keyring:
 
     def forget_revoked(self) -> list[NodeId]:
         """Drop the members whom a revocation concerns by now; returns who they were."""
-        gone = [node for node, member in self._members.items() if self.authorities.revocation_of((node, member.home, member.issuer))]
+        gone = [node for node, member in self._members.items() if self.authorities.revocation_of((member.issuer, member.home, node))]
         for node in gone:
             del self._members[node]
         return gone
@@ -211,7 +211,7 @@ class Keyring:
         self._introduce(author, content)
         member = self.member(author)
         if member is None:
-            revoked = self.authorities.revocation_of((author,)) is not None
+            revoked = self.authorities.revocation_of(("", "", author)) is not None
             raise Refusal("revoked" if revoked else "unknown_author", author)
         if _speaks_for(content) not in ("", author):
             raise Refusal("not_own", author)

@@ -11,5 +11,12 @@ def covers(patterns: Iterable[str], name: str) -> bool:
 
 
 def within(patterns: Iterable[str], wider: Sequence[str]) -> bool:
-    """Whether everything that `patterns` allow is allowed by `wider` too."""
-    return all(covers(wider, pattern) for pattern in patterns)
+    """Whether everything that `patterns` allow is allowed by one of `wider` too."""
+    return all(_is_within(pattern, wider) for pattern in patterns)
+
+
+def _is_within(pattern: str, wider: Sequence[str]) -> bool:
+    if not pattern.endswith("*"):
+        return covers(wider, pattern)
+    # Its own star is no letter: "x*" is more than "x**", which allows only what begins with "x*".
+    return any(other.endswith("*") and pattern[:-1].startswith(other[:-1]) for other in wider)

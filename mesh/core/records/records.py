@@ -98,7 +98,7 @@ class Records:
         name: str,
         head: bytes,
         head_seq: int,
-        begins: Beginning = Beginning(),
+        begins: Beginning | None = None,
     ) -> None:
         self._directory = directory
         self._deadlines = deadlines
@@ -106,7 +106,7 @@ class Records:
         self._incarnation = incarnation
         self._name = name
         self._opened_at = (head, head_seq)
-        self._begins = begins
+        self._begins = begins or Beginning()
         self._head_seq = head_seq
         self._own: deque[Signed] = deque(maxlen=OWN_HEADS)
         self._heads: dict[NodeId, deque[Signed]] = {}
