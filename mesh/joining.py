@@ -26,7 +26,7 @@ from mesh.messages.signed import Signed
 from mesh.runtime import interfaces
 from mesh.runtime.credentials import Credentials, Paths
 from mesh.runtime.dialling import request
-from mesh.runtime.discovery import browse
+from mesh.runtime.discovery import Discovery as browse
 from mesh.runtime.founding import enter, found, open_up
 from mesh.runtime.frames import BadFrame
 from mesh.runtime.home import Home, NodeFolder, host_name
@@ -78,8 +78,9 @@ def make_mesh(home: Home, mode: str, name: str) -> Credentials:
 # ---- joining another
 
 
-async def join_by_token(home: Home, text: str, name: str = "") -> Credentials:
-    """Join the mesh that the token in `text` is for. Raises Refused (expired, used, turned away), UsageError (no token), TimedOut."""
+async def join_by_token(home: Home, text: str, name: str = "", node: str = "") -> Credentials:
+    """Join the mesh that the token in `text` is for. `name`: what the others shall call this home; `node`: its first node's name, if it
+    has none yet. Raises Refused (expired, used, turned away), UsageError (no token), TimedOut."""
     try:
         token = read_token(text)
     except Refusal:
@@ -99,7 +100,7 @@ async def join_by_token(home: Home, text: str, name: str = "") -> Credentials:
     admission = _admission(answer)
     if isinstance(admission, Turned):
         raise _turned_away(admission.reason)
-    return _enter(home, admission)
+    return _enter(home, admission, node)
 
 
 async def _request_any(token: Token, frame: Callable[[bytes], bytes]) -> bytes:
@@ -120,11 +121,14 @@ async def _request_any(token: Token, frame: Callable[[bytes], bytes]) -> bytes:
         except (OSError, ValueError, TimeoutError) as error:
             problem = str(error) or "no answer in time"
     raise TimedOut(
-        f"{', '.join(token.doors)} cannot be reached: {problem}", fix="is that node up (mesh status, there), and no firewall between? mesh doctor"
+        f"{', '.join(token.doors)} cannot be reached: {problem}",
+        fix="is that node up (mesh status, there), and no firewall between? mesh doctor",
     )
 
 
-async def join_by_asking(home: Home, address: str, name: str, on_code: Callable[[str], None], timeout_s: float) -> Credentials:
+async def join_by_asking(
+    home: Home, address: str, on_code: Callable[[str], None], timeout_s: float, *, name: str = "", node: str = ""
+) -> Credentials:
     """Ask at `address` until a person there admits this home by the code that `on_code` shows here. Raises Refused, TimedOut."""
     _not_member(home, "")
     signer, issuer_key = _own_keys(home, "")
@@ -136,11 +140,13 @@ async def join_by_asking(home: Home, address: str, name: str, on_code: Callable[
         answer, pinned = await _ask_once(address, frame, pinned, on_code, body)
         admission = _admission(answer)
         if isinstance(admission, Admission):
-            return _enter(home, admission)
+            return _enter(home, admission, node)
         if admission.reason != "wait":
             raise _turned_away(admission.reason)
         await anyio.sleep(ASK_EVERY_S)
-    raise TimedOut(f"nobody let this machine in within {timeout_s:g} s", fix=f"mesh trust CODE, there; then again: mesh join --ask {address}")
+    raise TimedOut(
+        f"nobody let this machine in within {timeout_s:g} s", fix=f"mesh trust CODE, there; then again: mesh join --ask {address}"
+    )
 
 
 async def _ask_once(address: str, frame: bytes, pinned: bytes, on_code: Callable[[str], None], body: Ask) -> tuple[bytes, bytes]:
@@ -153,9 +159,13 @@ async def _ask_once(address: str, frame: bytes, pinned: bytes, on_code: Callable
         with anyio.fail_after(DIAL_S):
             return await request(address, say, LIMITS, pinned=pinned)
     except BadFrame as bad:
-        raise Refused(f"what answers at {address} is no door of a mesh ({bad.reason})", fix="mesh join --ask HOST:PORT", code="no_door") from None
+        raise Refused(
+            f"what answers at {address} is no door of a mesh ({bad.reason})", fix="mesh join --ask HOST:PORT", code="no_door"
+        ) from None
     except (OSError, ValueError, TimeoutError) as error:
-        raise TimedOut(f"{address} cannot be reached: {error or 'no answer in time'}", fix="mesh status, there; mesh doctor, here") from None
+        raise TimedOut(
+            f"{address} cannot be reached: {error or 'no answer in time'}", fix="mesh status, there; mesh doctor, here"
+        ) from None
 
 
 def _not_member(home: Home, mesh: str) -> None:
@@ -186,10 +196,10 @@ def _admission(answer: bytes) -> Admission | Turned:
     return found_one or Turned(1, "malformed")
 
 
-def _enter(home: Home, admission: Admission) -> Credentials:
+def _enter(home: Home, admission: Admission, node: str) -> Credentials:
     with home.lock():
         credentials = enter(home, admission)
-    for folder in [home.node(), *home.nodes()]:
+    for folder in home.nodes() or [home.node(node)]:
         folder.make().save_peers(list(admission.doors))
     return credentials
 
@@ -258,6 +268,8 @@ def document(credentials: Credentials, schema: str) -> Document:
         "mode": credentials.mode,
         "home": credentials.home_id,
         "roles": list(last.roles),
-        "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(credentials.chain.expires_ms / 1000)) if credentials.chain.expires_ms else "",
+        "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(credentials.chain.expires_ms / 1000))
+        if credentials.chain.expires_ms
+        else "",
         "path": str(credentials.home.path),
     }

@@ -104,7 +104,9 @@ def _show_init(document: dict[str, Any]) -> str:
 
 
 def invite(
-    role: Annotated[list[str] | None, typer.Option("--role", help="member (default), worker, requester or observer. May be repeated.")] = None,
+    role: Annotated[
+        list[str] | None, typer.Option("--role", help="member (default), worker, requester or observer. May be repeated.")
+    ] = None,
     offer: Annotated[
         list[str] | None, typer.Option("--offer", metavar="PATTERN", help="Capabilities it may offer, like 'ocr.*'. May be repeated.")
     ] = None,
@@ -113,7 +115,8 @@ def invite(
     ] = None,
     ttl: Annotated[str, typer.Option("--ttl", metavar="TIME", help="How long it may be used: 30s, 15m, 2h, 7d.")] = "15m",
     issuer: Annotated[
-        bool | None, typer.Option("--issuer/--no-issuer", help="May it admit others? By default the second machine may.", show_default=False)
+        bool | None,
+        typer.Option("--issuer/--no-issuer", help="May it admit others? By default the second machine may.", show_default=False),
     ] = None,
     home: HomeOption = None,
     node: NodeOption = None,
@@ -170,22 +173,28 @@ def join(
 
     Also in a home that is in use: its nodes keep their ids, journals and agents. Without a token: which meshes are seen here.
     """
-    from mesh.joining import document, join_by_asking, join_by_token, meshes_seen
+    from mesh.joining import document, join_by_token, meshes_seen
 
     where = Where(home, None, as_json, timeout)
 
     def make(place: Home) -> dict[str, Any]:
         if ask_for is not None:
             address = ask_for if ask_for != "mdns" else run_async(where, lambda: meshes_seen(bind or ""))[0]["addr"]
-            joined = run_async(where, lambda: join_by_asking(place, address, called or "", lambda code: _show_code(code, address), timeout))
+            joined = run_async(where, lambda: _ask_in(place, address, timeout, called, name))
         else:
             text = _token(token, file)
-            joined = run_async(where, lambda: join_by_token(place, text, called or ""))
+            joined = run_async(where, lambda: join_by_token(place, text, called or "", name or ""))
         return document(joined, "mesh.join/1")
 
     if token is None and file is None and ask_for is None:
         _nothing_to_join(where, bind or "")
     _enter(home, name, as_json, no_start, words_for(home, name, bind, port, seeds, no_mdns, None), make, _show_join)
+
+
+async def _ask_in(place: Home, address: str, timeout_s: float, called: str | None, node: str | None) -> Any:
+    from mesh.joining import join_by_asking
+
+    return await join_by_asking(place, address, lambda code: _show_code(code, address), timeout_s, name=called or "", node=node or "")
 
 
 def _token(token: str | None, file: str | None) -> str:

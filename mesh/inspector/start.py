@@ -31,7 +31,11 @@ NameOption = Annotated[
 BindOption = Annotated[
     str | None,
     typer.Option(
-        "--bind", metavar="ADDRESS", help="Listen at this address of this machine. [default: loopback in an open mesh, else the LAN's]", show_default=False, callback=filled
+        "--bind",
+        metavar="ADDRESS",
+        help="Listen at this address of this machine. [default: loopback in an open mesh, else the LAN's]",
+        show_default=False,
+        callback=filled,
     ),
 ]
 PortOption = Annotated[

@@ -34,16 +34,36 @@ def trust(
 
 def _show_trust(document: dict[str, Any]) -> str:
     here = "; ".join(
-        ["this machine admits members" if document["admits"] else "this machine admits nobody", *(["it holds the root key"] if document["root"] else [])]
+        [
+            "this machine admits members" if document["admits"] else "this machine admits nobody",
+            *(["it holds the root key"] if document["root"] else []),
+        ]
     )
-    lines = [f"{fit('mesh', 8)}{clean(document['name'])}, mode {document['mode']}, fingerprint {document['mesh']}", f"{fit('here', 8)}{here}", ""]
+    lines = [
+        f"{fit('mesh', 8)}{clean(document['name'])}, mode {document['mode']}, fingerprint {document['mesh']}",
+        f"{fit('here', 8)}{here}",
+        "",
+    ]
     rows = [
-        (one["name"], ", ".join(one["roles"]), " ".join(one["offers"]), " ".join(one["requests"]), one["expires"] or "-", short(one["id"]), short(one["home"]))
+        (
+            one["name"],
+            ", ".join(one["roles"]),
+            " ".join(one["offers"]),
+            " ".join(one["requests"]),
+            one["expires"] or "-",
+            short(one["id"]),
+            short(one["home"]),
+        )
         for one in document["members"]
     ]
     lines.append(table(("NODE", "ROLES", "MAY OFFER", "MAY ASK FOR", "EXPIRES", "ID", "HOME"), rows, empty="no members"))
-    lines += [f"REVOKED  {clean(one['level'])} {clean(one['name'])} {short(one['id'])}  {clean(one['reason'])}" for one in document["revoked"]]
-    lines += [f"ASKS     {clean(one['name'])} shows the code {one['code']}; the same there? then: mesh trust {one['code']}" for one in document["waiting"]]
+    lines += [
+        f"REVOKED  {clean(one['level'])} {clean(one['name'])} {short(one['id'])}  {clean(one['reason'])}" for one in document["revoked"]
+    ]
+    lines += [
+        f"ASKS     {clean(one['name'])} shows the code {one['code']}; the same there? then: mesh trust {one['code']}"
+        for one in document["waiting"]
+    ]
     return "\n".join(lines)
 
 
@@ -76,7 +96,9 @@ def revoke(
     """Believe a node no more, everywhere, for good: its connections are cut, its work is given to others."""
     where = Where(home, node, as_json, timeout)
     params = {"who": who, "reason": reason, "home": whole_home}
-    ask(where, lambda mesh: mesh.office("revoke", **params), lambda document: f"{document['level']} {clean(document['revoked'])} is revoked")
+    ask(
+        where, lambda mesh: mesh.office("revoke", **params), lambda document: f"{document['level']} {clean(document['revoked'])} is revoked"
+    )
 
 
 def rotate(

@@ -151,10 +151,13 @@ class Receiver(_Socket):
 
     def take(self) -> Any:
         from types import SimpleNamespace
+
         f = self.take_()
         return None if f is None else SimpleNamespace(user="", frames=f)
 
-    def add_endpoint(self, host: str, port: int, curve: object) -> str: return self.address
+    def add_endpoint(self, host: str, port: int, curve: object) -> str:
+        return self.address
+
     def drop_endpoint(self, address: str) -> None: ...
 
     def take_(self) -> list[bytes] | None:

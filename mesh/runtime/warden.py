@@ -71,7 +71,7 @@ class Warden:
             self._tasks = tasks
             task_status.started()
             while True:
-                self._renew_if_due()
+                await self._renew_if_due()
                 await anyio.to_thread.run_sync(self._keep_members)
                 await anyio.sleep(LOOK_EVERY_S)
 
@@ -101,6 +101,7 @@ class Warden:
 
     async def _keep_statement(self, raw: bytes) -> None:
         await anyio.to_thread.run_sync(self._keep_statement_now, raw)
+        await self._renew_if_due()
 
     def _keep_statement_now(self, raw: bytes) -> None:
         with self._folder.home.lock():
@@ -124,11 +125,22 @@ class Warden:
 
     # ---- renewal
 
-    def _renew_if_due(self) -> None:
+    async def _renew_if_due(self) -> None:
+        """Half of the certificates' life is over, or they begin under a root key that is on its way out."""
+        fresh = await anyio.to_thread.run_sync(Credentials, self._folder.home)
+        if fresh.chain.raw != self._identity.credentials.chain.raw:  # another node of this home has renewed
+            self.take_into_use()
         chain = self._identity.credentials.chain
         now_ms = time.time_ns() // 1_000_000
-        if chain.expires_ms and now_ms > (chain.begins_ms + chain.expires_ms) // 2:
+        if not self._under_newest_root(fresh, chain):
+            self.renew(from_others=not Authority(fresh).can_make_issuers)
+        elif chain.expires_ms and now_ms > (chain.begins_ms + chain.expires_ms) // 2:
             self.renew()
+
+    @staticmethod
+    def _under_newest_root(credentials: Credentials, chain: Chain) -> bool:
+        authorities = credentials.authorities
+        return authorities.chains.root_of(chain.raw) == authorities.root_ids[-1]
 
     def renew(self, *, home_seed: bytes = b"", issuer_seed: bytes = b"", from_others: bool = False) -> bool:
         """Get new certificates: from the own issuer's key, else from any linked member that may issue. Seeds: keys that are to follow those
@@ -222,7 +234,9 @@ class Warden:
         with self._folder.home.lock():
             credentials = Credentials(self._folder.home)
             fresh = credentials.authorities.chains.read(granted.chain)
-            if fresh.last.serial <= credentials.chain.last.serial:
+            is_later = fresh.last.serial > credentials.chain.last.serial
+            newest, today = self._under_newest_root(credentials, fresh), self._under_newest_root(credentials, credentials.chain)
+            if (newest, is_later) <= (today, False):
                 raise Refusal("old", fresh.last.subject)
             _adopt_next_home_key(credentials, fresh)
             credentials = Credentials(self._folder.home)
