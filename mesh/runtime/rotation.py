@@ -168,6 +168,8 @@ class Rotation:
         root = credentials.root_signer()
         if root is None:
             raise Refused("the root key of this mesh is not on this machine", fix="do it where `mesh init` was typed", code="no_root")
+        if len(credentials.authorities.roots) > 1 and root.public_key == credentials.authorities.roots[-1]:
+            raise Refused("the last rotation of the root key is not finished", fix="mesh rotate root --finish", code="unfinished")
         path = credentials.paths.root
 
         def amend() -> Signed:
