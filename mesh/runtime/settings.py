@@ -4,6 +4,7 @@
     join = ["127.0.0.1:7712"]       # doors to dial, for ever
     mdns = false
     bind = "127.0.0.1"
+    kek = "auto"                    # what opens the vault: keyring, passphrase, credential, file, or the first of these that is there
 
 Every error names the file, the field and what to write. Invariant: in an open mesh nothing listens beyond loopback: its keys are throw-away
 and its links are not encrypted. Does not read keys.
@@ -21,6 +22,7 @@ from typing import Any
 
 from mesh.errors import UsageError
 from mesh.runtime.home import Home, HomeError
+from mesh.runtime.kek import SOURCES
 
 PORT = 7710
 PAIRS_MAX = 200
@@ -31,12 +33,13 @@ JOIN_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`port` 0: the first free pair from 7710. `join`: doors as ``host:port``."""
+    """`port` 0: the first free pair from 7710. `join`: doors as ``host:port``. `kek`: see `kek.py`."""
 
     bind: str = "127.0.0.1"
     port: int = 0
     join: tuple[str, ...] = ()
     mdns: bool = True
+    kek: str = "auto"
 
 
 def load_settings(
@@ -51,7 +54,7 @@ def load_settings(
     chosen_mdns = mdns if mdns is not None else found.get("mdns", True)
     if not isinstance(chosen_mdns, bool):
         raise HomeError(f"{where}mdns: {chosen_mdns!r} is neither true nor false", fix="mdns = true")
-    return Settings(chosen_bind, chosen_port, doors, chosen_mdns)
+    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, _kek(found.get("kek", "auto"), where + "kek"))
 
 
 def loopback(host: Any, option: str = "--bind") -> str:
@@ -105,6 +108,17 @@ def ports_taken(port: int) -> UsageError:
     return UsageError(
         f"no free pair of ports from {PORT} to {last}", fix="mesh nodes, then mesh down for those not needed", code="port_taken"
     )
+
+
+def load_kek(home: Home) -> str:
+    """The configured source of the vault's key alone, for those who need no ports. Raises HomeError."""
+    return _kek(_read(home.config_path).get("kek", "auto"), f"{home.config_path}: kek")
+
+
+def _kek(source: Any, where: str) -> str:
+    if source not in ("auto", *SOURCES):
+        raise HomeError(f"{where}: {source!r} is no source of a key: auto, {', '.join(SOURCES)}", fix='kek = "auto"')
+    return str(source)
 
 
 def _doors(addresses: Any, option: str) -> tuple[str, ...]:
