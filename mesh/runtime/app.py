@@ -1,6 +1,6 @@
 """A node's process: everything of one node put together, started, served, and taken down in the right order.
 
-    lock -> identity -> listeners -> store (raises the incarnation) -> machines -> replay -> links, discovery, local socket -> ready
+    lock -> identity, vault -> listeners -> store (raises the incarnation) -> machines -> replay -> links, discovery, local socket -> ready
 
 Nothing listens to clients before the journal has been replayed, and nothing leaves before the incarnation is on disk.
 """
@@ -30,12 +30,15 @@ from mesh.runtime.blobs import Blobs
 from mesh.runtime.discovery import Discovery
 from mesh.runtime.driver import Driver
 from mesh.runtime.home import Home, NodeFolder
+from mesh.runtime.kek import Prompt
 from mesh.runtime.keys import Identity, load_identity
 from mesh.runtime.links import Links
 from mesh.runtime.listening import Listening, listen
 from mesh.runtime.local import LocalServer
 from mesh.runtime.settings import Settings, load_settings, ports_taken
 from mesh.runtime.store import Store
+from mesh.runtime.store_newest import Newest
+from mesh.runtime.vault import Vault, open_vault
 from mesh.runtime.views import Views
 from mesh.runtime.workers import Workers
 
@@ -61,6 +64,10 @@ class NodeOptions:
     mesh: str = ""
     while_used: bool = False
     """End when the last worker has left."""
+    accept_rollback: bool = False
+    """Go on with a journal that is older than what this node remembers of it."""
+    prompt: Prompt | None = None
+    """Asks for the passphrase, where the vault opens with one."""
 
 
 async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -> None:
@@ -73,9 +80,10 @@ async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -
     folder = home.node(options.name).make()
     with folder.lock():
         identity = load_identity(folder)
+        vault = open_vault(home, settings.kek, prompt=options.prompt)
         listening = await _listen(settings)
         try:
-            node = NodeProcess(folder, identity, settings, listening, while_used=options.while_used)
+            node = NodeProcess(folder, identity, vault, settings, listening, options)
         except BaseException:
             await listening.aclose()
             raise
@@ -95,13 +103,16 @@ async def _listen(settings: Settings) -> Listening:
 class NodeProcess:
     """The components of one node, and their life."""
 
-    def __init__(self, folder: NodeFolder, identity: Identity, settings: Settings, listening: Listening, *, while_used: bool) -> None:
-        limits = Limits()
+    def __init__(
+        self, folder: NodeFolder, identity: Identity, vault: Vault, settings: Settings, listening: Listening, options: NodeOptions
+    ) -> None:
+        limits, while_used = Limits(), options.while_used
         self._folder, self._identity, self._settings, self._listening = folder, identity, settings, listening
         self._stop = anyio.Event()
         self._while_used = while_used
         self.keyring, self.signer = identity.keyring, identity.signer
-        self.store = Store(folder.journal_path, identity.signer, self._tell_threadsafe, limits.records)
+        self.vault = vault
+        self.store = self._open_journal(limits, options)
         me = Alive(
             node=identity.node,
             incarnation=self.store.incarnation,
@@ -146,6 +157,17 @@ class NodeProcess:
         # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
         for component in (self.store, self.blobs, self.workers, self.local, self.links):
             self.driver.add(component)
+
+    def _open_journal(self, limits: Limits, options: NodeOptions) -> Store:
+        return Store(
+            self._folder.journal_path,
+            self.signer,
+            self._tell_threadsafe,
+            limits.records,
+            sealer=self.vault.sealer("journal", self._identity.genesis.mesh, self._identity.node),
+            newest=Newest(self._folder.path / "incarnation.json"),
+            accept_rollback=options.accept_rollback,
+        )
 
     def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:
         self.driver.tell_threadsafe(sender, body)
