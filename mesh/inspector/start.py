@@ -16,7 +16,7 @@ import typer
 from mesh.client import Mesh, connect
 from mesh.errors import MeshError, NoNode, TimedOut, UsageError
 from mesh.inspector.render import clean, say
-from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, Where, ask, bound, fail, filled, put
+from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, Where, ask, bound, fail, filled, prompter, put
 from mesh.inspector.shell import run as run_async
 from mesh.launch import MESH, READY_S, end, last_words, node_for_worker, spawn, start_node
 
@@ -67,6 +67,9 @@ def up(
     mesh: MeshOption = None,
     detach: DetachOption = False,
     while_used: Annotated[bool, typer.Option("--while-used", hidden=True)] = False,
+    accept_rollback: Annotated[
+        bool, typer.Option("--accept-rollback", help="Go on with a journal that was deleted or put back from an old copy.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run this home's node until `mesh down` or Ctrl-C."""
@@ -87,14 +90,23 @@ def up(
             folder = _folder(home, mesh, name)
             if folder.is_running():
                 raise NodeRunning(folder.name, folder.path, (folder.info() or {}).get("pid", 0))
-            return start_node(folder, words)
+            return start_node(folder, words + (["--accept-rollback"] if accept_rollback else []))
 
         ready(run_async(where, start))
         return
     from mesh.runtime.app import NodeOptions, serve
 
     options = NodeOptions(
-        Path(home) if home else None, name or "", bind, port, tuple(join or ()), False if no_mdns else None, mesh or "", while_used
+        Path(home) if home else None,
+        name or "",
+        bind,
+        port,
+        tuple(join or ()),
+        False if no_mdns else None,
+        mesh or "",
+        while_used,
+        accept_rollback,
+        prompter(),
     )
     if run_async(where, lambda: serve(options, ready)):
         os.execv(sys.executable, [*MESH, *sys.argv[1:]])

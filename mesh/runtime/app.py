@@ -1,6 +1,6 @@
 """A node's process: everything of one node put together, started, served, and taken down in the right order.
 
-    lock -> identity -> listeners -> store (raises the incarnation) -> machines -> replay -> links, discovery, local socket -> ready
+    lock -> identity, vault -> listeners -> store (raises the incarnation) -> machines -> replay -> links, discovery, local socket -> ready
 
 Nothing listens to clients before the journal has been replayed, and nothing leaves before the incarnation is on disk.
 """
@@ -34,6 +34,7 @@ from mesh.runtime.door import DoorKeys
 from mesh.runtime.driver import Driver
 from mesh.runtime.home import Home, NodeFolder
 from mesh.runtime.identity import Identity, load_identity
+from mesh.runtime.kek import Prompt
 from mesh.runtime.keyfiles import Lives
 from mesh.runtime.links import Links
 from mesh.runtime.listening import Listening, listen
@@ -43,7 +44,9 @@ from mesh.runtime.registrar import Registrar
 from mesh.runtime.rotation import Rotation
 from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
 from mesh.runtime.store import Store
+from mesh.runtime.store_newest import Newest
 from mesh.runtime.tls import server_context
+from mesh.runtime.vault import Vault, open_vault
 from mesh.runtime.views import Views
 from mesh.runtime.warden import Warden
 from mesh.runtime.workers import Workers
@@ -71,22 +74,28 @@ class NodeOptions:
     mesh: str = ""
     while_used: bool = False
     """End when the last worker has left."""
+    accept_rollback: bool = False
+    """Go on with a journal that is older than what this node remembers of it."""
+    prompt: Prompt | None = None
+    """Asks for the passphrase, where the vault opens with one."""
 
 
 async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -> bool:
     """Run one node until it is told to stop (`down`, SIGTERM, SIGINT). `ready` is called once it answers, with what is in ``node.json``.
 
-    True: it wants to begin anew, under other credentials (`mesh init`, `mesh join`); call `serve` in a fresh process image. Raises MeshError: bad settings, a second process on this node's folder, no free port, a journal that cannot be read or written.
+    True: it wants to begin anew, under other credentials (`mesh init`, `mesh join`); call `serve` in a fresh process image.
+    Raises MeshError: bad settings, a second process on this node's folder, no free port, a journal that cannot be read or written.
     """
     home = Home.locate(options.home, options.mesh)
     settings = load_settings(home, bind=options.bind, port=options.port, join=options.join, mdns=options.mdns)
     folder = home.node(options.name).make()
     with folder.lock():
         identity = load_identity(folder)
+        vault = open_vault(home, settings.kek, prompt=options.prompt)
         where = place(settings, identity.credentials.mode)
         listening = await _listen(settings, where, identity)
         try:
-            node = NodeProcess(folder, identity, settings, where, listening, while_used=options.while_used)
+            node = NodeProcess(folder, identity, vault, settings, where, listening, options)
         except BaseException:
             await listening.aclose()
             raise
@@ -108,9 +117,16 @@ class NodeProcess:
     """The components of one node, and their life."""
 
     def __init__(
-        self, folder: NodeFolder, identity: Identity, settings: Settings, where: Place, listening: Listening, *, while_used: bool
+        self,
+        folder: NodeFolder,
+        identity: Identity,
+        vault: Vault,
+        settings: Settings,
+        where: Place,
+        listening: Listening,
+        options: NodeOptions,
     ) -> None:
-        limits = Limits()
+        limits, while_used = Limits(), options.while_used
         self.folder, self.identity, self.listening = folder, identity, listening
         self._settings, self._where = settings, where
         self._stop = anyio.Event()
@@ -119,10 +135,8 @@ class NodeProcess:
         self.keyring, self.signer = identity.keyring, identity.signer
         self.renew_door_keys()
         self.office = Office(self)
-        # Of its own: the journal takes a new key into use where its entry stands, not at the moment of the rotation.
-        writer = Signer(identity.node, identity.seed, identity.credentials.mesh)
-        lives = Lives(identity.past, identity.credentials.past)
-        self.store = Store(folder.journal_path, writer, self._tell_threadsafe, limits.records, lives=lives)
+        self.vault = vault
+        self.store = self._open_journal(limits, options)
         me = Alive(
             node=identity.node,
             incarnation=self.store.incarnation,
@@ -204,6 +218,21 @@ class NodeProcess:
         """End this life without a farewell: the next one begins at once, and its workers come back to it."""
         self._restarts = True
         self._stop.set()
+
+    def _open_journal(self, limits: Limits, options: NodeOptions) -> Store:
+        identity = self.identity
+        # Of its own: the journal takes a new key into use where its entry stands, not at the moment of the rotation.
+        writer = Signer(identity.node, identity.seed, identity.credentials.mesh)
+        return Store(
+            self.folder.journal_path,
+            writer,
+            self._tell_threadsafe,
+            limits.records,
+            lives=Lives(identity.past, identity.credentials.past),
+            sealer=self.vault.sealer("journal", identity.node),
+            newest=Newest(self.folder.path / "incarnation.json"),
+            accept_rollback=options.accept_rollback,
+        )
 
     def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:
         self.driver.tell_threadsafe(sender, body)

@@ -5,6 +5,7 @@
     mdns = false
     bind = "192.168.1.20"           # which of this machine's addresses; else chosen (`interfaces.py`), and loopback in an open mesh
     advertise = "public"            # mDNS: names, not only tags
+    kek = "auto"                    # what opens the vault: keyring, passphrase, credential, file, or the first of these that is there
 
 Every error names the file, the field and what to write. Invariant: in an open mesh nothing listens beyond loopback: its keys are throw-away.
 Does not read keys.
@@ -24,6 +25,7 @@ from typing import Any
 from mesh.errors import UsageError
 from mesh.runtime import interfaces
 from mesh.runtime.home import Home, HomeError
+from mesh.runtime.kek import SOURCES
 
 PORT = 7710
 PAIRS_MAX = 200
@@ -35,7 +37,7 @@ _HOST = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`bind` "": by the mesh's mode. `port` 0: the first free pair from 7710. `join`: doors as ``host:port``."""
+    """`bind` "": by the mesh's mode. `port` 0: the first free pair from 7710. `join`: doors as ``host:port``. `kek`: see `kek.py`."""
 
     bind: str = ""
     port: int = 0
@@ -45,6 +47,7 @@ class Settings:
     """What mDNS records show: ``public`` (names) or ``blinded`` (tags for members only); "": public in an open mesh, else blinded."""
     plain: bool = False
     """No encryption: for benchmarks, on loopback, in an open mesh."""
+    kek: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ def load_settings(
     for name, value in (("mdns", chosen_mdns), ("plain", found.get("plain", False))):
         if not isinstance(value, bool):
             raise HomeError(f"{where}{name}: {value!r} is neither true nor false", fix=f"{name} = true")
-    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False))
+    kek = _kek(found.get("kek", "auto"), where + "kek")
+    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False), kek)
 
 
 def numeric(host: Any, option: str = "--bind") -> str:
@@ -148,6 +152,17 @@ def ports_taken(port: int) -> UsageError:
     return UsageError(
         f"no free pair of ports from {PORT} to {last}", fix="mesh nodes, then mesh down for those not needed", code="port_taken"
     )
+
+
+def load_kek(home: Home) -> str:
+    """The configured source of the vault's key alone, for those who need no ports. Raises HomeError."""
+    return _kek(_read(home.config_path).get("kek", "auto"), f"{home.config_path}: kek")
+
+
+def _kek(source: Any, where: str) -> str:
+    if source not in ("auto", *SOURCES):
+        raise HomeError(f"{where}: {source!r} is no source of a key: auto, {', '.join(SOURCES)}", fix='kek = "auto"')
+    return str(source)
 
 
 def _doors(addresses: Any, option: str) -> tuple[str, ...]:

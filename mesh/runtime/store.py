@@ -35,6 +35,7 @@ from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRe
 from mesh.core.records.journal import JournalWriter, keys
 from mesh.core.records.records import Beginning
 from mesh.effects import ReadBody, ReadStory, Remember
+from mesh.errors import MeshError
 from mesh.ids import Hash, NodeId
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Fork, Rekeyed
@@ -42,8 +43,11 @@ from mesh.messages.signed import Signed
 from mesh.runtime import store_chain, store_file
 from mesh.runtime.clock import wall_ms
 from mesh.runtime.keyfiles import Lives
+from mesh.runtime.sealing import Sealer
 from mesh.runtime.store_file import StoreError
+from mesh.runtime.store_newest import Newest, rolled_back
 from mesh.runtime.store_read import Reader, examine
+from mesh.runtime.store_rows import Rows
 from mesh.wire import ed25519
 from mesh.wire.codec import encode_entry
 from mesh.wire.objects import Signer, body_bytes, signed_bytes
@@ -63,6 +67,8 @@ class StoreStatistics:
     commit_ms_max: float
     """The slowest group commit of this life, disk included."""
     index_rebuilt: bool
+    rollback_accepted: str
+    """Why this life's journal is not the newest one, which a person chose to go on without; empty while nothing says so."""
     failed: str
     """Why nothing is written any more; empty while all is well."""
 
@@ -70,8 +76,10 @@ class StoreStatistics:
 class Store:
     """One node's journal. Opening checks the whole chain and raises the incarnation.
 
-    `tell_threadsafe` hands an input to the driver from any thread. Raises StoreError: ``store_locked``, ``newer_schema``,
-    ``journal_broken``, ``disk_full``, ``store_read_only``, ``not_a_journal``, ``other_author``, ``disk_error``.
+    `tell_threadsafe` hands an input to the driver from any thread. `sealer` seals entries and bodies on disk; without one they are plain.
+    `newest` remembers this journal's newest life apart from it; `accept_rollback` goes on although the journal is behind that.
+    Raises StoreError: ``store_locked``, ``newer_schema``, ``journal_broken``, ``disk_full``, ``store_read_only``, ``not_a_journal``,
+    ``other_author``, ``other_vault``, ``sealed``, ``rolled_back``, ``newest_damaged``, ``disk_error``.
     """
 
     def __init__(
@@ -81,11 +89,18 @@ class Store:
         tell_threadsafe: Callable[[NodeId, Any], None],
         limits: RecordsLimits | None = None,
         wall_ms: Callable[[], int] = wall_ms,
+        *,
         lives: Lives | None = None,
+        sealer: Sealer | None = None,
+        newest: Newest | None = None,
+        accept_rollback: bool = False,
     ) -> None:
         self.path = Path(path)
         self._lives = lives or Lives()
         self._following: dict[bytes, bytes] = {}
+        """Seeds of keys that are to follow, by public key."""
+        self._rows = Rows(self.path, sealer)
+        self._newest, self._accept_rollback, self._rollback_accepted = newest, accept_rollback, ""
         self._signer, self._tell, self._wall_ms = signer, tell_threadsafe, wall_ms
         self._limits = limits or RecordsLimits()
         self._verify_own = (ed25519.verifier_of(signer.public_key), *(ed25519.verifier_of(past.old) for past in self._lives.keys))
@@ -120,26 +135,28 @@ class Store:
     # ---- opening
 
     def _open(self) -> None:
+        if self._newest is not None:
+            self._newest.read()
+            if not self.path.exists():
+                self._doubt(self._newest.doubt(False, 0, 0))
         self._connection = store_file.open_writer(self.path)
         try:
             self._claim()
-            end = store_chain.walk(self._connection, self.path, self._signer.node, self._is_own)
+            end = store_chain.walk(self._connection, self._rows, self._signer.node, self._is_own)
             self._end = end
-            before = int(store_file.get_meta(self._connection, "incarnation") or b"0")
-            if before < end.incarnation:
-                raise store_file.broken(self.path, f"it holds entries of incarnation {end.incarnation}, but says the last was {before}")
-            self.incarnation = before + 1
-            self._in_transaction(lambda c: store_file.set_metas(c, {"incarnation": str(self.incarnation).encode()}))
+            self._begin_life(end)
             store_file.settle(self._connection)
         except (sqlite3.Error, ValueError) as error:
             self._connection.close()
             if isinstance(error, sqlite3.Error):
                 raise store_file.explain(self.path, error) from error
             raise store_file.broken(self.path, f"its table of facts cannot be read: {error}") from error
-        except StoreError:
+        except MeshError:
             self._connection.close()
             raise
         self.begins = self._beginning(end.newest)
+        if self._newest is not None:
+            self._newest.begin(self.incarnation, self._rollback_accepted)
         self.head, self.head_seq = end.head, end.seq
         self.durable_head = end.head
         """The newest synced commit's hash: what envelopes carry. Replaced whole, so any thread may read it."""
@@ -147,8 +164,25 @@ class Store:
         self._synced = self._added = end.seq
         self._writer = JournalWriter(self._signer.node, self.incarnation, seal=self._seal, head=end.head, next_seq=end.seq + 1, hlc=end.hlc)
 
+    def _begin_life(self, end: store_chain.ChainEnd) -> None:
+        """Raise the incarnation, above every one that this journal, or whoever remembers it, knows of."""
+        before = int(store_file.get_meta(self._connection, "incarnation") or b"0")
+        if before < end.incarnation:
+            raise store_file.broken(self.path, f"it holds entries of incarnation {end.incarnation}, but says the last was {before}")
+        remembered = 0
+        if self._newest is not None:
+            self._doubt(self._newest.doubt(True, before, end.seq))
+            remembered = self._newest.incarnation
+        self.incarnation = max(before, remembered) + 1
+        self._in_transaction(lambda c: store_file.set_metas(c, {"incarnation": str(self.incarnation).encode()}))
+
+    def _doubt(self, doubt: str) -> None:
+        if doubt and not self._accept_rollback:
+            raise rolled_back(self.path, doubt)
+        self._rollback_accepted = self._rollback_accepted or doubt
+
     def _claim(self) -> None:
-        """A journal belongs to one node for good: `mesh` and `key` are those in which it began."""
+        """A journal belongs to one node for good, and once it is sealed to one vault; `mesh` and `key` are those in which it began."""
         first = self._lives.keys[0].old if self._lives.keys else self._signer.public_key
         mine = {"author": self._signer.node.encode(), "mesh": self._signer.mesh.encode(), "key": first}
         known = {name: store_file.get_meta(self._connection, name) for name in mine}
@@ -162,6 +196,11 @@ class Store:
                 f"the journal {self.path} belongs to {author}, not to this node or mesh",
                 "give this node a folder of its own",
             )
+        sealed_by = (store_file.get_meta(self._connection, "vault") or b"").decode(errors="replace")
+        if not sealed_by and self._rows.vault:
+            self._in_transaction(lambda c: store_file.set_metas(c, {"vault": self._rows.vault.encode()}))
+        elif sealed_by != self._rows.vault:
+            raise store_file.other_vault(self.path, sealed_by, self._rows.vault)
 
     def _in_transaction(self, work: Callable[[sqlite3.Connection], Any]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -214,11 +253,11 @@ class Store:
         """Every entry, in order, with the bodies that machines need again. Before `start`, to its end. Raises StoreError."""
         check = store_chain.IndexCheck()
         try:
-            for seq, entry, bodies in store_chain.replay(self._connection, self.path, self._end):
+            for seq, entry, bodies in store_chain.replay(self._connection, self._rows, self._end):
                 check.add(seq, entry)
                 yield seq, entry, bodies
             if not check.agrees(self._connection):
-                store_chain.rebuild_index(self._connection)
+                store_chain.rebuild_index(self._connection, self._rows)
                 self._index_rebuilt = True
         except sqlite3.Error as error:
             raise store_file.explain(self.path, error) from error
@@ -309,6 +348,8 @@ class Store:
         for thread in self._threads:
             thread.join()
         self._connection.close()
+        if self._newest is not None and self._failure is None:
+            self._newest.close(self._synced)
         self._lock.close()
 
     def statistics(self) -> StoreStatistics:
@@ -320,6 +361,7 @@ class Store:
             commit_entries_mean=self._entries / self._groups if self._groups else 0.0,
             commit_ms_max=self._commit_s_max * 1000,
             index_rebuilt=self._index_rebuilt,
+            rollback_accepted=self._rollback_accepted,
             failed=self._failure.message if self._failure else "",
         )
 
@@ -329,7 +371,7 @@ class Store:
         Answers ``{"ok", "problem", "author", "entries", "commits", "incarnation", "head", "exported"}``. Raises OSError if the export
         cannot be written.
         """
-        return examine(self.path, self._signer.node, self._is_own, export_to)
+        return examine(self._rows, self._signer.node, self._is_own, export_to)
 
     # ---- the writer's thread
 
@@ -370,7 +412,7 @@ class Store:
         if lot:
             self._change_key(lot)
             signed = self._writer.commit(data, self._wall_ms())
-        self._in_transaction(lambda connection: _insert(connection, lot, data, signed, self._writer.head, remember))
+        self._in_transaction(lambda connection: _insert(connection, self._rows, lot, data, signed, self._writer.head, remember))
         if lot:
             self._groups += 1
             self._commits += 1
@@ -390,7 +432,7 @@ class Store:
 
     def _read_all(self) -> None:
         try:
-            reader = Reader(self.path, self._limits, self._is_own)
+            reader = Reader(self._rows, self._limits, self._is_own)
         except sqlite3.Error as error:
             return self._fail(store_file.explain(self.path, error))
         try:
@@ -405,16 +447,23 @@ class Store:
 
 
 def _insert(
-    connection: sqlite3.Connection, lot: list[Queued], data: list[bytes], signed: Signed | None, head: bytes, remember: list[Remember]
+    connection: sqlite3.Connection,
+    rows: Rows,
+    lot: list[Queued],
+    data: list[bytes],
+    signed: Signed | None,
+    head: bytes,
+    remember: list[Remember],
 ) -> None:
     if signed is not None:
         commit, raw = signed.body, signed.raw
         connection.execute(
             "INSERT INTO commits VALUES(?, ?, ?, ?, ?)", (commit.first, commit.count, raw, head, hashlib.sha256(raw).digest())
         )
-        connection.executemany("INSERT INTO entries VALUES(?, ?)", [(seq, entry) for (seq, _, _), entry in zip(lot, data, strict=True)])
+        entries = [(seq, rows.entry_in(seq, entry)) for (seq, _, _), entry in zip(lot, data, strict=True)]
+        connection.executemany("INSERT INTO entries VALUES(?, ?)", entries)
         connection.executemany("INSERT INTO about VALUES(?, ?)", [(key, seq) for seq, entry, _ in lot for key in keys(entry)])
-        bodies = [item for _, _, held in lot for item in held.items()]
+        bodies = [(name, rows.body_in(name, body)) for _, _, held in lot for name, body in held.items()]
         if bodies:
             connection.executemany("INSERT OR IGNORE INTO bodies VALUES(?, ?)", bodies)
     for one in remember:
