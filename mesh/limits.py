@@ -124,7 +124,8 @@ class RecordsLimits:
     story_bytes_max: int = 512 * 1024
     """One page of a story, well below the largest frame; `more` says where the next begins."""
     witness_s: float = 10.0
-    """How often the newest head of an author is co-signed, at most. What was cut off younger than this shows only by the heads peers hold."""
+    """How often the newest head of an author is co-signed, at most.
+    What was cut off younger than this shows only by the heads peers hold."""
     witnesses_max: int = 256
     """Peers whose co-signatures of the own journal are kept: about 250 bytes each. Two are enough; the one that is furthest behind goes."""
     audit_gather_entries_max: int = 200
@@ -188,7 +189,8 @@ class LinkLimits:
     bad_per_minute: int = 20
     """Refused envelopes and messages of one peer within a minute, beyond which it is cut."""
     envelopes_per_s: float = 4000.0
-    """Of one peer, for more than a moment: several times what two busy nodes exchange (measured: below 1,500), and little enough to check."""
+    """Of one peer, for more than a moment: several times what two busy nodes exchange (measured: below 1,500), and little enough to
+    check."""
     envelopes_burst: float = 4000.0
     bytes_per_s: float = 256.0 * 1024 * 1024
     penalty_s: float = 10.0

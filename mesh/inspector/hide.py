@@ -1,7 +1,7 @@
 """Takes a token out of this process's own command line, so that `ps` shows it no longer than it takes to start.
 
-Linux keeps the words of a command line in the process's memory, where the process may overwrite them. Elsewhere nothing is done: give the token
-on standard input there (`mesh join -`). Must run before anything slow is imported.
+Linux keeps the words of a command line in the process's memory, where the process may overwrite them. Elsewhere nothing is done: give the
+token on standard input there (`mesh join -`). Must run before anything slow is imported.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     root.key --certify_issuer, amend, revoke--> ...      issuer.key --admit, revoke--> homes      home.key --certify_node--> nodes
 
-Invariant: what is signed here would pass every receiver's checks (it is read back through the same chain rules before it leaves); each act is
-told to `audit`. Lives are limited by the trust mode. Keeps no lists and talks to nobody.
+Invariant: what is signed here would pass every receiver's checks (it is read back through the same chain rules before it leaves); each act
+is told to `audit`. Lives are limited by the trust mode. Keeps no lists and talks to nobody.
 """
 
 from __future__ import annotations

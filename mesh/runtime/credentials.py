@@ -5,8 +5,8 @@
     root.key  issuer.key  issuer                only where members are admitted
     past                                        ids of meshes this home belonged to before: its journals go on
 
-Invariant: the folder is whole at any moment: what belongs together is written in an order in which a crash in between leaves the old state or
-a state that is completed at the next look. Signs nothing (`authority.py`), and knows no node's files (`identity.py`).
+Invariant: the folder is whole at any moment: what belongs together is written in an order in which a crash in between leaves the old state
+or a state that is completed at the next look. Signs nothing (`authority.py`), and knows no node's files (`identity.py`).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     knock(address, hello)    a member's: the door must know the discovery key, then HELLO is said
     request(address, frame)  a home's that is no member yet: the door must have the key that the token pins
 
-Invariant: HELLO (certificate, addresses) goes only to somebody who knows the mesh's discovery key, over TLS; a join request only to the pinned
-key. Decides nothing about who answers: the caller compares the key that is given back.
+Invariant: HELLO (certificate, addresses) goes only to somebody who knows the mesh's discovery key, over TLS; a join request only to the
+pinned key. Decides nothing about who answers: the caller compares the key that is given back.
 """
 
 from __future__ import annotations

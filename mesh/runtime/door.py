@@ -54,7 +54,10 @@ class DoorKeys:
 
 
 class Door:
-    """Serves `listener`. `answer(frame)` gives the answer to a HELLO and never raises or waits; `enrol(frame)` may wait, and raises Refusal."""
+    """Serves `listener`.
+
+    `answer(frame)` gives the answer to a HELLO and never raises or waits; `enrol(frame)` may wait, and raises Refusal.
+    """
 
     def __init__(
         self,

@@ -35,7 +35,6 @@ def found(home: Home, mode: str, name: str) -> Credentials:
         root_key = Signer("", make_key(paths.root), "").public_key
         raw = make_genesis(name, mode, root_key).raw
         write_atomic(paths.genesis, raw)
-    genesis = read_genesis(raw, str(paths.genesis))
     if read_key(paths.discovery, SECRET) is None:
         new_discovery_key(paths)
     make_key(paths.home_key)

@@ -4,8 +4,8 @@
     transport.key  binding              CURVE key, and the identity's word for it
     members                             chains of members it knew: expiry does not make strangers of them
 
-Invariant: what is in use is on disk first; a step of a rotation that a crash interrupts is completed at the next `load_identity`. A node of a
-home can do what its home can, no more. Does not start anything.
+Invariant: what is in use is on disk first; a step of a rotation that a crash interrupts is completed at the next `load_identity`. A node of
+a home can do what its home can, no more. Does not start anything.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Invitations of one home: which are open, which were used and by whom.
 
-    invites.json   {"invites": [{"invite", "secret", "expires_ms", "roles", "offers", "requests", "issuer", "used_by", "chain", "own_issuer"}]}
+    invites.json   {"invites": [{"invite", "secret", "expires_ms", "roles", "offers", "requests", "issuer", "used_by", "chain",
+    "own_issuer"}]}
 
-Invariant: a use is on disk before the certificate leaves, under the home's lock, so that an invitation raced by two homes admits one; the same
-home that asks again (its answer was lost) gets the same answer. The secret goes when the invitation is used.
+Invariant: a use is on disk before the certificate leaves, under the home's lock, so that an invitation raced by two homes admits one; the
+same home that asks again (its answer was lost) gets the same answer. The secret goes when the invitation is used.
 """
 
 from __future__ import annotations

@@ -360,7 +360,10 @@ class Links:
             self._event(self._signer.node, DialFailed(address, reason))
 
     async def renew(self, peer: NodeId) -> bool:
-        """Both directions anew, with our keys of today: HELLO at the peer's door, over which it says its own at ours. True when it is done."""
+        """Both directions anew, with our keys of today: HELLO at the peer's door, over which it says its own at ours.
+
+        True when it is done.
+        """
         link = self._links.get(peer)
         if link is None or not link.up:
             return False
@@ -427,7 +430,10 @@ class Links:
         return welcome
 
     def _met(self, greeting: Greeting) -> Link:
-        """The peer's link, with what it says of itself now; its transport key is admitted. Raises Refusal ``old_life``, ``busy``, ``cut``."""
+        """The peer's link, with what it says of itself now; its transport key is admitted.
+
+        Raises Refusal ``old_life``, ``busy``, ``cut``.
+        """
         if self._penalties.is_out(greeting.peer, clock.now_s()):
             raise Refusal("cut", greeting.peer)
         link = self._links.get(greeting.peer)

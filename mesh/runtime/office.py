@@ -1,7 +1,7 @@
 """What the owner of a node asks it over the local socket about trust: invite, let in, revoke, grant, rotate, and look.
 
-Invariant: only the node's own account reaches this (`local.py`); every act is a line in the journal. Waits for disks in threads, never on the
-loop.
+Invariant: only the node's own account reaches this (`local.py`); every act is a line in the journal. Waits for disks in threads, never on
+the loop.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     Join + proof of an open invitation --> admission             Ask --(a person compares the code: `confirm`)--> admission
     Renewal of a member's home         --> new certificates
 
-Invariant: an admission leaves only after it is on disk who got it, and never grants more than this home's issuer may. Strangers are told one
-word. Blocking (files, signatures): call it in a thread; one lock makes its acts one after the other.
+Invariant: an admission leaves only after it is on disk who got it, and never grants more than this home's issuer may. Strangers are told
+one word. Blocking (files, signatures): call it in a thread; one lock makes its acts one after the other.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     issuer      next key --> certificate by the root (here, or asked for) --> in use
     root        amendment: old and new --> issuers get certificates by the new --> `finish`: amendment: new alone
 
-Invariant: a peer that has not heard yet is still spoken to with what it knows: old keys are believed for a while (`Keyring`), the old endpoint
-stays until every linked peer has moved or `grace_s` is over. Saying a rotation again after a crash completes it.
+Invariant: a peer that has not heard yet is still spoken to with what it knows: old keys are believed for a while (`Keyring`), the old
+endpoint stays until every linked peer has moved or `grace_s` is over. Saying a rotation again after a crash completes it.
 """
 
 from __future__ import annotations

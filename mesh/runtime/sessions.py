@@ -6,8 +6,9 @@
     ...and the peer, asked `back`, says HELLO at our door: the other direction.
 
 Invariant: a session that is in use ends only when envelopes have verified under newer ones, so that nobody cuts a link by repeating an old
-HELLO, and what was on its way under the one before still counts (unless the peer started anew); one from a former life, or older than the newest by more than `handshake_s`, is turned away. Does no I/O and knows no sockets.
-Source: the sessions of RFC 9000 (path validation) and Zyre's one link per direction.
+HELLO, and what was on its way under the one before still counts (unless the peer started anew); one from a former life, or older than the
+newest by more than `handshake_s`, is turned away. Does no I/O and knows no sockets. Source: the sessions of RFC 9000 (path validation) and
+Zyre's one link per direction.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
     advertise = "public"            # mDNS: names, not only tags
     kek = "auto"                    # what opens the vault: keyring, passphrase, credential, file, or the first of these that is there
 
-Every error names the file, the field and what to write. Invariant: in an open mesh nothing listens beyond loopback: its keys are throw-away.
-Does not read keys.
+Every error names the file, the field and what to write. Invariant: in an open mesh nothing listens beyond loopback: its keys are
+throw-away. Does not read keys.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     dialler --client_context()--> TLS --peer_key()--> the key, if the other side's certificate is that template exactly
 
 Invariant: `peer_key` gives the very key with which the other side proved itself in the handshake: the template leaves no second place where
-a key could stand. Whether that key is the right one is for the caller, who pins it or compares it with who signs the WELCOME. The template is a
-self-signed X.509 certificate of Ed25519 (RFC 8410). Does no I/O on the network.
+a key could stand. Whether that key is the right one is for the caller, who pins it or compares it with who signs the WELCOME. The template
+is a self-signed X.509 certificate of Ed25519 (RFC 8410). Does no I/O on the network.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     Uphold(revocation)  --> keyring, ROUTER, links, door, disk --> Outlawed for every node it concerns
     half of a certificate's life is over --> own issuer, or RenewAsk to a member that may issue --> Granted --> new chain, new row
 
-Invariant: a statement is enforced before anything else is handled, and on disk soon after; a granted certificate counts only if it is for this
-home's key and later than the one in use. Does not decide who is revoked or admitted.
+Invariant: a statement is enforced before anything else is handled, and on disk soon after; a granted certificate counts only if it is for
+this home's key and later than the one in use. Does not decide who is revoked or admitted.
 """
 
 from __future__ import annotations
@@ -276,7 +276,10 @@ def _adopt_next_home_key(credentials: Credentials, fresh: Chain) -> None:
 
 
 def _keep_issuer(credentials: Credentials, raw: bytes) -> None:
-    """A certificate for this home's issuer key, or for the next one, which it takes into use. Raises Refusal ``not_own`` for another key."""
+    """A certificate for this home's issuer key, or for the next one, which it takes into use.
+
+    Raises Refusal ``not_own`` for another key.
+    """
     certificate = credentials.authorities.chains.read(join_chain((raw,))).last
     path = credentials.paths.issuer_key
     following = path.with_name(path.name + ".next")

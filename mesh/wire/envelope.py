@@ -201,8 +201,8 @@ def open_envelope(keyring: Keyring, frames: Sequence[bytes], expect: Expectation
     `carrier`: the node that the connection proved to be at its other end; a sender must use his own. Empty: not known.
 
     Reasons, in the order of the checks: ``frames``, ``too_big``, ``malformed``, ``version``, ``other_mesh``, ``not_for_me``,
-    ``too_many_messages``, ``wrong_link``, ``unknown_sender``, ``stale_session`` (answer with `Stale`), ``wrong_sender``, ``replayed``, ``payload_changed``,
-    ``bad_proof``, ``bad_signature``, ``bad_framing``. After a refusal nothing has changed.
+    ``too_many_messages``, ``wrong_link``, ``unknown_sender``, ``stale_session`` (answer with `Stale`), ``wrong_sender``, ``replayed``,
+    ``payload_changed``, ``bad_proof``, ``bad_signature``, ``bad_framing``. After a refusal nothing has changed.
     """
     header = _read_header(frames, expect.limits)
     session = _check_header(keyring, header, len(frames[1]), expect, carrier)
