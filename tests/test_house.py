@@ -34,6 +34,7 @@ FLOORS = {
         "mesh.worker",
         "mesh.failures",
         "mesh.files",
+        "mesh.joining",
         "mesh.launch",
         "mesh.inspector",
         "mesh.runtime.home",

@@ -174,7 +174,7 @@ class NodeProcess:
         self.warden = Warden(folder, identity, self.links, self.registrar, tell)
         self.rotation = Rotation(self)
         self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
-        self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None)
+        self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None, may_offer=identity.may_offer)
         self.views = Views(self)
         self.local = LocalServer(
             folder.make_socket_folder(),
@@ -188,6 +188,7 @@ class NodeProcess:
             stop=self._stop.set,
             decoders={"story": self.views.story},
             sources=self._linked,
+            may_request=identity.may_request,
         )
         self.discovery = self._discovery(limits) if settings.mdns else None
         # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.

@@ -26,11 +26,13 @@ from mesh.runtime.genesis import Genesis
 from mesh.runtime.home import HomeError, NodeFolder, host_name, read_private, write_atomic
 from mesh.runtime.keyfiles import TRANSPORT, PastKey, make_key, read_key
 from mesh.wire import ed25519
+from mesh.wire.authorization import OFFER, REQUEST, Rights, rights_of
 from mesh.wire.chain import Chain, read_deed, split_chain
 from mesh.wire.codec import decode_object
 from mesh.wire.keyring import Keyring
 from mesh.wire.objects import Signer, handover_bytes, node_id, parts, signed_bytes
 from mesh.wire.packing import Refusal, pack, unpack_row
+from mesh.wire.patterns import covers
 
 MEMBERS_BYTES_MAX = 1024 * 1024
 NEXT = ".next"
@@ -55,6 +57,19 @@ class Identity:
     keyring: Keyring
     """Knows this node already, and the members of earlier lives."""
     past: tuple[PastKey, ...] = ()
+
+    def may_offer(self, capability: str) -> bool:
+        """Whether this node's certificate of today lets it offer the capability."""
+        rights = self._rights()
+        return OFFER in rights.rights and covers(rights.offers, capability)
+
+    def may_request(self, capability: str) -> bool:
+        rights = self._rights()
+        return REQUEST in rights.rights and covers(rights.requests, capability)
+
+    def _rights(self) -> Rights:
+        member = self.keyring.member(self.node)
+        return member.rights if member is not None else rights_of(())
 
 
 def load_identity(folder: NodeFolder) -> Identity:

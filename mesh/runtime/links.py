@@ -39,7 +39,7 @@ from mesh.runtime.frames import BadFrame
 from mesh.runtime.link import ENVELOPES_PER_FLUSH, Link
 from mesh.runtime.listening import Listening
 from mesh.runtime.outgoing import CLASS_OF, WORK
-from mesh.runtime.penalties import Penalties
+from mesh.runtime.penalties import HOSTILE, Penalties
 from mesh.runtime.rates import Rates
 from mesh.runtime.sessions import Greeting, Sessions, turned
 from mesh.runtime.sockets import NotLoopback, Sender
@@ -105,7 +105,7 @@ class Links:
         self._journal_head, self._cert_serial = journal_head, cert_serial
         self._sessions = Sessions(me, binding, signer, keyring, limits)
         self._expect = Expectations(signer.node, self._sessions.inbound, clock.wall_ms, limits)
-        self._door = Door(listening.door, limits, door_keys, self._answer, enrol)
+        self._door = Door(listening.door, limits, door_keys, self._answer, enrol, lambda reason, address: self.noted(reason, address))
         self._penalties = Penalties(limits)
         self._links: dict[NodeId, Link] = {}
         self._dirty: list[Link] = []
@@ -126,6 +126,8 @@ class Links:
         self.arrived: Callable[[], None] | None = None
         """If set, called instead of `wake` when an envelope has arrived, outside of any turn: it may run a whole one. That saves a pass of
         the event loop on each message that comes alone."""
+        self.noted: Callable[[str, str], None] = _unnoted
+        """Told the reason and the node (or address) of refusals that no honest peer earns: they go on record."""
         self.handlers: dict[type, Callable[[NodeId, Any], None]] = {Stale: self._on_stale}
         """Messages that the runtime itself answers: they never reach the core."""
         self.effects: dict[type, Callable[[Any], None]] = {Send: self._do_send, Dial: self._do_dial, HangUp: self._do_hang_up}
@@ -185,8 +187,8 @@ class Links:
             self.refusals[refusal.reason] += 1
             if refusal.reason == "stale_session":
                 self._answer_stale(refusal.peer, frames[0])
-            elif carrier and self._penalties.bad(carrier, refusal.reason, clock.now_s()):
-                self._punish(carrier, refusal.reason)
+            else:
+                self._hold_against(carrier or refusal.peer, refusal.reason)
             return None
         sender = header.sender
         self._sessions.used(self._sessions.inbound[header.session])
@@ -200,8 +202,7 @@ class Links:
         counts["clock_skewed"] += skewed
         for _, reason in refused:
             self.refusals[reason] += 1
-            if carrier and self._penalties.bad(carrier, reason, clock.now_s()):
-                self._punish(carrier, reason)
+            if self._hold_against(carrier, reason):
                 return None
         link.stamp_ms = max(link.stamp_ms, header.stamp_ms)
         items: list[tuple[NodeId, Any]] = [(sender, Heard(header.stamp_ms, header.echo_ms))]
@@ -221,6 +222,16 @@ class Links:
         if link is not None and link.up and self._stale_rates.allow(peer):
             self._queue(link, Stale(unpack_row(header)[4]))
             self.flush()
+
+    def _hold_against(self, peer: NodeId, reason: str) -> bool:
+        """Note what an honest peer never sends; True if it was too much of it and the peer was cut."""
+        if reason not in HOSTILE:
+            return False
+        self.noted(reason, peer)
+        if not peer or not self._penalties.bad(peer, reason, clock.now_s()):
+            return False
+        self._punish(peer, reason)
+        return True
 
     def _punish(self, peer: NodeId, reason: str) -> None:
         """Cut a peer for what it sends; its HELLO is turned away for a while, longer each time."""
@@ -418,6 +429,7 @@ class Links:
             link = self._met(greeting)
         except Refusal as refusal:
             self.refusals[f"hello_{refusal.reason}"] += 1
+            self.noted(f"hello_{refusal.reason}", refusal.peer)
             return turned(refusal.reason)
         link.greeted = True
         link.greetings += 1
@@ -555,6 +567,10 @@ class Links:
 
 def _nobody() -> None:
     """Before the driver has said who is to be woken."""
+
+
+def _unnoted(reason: str, who: str) -> None:
+    """Before anybody keeps a record."""
 
 
 def _ignore(event: zmq.Event, value: int) -> None:

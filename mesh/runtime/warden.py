@@ -19,13 +19,16 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
+from mesh.core.audit import Tally
 from mesh.core.inputs import Audit, Outlawed, Proclaim, RowChanged
 from mesh.effects import Uphold
 from mesh.errors import MeshError
 from mesh.ids import NodeId
+from mesh.limits import RecordsLimits
 from mesh.messages.enrol import Renewal
 from mesh.messages.signed import Signed
 from mesh.messages.trust import NODE, Granted, RenewAsk, Revocation
+from mesh.runtime import clock
 from mesh.runtime.authority import ISSUER_ROLE, Authority, Grant
 from mesh.runtime.credentials import Credentials
 from mesh.runtime.home import NodeFolder, write_atomic
@@ -60,6 +63,8 @@ class Warden:
         self.renewal = ""
         """Why the last attempt to renew failed; empty while all is well."""
         self.effects: dict[type, Callable[[Any], None]] = {Uphold: self._do_uphold}
+        self._tally = Tally(identity.node, RecordsLimits())
+        links.noted = self._note
         links.handlers |= {RenewAsk: self._on_renew_ask, Granted: self._on_granted}
 
     def flush(self) -> None:
@@ -73,12 +78,22 @@ class Warden:
             while True:
                 await self._renew_if_due()
                 await anyio.to_thread.run_sync(self._keep_members)
+                if self._tally.due_s is not None and clock.now_s() >= self._tally.due_s:
+                    self.tell_refusals()
                 await anyio.sleep(LOOK_EVERY_S)
 
     def proclaim_kept(self) -> None:
         """What was upheld in earlier lives is told to the core: it tells the others. After `Started`."""
         for signed in self._identity.keyring.authorities.statements():
             self._tell(self._identity.node, Proclaim(signed))
+
+    def _note(self, reason: str, who: str) -> None:
+        self._tally.note(clock.now_s(), reason, who)
+
+    def tell_refusals(self) -> None:
+        """What was refused since the last time goes on record."""
+        for audit in self._tally.take():
+            self._tell(self._identity.node, audit)
 
     # ---- statements
 
