@@ -26,7 +26,7 @@ from mesh.messages.signed import Signed
 from mesh.runtime import interfaces
 from mesh.runtime.credentials import Credentials, Paths
 from mesh.runtime.dialling import request
-from mesh.runtime.discovery import Discovery as browse
+from mesh.runtime.discovery import browse
 from mesh.runtime.founding import enter, found, open_up
 from mesh.runtime.frames import BadFrame
 from mesh.runtime.home import Home, NodeFolder, host_name

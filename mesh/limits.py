@@ -196,8 +196,35 @@ class LinkLimits:
     penalty_s: float = 10.0
     """How long a peer that was cut stays out; doubled each time, up to `penalty_max_s`."""
     penalty_max_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryLimits:
+    """What mDNS may cost. A node that starts says about 10 packets in its first seconds; larger figures let more nodes start at once."""
+
     candidates_max: int = 256
-    """Doors that discovery has told of and the core may dial."""
+    """Doors that discovery has told of and the core may dial; beyond: the one heard of longest ago is forgotten."""
+    found_per_s: float = 20.0
+    """Doors told a second, after a burst of `candidates_max`. The core dials fewer."""
+    packets_per_s: float = 100.0
+    """Of one address. zeroconf takes 70 us for a packet: a liar takes 0.7 % of a core, not 70 %."""
+    packets_burst: float = 512.0
+    """Fifty nodes of one machine may start together."""
+    all_packets_per_s: float = 400.0
+    """Of all addresses: who forges senders takes 3 % of a core, and new nodes are then found late."""
+    all_packets_burst: float = 2048.0
+    names_per_s: float = 5.0
+    """New names of one address: zeroconf keeps 4 KiB for each until it expires, after 75 minutes."""
+    names_burst: float = 128.0
+    all_names_per_s: float = 20.0
+    """Of all addresses. zeroconf keeps at most 10,000 records: 2,500 names, 10 MiB."""
+    all_names_burst: float = 512.0
+    sources_max: int = 1024
+    """Senders whose rates are remembered."""
+    announce_every_s: float = 1.0
+    """Changes of what is offered are told no faster."""
+    look_again_s: float = 300.0
+    """Asks the network anew: whoever started while a cable was out is found after so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +235,4 @@ class Limits:
     records: RecordsLimits = field(default_factory=RecordsLimits)
     files: FileLimits = field(default_factory=FileLimits)
     links: LinkLimits = field(default_factory=LinkLimits)
+    discovery: DiscoveryLimits = field(default_factory=DiscoveryLimits)

@@ -27,6 +27,7 @@ from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
 from mesh.runtime import clock
+from mesh.runtime.blinding import Blinding
 from mesh.runtime.blobs import Blobs
 from mesh.runtime.credentials import Credentials
 from mesh.runtime.discovery import Discovery
@@ -190,14 +191,26 @@ class NodeProcess:
             sources=self._linked,
             may_request=identity.may_request,
         )
-        self.discovery = self._discovery(limits) if settings.mdns else None
+        self.discovery = self._discovery(limits)
         # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
         for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden):
             self.driver.add(component)
 
-    def _discovery(self, limits: Limits) -> Discovery:
-        identity = self.identity
-        return Discovery(identity.node, identity.genesis.mesh, self.listening.door_address, limits.links, self.driver.tell)
+    def _discovery(self, limits: Limits) -> Discovery | None:
+        """None where a node is to be found by seeds alone: on request, and over IPv6."""
+        identity, where = self.identity, self._where
+        if not self._settings.mdns or ":" in where.interface.address:
+            return None
+        advertise = self._settings.advertise or ("public" if identity.credentials.mode == "open" else "blinded")
+        return Discovery(
+            identity.node,
+            Blinding(identity.credentials.discovery_key),
+            self.listening.door_address,
+            limits.discovery,
+            self.driver.tell,
+            interface=where.interface,
+            public=advertise == "public",
+        )
 
     # ---- trust
 

@@ -56,6 +56,7 @@ class Place:
 
     bind: str
     address: str
+    interface: interfaces.Interface
 
 
 def load_settings(
@@ -93,13 +94,14 @@ def numeric(host: Any, option: str = "--bind") -> str:
 def place(settings: Settings, mode: str) -> Place:
     """Where a node of a mesh in this mode listens. Raises UsageError: an open mesh stays on its machine; no address fits."""
     if mode == "open":
-        return Place(loopback(settings.bind or "127.0.0.1"), "")
+        host = loopback(settings.bind or "127.0.0.1")
+        return Place(host, "", interfaces.local(host))
     if settings.plain:
         raise UsageError(f"plain = true is for open meshes; this one is in mode {mode}", fix="remove plain from config.toml")
     if settings.bind and ipaddress.ip_address(settings.bind).is_loopback:
-        return Place(settings.bind, "")
+        return Place(settings.bind, "", interfaces.local(settings.bind))
     choice = interfaces.find("" if settings.bind == "0.0.0.0" else settings.bind)
-    return Place(settings.bind or choice.address, choice.address)
+    return Place(settings.bind or choice.address, choice.address, choice.interface)
 
 
 def loopback(host: str, option: str = "--bind") -> str:
