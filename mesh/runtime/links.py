@@ -119,6 +119,8 @@ class Links:
         self._msg_id = self._hello_no = 0
         self._last_body: tuple[Any, bytes] = (None, b"")
         self._counts = Counter[str]()
+        self.clocks: dict[NodeId, int] = {}
+        """Peers whose wall clock is off by more than the limit, by how many milliseconds, when last heard."""
         self.refusals: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.wake: Callable[[], None] = _nobody
@@ -200,6 +202,8 @@ class Links:
         counts["envelopes_received"] += 1
         counts["messages_received"] += len(messages)
         counts["clock_skewed"] += skewed
+        if skewed:
+            self.clocks[sender] = header.sent_ms - clock.wall_ms()
         for _, reason in refused:
             self.refusals[reason] += 1
             if self._hold_against(carrier, reason):
