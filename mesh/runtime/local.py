@@ -72,7 +72,8 @@ class _Connection:
 class LocalServer:
     """`name` is the node's, `views` answer read-only verbs, `sources` names the nodes a file may be fetched from, `stop` ends the process.
 
-    `may_request`: whether this home's certificate lets it ask for a capability. `decoders` turn the node's answer to a question into the client's document, such as ``{"story": unpack_and_check}``.
+    `may_request`: whether this home's certificate lets it ask for a capability. `decoders` turn the node's answer to a question into the
+    client's document, such as ``{"story": unpack_and_check}``.
     """
 
     def __init__(
