@@ -132,8 +132,8 @@ class RecordsLimits:
     """Entries of each node when all are asked: 64 nodes * 200 * about 1 KiB is 12 MiB, below the largest frame."""
     audit_note_chars_max: int = 500
     refusals_per_minute_max: int = 32
-    """Pairs of reason and peer that get an audit entry each minute, the rest is one entry more: under attack 33 * about 200 bytes a
-    minute, 9 MB a day, whatever is sent."""
+    """Pairs of reason and peer that get an audit entry each minute, the rest is one entry more: under attack 33 * about 200 bytes a minute,
+    9 MB a day, whatever is sent."""
 
 
 @dataclass(frozen=True, slots=True)

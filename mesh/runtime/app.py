@@ -138,17 +138,13 @@ class NodeProcess:
         self.office = Office(self)
         self.vault = vault
         self.store = self._open_journal(limits, options)
-        me = Alive(
-            node=identity.node,
-            incarnation=self.store.incarnation,
-            version=1,
-            name=folder.name,
-            door=listening.door_address,
-            router=listening.router_address,
-            certificate=identity.chain,
-        )
         self.assembly: Assembly = build(
-            me, random=SystemRandom(), limits=limits, journal_seq=self.store.head_seq, head=self.store.head, begins=self.store.begins
+            self._first_row(),
+            random=SystemRandom(),
+            limits=limits,
+            journal_seq=self.store.head_seq,
+            head=self.store.head,
+            begins=self.store.begins,
         )
         self.registrar = Registrar(
             self.fresh_credentials,
@@ -157,18 +153,7 @@ class NodeProcess:
             clock.wall_ms,
             self.office.audit,
         )
-        self.links = Links(
-            listening,
-            identity.signer,
-            identity.keyring,
-            lambda: self.assembly.membership.own,
-            lambda: self.identity.binding,
-            lambda: self._door_keys,
-            limits.links,
-            journal_head=lambda: self.store.durable_head,
-            cert_serial=lambda: self.identity.serial,
-            enrol=self.registrar.answer,
-        )
+        self.links = self._make_links(limits)
         self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
         self.links.wake, self.links.arrived = self.driver.wake, self.driver.arrived
         tell = self.driver.tell
@@ -177,24 +162,55 @@ class NodeProcess:
         self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
         self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None, may_offer=identity.may_offer)
         self.views = Views(self)
-        self.local = LocalServer(
-            folder.make_socket_folder(),
-            identity.node,
-            tell,
-            self.workers,
-            self.blobs,
-            self.views.table | self.office.table,
-            limits.work,
-            name=folder.name,
-            stop=self._stop.set,
-            decoders={"story": self.views.story},
-            sources=self._linked,
-            may_request=identity.may_request,
-        )
+        self.local = self._make_local(limits)
         self.discovery = self._discovery(limits)
         # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
         for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden):
             self.driver.add(component)
+
+    # ---- parts
+
+    def _first_row(self) -> Alive:
+        listening, identity = self.listening, self.identity
+        return Alive(
+            node=identity.node,
+            incarnation=self.store.incarnation,
+            version=1,
+            name=self.folder.name,
+            door=listening.door_address,
+            router=listening.router_address,
+            certificate=identity.chain,
+        )
+
+    def _make_links(self, limits: Limits) -> Links:
+        return Links(
+            self.listening,
+            self.identity.signer,
+            self.identity.keyring,
+            lambda: self.assembly.membership.own,
+            lambda: self.identity.binding,
+            lambda: self._door_keys,
+            limits.links,
+            journal_head=lambda: self.store.durable_head,
+            cert_serial=lambda: self.identity.serial,
+            enrol=self.registrar.answer,
+        )
+
+    def _make_local(self, limits: Limits) -> LocalServer:
+        return LocalServer(
+            self.folder.make_socket_folder(),
+            self.identity.node,
+            self.driver.tell,
+            self.workers,
+            self.blobs,
+            self.views.table | self.office.table,
+            limits.work,
+            name=self.folder.name,
+            stop=self._stop.set,
+            decoders={"story": self.views.story},
+            sources=self._linked,
+            may_request=self.identity.may_request,
+        )
 
     def _discovery(self, limits: Limits) -> Discovery | None:
         """None where a node is to be found by seeds alone: on request, and over IPv6."""
