@@ -10,7 +10,7 @@ from mesh.core.directory import Directory
 from mesh.core.membership.membership import Membership
 from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
-from mesh.core.records.records import Records
+from mesh.core.records.records import Beginning, Records
 from mesh.core.work.contractor import Contractor
 from mesh.core.work.desk import Desk
 from mesh.core.work.files import Files
@@ -34,7 +34,15 @@ class Assembly:
     desk: Desk
 
 
-def build(me: Alive, *, random: Random, limits: Limits, journal_seq: int = 0, head: bytes = bytes(32)) -> Assembly:
+def build(
+    me: Alive,
+    *,
+    random: Random,
+    limits: Limits,
+    journal_seq: int = 0,
+    head: bytes = bytes(32),
+    begins: Beginning | None = None,
+) -> Assembly:
     """A node that has not started. `me` is its own row (its incarnation already raised and on disk).
 
     `journal_seq` and `head` are the last durable entry's number and the last commit's hash. Feed `Replay` for every entry, then `Started`.
@@ -42,8 +50,10 @@ def build(me: Alive, *, random: Random, limits: Limits, journal_seq: int = 0, he
     deadlines = Deadlines()
     directory = Directory(me.node, me.name)
     membership = Membership(directory, deadlines, limits.membership, Random(random.random()), me=me)
+    records = Records(
+        directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq, begins=begins
+    )
     trust = Trust(directory, limits)
-    records = Records(directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
     contractor = Contractor(directory, deadlines, limits.work)
     files = Files(directory, deadlines, limits.files)

@@ -39,14 +39,13 @@ class Certificate:
     past_keys: tuple[bytes, ...] = ()
     """Earlier keys of the subject, the first one first: what was signed with them before still counts in journals."""
     deed: bytes = b""
-    """Of a node whose key is not its first: a signed `Deed`, so that nobody can take over another home's node id."""
+    """Of a node: its signed `Deed`, so that no home can certify, or revoke, another home's node."""
 
 
 @dataclass(slots=True)
 class Deed:
-    """By a node's first key, once, when it is made: this node id belongs to that home."""
+    """By a node's first key, once, when it is made, in no mesh: this node id belongs to that home, wherever it goes."""
 
-    mesh: str
     node: NodeId
     home: NodeId
     first_key: bytes
@@ -67,8 +66,8 @@ class Binding:
 class Revocation:
     """`target` is not believed any more: a node, a home (with all its nodes) or an issuer (with all it admitted).
 
-    By the root, by the issuer that admitted the target's home, by a node's home, or by the target itself. `certificate` vouches for the
-    author where the root did not sign it himself: his own chain.
+    By a root key; or by somebody in the target's own chain, which `certificate` then shows: the issuer that admitted its home, the home a
+    node belongs to, or the target itself.
     """
 
     mesh: str
@@ -90,6 +89,21 @@ class Amendment:
     mode: str
     name: str
     at_ms: int
+
+
+@dataclass(slots=True)
+class RenewAsk:
+    """To a member that may issue: a signed `Renewal` of the sender's home."""
+
+    renewal: bytes
+
+
+@dataclass(slots=True)
+class Granted:
+    """From a member that may issue: new certificates for the receiver's home. `issuer` is one for its issuer key, or empty."""
+
+    chain: bytes
+    issuer: bytes = b""
 
 
 @dataclass(slots=True)

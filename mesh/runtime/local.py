@@ -72,7 +72,8 @@ class _Connection:
 class LocalServer:
     """`name` is the node's, `views` answer read-only verbs, `sources` names the nodes a file may be fetched from, `stop` ends the process.
 
-    `decoders` turn the node's answer to a question into the client's document, such as ``{"story": unpack_and_check}``.
+    `may_request`: whether this home's certificate lets it ask for a capability. `decoders` turn the node's answer to a question into the
+    client's document, such as ``{"story": unpack_and_check}``.
     """
 
     def __init__(
@@ -89,10 +90,11 @@ class LocalServer:
         stop: Callable[[], None] | None = None,
         decoders: Mapping[str, Decoder] | None = None,
         sources: Callable[[], tuple[NodeId, ...]] = tuple,
+        may_request: Callable[[str], bool] | None = None,
     ) -> None:
         self._path, self._me, self._name, self._tell = path, me, name or me, tell
         self._workers, self._blobs, self._views, self._limits = workers, blobs, views, limits
-        self._stop, self._decoders, self._sources = stop, decoders or {}, sources
+        self._stop, self._decoders, self._sources, self._may_request = stop, decoders or {}, sources, may_request
         self._boot = os.urandom(8).hex()
         self._connections: dict[_Connection, None] = {}
         self._requests: dict[int, tuple[_Connection, int, str]] = {}
@@ -291,6 +293,12 @@ class LocalServer:
         capability, data, files = params.get("capability"), params.get("input"), params.get("files", [])
         if type(capability) is not str or type(data) is not bytes or type(files) is not list:
             raise BadFrame("bad_work")
+        if self._may_request is not None and not self._may_request(capability):
+            raise Refused(
+                f"this home's certificate does not let it ask for {capability}",
+                fix="mesh id; mesh invite --request, there",
+                code="not_granted",
+            )
         if len(data) > self._limits.body_bytes_max:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self._limits.body_bytes_max)
         if len(files) > FILES_MAX:

@@ -410,6 +410,15 @@ class Knowledge:
         yield Tell(OffersChanged(self._members.me))
         yield from self._announce(now_s, own.version + 1, tuple(row.offers.values()))  # one per capability
 
+    def change_row(self, now_s: float, router: str, certificate: bytes) -> Effects:
+        """Advertise another ROUTER address, or another chain."""
+        own = self._members.own.body
+        members = self._members
+        row = members.directory.ensure(members.me)
+        row.router = router or own.router
+        members.own = Signed(members.me, replace(own, router=row.router, certificate=certificate or own.certificate))
+        yield from self._announce(now_s, own.version + 1, own.offers)
+
     def leave(self, now_s: float) -> Effects:
         """Say LEFT to all; from here on nothing is dialled, watched or refuted."""
         members = self._members

@@ -19,7 +19,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, UNREACHABLE, Directory
-from mesh.core.inputs import DialFailed, Found, Heard, Leave, LinkDown, LinkUp, MemberLinked, OffersSet, Outlawed, Started
+from mesh.core.inputs import DialFailed, Found, Heard, Leave, LinkDown, LinkUp, MemberLinked, OffersSet, Outlawed, RowChanged, Started
 from mesh.core.membership import overlay
 from mesh.core.membership.addresses import AddressBook, DialDue
 from mesh.core.membership.dissemination import Dissemination, Effects, RumoursDue, SyncDue
@@ -93,6 +93,7 @@ class Membership:
             DialFailed: self._on_dial_failed,
             Leave: self._do_leave,
             OffersSet: self._on_offers_set,
+            RowChanged: self._on_row_changed,
             Outlawed: self._on_outlawed,
             Ping: self._prober.on_ping,
             Ack: self._prober.on_ack,
@@ -127,6 +128,9 @@ class Membership:
 
     def _on_offers_set(self, now_s: float, _: NodeId, offers: OffersSet) -> Effects:
         return self._knowledge.set_offers(now_s, offers.offers)
+
+    def _on_row_changed(self, now_s: float, _: NodeId, changed: RowChanged) -> Effects:
+        return self._knowledge.change_row(now_s, changed.router, changed.certificate)
 
     def _on_outlawed(self, now_s: float, _: NodeId, outlawed: Outlawed) -> Effects:
         return self._knowledge.outlaw(now_s, outlawed.node)

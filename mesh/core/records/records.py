@@ -24,13 +24,13 @@ from typing import Any
 from mesh.core.audit import SUSPICIOUS, Tally, audited
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
-from mesh.core.inputs import Audit, BodyRead, Leave, MemberLinked, NewHead, Remembered, Replay, Started, StoreFailed, StoryRead
+from mesh.core.inputs import Audit, BodyRead, KeyReplaced, Leave, MemberLinked, NewHead, Remembered, Replay, Started, StoreFailed, StoryRead
 from mesh.core.records.journal import AUDIT, conflict, last_of, newer
 from mesh.core.records.witness import Cosigned, Cosigner, WitnessDue, is_witness
 from mesh.effects import Append, Need, ReadBody, ReadStory, Refused, Remember, Send
 from mesh.ids import NodeId
 from mesh.limits import RecordsLimits
-from mesh.messages.records import Commit, Fork, Heads, Opened, Witnessed
+from mesh.messages.records import Commit, Fork, Heads, Opened, Rekeyed, Witnessed
 from mesh.messages.signed import Signed
 from mesh.messages.work import Answer, Ask
 
@@ -52,6 +52,15 @@ class HeadsDue:
 @dataclass(frozen=True, slots=True)
 class TableDue:
     """Time to give one peer in turn the whole table, and to keep what is new in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What the first commit of this life has to say beside its incarnation: that the node is in another mesh than before (`mesh`), or signs
+    with another key (`handover`)."""
+
+    mesh: str = ""
+    handover: Rekeyed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ class Records:
         name: str,
         head: bytes,
         head_seq: int,
+        begins: Beginning | None = None,
     ) -> None:
         self._directory = directory
         self._deadlines = deadlines
@@ -96,6 +106,7 @@ class Records:
         self._incarnation = incarnation
         self._name = name
         self._opened_at = (head, head_seq)
+        self._begins = begins or Beginning()
         self._head_seq = head_seq
         self._own: deque[Signed] = deque(maxlen=OWN_HEADS)
         self._heads: dict[NodeId, deque[Signed]] = {}
@@ -116,6 +127,7 @@ class Records:
             Started: self._on_started,
             StoreFailed: self._on_store_failed,
             NewHead: self._on_new_head,
+            KeyReplaced: self._do_replace_key,
             MemberLinked: self._on_member_linked,
             Heads: self._on_heads,
             Fork: self._on_fork,
@@ -140,7 +152,12 @@ class Records:
     def _on_started(self, now_s: float, sender: NodeId, started: Started) -> Iterator[Any]:
         head, seq = self._opened_at
         self._deadlines.set(TableDue(), now_s + self._table_s())
-        yield Append(Opened(self._incarnation, head, seq, self._name))
+        yield Append(Opened(self._incarnation, head, seq, self._name, self._begins.mesh))
+        if self._begins.handover is not None:
+            yield Append(self._begins.handover)
+
+    def _do_replace_key(self, now_s: float, sender: NodeId, replaced: KeyReplaced) -> Iterator[Any]:
+        yield Append(Rekeyed(replaced.old_key, replaced.new_key, replaced.proof, replaced.at_ms))
 
     def _on_new_head(self, now_s: float, sender: NodeId, new: NewHead) -> None:
         self._own.append(new.signed)

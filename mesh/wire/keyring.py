@@ -1,0 +1,274 @@
+"""The ring of keys a node believes: members by the chains they showed, and statements by whom they were signed.
+
+    alive, hello, welcome --carry their author's chain--> `introduce` --> member: key of today, keys of before, rights
+    alive, suspect, left, commit, hello, welcome, binding, witness --`open`--> verified statement        revocations: `authorities.py`
+
+Invariant: a `Signed` that leaves `open` was signed by its author, whom an unbroken chain from a root of this mesh vouches for and nobody
+has revoked; it keeps the bytes it came as, and the same bytes are not verified twice. Expiry keeps strangers out, but does not part members
+who know each other, except in mode ``ca``. Does not decide what a member may do (`authorization.py`). Source: docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.ids import NodeId
+from mesh.limits import MembershipLimits
+from mesh.messages.membership import Alive, Left
+from mesh.messages.records import Commit
+from mesh.messages.session import Hello, Welcome
+from mesh.messages.signed import Signed
+from mesh.messages.trust import NODE, Binding
+from mesh.wire import ed25519
+from mesh.wire.authorities import TAGS as TRUST_TAGS
+from mesh.wire.authorities import Authorities
+from mesh.wire.authorization import Rights, rights_of
+from mesh.wire.chain import Chain, read_deed
+from mesh.wire.codec import decode_object
+from mesh.wire.objects import parts, signed_bytes
+from mesh.wire.packing import Refusal
+from mesh.wire.patterns import covers
+
+MEMBERS_MAX = 4 * MembershipLimits().rows_max
+"""Keys remembered. Only holders of a certificate get in; the first to come is the first forgotten, and introduces itself again."""
+OPENED_BYTES_MAX = 8 * 1024 * 1024
+"""Verified statements remembered, by size: a rumour comes from several sides, and is verified once."""
+OLD_KEY_MS = 3_600_000
+"""After a node took a new identity key, what it had signed with the old one and is still under way counts so long."""
+EARLY_MS = 120_000
+"""A certificate may begin so much later than our clock says: the issuer's may be ahead of it."""
+
+
+@dataclass(slots=True)
+class Member:
+    """What the chain of a node says, and how its signatures are verified."""
+
+    node: NodeId
+    home: NodeId
+    issuer: NodeId
+    serial: int
+    expires_ms: int
+    chain: bytes
+    key: bytes
+    rights: Rights
+    verify: ed25519.Verify
+    before: tuple[ed25519.Verify, ...] = ()
+    """Earlier keys: they count in journals for ever, and for the rest until `before_until_ms`."""
+    before_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyringStatistics:
+    backend: str
+    members: int
+    verified: int
+    remembered: int
+    """Statements that came again and were not verified again."""
+    cached_bytes: int
+    revoked: int
+    refused: dict[str, int]
+    """Statements turned down, by reason."""
+
+
+class Keyring:
+    """The keys of one mesh's members. `wall_ms` is Unix time, for validity; `lives` the earlier meshes of a node, by node: its journal
+    goes on when its home joins another mesh."""
+
+    def __init__(
+        self,
+        mesh: str,
+        roots: Sequence[bytes],
+        mode: str = "open",
+        wall_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+        lives: Mapping[NodeId, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.mesh = mesh
+        self.authorities = Authorities(mesh, roots, mode)
+        self._wall_ms = wall_ms
+        self._lives = lives or {}
+        self._members: dict[NodeId, Member] = {}
+        self._opened: dict[bytes, Signed] = {}
+        self._opened_bytes = 0
+        self._verified = 0
+        self._remembered = 0
+        self._refused: dict[str, int] = {}
+
+    # ---- members
+
+    def introduce(self, raw: bytes, *, recalled: bool = False) -> NodeId:
+        """Learn a member from its chain; returns the node. A chain with a smaller serial than the known one changes nothing.
+
+        `recalled`: it was known in an earlier life of this node, so it may have expired since. Raises Refusal: ``revoked``, ``expired``,
+        ``not_yet_valid``, ``other_home`` (the id belongs to another home), ``bad_certificate``, and those of `Chains.read`.
+        """
+        chain = self.authorities.chains.read(raw)
+        last = chain.last
+        if last.level != NODE:
+            raise Refusal("bad_certificate", last.subject)
+        if self.authorities.revocation_of(chain.subjects) is not None:
+            raise Refusal("revoked", last.subject)
+        known = self._members.get(last.subject)
+        if not recalled:
+            self._check_time(chain, known)
+        if known is not None and known.home != chain.certificates[1].subject:
+            raise Refusal("other_home", last.subject)
+        if known is None or known.serial < last.serial:
+            self._members[last.subject] = self._member(chain, known)
+            if len(self._members) > MEMBERS_MAX:
+                del self._members[next(iter(self._members))]
+        return last.subject
+
+    def _check_time(self, chain: Chain, known: Member | None) -> None:
+        now_ms, node = self._wall_ms(), chain.last.subject
+        if now_ms + EARLY_MS < chain.begins_ms:
+            raise Refusal("not_yet_valid", node)
+        if chain.expires_ms and now_ms > chain.expires_ms:
+            is_known = known is not None and known.key == chain.last.key
+            if not is_known or self.authorities.mode == "ca":
+                raise Refusal("expired", node)
+
+    def _member(self, chain: Chain, known: Member | None) -> Member:
+        issuer, home, node = chain.certificates
+        moved = known is not None and known.key != node.key
+        return Member(
+            node=node.subject,
+            home=home.subject,
+            issuer=issuer.subject,
+            serial=node.serial,
+            expires_ms=chain.expires_ms,
+            chain=chain.raw,
+            key=node.key,
+            rights=rights_of(node.roles, node.offers, node.requests),
+            verify=ed25519.verifier_of(node.key),
+            before=tuple(ed25519.verifier_of(key) for key in node.past_keys),
+            before_until_ms=self._wall_ms() + OLD_KEY_MS if moved else known.before_until_ms if known else 0,
+        )
+
+    def member(self, node: NodeId) -> Member | None:
+        """What is known of a node that was introduced and not revoked since."""
+        member = self._members.get(node)
+        if member is not None and member.expires_ms and self.authorities.mode == "ca" and self._wall_ms() > member.expires_ms:
+            return None
+        return member
+
+    def has_key(self, node: NodeId, key: bytes) -> bool:
+        """Whether `key` is the identity key of a known member."""
+        member = self.member(node)
+        return member is not None and member.key == key
+
+    def members(self) -> list[Member]:
+        """All known, in the order in which they were met."""
+        return list(self._members.values())
+
+    def forget_revoked(self) -> list[NodeId]:
+        """Drop the members whom a revocation concerns by now; returns who they were."""
+        gone = [node for node, member in self._members.items() if self.authorities.revocation_of((member.issuer, member.home, node))]
+        for node in gone:
+            del self._members[node]
+        return gone
+
+    # ---- signatures
+
+    def verify(self, node: NodeId, data: bytes, signature: bytes) -> bool:
+        """Whether `node`, a known member, signed exactly `data` (see `signed_bytes`): with its key of today, or a little longer with the
+        one before."""
+        member = self.member(node)
+        if member is None:
+            return False
+        self._verified += 1
+        if member.verify(signature, data):
+            return True
+        return bool(member.before) and self._wall_ms() < member.before_until_ms and any(old(signature, data) for old in member.before)
+
+    def open(self, raw: bytes) -> Signed:
+        """The statement in `raw`, verified. Treat it as a value: the same object is given again for the same bytes.
+
+        An `alive`, `hello` or `welcome` carries its author's chain and introduces him; a revocation or an amendment counts from now on.
+        Raises Refusal: ``unknown_author``, ``revoked``, ``bad_signature``, ``not_own`` (he speaks for somebody else), ``not_granted`` (he
+        offers what he may not), those of `introduce` and of `Authorities.open`, ``not_canonical``, ``malformed``, ...
+        """
+        try:
+            return self._open(raw)
+        except Refusal as refusal:
+            self._refused[refusal.reason] = self._refused.get(refusal.reason, 0) + 1
+            raise
+
+    def _open(self, raw: bytes) -> Signed:
+        known = self._opened.get(raw)
+        if known is not None and known.author in self._members:
+            self._remembered += 1
+            return known
+        tag, author, body, signature = parts(raw)
+        if tag in TRUST_TAGS:
+            self._verified += 1
+            return self.authorities.open(raw)
+        if tag == "deed":
+            return read_deed(raw)
+        content = decode_object(tag, body, self.open)
+        self._introduce(author, content)
+        member = self.member(author)
+        if member is None:
+            revoked = self.authorities.revocation_of(("", "", author)) is not None
+            raise Refusal("revoked" if revoked else "unknown_author", author)
+        if _speaks_for(content) not in ("", author):
+            raise Refusal("not_own", author)
+        if not self._holds(member, tag, body, signature):
+            raise Refusal("bad_signature", author)
+        if type(content) is Alive and not all(covers(member.rights.offers, offer.capability) for offer in content.offers):
+            raise Refusal("not_granted", author)
+        return self._remember(raw, Signed(author, content, raw))
+
+    def _introduce(self, author: NodeId, content: Any) -> None:
+        """An own row vouches for its author by the chain inside; who is inside a hello was introduced when that was opened."""
+        if type(content) is not Alive or not content.certificate:
+            return
+        known = self._members.get(author)
+        if (known is None or known.chain != content.certificate) and self.introduce(content.certificate) != author:
+            raise Refusal("not_own", author)
+
+    def _holds(self, member: Member, tag: str, body: bytes, signature: bytes) -> bool:
+        """Whether the member signed it: with the key of today, or one of before where that still counts."""
+        self._verified += 1
+        data = signed_bytes(tag, self.mesh, body)
+        if member.verify(signature, data):
+            return True
+        is_commit = tag == "commit"
+        keys: Iterable[ed25519.Verify] = member.before if is_commit or self._wall_ms() < member.before_until_ms else ()
+        if any(verify(signature, data) for verify in keys):
+            return True
+        meshes = self._lives.get(member.node, ()) if is_commit else ()
+        return any(verify(signature, signed_bytes(tag, mesh, body)) for mesh in meshes for verify in (member.verify, *member.before))
+
+    def _remember(self, raw: bytes, signed: Signed) -> Signed:
+        self._opened[raw] = signed
+        self._opened_bytes += len(raw)
+        while self._opened_bytes > OPENED_BYTES_MAX:
+            oldest = next(iter(self._opened))
+            del self._opened[oldest]
+            self._opened_bytes -= len(oldest)
+        return signed
+
+    def statistics(self) -> KeyringStatistics:
+        return KeyringStatistics(
+            ed25519.BACKEND,
+            len(self._members),
+            self._verified,
+            self._remembered,
+            self._opened_bytes,
+            sum(signed.body.__class__.__name__ == "Revocation" for signed in self.authorities.statements()),
+            dict(self._refused),
+        )
+
+
+def _speaks_for(content: Any) -> NodeId:
+    """The node whose word alone counts for such a statement; empty where anybody may say it."""
+    if isinstance(content, Alive | Left | Binding):
+        return content.node
+    if isinstance(content, Commit):
+        return content.author
+    if isinstance(content, Hello | Welcome):
+        return content.alive.author
+    return ""
