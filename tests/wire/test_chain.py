@@ -15,7 +15,7 @@ from mesh.messages.membership import Left
 from mesh.messages.trust import HOME, ISSUER, NODE, Certificate, Deed
 from mesh.wire import chain as chain_module
 from mesh.wire import ed25519
-from mesh.wire.chain import LEVELS, PAST_KEYS_MAX, Chains, join_chain, read_deed, split_chain, widens
+from mesh.wire.chain import GRANTS_MAX, LEVELS, PAST_KEYS_MAX, Chains, join_chain, read_deed, split_chain, widens
 from mesh.wire.objects import Signer, node_id, parts
 from mesh.wire.packing import Refusal
 
@@ -225,6 +225,15 @@ def test_earlier_keys_are_bounded() -> None:
     key = signer_of(9).public_key
     assert chains().read(LINE.chain(node={"past_keys": (key,) * PAST_KEYS_MAX}))
     refused(LINE.chain(node={"past_keys": (key,) * (PAST_KEYS_MAX + 1)}), "bad_certificate")
+
+
+@pytest.mark.parametrize("grant", ("roles", "offers", "requests"))
+@pytest.mark.parametrize("level", LEVELS)
+def test_grants_are_bounded(level: str, grant: str) -> None:
+    """A row of four thousand offers against as many patterns would take a receiver three seconds."""
+    one = "member" if grant == "roles" else "*"
+    assert chains().read(LINE.chain(**{level: {grant: (one,) * GRANTS_MAX}}))
+    refused(LINE.chain(**{level: {grant: (one,) * (GRANTS_MAX + 1)}}), "bad_certificate")
 
 
 # ---- whose id it is
