@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from attacks.world import LIMITED_SESSION, NARROW, OTHER_SESSION, World
 
 from mesh.messages import KINDS
-from mesh.messages.work import Ask, Award, AwardItem, Cfp, CfpItem
+from mesh.messages.work import Ask, Award, AwardItem, Cfp, CfpItem, StepAsk
 from mesh.wire.authorization import NEEDS, QUESTIONS, RIGHTS, ROLES, as_markdown, may_say, overreaches, rights_of
+from mesh.wire.packing import Refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 ALL, NOT_OBSERVER, WORKS, ASKS, LOOKS = (
@@ -116,6 +118,31 @@ def test_work_is_asked_for_only_within_what_was_granted(make: Any) -> None:
 def test_a_receiver_refuses_what_was_not_granted(make: Any, world: World) -> None:
     opened = world.open(world.seal([make("capability.x"), make("pay")], world.lines["limited"].node, session=LIMITED_SESSION))
     assert [each.message for each in opened.messages] == [make("capability.x")] and opened.refused == [(2, "not_granted")]
+
+
+def test_a_step_is_asked_for_only_within_what_was_granted(world: World) -> None:
+    """Its parent's manager would ask for it in his own name: nobody gets through him what he may not ask for himself."""
+    rights = rights_of(("worker",), ("*",), ("greet*",))
+    step = StepAsk(1, "t.1.1", 1, "s", "greeting", b"{}")
+    assert not overreaches(rights, step) and overreaches(rights, replace(step, capability="pay"))
+    assert overreaches(rights_of(("worker",), ("*",), ()), step) and not overreaches(rights_of(("worker",)), step)
+    own = replace(step, capability="capability.x")
+    opened = world.open(world.seal([own, step], world.lines["limited"].node, session=LIMITED_SESSION))
+    assert [each.message for each in opened.messages] == [own] and opened.refused == [(2, "not_granted")]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_may_not_run_work_offers_nothing(role: str, world: World) -> None:
+    rights = rights_of((role,), ("a*",), ("b",))
+    assert (rights.offers, rights.requests) == (("a*",) if role in WORKS else (), ("b",))
+    line = world.lines["c" if role == "member" else role]
+    row = line.row(chain=b"", version=2)
+    if role in WORKS:
+        assert world.keyring.open(row.raw).body.offers
+    else:
+        with pytest.raises(Refusal, match="not_granted"):
+            world.keyring.open(row.raw)
+        assert world.keyring.open(line.row(chain=b"", offers=()).raw)
 
 
 # ---- the page

@@ -139,7 +139,7 @@ def test_the_larger_serial_counts(world: World) -> None:
     )
     for serial in (3, 8, 9):
         assert world.keyring.introduce(line.chain(node={"serial": serial})) == line.node.node
-        assert world.keyring.open(line.row(chain=line.chain(node={"serial": serial})).raw)
+        assert world.keyring.open(line.row(chain=line.chain(node={"serial": serial}), offers=()).raw)
         member = world.keyring.member(line.node.node)
         assert member is not None and (member.serial, member.rights.roles) == (9, ("observer",))
     world.keyring.open(line.row(chain=line.chain(node={"serial": 11})).raw)
