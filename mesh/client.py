@@ -272,6 +272,10 @@ class Mesh(Work):
         """Check this node's journal: every signature, link and hash. `export`: also write it there, for an independent verifier."""
         return await self._view("verify", {"export": str(Path(export).absolute())} if export is not None else {})
 
+    async def office(self, verb: str, /, **params: Any) -> Document:
+        """Ask the node about trust: invite, trust, admit, grant, revoke, rotate, restart. Raises Refused, UsageError, NoNode."""
+        return await self._view(verb, params)
+
     async def tasks(self) -> Document:
         """Tasks of the whole mesh, newest first; `missing` names nodes that did not answer."""
         return {"schema": "mesh.tasks/1", **await self._ask("tasks")}

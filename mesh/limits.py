@@ -28,7 +28,26 @@ class MembershipLimits:
     """Each rumour is sent factor * ceil(log10(N + 1)) times per peer group."""
     rows_max: int = 1024
     """Nodes remembered. Dead and left ones go first, the longest silent first."""
+    outlaws_max: int = 8192
+    """Revoked nodes that the core itself turns away, their rows forgotten or not: 8 * rows_max. The oldest are left to the wire alone."""
     health_max: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class TrustLimits:
+    """Statements are kept for good, so what one key may say is bounded too: it must not use up the room of the others."""
+
+    statements_max: int = 4096
+    """Revocations and amendments held: about 1.5 KiB each with the chain of their author, so 6 MiB."""
+    author_statements_max: int = 1024
+    """Of one author: a quarter of all. Whoever must revoke more nodes than this revokes their home or its issuer."""
+    message_statements_max: int = 64
+    message_bytes_max: int = 32 * 1024
+    """Of one TRUST message, so that it shares an envelope of 64 KiB; one statement alone may be larger."""
+    gap_s: float = 1.0
+    """A peer whose digest differs gets all that is held, at most once in this time: the beat in which it finds out."""
+    gap_max_s: float = 60.0
+    """The gap doubles up to here while the digests go on to differ (a table is full, or the peer lies), and starts anew when they agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +123,17 @@ class RecordsLimits:
     """Questions about the journal that may wait for the disk; beyond: refused as busy."""
     story_bytes_max: int = 512 * 1024
     """One page of a story, well below the largest frame; `more` says where the next begins."""
+    witness_s: float = 10.0
+    """How often the newest head of an author is co-signed, at most.
+    What was cut off younger than this shows only by the heads peers hold."""
+    witnesses_max: int = 256
+    """Peers whose co-signatures of the own journal are kept: about 250 bytes each. Two are enough; the one that is furthest behind goes."""
+    audit_gather_entries_max: int = 200
+    """Entries of each node when all are asked: 64 nodes * 200 * about 1 KiB is 12 MiB, below the largest frame."""
+    audit_note_chars_max: int = 500
+    refusals_per_minute_max: int = 32
+    """Pairs of reason and peer that get an audit entry each minute, the rest is one entry more: under attack 33 * about 200 bytes a minute, 9 MB
+    a day, whatever is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +172,12 @@ class LinkLimits:
     """A connection at the door, or a dial, that has not said HELLO and WELCOME by then is dropped."""
     hello_burst: float = 128.0
     """How many HELLOs of one address may come at once: on one machine all nodes share an address, and all start together."""
-    door_connections_max: int = 64
+    door_connections_max: int = 128
     """Open at once, all addresses together; more are closed at once and counted."""
+    door_per_address_max: int = 64
+    """Of one address: on one machine all nodes share theirs. Half of all, so that one address alone cannot close the door."""
+    admission_bytes_max: int = 1024 * 1024
+    """The answer to a join: genesis, certificates, and every revocation there is."""
     dials_max: int = 16
     """Dials under way at once; more wait their turn."""
     peers_max: int = 1024
@@ -152,6 +186,16 @@ class LinkLimits:
     """Sessions given to one peer and not yet used: a recorded HELLO said again cannot push out the honest one at once."""
     queue_bytes_max: int = 16 * 1024 * 1024
     """Per peer, all classes together; beyond it the oldest bulk, then work, then control is dropped and counted."""
+    bad_per_minute: int = 20
+    """Refused envelopes and messages of one peer within a minute, beyond which it is cut."""
+    envelopes_per_s: float = 4000.0
+    """Of one peer, for more than a moment: several times what two busy nodes exchange (measured: below 1,500), and little enough to
+    check."""
+    envelopes_burst: float = 4000.0
+    bytes_per_s: float = 256.0 * 1024 * 1024
+    penalty_s: float = 10.0
+    """How long a peer that was cut stays out; doubled each time, up to `penalty_max_s`."""
+    penalty_max_s: float = 600.0
     candidates_max: int = 256
     """Doors that discovery has told of and the core may dial."""
 
@@ -159,6 +203,7 @@ class LinkLimits:
 @dataclass(frozen=True, slots=True)
 class Limits:
     membership: MembershipLimits = field(default_factory=MembershipLimits)
+    trust: TrustLimits = field(default_factory=TrustLimits)
     work: WorkLimits = field(default_factory=WorkLimits)
     records: RecordsLimits = field(default_factory=RecordsLimits)
     files: FileLimits = field(default_factory=FileLimits)

@@ -39,6 +39,7 @@ FLOORS = {
         "mesh.runtime.home",
         "mesh.runtime.settings",
         "mesh.runtime.app",
+        "mesh.runtime.vault",
     ),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }
@@ -124,5 +125,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 9_050
-    assert lines("mesh/**/*.py") <= 26_500
+    assert lines("mesh/**/*.py") <= 29_300
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

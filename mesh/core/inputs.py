@@ -222,8 +222,16 @@ class Priced:
 
 
 @dataclass(slots=True)
+class RowChanged:
+    """This node listens at another ROUTER address, or shows another chain, than before; empty: as before. Its row says so from now on."""
+
+    router: str = ""
+    certificate: bytes = b""
+
+
+@dataclass(slots=True)
 class Proclaim:
-    """The runtime made a trust statement here (a revocation, an amendment), or kept one from an earlier life: hold it and tell everybody."""
+    """A trust statement (a revocation, an amendment) was made here, or kept from an earlier life: hold it and tell everybody."""
 
     signed: Signed
 
@@ -235,6 +243,16 @@ class Outlawed:
 
     node: NodeId
     reason: str = ""
+
+
+@dataclass(slots=True)
+class KeyReplaced:
+    """This node signs with `new_key` from now on; `proof` is the old key's word for it. For the journal."""
+
+    old_key: bytes
+    new_key: bytes
+    proof: bytes
+    at_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -409,3 +427,7 @@ class Remembered:
 
     heads: tuple[Signed, ...] = ()
     forks: tuple[Fork, ...] = ()
+    witnesses: tuple[Signed, ...] = ()
+    """Co-signatures of this node's own journal."""
+    own: tuple[Signed, ...] = ()
+    """The own commits that hold the entries which those name, as the journal has them now."""

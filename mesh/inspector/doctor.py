@@ -1,4 +1,4 @@
-"""What `mesh doctor` looks at, each check on its own: multicast, ports, clock, permissions, disk, this home's nodes.
+"""What `mesh doctor` looks at, each check on its own: multicast, ports, clock, permissions, what is sealed, disk, this home's nodes.
 
 Works with and without a running node. Each finding says what is wrong in words, and what to type. Changes nothing.
 """
@@ -17,6 +17,7 @@ from mesh.client import connect
 from mesh.errors import MeshError
 from mesh.runtime.home import Home, NodeFolder
 from mesh.runtime.settings import PORT, load_settings, port_pairs
+from mesh.runtime.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source
 
 DISK_BYTES_MIN = 256 * 1024 * 1024
 MULTICAST_S = 0.5
@@ -34,7 +35,7 @@ class Finding:
 
 def examine(home: Home, timeout_s: float) -> list[Finding]:
     """Every finding, the good ones too, in a fixed order. A node that does not answer within `timeout_s` seconds hangs."""
-    return [multicast(), port(home), clock(), *permissions(home), disk(home), *nodes(home, timeout_s)]
+    return [multicast(), port(home), clock(), *permissions(home), at_rest(home), disk(home), *nodes(home, timeout_s)]
 
 
 def multicast(interface: str = "127.0.0.1") -> Finding:
@@ -105,7 +106,7 @@ def clock() -> Finding:
 def permissions(home: Home) -> list[Finding]:
     """Keys and folders must be their owner's alone."""
     findings = []
-    paths = [home.path, home.mesh_path, home.mesh_path / "root.key", home.mesh_path / "genesis.json"]
+    paths = [home.path, home.mesh_path, home.mesh_path / "root.key", home.mesh_path / "genesis.json", home.mesh_path / "vault.json"]
     for folder in home.nodes():
         paths += [folder.path, folder.identity_path, folder.journal_path]
     for path in paths:
@@ -130,6 +131,19 @@ def _looseness(path: Path, *, writable_only: bool) -> str:
     if mode & 0o022:
         return "write to"
     return "read" if mode & 0o044 and not writable_only and path.suffix in (".key", ".json", ".sqlite", "") and path.is_file() else ""
+
+
+def at_rest(home: Home) -> Finding:
+    """Where the key is kept that opens the home's vault."""
+    try:
+        source = kek_source(home)
+    except MeshError as error:
+        return Finding("at rest", FAIL, error.message, error.fix)
+    if not source:
+        return Finding("at rest", OK, "nothing is sealed yet; the vault is made when it is needed")
+    if is_weak(source):
+        return Finding("at rest", WARN, WEAK_KEK, WEAK_KEK_FIX)
+    return Finding("at rest", OK, f"journals and secrets are sealed; their key comes from the {source}")
 
 
 def disk(home: Home) -> Finding:

@@ -14,7 +14,15 @@ import typer.core
 from typer.exceptions import TyperException
 
 GROUPS: dict[str, dict[str, str]] = {
-    "Start": {"demo": "demo", "run": "start", "up": "start", "down": "start"},
+    "Start": {
+        "demo": "demo",
+        "run": "start",
+        "up": "start",
+        "init": "enrol",
+        "invite": "enrol",
+        "join": "enrol",
+        "down": "start",
+    },
     "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use"},
     "Watch": {
         "status": "watch",
@@ -26,6 +34,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "lineage": "watch",
         "blame": "watch",
     },
+    "Trust": {"id": "enrol", "trust": "trust", "grant": "trust", "revoke": "trust", "rotate": "trust"},
     "Repair": {"doctor": "repair", "verify": "repair"},
 }
 """group -> verb -> the module beside this one that holds the function of the verb's name."""

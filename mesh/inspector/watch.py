@@ -33,6 +33,7 @@ def status(
 def _show_status(document: dict[str, Any]) -> str:
     up = seconds(1000 * document["uptime_s"])
     lines = [f"! {clean(finding['message'])}\n  try: {clean(finding['fix'])}" for finding in document["findings"]]
+    lines += [f"note: {clean(note['message'])}\n  try: {clean(note['fix'])}" for note in document["notes"]]
     workers = ", ".join(f"{clean(worker['agent'])} (pid {worker['pid']})" for worker in document["workers"]) or "none: mesh run FILE.py"
     tasks, journal = document["tasks"], document["journal"]
     rows = {

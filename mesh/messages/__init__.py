@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import membership, records, session, trust, work
+from mesh.messages import enrol, membership, records, session, trust, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -14,6 +14,8 @@ KINDS: dict[int, type] = {
     15: membership.Digest,
     16: membership.Load,
     17: trust.Trust,
+    18: trust.RenewAsk,
+    19: trust.Granted,
     30: records.Heads,
     31: records.Fork,
     32: records.Witnessed,
@@ -56,6 +58,9 @@ SIGNED: dict[str, type] = {
     "binding": trust.Binding,
     "revocation": trust.Revocation,
     "amendment": trust.Amendment,
+    "join": enrol.Join,
+    "ask": enrol.Ask,
+    "renewal": enrol.Renewal,
     "hello": session.Hello,
     "welcome": session.Welcome,
 }

@@ -124,6 +124,8 @@ class Digest:
 
     rows: tuple[tuple[NodeId, int, int, str], ...]
     answer: bool = True
+    trust: int = 0
+    """As in `Ping`: a link on which much is said is never pinged."""
 
 
 @dataclass(slots=True)

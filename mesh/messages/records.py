@@ -81,6 +81,18 @@ class Opened:
     head: bytes
     seq: int
     name: str = ""
+    mesh: str = ""
+    """The mesh in which this and all later commits are signed, where it is another one than before."""
+
+
+@dataclass(slots=True)
+class Rekeyed:
+    """First of a commit: this and all later ones are signed with `new_key`. `proof` is the old key's word for it (`handover_bytes`)."""
+
+    old_key: bytes
+    new_key: bytes
+    proof: bytes
+    at_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -138,7 +150,8 @@ class Bound:
 
 @dataclass(slots=True)
 class Lost:
-    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, revoked, released, failed:*, ..."""
+    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, revoked, released, failed:*,
+    node_revoked, ..."""
 
     task: TaskId
     fence: Fence
@@ -240,5 +253,5 @@ class Audited:
     at_ms: int = 0
 
 
-ENTRIES = (Opened, Submitted, Decided, Bound, Lost, Parked, CancelAsked, Finished, Accepted, Ended, Closed, Calls, Audited)
+ENTRIES = (Opened, Submitted, Decided, Bound, Lost, Parked, CancelAsked, Finished, Accepted, Ended, Closed, Calls, Audited, Rekeyed)
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -44,9 +44,8 @@ class Certificate:
 
 @dataclass(slots=True)
 class Deed:
-    """By a node's first key, once, when it is made: this node id belongs to that home."""
+    """By a node's first key, once, when it is made, in no mesh: this node id belongs to that home, wherever it goes."""
 
-    mesh: str
     node: NodeId
     home: NodeId
     first_key: bytes
@@ -90,6 +89,21 @@ class Amendment:
     mode: str
     name: str
     at_ms: int
+
+
+@dataclass(slots=True)
+class RenewAsk:
+    """To a member that may issue: a signed `Renewal` of the sender's home."""
+
+    renewal: bytes
+
+
+@dataclass(slots=True)
+class Granted:
+    """From a member that may issue: new certificates for the receiver's home. `issuer` is one for its issuer key, or empty."""
+
+    chain: bytes
+    issuer: bytes = b""
 
 
 @dataclass(slots=True)

@@ -3,12 +3,14 @@
     Send --> Link.queue --flush()--> envelopes, one signature for all of them --> DEALER of the peer
     ROUTER --take()--> one envelope: verified, in its session's window, decoded --> Heard, then its messages
     Dial --> HELLO at the door --> WELCOME --> DEALER; the peer's HELLO at ours --> both directions stand --> LinkUp
+    a proven HELLO or WELCOME --binding--> the peer's transport key: admitted at our ROUTER, pinned in our DEALER
 
 For the driver: call `take()` at the start of a turn and `flush()` at its end. `take` gives the inputs of exactly one envelope as
 ``[(peer, Heard), (peer, message), ...]``, or link events (LinkUp, LinkDown, DialFailed), or None when there is nothing; after None, or a
 `waiting` that is False, the next arrival calls `wake`. Events and messages come in the order they happened: a peer's first message follows
 its LinkUp.
-Invariant: what `take` gives is authentic and comes once; nothing here raises for a peer's doing. Does not redial: the core says Dial.
+Invariant: what `take` gives is authentic, came over its sender's own connection, and comes once; nothing here raises for a peer's doing.
+Does not redial: the core says Dial. Who sends what is refused too often is cut and stays out for a while (`penalties.py`).
 Sources: docs/protocol.md; what libzmq does and does not promise: `runtime/sockets.py`.
 """
 
@@ -31,18 +33,21 @@ from mesh.limits import LinkLimits
 from mesh.messages.session import Stale
 from mesh.messages.signed import Signed
 from mesh.runtime import clock
-from mesh.runtime.door import BadFrame, Door, DoorStatistics, connect, knock
+from mesh.runtime.dialling import connect, knock
+from mesh.runtime.door import Door, DoorKeys, DoorStatistics
+from mesh.runtime.frames import BadFrame
 from mesh.runtime.link import ENVELOPES_PER_FLUSH, Link
 from mesh.runtime.listening import Listening
 from mesh.runtime.outgoing import CLASS_OF, WORK
+from mesh.runtime.penalties import Penalties
 from mesh.runtime.rates import Rates
 from mesh.runtime.sessions import Greeting, Sessions, turned
 from mesh.runtime.sockets import NotLoopback, Sender
 from mesh.wire.codec import encode, kind_of
 from mesh.wire.envelope import Batch, Expectations, frame_message, open_envelope, seal_flush
-from mesh.wire.packing import Refusal, unpack_row
 from mesh.wire.keyring import Keyring
 from mesh.wire.objects import Signer
+from mesh.wire.packing import Refusal, unpack_row
 
 REFUSED_PER_TURN = 64
 """Bad envelopes that one `take` throws away before the rest of the node has its turn."""
@@ -70,6 +75,8 @@ class LinksStatistics:
     dropped: dict[str, int]
     sockets: dict[str, int]
     door: DoorStatistics
+    punished: dict[str, int]
+    """How often each peer was cut for what it sent."""
 
 
 class Links:
@@ -84,17 +91,22 @@ class Links:
         signer: Signer,
         keyring: Keyring,
         me: Callable[[], Signed],
+        binding: Callable[[], Signed],
+        door_keys: Callable[[], DoorKeys],
         limits: LinkLimits,
         *,
         journal_head: Callable[[], bytes] = bytes,
-        cert_serial: int = 0,
+        cert_serial: Callable[[], int] = int,
+        enrol: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._sockets, self._receiver = listening.sockets, listening.receiver
         self._signer, self._keyring, self._limits = signer, keyring, limits
+        self._door_keys, self._anywhere = door_keys, not listening.loopback_only
         self._journal_head, self._cert_serial = journal_head, cert_serial
-        self._sessions = Sessions(me, signer, keyring, limits)
+        self._sessions = Sessions(me, binding, signer, keyring, limits)
         self._expect = Expectations(signer.node, self._sessions.inbound, clock.wall_ms, limits)
-        self._door = Door(listening.door, limits, self._answer, turned("busy"))
+        self._door = Door(listening.door, limits, door_keys, self._answer, enrol)
+        self._penalties = Penalties(limits)
         self._links: dict[NodeId, Link] = {}
         self._dirty: list[Link] = []
         self._events: deque[tuple[NodeId, Any]] = deque()
@@ -114,6 +126,8 @@ class Links:
         self.arrived: Callable[[], None] | None = None
         """If set, called instead of `wake` when an envelope has arrived, outside of any turn: it may run a whole one. That saves a pass of
         the event loop on each message that comes alone."""
+        self.handlers: dict[type, Callable[[NodeId, Any], None]] = {Stale: self._on_stale}
+        """Messages that the runtime itself answers: they never reach the core."""
         self.effects: dict[type, Callable[[Any], None]] = {Send: self._do_send, Dial: self._do_dial, HangUp: self._do_hang_up}
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -122,6 +136,7 @@ class Links:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 tasks.start_soon(self._door.run)
+                tasks.start_soon(self._sockets.run)
                 tasks.start_soon(self._receiver.watch, _ignore)
                 tasks.start_soon(self._receiver.listen, self._arrived)
                 task_status.started()
@@ -143,11 +158,11 @@ class Links:
             self._events.clear()
             return items
         for _ in range(REFUSED_PER_TURN if self._look else 0):
-            frames = self._receiver.take()
-            if frames is None:
+            arrival = self._receiver.take()
+            if arrival is None:
                 self._look = False
                 break
-            if found := self._open(frames):
+            if found := self._open(arrival.user, arrival.frames):
                 return found
         return None
 
@@ -156,14 +171,22 @@ class Links:
         self._look = self._look and self._receiver.readable()
         return self._look or bool(self._events)
 
-    def _open(self, frames: list[bytes]) -> list[tuple[NodeId, Any]] | None:
-        """The inputs of one envelope; None if it was refused, or came before its link is up (then they are kept)."""
+    def _open(self, carrier: NodeId, frames: list[bytes]) -> list[tuple[NodeId, Any]] | None:
+        """The inputs of one envelope; None if it was refused, or came before its link is up (then they are kept).
+
+        `carrier`: the node whose transport key the connection proved; empty without encryption.
+        """
+        if carrier and not self._penalties.take(carrier, clock.now_s(), sum(map(len, frames))):
+            self._punish(carrier, "too_fast")
+            return None
         try:
-            header, messages, refused, skewed = open_envelope(self._keyring, frames, self._expect)
+            header, messages, refused, skewed = open_envelope(self._keyring, frames, self._expect, carrier)
         except Refusal as refusal:
             self.refusals[refusal.reason] += 1
             if refusal.reason == "stale_session":
                 self._answer_stale(refusal.peer, frames[0])
+            elif carrier and self._penalties.bad(carrier, refusal.reason, clock.now_s()):
+                self._punish(carrier, refusal.reason)
             return None
         sender = header.sender
         self._sessions.used(self._sessions.inbound[header.session])
@@ -177,12 +200,15 @@ class Links:
         counts["clock_skewed"] += skewed
         for _, reason in refused:
             self.refusals[reason] += 1
+            if carrier and self._penalties.bad(carrier, reason, clock.now_s()):
+                self._punish(carrier, reason)
+                return None
         link.stamp_ms = max(link.stamp_ms, header.stamp_ms)
         items: list[tuple[NodeId, Any]] = [(sender, Heard(header.stamp_ms, header.echo_ms))]
         for received in messages:
             message = received.message
-            if type(message) is Stale:
-                self._on_stale(link, message)
+            if (handler := self.handlers.get(type(message))) is not None:
+                handler(sender, message)
             else:
                 items.append((sender, message))
         if link.up:
@@ -196,12 +222,38 @@ class Links:
             self._queue(link, Stale(unpack_row(header)[4]))
             self.flush()
 
-    def _on_stale(self, link: Link, stale: Stale) -> None:
+    def _punish(self, peer: NodeId, reason: str) -> None:
+        """Cut a peer for what it sends; its HELLO is turned away for a while, longer each time."""
+        self._penalties.punish(peer, clock.now_s())
+        self.refusals[f"cut_{reason}"] += 1
+        self.expel(peer)
+
+    def expel(self, peer: NodeId) -> None:
+        """End everything with this peer at once: its key, its live connections, its sessions, our link to it."""
+        self._sockets.expel(peer)
+        self._sessions.forget(peer)
+        link = self._links.get(peer)
+        if link is not None:
+            self._lose(link)
+            link.greeted = False
+            link.early.clear()
+
+    def _on_stale(self, sender: NodeId, stale: Stale) -> None:
+        link = self._links[sender]
         if stale.session == link.session and not link.rehello:
             link.rehello = True
             self._start(self._say_back, link, False)
 
     # ---- out
+
+    def is_up(self, peer: NodeId) -> bool:
+        link = self._links.get(peer)
+        return link is not None and link.up
+
+    def say(self, peer: NodeId, message: Any) -> None:
+        """Send a message of the runtime's own, now. Dropped, and counted, if there is no link."""
+        self._do_send(Send(peer, message))
+        self.flush()
 
     def _do_send(self, effect: Send) -> None:
         link = self._links.get(effect.to)
@@ -257,7 +309,7 @@ class Links:
             batches,
             sent_ms=clock.wall_ms(),
             stamp_ms=clock.now_ms(),
-            cert_serial=self._cert_serial,
+            cert_serial=self._cert_serial(),
             journal_head=self._journal_head(),
         )
         for link, frames in zip(owners, sealed, strict=True):
@@ -307,6 +359,21 @@ class Links:
         if reason:
             self._event(self._signer.node, DialFailed(address, reason))
 
+    async def renew(self, peer: NodeId) -> bool:
+        """Both directions anew, with our keys of today: HELLO at the peer's door, over which it says its own at ours.
+
+        True when it is done.
+        """
+        link = self._links.get(peer)
+        if link is None or not link.up:
+            return False
+        before = link.greetings
+        _, reason = await self._say_hello(link.door, peer, back=True, renew=True)
+        while not reason and link.greetings == before:
+            link.greeted_again = anyio.Event()
+            await link.greeted_again.wait()
+        return not reason
+
     async def _say_back(self, link: Link, renew: bool) -> None:
         """Our half of a link that the peer began (`renew`: over a new connection, as the old one may be broken), or called stale."""
         _, reason = await self._say_hello(link.door, link.node, back=False, renew=renew)
@@ -321,12 +388,14 @@ class Links:
         self._hello_no += 1
         number = self._hello_no
         try:
+            nonce, frame = self._sessions.hello(recipient, back=back)
             with anyio.fail_after(self._limits.handshake_s):
-                nonce, frame = self._sessions.hello(recipient, back=back)
-                answer = await knock(address, frame, self._limits)
+                answer, door_key = await knock(address, self._door_keys(), lambda: frame, self._limits, anywhere=self._anywhere)
             greeting = self._sessions.welcomed(answer, nonce, recipient)
+            if door_key and not self._keyring.has_key(greeting.peer, door_key):
+                raise Refusal("wrong_door", greeting.peer)  # somebody stands between us and who answered
             link = self._met(greeting)
-            if not (back and link.up):  # a dial that finds its peer linked changes nothing
+            if renew or not (back and link.up):  # a dial that finds its peer linked changes nothing
                 self._adopt(link, greeting.session, number, renew)
             return link, ""
         except TimeoutError:
@@ -351,6 +420,8 @@ class Links:
             self.refusals[f"hello_{refusal.reason}"] += 1
             return turned(refusal.reason)
         link.greeted = True
+        link.greetings += 1
+        link.greeted_again.set()
         self._check_up(link)
         opening = link.door in self._dialing or (link.session and not link.up)  # our own HELLO is under way, or has been said
         if greeting.back and not opening:
@@ -359,7 +430,12 @@ class Links:
         return welcome
 
     def _met(self, greeting: Greeting) -> Link:
-        """The peer's link, with what it says of itself now. Raises Refusal ``old_life`` or ``busy``."""
+        """The peer's link, with what it says of itself now; its transport key is admitted.
+
+        Raises Refusal ``old_life``, ``busy``, ``cut``.
+        """
+        if self._penalties.is_out(greeting.peer, clock.now_s()):
+            raise Refusal("cut", greeting.peer)
         link = self._links.get(greeting.peer)
         if link is None:
             if len(self._links) >= self._limits.peers_max:
@@ -371,8 +447,16 @@ class Links:
             self._lose(link)
             link.greeted, link.stamp_ms = False, 0
             link.early.clear()
+        if link.curve_key not in (b"", greeting.curve_key):
+            self._start(self._retire_later, link.curve_key)
         link.learn(greeting)
+        self._sockets.admit(greeting.curve_key, greeting.peer)
         return link
+
+    async def _retire_later(self, key: bytes) -> None:
+        """A peer's earlier transport key: what is on its way under it still arrives, then it opens nothing any more."""
+        await anyio.sleep(2 * self._limits.handshake_s)
+        self._sockets.retire(key)
 
     def _forget_one(self) -> None:
         for node, link in self._links.items():
@@ -386,8 +470,8 @@ class Links:
         if number < link.hello_no:
             return
         assert self._tasks is not None, "greetings come while the links run"
-        if renew or link.sender is None or link.sender.address != link.router:
-            link.open(self._sockets.dealer(link.router), self._tasks, self._on_event)
+        if renew or link.sender is None or link.sender.address != link.router or link.dialled_key != link.curve_key:
+            link.open(self._sockets.dealer(link.router, link.curve_key), self._tasks, self._on_event)
         link.hello_no, link.session, link.next_seq = number, session, 1
         if not link.up and link.ready.is_set():
             link.ready = anyio.Event()
@@ -427,7 +511,7 @@ class Links:
         with anyio.move_on_after(REFUSED_ASK_S):
             for _ in range(REFUSED_ASKS):
                 try:
-                    async with await connect(link.door) as stream:
+                    async with await connect(link.door, anywhere=self._anywhere) as stream:
                         await stream.receive(1)
                 except ConnectionRefusedError:
                     if not link.up and link.incarnation == incarnation:
@@ -441,6 +525,7 @@ class Links:
 
     def _do_hang_up(self, effect: HangUp) -> None:
         link = self._links.pop(effect.peer, None)
+        self._sockets.expel(effect.peer)
         self._sessions.forget(effect.peer)
         if link is not None and (lost := link.shut()):
             self.dropped["hung_up"] += lost
@@ -464,6 +549,7 @@ class Links:
             dropped=dict(self.dropped),
             sockets=dict(sockets),
             door=self._door.statistics(),
+            punished=self._penalties.statistics(),
         )
 
 

@@ -23,7 +23,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -149,7 +149,18 @@ class Receiver(_Socket):
             raise OSError(error.errno, f"cannot bind {host}:{port}: {error.strerror}") from error
         self.address = cast(bytes, self._raw.getsockopt(zmq.LAST_ENDPOINT)).decode().removeprefix("tcp://").rstrip("\0")
 
-    def take(self) -> list[bytes] | None:
+    def take(self) -> Any:
+        from types import SimpleNamespace
+
+        f = self.take_()
+        return None if f is None else SimpleNamespace(user="", frames=f)
+
+    def add_endpoint(self, host: str, port: int, curve: object) -> str:
+        return self.address
+
+    def drop_endpoint(self, address: str) -> None: ...
+
+    def take_(self) -> list[bytes] | None:
         """The frames of one message without the routing id, or None if there is none now. At most FRAMES_MAX frames are kept."""
         raw = self._raw
         try:
@@ -227,7 +238,7 @@ class Sender(_Socket):
 class Sockets:
     """The factory. One per node: it owns the ZeroMQ context. `close` it after every socket is closed."""
 
-    def __init__(self, limits: LinkLimits) -> None:
+    def __init__(self, limits: LinkLimits, curve: object = None) -> None:
         """Raises RuntimeError if libzmq is older than LIBZMQ_MIN."""
         if zmq.zmq_version_info() < LIBZMQ_MIN:
             raise RuntimeError(f"libzmq {zmq.zmq_version()} is too old; {'.'.join(map(str, LIBZMQ_MIN))} is needed: pip install -U pyzmq")
@@ -248,7 +259,13 @@ class Sockets:
             raise
         return receiver
 
-    def dealer(self, address: str) -> Sender:
+    def admit(self, key: bytes, node: str) -> None: ...
+    def expel(self, node: str) -> None: ...
+    def retire(self, key: bytes) -> None: ...
+    def rekey(self, curve: object) -> None: ...
+    async def run(self) -> None: ...
+
+    def dealer(self, address: str, key: bytes = b"") -> Sender:
         """A DEALER that starts to connect to ``host:port``. Raises NotLoopback, or ValueError for what is no address."""
         endpoint = _endpoint(*split_address(address))
         return Sender(self._context.socket(zmq.DEALER), self._limits, address, endpoint)

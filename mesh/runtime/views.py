@@ -17,6 +17,8 @@ from mesh.errors import Refused
 from mesh.messages.membership import Offer
 from mesh.runtime import clock
 from mesh.runtime.store_file import StoreError
+from mesh.runtime.trust_findings import trust_findings
+from mesh.runtime.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal
 
@@ -58,7 +60,10 @@ class Views:
             "pid": os.getpid(),
             "addr": info["door"],
             "mesh": info["mesh"][:16],
-            "mode": "open",
+            "mesh_name": process.identity.credentials.name,
+            "mode": process.identity.keyring.authorities.mode,
+            "roles": list(process.identity.credentials.chain.last.roles),
+            "expires_ms": process.identity.expires_ms,
             "incarnation": journal.incarnation,
             "uptime_s": round(clock.now_s() - self._started_s, 1),
             "workers": [{"agent": worker.agent, "pid": worker.pid} for worker in process.workers.attached()],
@@ -77,6 +82,7 @@ class Views:
             },
             "refusals": self._refusals(),
             "findings": findings,
+            "notes": self._notes(),
             "healthy": not findings,
         }
 
@@ -98,6 +104,16 @@ class Views:
             found.append(("another process runs under this node's key: was its folder copied?", "mesh nodes"))
         if process.discovery is not None and process.discovery.statistics().blocked and not membership.linked:
             found.append(("multicast is blocked here, and no other node is linked", "mesh up --join 127.0.0.1:7710"))
+        found += trust_findings(process.identity, process.warden.renewal, clock.wall_ms())
+        return [{"message": message, "fix": fix} for message, fix in found]
+
+    def _notes(self) -> list[dict[str, str]]:
+        """What is allowed, and weaker than it could be: shown, and no reason to call the node unwell."""
+        found: list[tuple[str, str]] = []
+        if is_weak(self._process.vault.source):
+            found.append((WEAK_KEK, WEAK_KEK_FIX))
+        if accepted := self._process.store.statistics().rollback_accepted:
+            found.append((f"this life went on with a journal that is not the newest: {accepted}", "mesh verify"))
         return [{"message": message, "fix": fix} for message, fix in found]
 
     def _disputed(self) -> list[str]:

@@ -23,7 +23,8 @@ from mesh.wire.packing import Refusal
 MODES = ("open", "token", "ca")
 """From the loosest to the strictest."""
 ROOTS_MAX = 8
-REVOCATIONS_MAX = 4096
+REVOCATIONS_MAX = 512
+"""About a kilobyte each, with the chain of whom they concern; all of them fit one file and one answer."""
 TAGS = ("revocation", "amendment")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from mesh.messages import KINDS, membership, records, session, trust, work
 from mesh.wire.patterns import covers
 
-BELONG, OFFER, REQUEST, OBSERVE, READ = "belong", "offer", "request", "observe", "read"
+BELONG, OFFER, REQUEST, OBSERVE, READ, ISSUE = "belong", "offer", "request", "observe", "read", "issue"
 
 RIGHTS: dict[str, str] = {
     BELONG: "take part in membership, and answer what was asked",
@@ -25,6 +25,7 @@ RIGHTS: dict[str, str] = {
     REQUEST: "ask for work, manage and cancel it",
     OBSERVE: "ask about nodes, tasks and records: who, when, why, by hash",
     READ: "read payloads: files, arguments and results",
+    ISSUE: "admit members, renew their certificates, revoke those it admitted",
 }
 
 ROLES: dict[str, frozenset[str]] = {
@@ -32,8 +33,10 @@ ROLES: dict[str, frozenset[str]] = {
     "worker": frozenset((BELONG, OFFER, READ)),
     "requester": frozenset((BELONG, REQUEST, OBSERVE, READ)),
     "observer": frozenset((BELONG, OBSERVE)),
+    "issuer": frozenset((ISSUE,)),
 }
-"""A member may do all; a worker runs what it is given; a requester has work done; an observer looks on and sees no payload."""
+"""A member may do all that work needs; a worker runs what it is given; a requester has work done; an observer looks on and sees no payload;
+an issuer holds an issuer's key besides."""
 
 QUESTIONS: dict[str, str] = {
     "task": OBSERVE,
@@ -58,6 +61,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         membership.Digest,
         membership.Load,
         trust.Trust,
+        trust.RenewAsk,
         records.Heads,
         records.Fork,
         records.Witnessed,
@@ -92,6 +96,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.StepDone,
     ),
     READ: (work.FileAsk,),
+    ISSUE: (trust.Granted,),
 }
 
 NEEDS: dict[type, str] = {cls: right for right, classes in _BY_RIGHT.items() for cls in classes}

@@ -98,6 +98,10 @@ class Chains:
             found.append(self._link(links[: at + 1], found[-1] if found else None))
         return Chain(raw, tuple(found))
 
+    def root_of(self, raw: bytes) -> NodeId:
+        """The root key, by id, under which the chain begins. Raises Refusal."""
+        return parts(split_chain(raw)[0])[1]
+
     def _link(self, links: tuple[bytes, ...], above: Certificate | None) -> Certificate:
         """The last of `links`. The root is looked up each time: it may have been taken away since."""
         tag, author, body, signature = parts(links[-1])
@@ -146,18 +150,18 @@ class Chains:
             raise Refusal("bad_certificate", certificate.subject)
 
     def _vouched(self, raw: bytes) -> tuple[NodeId, NodeId]:
-        deed: Deed = read_deed(self.mesh, raw).body
+        deed: Deed = read_deed(raw).body
         return deed.node, deed.home
 
 
-def read_deed(mesh: str, raw: bytes) -> Signed:
+def read_deed(raw: bytes) -> Signed:
     """A node's deed, verified under the first key it names. Raises Refusal ``bad_certificate``, ``bad_key``, and those of the codec."""
     tag, author, body, signature = parts(raw)
     if tag != "deed":
         raise Refusal("bad_certificate")
     deed: Deed = decode_object(tag, body)
-    if not author == deed.node == node_id(deed.first_key) or deed.mesh != mesh:
+    if not author == deed.node == node_id(deed.first_key):
         raise Refusal("bad_certificate", author)
-    if not ed25519.verifier_of(deed.first_key)(signature, signed_bytes(tag, mesh, body)):
+    if not ed25519.verifier_of(deed.first_key)(signature, signed_bytes(tag, "", body)):
         raise Refusal("bad_certificate", author)
     return Signed(author, deed, raw)

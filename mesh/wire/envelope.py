@@ -195,15 +195,17 @@ _header = SchemaValidator(
 ).validate_python
 
 
-def open_envelope(keyring: Keyring, frames: Sequence[bytes], expect: Expectations) -> Opened:
+def open_envelope(keyring: Keyring, frames: Sequence[bytes], expect: Expectations, carrier: NodeId = "") -> Opened:
     """Check everything, cheapest first; then move the session's window and decode. Raises Refusal for the envelope as a whole.
 
+    `carrier`: the node that the connection proved to be at its other end; a sender must use his own. Empty: not known.
+
     Reasons, in the order of the checks: ``frames``, ``too_big``, ``malformed``, ``version``, ``other_mesh``, ``not_for_me``,
-    ``too_many_messages``, ``unknown_sender``, ``stale_session`` (answer with `Stale`), ``wrong_sender``, ``replayed``, ``payload_changed``,
-    ``bad_proof``, ``bad_signature``, ``bad_framing``. After a refusal nothing has changed.
+    ``too_many_messages``, ``wrong_link``, ``unknown_sender``, ``stale_session`` (answer with `Stale`), ``wrong_sender``, ``replayed``,
+    ``payload_changed``, ``bad_proof``, ``bad_signature``, ``bad_framing``. After a refusal nothing has changed.
     """
     header = _read_header(frames, expect.limits)
-    session = _check_header(keyring, header, len(frames[1]), expect)
+    session = _check_header(keyring, header, len(frames[1]), expect, carrier)
     if hashlib.sha256(frames[1]).digest() != header.payload_hash:
         raise Refusal("payload_changed", header.sender)
     _check_proof(keyring, session, header, frames)
@@ -231,7 +233,7 @@ def _read_header(frames: Sequence[bytes], limits: LinkLimits) -> Header:
     return Header(*fields)
 
 
-def _check_header(keyring: Keyring, header: Header, payload_bytes: int, expect: Expectations) -> Session:
+def _check_header(keyring: Keyring, header: Header, payload_bytes: int, expect: Expectations, carrier: NodeId) -> Session:
     sender, limits = header.sender, expect.limits
     if header.mesh != keyring.mesh:
         raise Refusal("other_mesh", sender)
@@ -239,6 +241,8 @@ def _check_header(keyring: Keyring, header: Header, payload_bytes: int, expect: 
         raise Refusal("not_for_me", sender)
     if header.count > limits.batch_messages_max or (header.count > 1 and payload_bytes > limits.batch_bytes_max):
         raise Refusal("too_many_messages", sender)
+    if carrier and sender != carrier:
+        raise Refusal("wrong_link", carrier)
     if keyring.member(sender) is None:
         raise Refusal("unknown_sender", sender)
     session = expect.sessions.get(header.session)

@@ -11,7 +11,7 @@ who know each other, except in mode ``ca``. Does not decide what a member may do
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ class Member:
     rights: Rights
     verify: ed25519.Verify
     before: tuple[ed25519.Verify, ...] = ()
-    """Earlier keys: they count in journals for ever, and for the rest until `before_until_ms`."""
+    """Earlier keys, the first one first: they count in journals for ever, and for the rest only the last, until `before_until_ms`."""
     before_until_ms: int = 0
 
 
@@ -172,6 +172,11 @@ class Keyring:
         is_over = member.expires_ms and self.authorities.mode == "ca" and self._wall_ms() > member.expires_ms
         return "expired" if is_over else ""
 
+    def has_key(self, node: NodeId, key: bytes) -> bool:
+        """Whether `key` is the identity key of a known member."""
+        member = self.member(node)
+        return member is not None and member.key == key
+
     def members(self) -> list[Member]:
         """All known, in the order in which they were met."""
         return list(self._members.values())
@@ -186,12 +191,17 @@ class Keyring:
     # ---- signatures
 
     def verify(self, node: NodeId, data: bytes, signature: bytes) -> bool:
-        """Whether `node`, a known member, signed exactly `data` (see `signed_bytes`) with its key of today."""
+        """Whether `node`, a known member, signed exactly `data` (see `signed_bytes`): with its key of today, or a little longer with the
+        one before."""
         member = self.member(node)
         if member is None:
             return False
         self._verified += 1
-        return member.verify(signature, data)
+        return any(verify(signature, data) for verify in (member.verify, *self._key_before(member)))
+
+    def _key_before(self, member: Member) -> tuple[ed25519.Verify, ...]:
+        """The one that the key of today replaced, as long as it counts; those before it, perhaps given up because stolen, never again."""
+        return member.before[-1:] if self._wall_ms() < member.before_until_ms else ()
 
     def open(self, raw: bytes) -> Signed:
         """The statement in `raw`, verified. Treat it as a value: the same object is given again for the same bytes.
@@ -251,15 +261,11 @@ class Keyring:
     def _holds(self, member: Member, tag: str, body: bytes, signature: bytes) -> bool:
         """Whether the member signed it: with the key of today, or one of before where that still counts."""
         self._verified += 1
-        data = signed_bytes(tag, self.mesh, body)
-        if member.verify(signature, data):
-            return True
-        is_commit = tag == "commit"
-        keys: Iterable[ed25519.Verify] = member.before if is_commit or self._wall_ms() < member.before_until_ms else ()
-        if any(verify(signature, data) for verify in keys):
-            return True
-        meshes = self._lives.get(member.node, ()) if is_commit else ()
-        return any(verify(signature, signed_bytes(tag, mesh, body)) for mesh in meshes for verify in (member.verify, *member.before))
+        if tag == "commit":
+            meshes, keys = (self.mesh, *self._lives.get(member.node, ())), member.before
+        else:
+            meshes, keys = (self.mesh,), self._key_before(member)
+        return any(verify(signature, signed_bytes(tag, mesh, body)) for mesh in meshes for verify in (member.verify, *keys))
 
     def _remember(self, raw: bytes, signed: Signed) -> Signed:
         self._opened[raw] = signed

@@ -69,6 +69,11 @@ def parts(raw: bytes) -> tuple[str, NodeId, bytes, bytes]:
     return tag, author, body, signature
 
 
+def handover_bytes(old_key: bytes, new_key: bytes) -> bytes:
+    """What an identity key signs when it hands over to the next: in no mesh, since journals go on from one to another."""
+    return signed_bytes("handover", "", old_key + new_key)
+
+
 class Signer:
     """One private key, used for one mesh. `private_key` is the 32-byte seed. Raises ValueError for another length."""
 
@@ -77,6 +82,10 @@ class Signer:
         self.mesh = mesh
         self.public_key, self._sign = ed25519.signer_of(private_key)
         self.signatures = 0
+
+    def rekey(self, private_key: bytes) -> None:
+        """Sign with another key from now on, as the same node."""
+        self.public_key, self._sign = ed25519.signer_of(private_key)
 
     def sign(self, data: bytes) -> bytes:
         """64 bytes over `data` as it is: give `signed_bytes(...)`, never bare content."""

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.errors import UsageError
 from mesh.runtime.home import Home, HomeError
-from mesh.runtime.settings import Settings, check_door, check_port, load_settings, loopback, port_pairs, ports_taken
+from mesh.runtime.settings import Settings, check_door, check_port, load_kek, load_settings, loopback, port_pairs, ports_taken
 
 
 @pytest.fixture
@@ -17,11 +17,14 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_defaults_file_and_options(home: Home) -> None:
-    assert load_settings(home) == Settings("127.0.0.1", 0, (), True)
-    home.config_path.write_text('port = 7800\njoin = ["127.0.0.1:7710", "localhost:7712", "[::1]:7714"]\nmdns = false\nbind = "::1"\n')
-    assert load_settings(home) == Settings("::1", 7800, ("127.0.0.1:7710", "127.0.0.1:7712", "[::1]:7714"), False)
+    assert load_settings(home) == Settings("127.0.0.1", 0, (), True, "auto")
+    home.config_path.write_text(
+        'port = 7800\njoin = ["127.0.0.1:7710", "localhost:7712", "[::1]:7714"]\nmdns = false\nbind = "::1"\nkek = "file"\n'
+    )
+    assert load_settings(home) == Settings("::1", 7800, ("127.0.0.1:7710", "127.0.0.1:7712", "[::1]:7714"), False, "file")
+    assert load_kek(home) == "file"
     given = load_settings(home, bind="127.0.0.2", port=0, join=("127.0.0.1:9",), mdns=True)
-    assert given == Settings("127.0.0.2", 0, ("127.0.0.1:9",), True)
+    assert given == Settings("127.0.0.2", 0, ("127.0.0.1:9",), True, "file")
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\xef\xbb\xbfport = 7800\n", b"port = 7800\r\n", b"# nothing\r\n"])
@@ -40,13 +43,15 @@ def test_files_as_editors_write_them(data: bytes, home: Home) -> None:
         (b"a = " + b"[" * 30_000, "not TOML", "correct or remove"),
         (b"#" * 70_000, "larger than 64 KiB", "move"),
         (b"prot = 7710", "field 'prot' is unknown", "write port"),
-        (b"colour = 1", "field 'colour' is unknown", "known are bind, join, mdns, port"),
+        (b"colour = 1", "field 'colour' is unknown", "known are bind, join, kek, mdns, port"),
         (b'port = "7710"', "port", "--port"),
         (b"port = true", "port", "--port"),
         (b"port = -1", "port", "--port"),
         (b"port = 65535", "port", "--port"),
         (b"port = 7.5", "port", "--port"),
         (b"port = nan", "port", "--port"),
+        (b'kek = "memory"', "no source of a key: auto, keyring, passphrase", 'kek = "auto"'),
+        (b"kek = 1", "kek", 'kek = "auto"'),
         (b'mdns = "no"', "mdns", "mdns = true"),
         (b"mdns = 0", "mdns", "mdns = true"),
         (b'join = "127.0.0.1:7710"', "join", "join = ["),

@@ -247,24 +247,43 @@ def test_after_a_new_key_the_old_one_counts_an_hour_and_in_journals_for_ever(wor
     commits = [commit(world, number).raw for number in range(3)]
     rows = [old.row(chain=b"", version=version).raw for version in range(3)]
     hellos = [hello(old, alive=old.row(chain=b""), stamp_ms=stamp).raw for stamp in range(3)]
-    envelope = world.seal([Ping(1)])
+    envelopes = [world.seal([Ping(1)], first_seq=number) for number in (1, 2, 3)]
     world.keyring.open(new.row(version=5).raw)
     member = world.keyring.member(old.node.node)
     assert member is not None and member.key == new.node.public_key and member.before_until_ms == NOW_MS + OLD_KEY_MS
-    with pytest.raises(Refusal, match="bad_signature"):
-        world.open(envelope)
-    assert world.open(world.seal([Ping(1)], new.node)).messages, "envelopes take the key of today"
     for at, later_ms in ((0, 0), (1, OLD_KEY_MS - 1)):
         world.now_ms = NOW_MS + later_ms
         for raws in (before, commits, rows, hellos):
             assert world.keyring.open(raws[at]).author == old.node.node
+        assert world.open(envelopes[at]).messages, "what was under way arrives"
     world.now_ms = NOW_MS + OLD_KEY_MS
     for raws in (before, rows, hellos):
         refused(world, raws[2], "bad_signature")
+    with pytest.raises(Refusal, match="bad_signature"):
+        world.open(envelopes[2])
+    assert world.open(world.seal([Ping(1)], new.node, first_seq=9)).messages
     assert world.keyring.open(commits[2]).author == old.node.node
     world.now_ms = NOW_MS * 2
     assert world.keyring.open(commit(world, 9).raw) and world.keyring.open(sealed(new.node, commit(world, 10).body).raw)
     refused(world, sealed(signer_of(61), commit(world, 11).body, old.node.node).raw, "bad_signature")
+
+
+def test_only_the_key_before_lives_on_and_none_that_was_left_earlier(world: World) -> None:
+    """A key that was given up because it was stolen must not come back for an hour with the next one."""
+    first, second, third = world.lines["a"], world.lines["a"].renewed(60), world.lines["a"].renewed(61)
+    past = (first.node.public_key, second.node.public_key)
+    world.keyring.introduce(second.chain())
+    world.now_ms += OLD_KEY_MS
+    world.keyring.introduce(third.chain(node={"serial": 3, "past_keys": past}))
+    refused(world, sealed(first.node, Left(world.a.node, 1)).raw, "bad_signature")
+    with pytest.raises(Refusal, match="bad_signature"):
+        world.open(world.seal([Ping(1)], first.node))
+    assert not world.keyring.verify(world.a.node, b"data", first.node.sign(b"data"))
+    for line in (second, third):
+        assert world.keyring.open(sealed(line.node, Left(world.a.node, 2)).raw)
+        assert world.keyring.verify(world.a.node, b"data", line.node.sign(b"data"))
+        assert world.keyring.open(sealed(line.node, commit(world, 1).body).raw)
+    assert world.keyring.open(commit(world, 2).raw), "in journals all of them count"
 
 
 def test_a_renewed_chain_does_not_make_the_old_key_count_longer(world: World) -> None:

@@ -26,6 +26,7 @@ from mesh.core.inputs import (
     MemberLeft,
     MemberLinked,
     MemberRestarted,
+    MemberRevoked,
     OffersSet,
     Replay,
     Started,
@@ -116,6 +117,7 @@ class Contractor:
             MemberLinked: self._on_member_linked,
             MemberRestarted: self._on_member_gone,
             MemberLeft: self._on_member_gone,
+            MemberRevoked: self._on_member_revoked,
             Leave: self._do_leave,
             Replay: self._do_replay,
             Started: self._do_started,
@@ -401,6 +403,17 @@ class Contractor:
         for holding in list(pair.tasks.values()) if pair else ():
             if not holding.durable:
                 self._terms.withdraw(now_s, holding, "caller_gone", out)
+        self._load.note(now_s)
+        return out
+
+    def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> list[Any]:
+        """Work for a manager that is not believed any more stops. If this node itself is not: all of it, and no more is taken."""
+        out: list[Any] = []
+        self._load.closed = self._load.closed or fact.node == me
+        self._load.forget(fact.node)
+        for manager, pair in list(self._holdings.by_manager.items()):
+            if fact.node in (manager, me):
+                self._terms.disown(now_s, pair, out)
         self._load.note(now_s)
         return out
 

@@ -1,0 +1,31 @@
+"""What a person should know about this node's certificates and about who may admit others, each with what to type. Words only."""
+
+from __future__ import annotations
+
+from mesh.runtime.authority import ISSUER_ROLE
+from mesh.runtime.identity import Identity
+
+DAY_MS = 86_400_000
+
+
+def trust_findings(identity: Identity, renewal: str, now_ms: int) -> list[tuple[str, str]]:
+    """``(what is wrong, what to type)``. `renewal`: why the last attempt to renew failed; `now_ms`: Unix time."""
+    authorities = identity.keyring.authorities
+    if authorities.mode == "open":
+        return []
+    found: list[tuple[str, str]] = []
+    members = identity.keyring.members()
+    if authorities.revocation_of((identity.node, identity.credentials.home_id)) is not None:
+        found.append(("this node was revoked: nobody believes it any more", "mesh join TOKEN --home DIR, from a new home"))
+    issuers = {member.home for member in members if ISSUER_ROLE in member.rights.roles}
+    homes = {member.home for member in members}
+    if len(issuers) < 2 and len(homes) > 1:
+        found.append(("only one machine can admit or renew members: if it is lost, nobody can", "mesh grant issuer NODE"))
+    chain = identity.credentials.chain
+    if chain.expires_ms and now_ms > chain.expires_ms:
+        stays = "; members who know this node keep it" if authorities.mode != "ca" else ""
+        found.append((f"this home's certificate has expired{stays}", "mesh status, on a machine that may renew; mesh doctor here"))
+    elif chain.expires_ms and renewal and now_ms > (chain.begins_ms + chain.expires_ms) // 2:
+        days = (chain.expires_ms - now_ms) / DAY_MS
+        found.append((f"this home's certificate ends in {days:.1f} days and was not renewed: {renewal}", "mesh trust: who may renew it"))
+    return found
