@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 
 GROUPS: dict[str, dict[str, str]] = {
     "Start": {"demo": "demo", "run": "start", "up": "start", "down": "start"},
-    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use"},
+    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use", "secret": "secrets"},
     "Watch": {
         "status": "watch",
         "nodes": "watch",

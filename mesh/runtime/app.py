@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import anyio.abc
 from mesh.core.assembly import Assembly, build
 from mesh.core.inputs import Replay, Started
 from mesh.core.outbox import Outbox
-from mesh.ids import NodeId
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.runtime import clock
@@ -35,6 +36,7 @@ from mesh.runtime.keys import Identity, load_identity
 from mesh.runtime.links import Links
 from mesh.runtime.listening import Listening, listen
 from mesh.runtime.local import LocalServer
+from mesh.runtime.secrets import SecretDesk, Secrets
 from mesh.runtime.settings import Settings, load_settings, ports_taken
 from mesh.runtime.store import Store
 from mesh.runtime.store_newest import Newest
@@ -150,6 +152,7 @@ class NodeProcess:
             stop=self._stop.set,
             decoders={"story": self.views.story},
             sources=self._linked,
+            secret=SecretDesk(Secrets(folder.home, lambda: vault), self._held, self._audit).read,
         )
         self.discovery = (
             Discovery(identity.node, identity.genesis.mesh, listening.door_address, limits.links, tell) if settings.mdns else None
@@ -171,6 +174,13 @@ class NodeProcess:
 
     def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:
         self.driver.tell_threadsafe(sender, body)
+
+    def _held(self, worker: int, task: TaskId, fence: Fence) -> str:
+        return self.assembly.contractor.runs(worker, task, fence, clock.now_ms())
+
+    def _audit(self, *, what: str, about: str, by: str, note: str) -> None:
+        """What security depends on, for whoever reads the node's log."""
+        sys.stderr.write(f"audit: {what} {about} by {by or self._identity.node}: {note}\n")
 
     def _leave(self) -> None:
         self.local.leave()
@@ -203,6 +213,8 @@ class NodeProcess:
             await tasks.start(self.store.run)
             # Before anybody can reach us: the first input of a life is `Started`.
             self.driver.tell(self._identity.node, Started((*self._settings.join, *self._folder.peers())))
+            if accepted := self.store.statistics().rollback_accepted:
+                self._audit(what="rollback_accepted", about=self._identity.node, by="", note=accepted)
             for component in (self.links, self.blobs, self.local):
                 await tasks.start(component.run)
             tasks.start_soon(self.driver.run)
