@@ -252,6 +252,7 @@ def _signature(offer: Offer) -> str:
     for name, kind in properties.items() if isinstance(properties, dict) else ():
         kind = kind if isinstance(kind, dict) else {}
         type_name = "File" if "$file" in (kind.get("properties") or {}) else kind.get("type") or kind.get("title") or "any"
+        type_name = "Secret" if kind.get("pattern") == "^secret://" else type_name
         is_required = isinstance(required, list) and name in required
         parts.append(f"{name}: {type_name}" + ("" if is_required else f" = {json.dumps(kind.get('default'))}"))
     return f"({', '.join(parts)})"
