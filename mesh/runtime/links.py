@@ -23,7 +23,6 @@ from typing import Any
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import zmq
 
 from mesh.core.inputs import Heard
 from mesh.effects import Dial, HangUp, Send
@@ -144,7 +143,6 @@ class Links:
                 self._meeting.tasks = tasks
                 tasks.start_soon(self._door.run)
                 tasks.start_soon(self._sockets.run)
-                tasks.start_soon(self._receiver.watch, _ignore)
                 tasks.start_soon(self._receiver.listen, self._arrived)
                 task_status.started()
         finally:
@@ -376,7 +374,3 @@ def _nobody() -> None:
 
 def _unnoted(reason: str, who: str) -> None:
     """Before anybody keeps a record."""
-
-
-def _ignore(event: zmq.Event, value: int) -> None:
-    """The ROUTER's events are counted, no more."""
