@@ -1,5 +1,6 @@
-"""From the token to the first answer: `mesh join -` on a fresh home, then `mesh call` from it to an agent on the inviting node, both commands
-started from nothing. On loopback, over mDNS; minimum, median and p95 of the joins.
+"""From the token to the first answer: `mesh join -` on a fresh home, then `mesh call` from it to an agent on the inviting node.
+
+Both commands are started from nothing. On loopback, over mDNS; minimum, median and p95 of the joins.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,7 +48,7 @@ def main() -> None:
     joined_s, answered_s = [], []
     try:
         mesh(first, "init", "bench")
-        mesh(first, "run", str(HERE / "noop_agent.py"), "--detach")
+        worker = mesh(first, "run", str(HERE / "noop_agent.py"), "--detach")["pid"]
         for number in range(asked.joins):
             place, token = home(folder, f"home{number}"), mesh(first, "invite")["token"]
             began_s = time.monotonic()
@@ -60,6 +62,7 @@ def main() -> None:
             [{"what": what, "min_s": min(took), "p50_s": percentile(took, 0.5), "p95_s": percentile(took, 0.95)} for what, took in rows],
             asked.json,
         )
+        os.kill(worker, signal.SIGTERM)
     finally:
         mesh(first, "down")
         shutil.rmtree(folder, ignore_errors=True)
