@@ -187,7 +187,7 @@ class NodeProcess:
             limits.work,
             name=folder.name,
             stop=self._stop.set,
-            decoders={"story": self.views.story},
+            decoders={"story": self.views.story, "audit": self.views.audit},
             sources=self._linked,
             may_request=identity.may_request,
         )
