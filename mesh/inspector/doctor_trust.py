@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from pathlib import Path
 
 from mesh.errors import MeshError
 from mesh.inspector.findings import FAIL, OK, WARN, Finding
-from mesh.joining import describe, door_key
+from mesh.joining import describe, door_is_of
 from mesh.runtime.home import Home, NodeFolder
 
 DOOR_S = 2.0
@@ -53,13 +52,12 @@ def door(folder: NodeFolder) -> Finding:
     info = folder.info() or {}
     address = str(info.get("door", ""))
     try:
-        key = asyncio.run(asyncio.wait_for(door_key(address), DOOR_S))
-    except (OSError, ssl.SSLError, TimeoutError, MeshError) as error:
+        is_own = asyncio.run(asyncio.wait_for(door_is_of(folder, address), DOOR_S))
+    except (OSError, ValueError, MeshError) as error:
         why = str(error) or "no answer in time"
-        return Finding(
-            "door", FAIL, f"the door of {folder.name} at {address} does not open: {why}", f"mesh down --node {folder.name}; mesh up"
-        )
-    if key is None:
+        what = f"the door of {folder.name} at {address} does not open: {why}"
+        return Finding("door", FAIL, what, f"mesh down --node {folder.name}; mesh up")
+    if not is_own:
         return Finding("door", FAIL, f"what answers at {address} is not node {folder.name}", f"mesh up --name {folder.name} --port OTHER")
     return Finding("door", OK, f"the door of {folder.name} opens at {address}")
 

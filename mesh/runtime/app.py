@@ -20,9 +20,9 @@ import anyio
 import anyio.abc
 
 from mesh.core.assembly import Assembly, build
-from mesh.core.inputs import Proclaim, Replay, Started
+from mesh.core.inputs import Audit, Proclaim, Replay, Started
 from mesh.core.outbox import Outbox
-from mesh.ids import NodeId
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
@@ -43,6 +43,7 @@ from mesh.runtime.local import LocalServer
 from mesh.runtime.office import Office
 from mesh.runtime.registrar import Registrar
 from mesh.runtime.rotation import Rotation
+from mesh.runtime.secrets import SecretDesk, Secrets
 from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
 from mesh.runtime.store import Store
 from mesh.runtime.store_newest import Newest
@@ -138,37 +139,22 @@ class NodeProcess:
         self.office = Office(self)
         self.vault = vault
         self.store = self._open_journal(limits, options)
-        me = Alive(
-            node=identity.node,
-            incarnation=self.store.incarnation,
-            version=1,
-            name=folder.name,
-            door=listening.door_address,
-            router=listening.router_address,
-            certificate=identity.chain,
-        )
         self.assembly: Assembly = build(
-            me, random=SystemRandom(), limits=limits, journal_seq=self.store.head_seq, head=self.store.head, begins=self.store.begins
+            self._first_row(),
+            random=SystemRandom(),
+            limits=limits,
+            journal_seq=self.store.head_seq,
+            head=self.store.head,
+            begins=self.store.begins,
         )
         self.registrar = Registrar(
             self.fresh_credentials,
             lambda: self.identity.signer.public_key,
             lambda: (listening.door_address,),
             clock.wall_ms,
-            self.office.audit,
+            lambda what, about, note: self._audit(what=what, about=about, by="", note=note),
         )
-        self.links = Links(
-            listening,
-            identity.signer,
-            identity.keyring,
-            lambda: self.assembly.membership.own,
-            lambda: self.identity.binding,
-            lambda: self._door_keys,
-            limits.links,
-            journal_head=lambda: self.store.durable_head,
-            cert_serial=lambda: self.identity.serial,
-            enrol=self.registrar.answer,
-        )
+        self.links = self._make_links(limits)
         self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
         self.links.wake, self.links.arrived = self.driver.wake, self.driver.arrived
         tell = self.driver.tell
@@ -177,24 +163,56 @@ class NodeProcess:
         self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
         self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None, may_offer=identity.may_offer)
         self.views = Views(self)
-        self.local = LocalServer(
-            folder.make_socket_folder(),
-            identity.node,
-            tell,
-            self.workers,
-            self.blobs,
-            self.views.table | self.office.table,
-            limits.work,
-            name=folder.name,
-            stop=self._stop.set,
-            decoders={"story": self.views.story, "audit": self.views.audit},
-            sources=self._linked,
-            may_request=identity.may_request,
-        )
+        self.local = self._make_local(limits)
         self.discovery = self._discovery(limits)
         # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
         for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden):
             self.driver.add(component)
+
+    # ---- parts
+
+    def _first_row(self) -> Alive:
+        listening, identity = self.listening, self.identity
+        return Alive(
+            node=identity.node,
+            incarnation=self.store.incarnation,
+            version=1,
+            name=self.folder.name,
+            door=listening.door_address,
+            router=listening.router_address,
+            certificate=identity.chain,
+        )
+
+    def _make_links(self, limits: Limits) -> Links:
+        return Links(
+            self.listening,
+            self.identity.signer,
+            self.identity.keyring,
+            lambda: self.assembly.membership.own,
+            lambda: self.identity.binding,
+            lambda: self._door_keys,
+            limits.links,
+            journal_head=lambda: self.store.durable_head,
+            cert_serial=lambda: self.identity.serial,
+            enrol=self.registrar.answer,
+        )
+
+    def _make_local(self, limits: Limits) -> LocalServer:
+        return LocalServer(
+            self.folder.make_socket_folder(),
+            self.identity.node,
+            self.driver.tell,
+            self.workers,
+            self.blobs,
+            self.views.table | self.office.table,
+            limits.work,
+            name=self.folder.name,
+            stop=self._stop.set,
+            decoders={"story": self.views.story, "audit": self.views.audit},
+            sources=self._linked,
+            may_request=self.identity.may_request,
+            secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit).read,
+        )
 
     def _discovery(self, limits: Limits) -> Discovery | None:
         """None where a node is to be found by seeds alone: on request, and over IPv6."""
@@ -251,6 +269,14 @@ class NodeProcess:
     def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:
         self.driver.tell_threadsafe(sender, body)
 
+    def _held(self, worker: int, task: TaskId, fence: Fence) -> str:
+        return self.assembly.contractor.runs(worker, task, fence, clock.now_ms())
+
+    def _audit(self, *, what: str, about: str, by: str, note: str) -> None:
+        """Something security depends on goes on record. From any thread."""
+        me = self.identity.node
+        self._tell_threadsafe(me, Audit(what, about, by or me, note, clock.wall_ms()))
+
     def _leave(self) -> None:
         self.local.leave()
 
@@ -283,6 +309,8 @@ class NodeProcess:
             # Before anybody can reach us: the first input of a life is `Started`.
             self.driver.tell(self.identity.node, Started((*self._settings.join, *self.folder.peers())))
             self.warden.proclaim_kept()
+            if accepted := self.store.statistics().rollback_accepted:
+                self._audit(what="rollback_accepted", about=self.identity.node, by="", note=accepted)
             for component in (self.links, self.blobs, self.local, self.warden):
                 await tasks.start(component.run)
             tasks.start_soon(self.driver.run)

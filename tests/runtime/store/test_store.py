@@ -25,7 +25,7 @@ from mesh.runtime.store import Store
 from mesh.runtime.store_file import StoreError
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal
-from mesh.wire.signing import Keyring
+from mesh.wire.objects import Keyring
 
 
 def parked(count: int, start: int = 0) -> list[Parked]:
