@@ -104,7 +104,7 @@ def check_root(path: Path, commit: Commit, entries: list[bytes]) -> list[bytes]:
         if merkle.root(leaves) == commit.merkle_root:
             return leaves
         raise broken(path, _what_changed(commit, leaves))
-    raise broken(path, f"one of the entries {commit.first} to {last_of(commit)} was changed on disk")
+    raise broken(path, f"an entry between {commit.first} and {last_of(commit)} was changed on disk")
 
 
 def _what_changed(commit: Commit, leaves: list[bytes]) -> str:
@@ -113,9 +113,7 @@ def _what_changed(commit: Commit, leaves: list[bytes]) -> str:
         swapped = [*leaves[:at], leaves[at + 1], leaves[at], *leaves[at + 2 :]]
         if merkle.root(swapped) == commit.merkle_root:
             return f"the entries {commit.first + at} and {commit.first + at + 1} changed places"
-    if commit.count == 1:
-        return f"entry {commit.first} was changed on disk"
-    return f"one of the entries {commit.first} to {last_of(commit)} was changed on disk"
+    return f"an entry between {commit.first} and {last_of(commit)} was changed on disk"
 
 
 def walk(connection: sqlite3.Connection, rows: Rows, author: NodeId, verify: Callable[[bytes], bool]) -> ChainEnd:

@@ -218,7 +218,8 @@ def _audit(signed: Signed) -> Audit:
     body = signed.body
     if type(body) is Revocation:
         return Audit(REVOKED, body.target, signed.author, f"{body.level} {body.name}: {body.reason}")
-    return Audit(AMENDED, body.mesh, signed.author, f"number {body.seq}, mode {body.mode}, {len(body.roots)} root keys")
+    roots = " ".join(root.hex()[:16] for root in body.roots)
+    return Audit(AMENDED, body.mesh, signed.author, f"number {body.seq}, mode {body.mode}, roots {roots}")
 
 
 def _size_of(signed: Signed) -> int:
