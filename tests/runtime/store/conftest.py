@@ -119,6 +119,12 @@ class Desk:
         self._open.clear()
 
 
+@pytest.fixture(scope="session")
+def desks() -> type[Desk]:
+    """For fixtures that live longer than one test."""
+    return Desk
+
+
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path / "journal.db")
