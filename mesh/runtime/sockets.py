@@ -197,7 +197,7 @@ class Receiver(_Socket):
             self._gate is not None
             and raw.getsockopt(zmq.MECHANISM) == zmq.CURVE
             and raw.getsockopt(zmq.CURVE_SERVER) == 1
-            and raw.getsockopt(zmq.ZAP_DOMAIN) == DOMAIN + b"\0"
+            and cast(bytes, raw.getsockopt(zmq.ZAP_DOMAIN)).rstrip(b"\0") == DOMAIN
             and raw.getsockopt(zmq.ZAP_ENFORCE_DOMAIN) == 1
             and 0 < cast(int, raw.getsockopt(zmq.MAXMSGSIZE)) <= self._limits.frame_bytes_max
             and raw.getsockopt(zmq.HANDSHAKE_IVL) != 0

@@ -109,7 +109,7 @@ class Views:
             found.append(
                 (f"the clock of {name} differs from this one's by {off_ms / 1000:+.0f} s", "sudo timedatectl set-ntp true, on both")
             )
-        found += trust_findings(process.identity, process.warden.renewal, clock.wall_ms())
+        found += trust_findings(process.identity, process.warden.renewal, process.links.refusals, clock.wall_ms())
         return [{"message": message, "fix": fix} for message, fix in found]
 
     def _notes(self) -> list[dict[str, str]]:

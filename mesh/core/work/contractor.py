@@ -471,9 +471,8 @@ class Contractor:
     def runs(self, worker: int, task: TaskId, fence: Fence, now_ms: int) -> str:
         """The capability that this worker runs for `task` under that fence and a lease that holds; "" if it does not, or shall stop."""
         run, holding = self._slots.runs.get(task), self._holdings.by_task.get(task)
-        if run is None or holding is None or run.stopping or not run.fence == holding.fence == fence:
-            return ""
-        return run.capability if run.worker.worker == worker and holding.lease_end_ms > now_ms else ""
+        is_held = run and holding and not run.stopping and run.fence == holding.fence == fence and holding.lease_end_ms > now_ms
+        return run.capability if run and is_held and run.worker.worker == worker else ""
 
     def statistics(self) -> ContractorStatistics:
         slots = self._slots
