@@ -35,12 +35,12 @@ class MembershipLimits:
 
 @dataclass(frozen=True, slots=True)
 class TrustLimits:
-    """Statements are kept for good, so what one key may say is bounded too: it must not use up the room of the others."""
+    """Statements are kept for good, so there is room for the roots' own that nobody else can use up."""
 
     statements_max: int = 4096
     """Revocations and amendments held: about 1.5 KiB each with the chain of their author, so 6 MiB."""
-    author_statements_max: int = 1024
-    """Of one author: a quarter of all. Whoever must revoke more nodes than this revokes their home or its issuer."""
+    members_statements_max: int = 1024
+    """Of all who are no root: above what the wire takes from them. The rest is for the roots."""
     message_statements_max: int = 64
     message_bytes_max: int = 32 * 1024
     """Of one TRUST message, so that it shares an envelope of 64 KiB; one statement alone may be larger."""

@@ -33,6 +33,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "why": "watch",
         "lineage": "watch",
         "blame": "watch",
+        "audit": "audit",
     },
     "Trust": {"id": "enrol", "trust": "trust", "grant": "trust", "revoke": "trust", "rotate": "trust"},
     "Repair": {"doctor": "repair", "verify": "repair"},

@@ -211,7 +211,7 @@ class NodeProcess:
             limits.work,
             name=self.folder.name,
             stop=self._stop.set,
-            decoders={"story": self.views.story},
+            decoders={"story": self.views.story, "audit": self.views.audit},
             sources=self._linked,
             may_request=self.identity.may_request,
             secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit).read,

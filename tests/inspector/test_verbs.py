@@ -137,6 +137,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("blame {file}", 3),
         "timeout": Case("blame {file}", 4),
     },
+    "audit": {
+        "ok": Case("audit", 0, {"entries": [{"what": str, "about": str, "by": str, "note": str, "node": str, "verified": bool}]}),
+        "empty": Case("audit nobody --since 0", 0, {"entries": [], "missing": []}),
+        "no node": Case("audit --all", 3),
+        "timeout": Case("audit --all", 4),
+    },
     "doctor": {
         "ok": Case("doctor", 0, {"healthy": bool, "findings": [{"check": str, "state": str, "message": str, "fix": str}]}),
         "empty": Case("doctor", 0, {"healthy": bool, "findings": []}),

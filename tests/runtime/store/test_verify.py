@@ -20,7 +20,7 @@ import pytest
 
 from mesh.core.records import merkle
 from mesh.runtime.store_read import export
-from mesh.wire.signing import Signer, signed_bytes
+from mesh.wire.objects import Signer, signed_bytes
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "verify"
 FIRST_ENTRY = 1
@@ -238,7 +238,7 @@ def trailing(exported: Exported) -> None:
 
 def _other() -> Signer:
     from mesh.wire import ed25519
-    from mesh.wire.signing import node_id
+    from mesh.wire.objects import node_id
 
     return Signer(node_id(ed25519.signer_of(b"x" * 32)[0]), b"x" * 32, "mesh-one")
 
