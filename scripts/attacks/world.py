@@ -38,15 +38,17 @@ def signer_of(seed: int, mesh: str = MESH, node: str = "") -> Signer:
     return signer
 
 
-def sealed(signer: Signer, body: Any, author: str = "") -> Signed:
-    """The statement, signed by `signer`: in his own name, or as somebody else's."""
+def sealed(signer: Signer, body: Any, author: str = "", mesh: str | None = None) -> Signed:
+    """The statement, signed by `signer`: in his own name, or as somebody else's; for his mesh, or for another."""
     author = author or signer.node
     tag, data = encode_object(body, signer.seal)
-    return Signed(author, body, pack((tag, author, data, signer.sign(signed_bytes(tag, signer.mesh, data)))))
+    signature = signer.sign(signed_bytes(tag, signer.mesh if mesh is None else mesh, data))
+    return Signed(author, body, pack((tag, author, data, signature)))
 
 
 def deed_of(first: Signer, home: str) -> bytes:
-    return sealed(first, Deed(first.mesh, first.node, home, first.public_key)).raw
+    """The node's word, under its first key and in no mesh, that it belongs to that home."""
+    return sealed(first, Deed(first.node, home, first.public_key), mesh="").raw
 
 
 @dataclass(frozen=True)
