@@ -9,7 +9,6 @@ this home's key and later than the one in use. Does not decide who is revoked or
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from mesh.runtime.authority import ISSUER_ROLE, Authority, Grant
 from mesh.runtime.credentials import Credentials
 from mesh.runtime.home import NodeFolder, write_atomic
 from mesh.runtime.identity import Identity, chain_of_node, keep_chains
-from mesh.runtime.keyfiles import read_key
+from mesh.runtime.keyfiles import adopt_key, next_of, public_of, read_key
 from mesh.runtime.links import Links
 from mesh.runtime.registrar import Registrar
 from mesh.wire.chain import Chain, join_chain, split_chain
@@ -204,7 +203,7 @@ class Warden:
         credentials = self._identity.credentials
         signer = credentials.home_signer()
         seed = issuer_seed or read_key(credentials.paths.issuer_key)
-        issuer_key = Signer("", seed, "").public_key if seed else b""
+        issuer_key = public_of(seed) if seed else b""
         body = Renewal(credentials.mesh, credentials.home_id, credentials.home_key, issuer_key, b"", time.time_ns() // 1_000_000)
         if home_seed:
             following = Signer("", home_seed, "")
@@ -281,13 +280,12 @@ class Warden:
 
 
 def _adopt_next_home_key(credentials: Credentials, fresh: Chain) -> None:
-    """The certificate is for the home's next key: from now on that is the home's key."""
+    """The certificate is for the home's next key: from now on that is the home's key. Certificate first: it tells which key is in use."""
     path = credentials.paths.home_key
-    following = path.with_name(path.name + ".next")
-    seed = read_key(following)
-    if seed is not None and Signer("", seed, "").public_key == fresh.last.key:
-        os.replace(following, path)
+    seed = read_key(next_of(path))
+    if seed is not None and public_of(seed) == fresh.last.key:
         write_atomic(credentials.paths.membership, fresh.raw)
+        adopt_key(path)
 
 
 def _keep_issuer(credentials: Credentials, raw: bytes) -> None:
@@ -297,12 +295,11 @@ def _keep_issuer(credentials: Credentials, raw: bytes) -> None:
     """
     certificate = credentials.authorities.chains.read(join_chain((raw,))).last
     path = credentials.paths.issuer_key
-    following = path.with_name(path.name + ".next")
-    for candidate in (path, following):
+    for candidate in (path, next_of(path)):
         seed = read_key(candidate)
-        if seed is not None and Signer("", seed, "").public_key == certificate.key:
-            if candidate is following:
-                os.replace(following, path)
+        if seed is not None and public_of(seed) == certificate.key:
             write_atomic(credentials.paths.issuer, raw)
+            if candidate != path:
+                adopt_key(path)
             return
     raise Refusal("not_own", certificate.subject)
