@@ -25,12 +25,12 @@ from mesh.messages.session import Turned
 from mesh.messages.signed import Signed
 from mesh.runtime import interfaces
 from mesh.runtime.credentials import Credentials, Paths
-from mesh.runtime.dialling import request
+from mesh.runtime.dialling import key_at, request
 from mesh.runtime.discovery import browse
 from mesh.runtime.founding import complete, enter, found, open_up
 from mesh.runtime.frames import BadFrame
 from mesh.runtime.home import Home, NodeFolder, host_name
-from mesh.runtime.identity import folder_id
+from mesh.runtime.identity import folder_id, node_key
 from mesh.runtime.keyfiles import make_key, public_of
 from mesh.runtime.sessions import read_turned
 from mesh.wire.enrolment import read_admission
@@ -224,6 +224,14 @@ async def meshes_seen(bind: str, seconds: float = 1.0) -> list[Document]:
     except OSError as error:
         raise UsageError(f"multicast does not work on {choice.interface}: {error}", fix="mesh join --ask HOST:PORT") from error
     return [{"addr": one.address, "tag": one.tag, "node": one.node} for one in seen]
+
+
+async def door_is_of(folder: NodeFolder, address: str) -> bool:
+    """Whether the door at `address` proves itself with this node's own key. Raises OSError where nothing answers."""
+    try:
+        return await key_at(address) == node_key(folder)
+    except BadFrame:
+        return False
 
 
 # ---- the nodes that run here

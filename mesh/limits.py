@@ -166,8 +166,24 @@ class LinkLimits:
     """Per address."""
     clock_skew_ms: int = 120_000
     stale_answers_per_s: float = 5.0
-    rcvhwm: int = 64
-    """Envelopes libzmq holds per peer before TCP pushes back: at most rcvhwm * batch_bytes_max = 4 MiB of one peer."""
+    rcvhwm: int = 14
+    """Envelopes libzmq holds per peer before TCP pushes back: so many that (rcvhwm + 1) * (frame_bytes_max + 4 KiB), the largest there can
+    be and one more that is coming in, stay below undelivered_bytes_max. Of usual ones (batch_bytes_max) that is 1 MiB of one peer."""
+    undelivered_bytes_max: int = 16 * 1024 * 1024
+    """Of one connection, in libzmq and not taken by us; beyond it the connection is cut. By rcvhwm's formula no honest peer gets there."""
+    unproven_per_address_max: int = 64
+    """Connections of one address to the ROUTER whose handshake is not finished; beyond it the oldest is cut. An honest one takes
+    milliseconds, and on one machine all nodes share an address."""
+    unproven_max: int = 256
+    """The same for all addresses together; never more than a quarter of the descriptors this process may open."""
+    silent_s: float = 6.0
+    """A connection that has proven its key and sent nothing at all for so long is cut: ours send one empty message at once."""
+    connections_max: int = 4
+    """Of one node to our ROUTER: its old and its new one, twice over. Beyond it the oldest is cut."""
+    transport_keys_max: int = 4
+    """Of one node, admitted at once: the old and the new one of a rotation, twice over. Beyond it the oldest is retired."""
+    tickets_max: int = 8
+    """Of one node: handshakes let through whose first message has not come. Beyond it the oldest is void."""
     handshake_s: float = 2.0
     """A connection at the door, or a dial, that has not said HELLO and WELCOME by then is dropped."""
     hello_burst: float = 128.0

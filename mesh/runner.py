@@ -15,17 +15,18 @@ import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from mesh import values
-from mesh.agent import Agent, Capability
+from mesh.agent import Agent
 from mesh.bids import Bid
 from mesh.context import BlockingContext, Context, TaskInfo
 from mesh.errors import MeshError, TooBig, UsageError, task_error
 from mesh.failures import failure, report
 from mesh.files import Ask, Shelf, check_files, put_all
 from mesh.ids import Fence, TaskId
+from mesh.runs import Clock, Run, RunnerStatistics
+from mesh.secret import Redactor, Secret
 from mesh.threads import HandlerStopped, Interruptible
 
 T = TypeVar("T")
@@ -37,84 +38,6 @@ LENT_AFTER_S = 0.02
 """Who waits is looked at this often: of most calls, which are over sooner, the node need not hear that a slot is free meanwhile."""
 THREADS_MAX = 1024
 NOTE_CHARACTERS_MAX = 200
-
-
-class Timer(Protocol):
-    """A pending call."""
-
-    def cancel(self) -> None: ...
-
-
-class Clock(Protocol):
-    """Time for handlers: real, or a simulated mesh's."""
-
-    def now_ms(self) -> int:
-        """Milliseconds on the machine's clock that counts sleep, the one leases are given on."""
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer: ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerStatistics:
-    running: int
-    queued: int
-    ended: int
-    failed: int
-    declined_by_error: int
-
-
-class Run:
-    """One run of a handler."""
-
-    __slots__ = (
-        "attempt",
-        "begun",
-        "capability",
-        "fence",
-        "handle",
-        "input",
-        "lease_end_ms",
-        "lease_waiters",
-        "lent",
-        "over",
-        "parent",
-        "progress",
-        "started_ms",
-        "stopping",
-        "task",
-        "thread",
-        "timeout_ms",
-        "timer",
-        "waits",
-        "works",
-    )
-
-    def __init__(self, item: list[Any], capability: Capability) -> None:
-        self.task: TaskId = item[0]
-        self.fence: Fence = item[1]
-        self.capability = capability
-        self.input: bytes = item[3]
-        self.lease_end_ms: int = item[4]
-        self.timeout_ms: int = item[5]
-        self.parent: TaskId = item[6]
-        self.attempt: int = item[7]
-        self.handle: asyncio.Task[None] | None = None
-        self.timer: Timer | None = None
-        self.thread: Interruptible | None = None
-        self.stopping = ""
-        self.begun = False
-        self.over = False
-        self.started_ms = 0
-        self.lease_waiters: list[asyncio.Future[None]] = []
-        self.waits: list[asyncio.Task[Any]] = []
-        """Who waits on its behalf, and is cancelled when it is stopped in its thread."""
-        self.works = 0
-        """Steps and calls of its own that it waits for: while there are any, its slot is free."""
-        self.lent = False
-        """The node has been told so."""
-        self.progress: tuple[float, str] | None = None
 
 
 class Runner:
@@ -265,7 +188,10 @@ class Runner:
     async def _result_of(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         capability = run.capability
         shape = capability.shape
-        arguments = shape.arguments(run.input, self.shelf)
+        secrets: list[Secret] = []
+        arguments = shape.arguments(run.input, self.shelf, secrets)
+        for secret in secrets:
+            secret.resolve(await self._text_of(run, secret.name))
         if shape.context:
             context = Context(self._info(run), self, self._loop)
             arguments[shape.context] = BlockingContext(context) if shape.blocking else context
@@ -281,6 +207,8 @@ class Runner:
             stored = check_files(files, values.FILES_MAX)
         if len(output) > self.body_bytes_max:
             raise TooBig(what=f"the result of {capability.name}", size_bytes=len(output), size_bytes_max=self.body_bytes_max)
+        if run.redactor is not None:
+            run.redactor.check(f"the result of {capability.name}", output)
         return output, stored
 
     async def _in_thread(self, run: Run, arguments: dict[str, Any]) -> Any:
@@ -313,6 +241,8 @@ class Runner:
         service_ms = self._clock.now_ms() - run.started_ms if run.started_ms else 0
         if outcome != "ok":
             output, files = b"", ()
+        if error is not None and run.redactor is not None:
+            error = run.redactor.error(error)
         if outcome == "timeout" and error is None:
             error = {
                 "kind": "timeout",
@@ -350,11 +280,12 @@ class Runner:
         run = self._runs.get((task.id, task.fence))
         if run is None:
             return
+        note = note if run.redactor is None else run.redactor.text(note)
         fresh = run.progress is None
-        run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
+        said = run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
         if fresh:
             self._say_progress(run)
-            self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, (fraction, note[:NOTE_CHARACTERS_MAX])))
+            self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, said))
 
     def _say_progress(self, run: Run) -> None:
         assert run.progress is not None
@@ -383,6 +314,20 @@ class Runner:
         if run is not None:
             await self._wait(run, self._clock.sleep(seconds))
 
+    async def secret(self, task: TaskInfo, name: str) -> Secret:
+        secret = Secret(name)
+        secret.resolve(await self._text_of(self._living(task), name))
+        return secret
+
+    async def _text_of(self, run: Run, name: str) -> str:
+        """A secret's text: asked of the local node, once per run."""
+        run.redactor = run.redactor or Redactor()
+        if name not in run.redactor.values:
+            await self._may_start(run)
+            reply = await self._wait(run, self._ask("secret", {"name": name, "task": run.task, "fence": run.fence}))
+            run.redactor.add(name, str(reply["text"]))
+        return run.redactor.values[name]
+
     async def _wait(self, run: Run, work: Awaitable[T]) -> T:
         """Await `work` so that stopping the run ends it, also where a thread waits for us."""
         task = asyncio.current_task()
@@ -397,13 +342,9 @@ class Runner:
         data, files = await values.encode(arguments, self._ask, self.shelf)
         if len(data) > self.body_bytes_max:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self.body_bytes_max)
-        run = self._runs.get((task.id, task.fence))
-        if run is None or run.stopping:
-            raise MeshError(
-                f"the task {task.id} is over: nothing new starts for it",
-                fix="await every step before the handler returns",
-                code="task_over",
-            )
+        run = self._living(task)
+        if run.redactor is not None:
+            run.redactor.check(f"what is passed to {capability}", data + str(params.get("name")).encode())
         await self._may_start(run)
         self._lend_slot(run)
         try:
@@ -411,6 +352,17 @@ class Runner:
             return result_of(await self._wait(run, asked), self.shelf)
         finally:
             self._take_slot(run)
+
+    def _living(self, task: TaskInfo) -> Run:
+        """The run behind a context. Raises MeshError if it is over."""
+        run = self._runs.get((task.id, task.fence))
+        if run is None or run.stopping:
+            raise MeshError(
+                f"the task {task.id} is over: nothing new starts for it",
+                fix="await every step before the handler returns",
+                code="task_over",
+            )
+        return run
 
     def _lend_slot(self, run: Run) -> None:
         """What it waits for may be queued right here."""

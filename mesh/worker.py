@@ -28,7 +28,8 @@ from mesh.errors import NodeLost, NoNode
 from mesh.failures import report
 from mesh.files import Shelf
 from mesh.link import Link
-from mesh.runner import Runner, RunnerStatistics, Timer
+from mesh.runner import Runner
+from mesh.runs import RunnerStatistics, Timer
 
 RESULTS_KEPT_S = 10.0
 """Longer than any group commit: a result that old is on the node's disk."""
@@ -167,7 +168,7 @@ class Worker:
             self._on_attached(link.node)
 
     async def _ask(self, verb: str, params: dict[str, Any]) -> dict[str, Any]:
-        """For the runner: waits for a node. A step is asked again after the node's restart, since its name makes that harmless."""
+        """For the runner: waits for a node. What may be asked twice is asked again after the node's restart."""
         while True:
             if not self._ready.is_set():
                 await self._ready.wait()
@@ -176,7 +177,7 @@ class Worker:
             try:
                 return await link.ask(verb, params)
             except NodeLost:
-                if verb != "step":
+                if verb not in ("step", "secret"):
                     raise
                 await lost.wait()
                 if link is self._link:

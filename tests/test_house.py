@@ -41,6 +41,7 @@ FLOORS = {
         "mesh.runtime.settings",
         "mesh.runtime.app",
         "mesh.runtime.vault",
+        "mesh.runtime.secrets",
     ),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }

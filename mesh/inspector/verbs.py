@@ -23,7 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "join": "enrol",
         "down": "start",
     },
-    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use"},
+    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use", "secret": "secrets"},
     "Watch": {
         "status": "watch",
         "nodes": "watch",

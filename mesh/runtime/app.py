@@ -8,6 +8,7 @@ Nothing listens to clients before the journal has been replayed, and nothing lea
 from __future__ import annotations
 
 import gc
+import ipaddress
 import os
 import signal
 from collections.abc import Callable
@@ -20,13 +21,13 @@ import anyio
 import anyio.abc
 
 from mesh.core.assembly import Assembly, build
-from mesh.core.inputs import Proclaim, Replay, Started
+from mesh.core.inputs import Audit, Proclaim, Replay, Started
 from mesh.core.outbox import Outbox
-from mesh.ids import NodeId
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
-from mesh.runtime import clock
+from mesh.runtime import clock, uninvited
 from mesh.runtime.blinding import Blinding
 from mesh.runtime.blobs import Blobs
 from mesh.runtime.credentials import Credentials
@@ -43,6 +44,7 @@ from mesh.runtime.local import LocalServer
 from mesh.runtime.office import Office
 from mesh.runtime.registrar import Registrar
 from mesh.runtime.rotation import Rotation
+from mesh.runtime.secrets import SecretDesk, Secrets
 from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
 from mesh.runtime.store import Store
 from mesh.runtime.store_newest import Newest
@@ -93,6 +95,8 @@ async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -
     with folder.lock():
         identity = load_identity(folder)
         vault = open_vault(home, settings.kek, prompt=options.prompt)
+        if identity.credentials.mode == "open" and settings.bind and not ipaddress.ip_address(settings.bind).is_loopback:
+            raise await uninvited.explain(settings.bind)
         where = place(settings, identity.credentials.mode)
         listening = await _listen(settings, where, identity)
         try:
@@ -151,7 +155,7 @@ class NodeProcess:
             lambda: self.identity.signer.public_key,
             lambda: (listening.door_address,),
             clock.wall_ms,
-            self.office.audit,
+            lambda what, about, note: self._audit(what=what, about=about, by="", note=note),
         )
         self.links = self._make_links(limits)
         self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
@@ -210,6 +214,7 @@ class NodeProcess:
             decoders={"story": self.views.story},
             sources=self._linked,
             may_request=self.identity.may_request,
+            secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit).read,
         )
 
     def _discovery(self, limits: Limits) -> Discovery | None:
@@ -267,6 +272,14 @@ class NodeProcess:
     def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:
         self.driver.tell_threadsafe(sender, body)
 
+    def _held(self, worker: int, task: TaskId, fence: Fence) -> str:
+        return self.assembly.contractor.runs(worker, task, fence, clock.now_ms())
+
+    def _audit(self, *, what: str, about: str, by: str, note: str) -> None:
+        """Something security depends on goes on record. From any thread."""
+        me = self.identity.node
+        self._tell_threadsafe(me, Audit(what, about, by or me, note, clock.wall_ms()))
+
     def _leave(self) -> None:
         self.local.leave()
 
@@ -299,6 +312,8 @@ class NodeProcess:
             # Before anybody can reach us: the first input of a life is `Started`.
             self.driver.tell(self.identity.node, Started((*self._settings.join, *self.folder.peers())))
             self.warden.proclaim_kept()
+            if accepted := self.store.statistics().rollback_accepted:
+                self._audit(what="rollback_accepted", about=self.identity.node, by="", note=accepted)
             for component in (self.links, self.blobs, self.local, self.warden):
                 await tasks.start(component.run)
             tasks.start_soon(self.driver.run)

@@ -163,6 +163,11 @@ def folder_id(folder: NodeFolder) -> NodeId:
         return ""
 
 
+def node_key(folder: NodeFolder) -> bytes:
+    """The public identity key of the node in `folder`. Raises HomeError if it has none yet."""
+    return Signer("", make_key(folder.identity_path), "").public_key
+
+
 def _still_right(credentials: Credentials, raw: bytes, node: NodeId, public: bytes, past: tuple[bytes, ...]) -> Chain | None:
     try:
         known = credentials.authorities.chains.read(raw)

@@ -23,7 +23,6 @@ from typing import Any
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import zmq
 
 from mesh.core.inputs import Heard
 from mesh.effects import Dial, HangUp, Send
@@ -119,6 +118,8 @@ class Links:
         self._msg_id = 0
         self._last_body: tuple[Any, bytes] = (None, b"")
         self._counts = Counter[str]()
+        self.clocks: dict[NodeId, int] = {}
+        """Peers whose wall clock is off by more than the limit, by how many milliseconds, when last heard."""
         self.refusals, self.dropped = self._meeting.refusals, self._meeting.dropped
         self.wake: Callable[[], None] = _nobody
         """Called when `take` has something again. Should only note it: it is called in the middle of things."""
@@ -142,7 +143,6 @@ class Links:
                 self._meeting.tasks = tasks
                 tasks.start_soon(self._door.run)
                 tasks.start_soon(self._sockets.run)
-                tasks.start_soon(self._receiver.watch, _ignore)
                 tasks.start_soon(self._receiver.listen, self._arrived)
                 task_status.started()
         finally:
@@ -210,6 +210,8 @@ class Links:
         counts["envelopes_received"] += 1
         counts["messages_received"] += len(messages)
         counts["clock_skewed"] += skewed
+        if skewed:
+            self.clocks[sender] = header.sent_ms - clock.wall_ms()
         for _, reason in refused:
             self.refusals[reason] += 1
             if self._hold_against(carrier, reason):
@@ -372,7 +374,3 @@ def _nobody() -> None:
 
 def _unnoted(reason: str, who: str) -> None:
     """Before anybody keeps a record."""
-
-
-def _ignore(event: zmq.Event, value: int) -> None:
-    """The ROUTER's events are counted, no more."""

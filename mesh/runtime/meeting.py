@@ -97,6 +97,7 @@ class Meeting:
                 self._tell(link.node, LinkUp(link.alive))
             self._dialing.discard(address)
         if reason:
+            self.refusals[f"dial_{reason}"] += 1
             self._tell(self._me, DialFailed(address, reason))
 
     async def renew(self, peer: NodeId) -> bool:
@@ -191,7 +192,8 @@ class Meeting:
         if link.curve_key not in (b"", greeting.curve_key):
             self._start(self._retire_later, link.curve_key)
         link.learn(greeting)
-        self._sockets.admit(greeting.curve_key, greeting.peer)
+        if not self._sockets.admit(greeting.curve_key, greeting.peer):
+            raise Refusal("no_place", greeting.peer)
         return link
 
     async def _retire_later(self, key: bytes) -> None:

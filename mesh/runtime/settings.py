@@ -108,9 +108,14 @@ def loopback(host: str, option: str = "--bind") -> str:
     """`host`, a loopback address. Raises UsageError for anything else: a node of an open mesh stays on its machine."""
     if host and ipaddress.ip_address(host).is_loopback:
         return host
-    raise UsageError(
-        f"{option} {host}: this mesh is open (throw-away keys, for this machine only), so its nodes listen on this machine only",
-        fix="mesh init (a mesh of your own on the LAN), or mesh join TOKEN (from `mesh invite` on a machine of another)",
+    raise not_on_a_lan(host, option=option)
+
+
+def not_on_a_lan(host: str, more: str = "", fix: str = "", *, option: str = "--bind") -> UsageError:
+    """The error for whoever wants an open mesh beyond its machine."""
+    return UsageError(
+        f"{option} {host}: this mesh is open (throw-away keys, for this machine only), so its nodes listen on this machine only{more}",
+        fix=fix or "mesh init (a mesh of your own on the LAN), or mesh join TOKEN (from `mesh invite` on a machine of another)",
         code="loopback_only",
     )
 

@@ -104,7 +104,12 @@ class Views:
             found.append(("another process runs under this node's key: was its folder copied?", "mesh nodes"))
         if process.discovery is not None and process.discovery.statistics().blocked and not membership.linked:
             found.append(("multicast is blocked here, and no other node is linked", "mesh up --join 127.0.0.1:7710"))
-        found += trust_findings(process.identity, process.warden.renewal, clock.wall_ms())
+        for node, off_ms in process.links.clocks.items():
+            name = process.assembly.directory.name_of(node)
+            found.append(
+                (f"the clock of {name} differs from this one's by {off_ms / 1000:+.0f} s", "sudo timedatectl set-ntp true, on both")
+            )
+        found += trust_findings(process.identity, process.warden.renewal, process.links.refusals, clock.wall_ms())
         return [{"message": message, "fix": fix} for message, fix in found]
 
     def _notes(self) -> list[dict[str, str]]:
@@ -247,6 +252,7 @@ def _signature(offer: Offer) -> str:
     for name, kind in properties.items() if isinstance(properties, dict) else ():
         kind = kind if isinstance(kind, dict) else {}
         type_name = "File" if "$file" in (kind.get("properties") or {}) else kind.get("type") or kind.get("title") or "any"
+        type_name = "Secret" if kind.get("pattern") == "^secret://" else type_name
         is_required = isinstance(required, list) and name in required
         parts.append(f"{name}: {type_name}" + ("" if is_required else f" = {json.dumps(kind.get('default'))}"))
     return f"({', '.join(parts)})"

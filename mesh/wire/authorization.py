@@ -119,13 +119,13 @@ class Rights:
 
 
 def rights_of(roles: Iterable[str], offers: tuple[str, ...] = ("*",), requests: tuple[str, ...] = ("*",)) -> Rights:
-    """The rights of somebody who has these roles. Unknown roles give nothing."""
+    """The rights of somebody who has these roles. Unknown roles give nothing; patterns of offers are worth nothing without the right."""
     roles = tuple(roles)
     nothing: frozenset[str] = frozenset()
     none: frozenset[int] = frozenset()
     rights = nothing.union(*(ROLES.get(role, nothing) for role in roles))
     kinds = none.union(*(_ALLOWED.get(role, none) for role in roles))
-    return Rights(roles, rights, kinds, offers, requests)
+    return Rights(roles, rights, kinds, offers if OFFER in rights else (), requests)
 
 
 def may_say(role: str, kind: int) -> bool:
@@ -137,11 +137,20 @@ def _asks_within(rights: Rights, message: Any) -> bool:
     return rights.requests == ("*",) or all(covers(rights.requests, item.capability) for item in message.items)
 
 
+def _steps_within(rights: Rights, message: work.StepAsk) -> bool:
+    return covers(rights.requests, message.capability)
+
+
 def _may_ask(rights: Rights, message: work.Ask) -> bool:
     return QUESTIONS.get(message.question) in rights.rights
 
 
-_WITHIN: dict[type, Callable[[Rights, Any], bool]] = {work.Cfp: _asks_within, work.Award: _asks_within, work.Ask: _may_ask}
+_WITHIN: dict[type, Callable[[Rights, Any], bool]] = {
+    work.Cfp: _asks_within,
+    work.Award: _asks_within,
+    work.StepAsk: _steps_within,
+    work.Ask: _may_ask,
+}
 
 
 def overreaches(rights: Rights, message: Any) -> bool:

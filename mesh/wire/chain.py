@@ -25,6 +25,8 @@ LEVELS = (ISSUER, HOME, NODE)
 READ_MAX = 4096
 """Verified certificates remembered by their bytes: an issuer's is in every chain it began."""
 PAST_KEYS_MAX = 16
+GRANTS_MAX = 64
+"""Roles, offers or requests in one certificate: each capability that its holder names later is held against all of them."""
 
 
 def widens(child: Certificate, parent: Certificate) -> str:
@@ -129,6 +131,8 @@ class Chains:
         if certificate.mesh != self.mesh:
             raise Refusal("other_mesh", certificate.subject)
         if certificate.level != level or len(certificate.past_keys) > PAST_KEYS_MAX:
+            raise Refusal("bad_certificate", certificate.subject)
+        if max(len(certificate.roles), len(certificate.offers), len(certificate.requests)) > GRANTS_MAX:
             raise Refusal("bad_certificate", certificate.subject)
         for key in (certificate.key, *certificate.past_keys):
             ed25519.check_key(key)

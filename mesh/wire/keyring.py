@@ -11,7 +11,7 @@ who know each other, except in mode ``ca``. Does not decide what a member may do
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from mesh.wire import ed25519
 from mesh.wire.authorities import TAGS as TRUST_TAGS
 from mesh.wire.authorities import Authorities
 from mesh.wire.authorization import Rights, rights_of
-from mesh.wire.chain import Chain, read_deed
+from mesh.wire.chain import Chain
 from mesh.wire.codec import decode_object
 from mesh.wire.objects import parts, signed_bytes
 from mesh.wire.packing import Refusal
@@ -38,6 +38,10 @@ OPENED_BYTES_MAX = 8 * 1024 * 1024
 """Verified statements remembered, by size: a rumour comes from several sides, and is verified once."""
 OLD_KEY_MS = 3_600_000
 """After a node took a new identity key, what it had signed with the old one and is still under way counts so long."""
+STATEMENTS = (*TRUST_TAGS, "alive", "suspect", "left", "commit", "witness", "binding", "hello", "welcome")
+"""Tags of what stands alone; other signed objects are opened elsewhere, or are parts of these."""
+INSIDE = ("alive", "binding")
+"""Tags of what a hello or welcome holds. Nothing nests deeper, or a few kilobytes would exhaust the stack."""
 EARLY_MS = 120_000
 """A certificate may begin so much later than our clock says: the issuer's may be ahead of it."""
 
@@ -56,7 +60,7 @@ class Member:
     rights: Rights
     verify: ed25519.Verify
     before: tuple[ed25519.Verify, ...] = ()
-    """Earlier keys: they count in journals for ever, and for the rest until `before_until_ms`."""
+    """Earlier keys, the first one first: they count in journals for ever, and for the rest only the last, until `before_until_ms`."""
     before_until_ms: int = 0
 
 
@@ -99,11 +103,16 @@ class Keyring:
     # ---- members
 
     def introduce(self, raw: bytes, *, recalled: bool = False) -> NodeId:
-        """Learn a member from its chain; returns the node. A chain with a smaller serial than the known one changes nothing.
+        """Learn a member from its chain; returns the node. A chain whose serial is not above the known one changes nothing.
 
         `recalled`: it was known in an earlier life of this node, so it may have expired since. Raises Refusal: ``revoked``, ``expired``,
         ``not_yet_valid``, ``other_home`` (the id belongs to another home), ``bad_certificate``, and those of `Chains.read`.
         """
+        member = self._read_member(raw, recalled)
+        self._keep(member)
+        return member.node
+
+    def _read_member(self, raw: bytes, recalled: bool = False) -> Member:
         chain = self.authorities.chains.read(raw)
         last = chain.last
         if last.level != NODE:
@@ -115,11 +124,15 @@ class Keyring:
             self._check_time(chain, known)
         if known is not None and known.home != chain.certificates[1].subject:
             raise Refusal("other_home", last.subject)
-        if known is None or known.serial < last.serial:
-            self._members[last.subject] = self._member(chain, known)
-            if len(self._members) > MEMBERS_MAX:
-                del self._members[next(iter(self._members))]
-        return last.subject
+        return self._member(chain, known)
+
+    def _keep(self, member: Member) -> None:
+        known = self._members.get(member.node)
+        if known is not None and known.serial >= member.serial:
+            return
+        self._members[member.node] = member
+        if len(self._members) > MEMBERS_MAX:
+            del self._members[next(iter(self._members))]
 
     def _check_time(self, chain: Chain, known: Member | None) -> None:
         now_ms, node = self._wall_ms(), chain.last.subject
@@ -148,11 +161,16 @@ class Keyring:
         )
 
     def member(self, node: NodeId) -> Member | None:
-        """What is known of a node that was introduced and not revoked since."""
+        """What is known of a node that was introduced, unless it was revoked or, in mode ``ca``, has expired since."""
         member = self._members.get(node)
-        if member is not None and member.expires_ms and self.authorities.mode == "ca" and self._wall_ms() > member.expires_ms:
-            return None
-        return member
+        return None if member is None or self._ended(member) else member
+
+    def _ended(self, member: Member) -> str:
+        """Why a member is none any more. Empty: it is one."""
+        if self.authorities.revocation_of((member.issuer, member.home, member.node)) is not None:
+            return "revoked"
+        is_over = member.expires_ms and self.authorities.mode == "ca" and self._wall_ms() > member.expires_ms
+        return "expired" if is_over else ""
 
     def has_key(self, node: NodeId, key: bytes) -> bool:
         """Whether `key` is the identity key of a known member."""
@@ -164,8 +182,8 @@ class Keyring:
         return list(self._members.values())
 
     def forget_revoked(self) -> list[NodeId]:
-        """Drop the members whom a revocation concerns by now; returns who they were."""
-        gone = [node for node, member in self._members.items() if self.authorities.revocation_of((member.issuer, member.home, node))]
+        """Drop the members whom a revocation concerns by now; returns who they were. They have counted for nothing since it was opened."""
+        gone = [node for node, member in self._members.items() if self._ended(member) == "revoked"]
         for node in gone:
             del self._members[node]
         return gone
@@ -179,16 +197,19 @@ class Keyring:
         if member is None:
             return False
         self._verified += 1
-        if member.verify(signature, data):
-            return True
-        return bool(member.before) and self._wall_ms() < member.before_until_ms and any(old(signature, data) for old in member.before)
+        return any(verify(signature, data) for verify in (member.verify, *self._key_before(member)))
+
+    def _key_before(self, member: Member) -> tuple[ed25519.Verify, ...]:
+        """The one that the key of today replaced, as long as it counts; those before it, perhaps given up because stolen, never again."""
+        return member.before[-1:] if self._wall_ms() < member.before_until_ms else ()
 
     def open(self, raw: bytes) -> Signed:
         """The statement in `raw`, verified. Treat it as a value: the same object is given again for the same bytes.
 
         An `alive`, `hello` or `welcome` carries its author's chain and introduces him; a revocation or an amendment counts from now on.
-        Raises Refusal: ``unknown_author``, ``revoked``, ``bad_signature``, ``not_own`` (he speaks for somebody else), ``not_granted`` (he
-        offers what he may not), those of `introduce` and of `Authorities.open`, ``not_canonical``, ``malformed``, ...
+        Raises Refusal: ``unknown_author``, ``revoked``, ``expired``, ``bad_signature``, ``not_own`` (he speaks for somebody else, or shows
+        what is another's), ``not_granted`` (he offers what he may not), ``unknown_object`` (nothing that is opened here), those of
+        `introduce` and of `Authorities.open`, ``not_canonical``, ``malformed``, ...
         """
         try:
             return self._open(raw)
@@ -196,51 +217,55 @@ class Keyring:
             self._refused[refusal.reason] = self._refused.get(refusal.reason, 0) + 1
             raise
 
-    def _open(self, raw: bytes) -> Signed:
+    def _open(self, raw: bytes, tags: Sequence[str] = STATEMENTS) -> Signed:
         known = self._opened.get(raw)
-        if known is not None and known.author in self._members:
+        if known is not None and self.member(known.author) is not None:
             self._remembered += 1
             return known
         tag, author, body, signature = parts(raw)
+        if tag not in tags:
+            raise Refusal("unknown_object", author)
         if tag in TRUST_TAGS:
             self._verified += 1
             return self.authorities.open(raw)
-        if tag == "deed":
-            return read_deed(raw)
-        content = decode_object(tag, body, self.open)
-        self._introduce(author, content)
-        member = self.member(author)
-        if member is None:
-            revoked = self.authorities.revocation_of(("", "", author)) is not None
-            raise Refusal("revoked" if revoked else "unknown_author", author)
-        if _speaks_for(content) not in ("", author):
+        content = decode_object(tag, body, self._open_inside)
+        member = self._author(author, content)
+        if not _is_own(author, content):
             raise Refusal("not_own", author)
         if not self._holds(member, tag, body, signature):
             raise Refusal("bad_signature", author)
         if type(content) is Alive and not all(covers(member.rights.offers, offer.capability) for offer in content.offers):
             raise Refusal("not_granted", author)
+        self._keep(member)
         return self._remember(raw, Signed(author, content, raw))
 
-    def _introduce(self, author: NodeId, content: Any) -> None:
-        """An own row vouches for its author by the chain inside; who is inside a hello was introduced when that was opened."""
-        if type(content) is not Alive or not content.certificate:
-            return
+    def _open_inside(self, raw: bytes) -> Signed:
+        return self._open(raw, INSIDE)
+
+    def _author(self, author: NodeId, content: Any) -> Member:
+        """Who says it. An own row brings its author's chain; it counts once the row's signature has held, so nobody else can show it."""
         known = self._members.get(author)
-        if (known is None or known.chain != content.certificate) and self.introduce(content.certificate) != author:
-            raise Refusal("not_own", author)
+        if type(content) is Alive and content.certificate and (known is None or known.chain != content.certificate):
+            shown = self._read_member(content.certificate)
+            if shown.node != author:
+                raise Refusal("not_own", author)
+            if known is None or known.serial < shown.serial:
+                return shown
+        if known is None:
+            revoked = self.authorities.revocation_of(("", "", author)) is not None
+            raise Refusal("revoked" if revoked else "unknown_author", author)
+        if why := self._ended(known):
+            raise Refusal(why, author)
+        return known
 
     def _holds(self, member: Member, tag: str, body: bytes, signature: bytes) -> bool:
         """Whether the member signed it: with the key of today, or one of before where that still counts."""
         self._verified += 1
-        data = signed_bytes(tag, self.mesh, body)
-        if member.verify(signature, data):
-            return True
-        is_commit = tag == "commit"
-        keys: Iterable[ed25519.Verify] = member.before if is_commit or self._wall_ms() < member.before_until_ms else ()
-        if any(verify(signature, data) for verify in keys):
-            return True
-        meshes = self._lives.get(member.node, ()) if is_commit else ()
-        return any(verify(signature, signed_bytes(tag, mesh, body)) for mesh in meshes for verify in (member.verify, *member.before))
+        if tag == "commit":
+            meshes, keys = (self.mesh, *self._lives.get(member.node, ())), member.before
+        else:
+            meshes, keys = (self.mesh,), self._key_before(member)
+        return any(verify(signature, signed_bytes(tag, mesh, body)) for mesh in meshes for verify in (member.verify, *keys))
 
     def _remember(self, raw: bytes, signed: Signed) -> Signed:
         self._opened[raw] = signed
@@ -263,12 +288,13 @@ class Keyring:
         )
 
 
-def _speaks_for(content: Any) -> NodeId:
-    """The node whose word alone counts for such a statement; empty where anybody may say it."""
+def _is_own(author: NodeId, content: Any) -> bool:
+    """Whether it is for `author` to say: most statements are only for the node they are about."""
     if isinstance(content, Alive | Left | Binding):
-        return content.node
+        return content.node == author
     if isinstance(content, Commit):
-        return content.author
+        return content.author == author
     if isinstance(content, Hello | Welcome):
-        return content.alive.author
-    return ""
+        row, binding = content.alive, content.binding
+        return isinstance(row.body, Alive) and isinstance(binding.body, Binding) and row.author == binding.author == author
+    return True

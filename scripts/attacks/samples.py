@@ -7,11 +7,14 @@ import hashlib
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from attacks.world import NOW_MS, SESSION, deed_of, sealed
+from mesh.messages import SIGNED
+from mesh.messages.enrol import Renewal
 from mesh.messages.membership import Suspect
 from mesh.messages.records import Commit, Witness
 from mesh.messages.signed import Signed
-from mesh.messages.trust import HOME, Amendment, Revocation
+from mesh.messages.trust import HOME, NODE, Amendment, Revocation
 from mesh.wire.chain import join_chain, read_deed
+from mesh.wire.enrolment import open_renewal, open_request
 
 if TYPE_CHECKING:
     from attacks.world import World
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 _BYTES = {"session": SESSION, "nonce": b"n" * 16, "prev": bytes(32), "head": bytes(32), "merkle_root": bytes(range(32))}
 _BYTES |= {"key": bytes(range(32)), "curve_key": bytes(range(32)), "first_key": bytes(range(32))}
+_BYTES |= {"old_key": bytes(range(32)), "new_key": bytes(range(1, 33)), "discovery_key": bytes(range(32)), "invite": b"invite-1"}
 _INTS = {"fence": 1 << 32 | 3, "hlc": NOW_MS << 16, "retries": 2, "total": -1, "attempt": 1, "not_after_ms": 2 * NOW_MS}
 _TEXTS = {"question": "task", "level": HOME, "mode": "token"}
 _NODES = ("node", "author", "manager", "winner", "target", "recipient", "subject", "home")
@@ -56,6 +60,10 @@ def _bytes(cls: type, name: str, world: World) -> bytes:
         return deed_of(world.a, world.lines["a"].home.node)
     if name.startswith(("roots", "past_keys")):
         return (world.root if name.endswith("0") else world.b).public_key
+    if name in ("home_key", "issuer_key"):
+        return getattr(world.lines["a"], name.removesuffix("_key")).public_key
+    if cls.__name__ == "Rekeyed" and name == "proof":
+        return bytes(64)
     return _BYTES.get(name, b'{"name":"Bob"}')
 
 
@@ -99,19 +107,21 @@ def _statements(cls: type, name: str, world: World) -> tuple[Signed, ...]:
 
 def honest(tag: str, world: World) -> Signed:
     """A signed object of this kind that everybody in the mesh believes."""
-    from mesh.messages import SIGNED
-
     line = world.lines["a"]
     if tag == "certificate":
         return Signed(world.root.node, world.keyring.authorities.chains.read(line.chain()).certificates[0], line.certificates()[0])
     if tag == "deed":
-        return read_deed(world.mesh, deed_of(world.a, line.home.node))
-    body = sample_of(SIGNED[tag], world)
-    if isinstance(body, Revocation):
+        return read_deed(deed_of(world.a, line.home.node))
+    if tag == "revocation":
         gone = "y" * 32  # nobody here: a sample takes nothing away from the tests that come after it
-        return sealed(world.root, Revocation(world.mesh, "node", gone, "gone", "sold", NOW_MS))
-    if isinstance(body, Amendment):
+        return sealed(world.root, Revocation(world.mesh, NODE, gone, "gone", "sold", NOW_MS))
+    if tag == "amendment":
         return sealed(world.root, Amendment(world.mesh, 1, (world.root.public_key, world.b.public_key), "token", "tests", NOW_MS))
+    body = sample_of(SIGNED[tag], world)
+    if isinstance(body, Renewal):
+        body.home = line.home.node
+    if tag in ("join", "ask", "renewal"):
+        return sealed(line.home, body, mesh="" if tag == "ask" else None)
     return sealed(world.a, body)
 
 
@@ -120,5 +130,10 @@ def opened(tag: str, world: World, raw: bytes) -> Any:
     if tag == "certificate":
         return world.keyring.authorities.chains.read(join_chain((raw,))).last
     if tag == "deed":
-        return read_deed(world.mesh, raw).body
+        return read_deed(raw).body
+    if tag in ("join", "ask"):
+        return open_request(raw, world.mesh).body
+    if tag == "renewal":
+        home = world.lines["a"].home
+        return open_renewal(raw, world.mesh, home.node, home.public_key)
     return world.keyring.open(raw).body

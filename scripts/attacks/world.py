@@ -1,6 +1,6 @@
 """A mesh on paper: fixed keys, chains from a root down to each node, one receiver, and one sample of every class that travels.
 
-    root --issuer--> home of a --> node a        b receives; a, c and a member of each narrower role are known to it
+    root --issuer--> home of a --> node a        b receives; a (also an issuer), c and one of each narrower role are known to it
          \\-> other issuer --> home of e --> e     e is a member whom b has not met; the stranger has a key and no certificate
 
 Everything here is honest; what attacks it is beside (`forgery.py`). The same in every run.
@@ -25,8 +25,13 @@ from mesh.wire.packing import pack
 NOW_MS = 1_800_000_000_000
 SESSION = b"session-A-to-B--"
 OTHER_SESSION = b"session-C-to-B--"
-NARROW = {"worker": b"session-W-to-B--", "requester": b"session-R-to-B--", "observer": b"session-O-to-B--"}
-"""Roles that may do less than a member, and the session of the one who has it."""
+NARROW = {
+    "worker": b"session-W-to-B--",
+    "requester": b"session-R-to-B--",
+    "observer": b"session-O-to-B--",
+    "issuer": b"session-I-to-B--",
+}
+"""Roles that may do less than a member, or something else, and the session of the one who has that alone."""
 LIMITED_SESSION = b"session-L-to-B--"
 MESH = mesh_id(b"genesis of the tests")
 
@@ -158,8 +163,8 @@ class World:
         fields = {"recipient": self.b.node, "session": SESSION, "first_seq": 1, "echo_ms": 0, "parts": parts} | changes
         return seal_flush(signer, [Batch(**fields)], sent_ms=NOW_MS, stamp_ms=77, cert_serial=1, journal_head=bytes(32))[0]
 
-    def open(self, frames: list[bytes]) -> Opened:
-        return open_envelope(self.keyring, frames, self.expect)
+    def open(self, frames: list[bytes], carrier: str = "") -> Opened:
+        return open_envelope(self.keyring, frames, self.expect, carrier)
 
     def sample(self, cls: type) -> Any:
         from attacks.samples import sample_of
@@ -176,8 +181,9 @@ class World:
 
 def grants(name: str) -> dict[str, dict[str, Any]]:
     """What the chain of this member grants, where it is less than all."""
-    if name in NARROW:
-        return {"home": {"roles": (name,)}, "node": {"roles": (name,)}}
+    roles = ("member", "issuer") if name == "a" else (name,) if name in NARROW else ()
+    if roles:
+        return {"home": {"roles": roles}, "node": {"roles": roles}}
     if name == "limited":
         only = {"offers": ("greet*",), "requests": ("capability*",)}
         return {"home": only, "node": only}
@@ -185,4 +191,4 @@ def grants(name: str) -> dict[str, dict[str, Any]]:
 
 
 def offers(name: str) -> tuple[Offer, ...]:
-    return () if name in ("requester", "observer") else (Offer("greet", "greeter", tags=("polite",)),)
+    return () if name in ("requester", "observer", "issuer") else (Offer("greet", "greeter", tags=("polite",)),)

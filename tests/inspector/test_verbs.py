@@ -81,6 +81,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case(f"get {NONE} -o {{out}}", 3),
         "timeout": Case(f"get {NONE} -o {{out}}", 4),
     },
+    "secret": {
+        "ok": Case("secret list", 0, {"secrets": []}),
+        "empty": Case("secret list", 0, {"secrets": []}),
+        "no node": Case("secret remove nothing", REFUSED),
+        "timeout": Case("secret list", 0, {"secrets": []}),
+    },
     "status": {
         "ok": Case("status", 0, STATUS),
         "empty": Case("status", 0, STATUS),
@@ -144,7 +150,7 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "timeout": Case("verify", 4),
     },
 }
-NO_TIMEOUT_OPTION = ("demo", "run", "up")
+NO_TIMEOUT_OPTION = ("demo", "run", "up", "secret")
 
 
 def test_every_verb_is_in_the_table() -> None:

@@ -145,7 +145,7 @@ def test_deep_nesting_is_refused_or_ignored() -> None:
     for depth in (10, 500, 511, 512, 1000, 1022, 1023, 1024, 5000, 200_000):
         survives(b"\x91" * depth + b"\xc0")
         survives(b"\x92\x01" + b"\x91" * depth + b"\xc0")
-        survives(b"\x96\xa6Opened\x01\xc4\x00\x00\xa0" + b"\x91" * depth + b"\xc0")
+        survives(b"\x97\xa6Opened\x01\xc4\x00\x00\xa0\xa0" + b"\x91" * depth + b"\xc0")
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,9 @@ def test_fields_of_later_versions_are_ignored_everywhere() -> None:
     assert codec.decode(10, msgpack.packb([7, 9, "new", [1, [2]], None])) == Ping(7, 9)
     rows = [["greet", 8, 1, 0, 7, 3, "new"], ["sing", 1, 0, 0, 1, 0]]
     assert codec.decode(16, msgpack.packb([1, rows, {}])) == Load(1, (LoadRow("greet", 8, 1, 0, 7, 3), LoadRow("sing", 1, 0, 0, 1, 0)))
-    assert codec.decode_entry(msgpack.packb(["Opened", 2, bytes(32), 5, "otter", "new"])) == Opened(2, bytes(32), 5, "otter")
+    assert codec.decode_entry(msgpack.packb(["Opened", 2, bytes(32), 5, "otter", "mesh", "new"])) == Opened(
+        2, bytes(32), 5, "otter", "mesh"
+    )
     assert codec.decode_object("left", msgpack.packb(["n1", 2, "new"])).incarnation == 2
 
 
@@ -279,8 +281,8 @@ _NOT_SHORTEST = [
     (b"\xdc\x00\x04\xa6Opened\x01\xc4\x00\x00", False, "a long array head"),
     (b"\x94\xa6Opened\x01\xc5\x00\x00\x00", False, "a long bytes head"),
     (b"\x95\xa6Opened\x01\xc4\x00\x00\xa0", True, "the default said"),
-    (b"\x96\xa6Opened\x01\xc4\x00\x00\xa0\xca\x00\x00\x00\x00", False, "a short float in a later field"),
-    (b"\x96\xa6Opened\x01\xc4\x00\x00\xa0\x80", True, "an empty map in a later field"),
+    (b"\x97\xa6Opened\x01\xc4\x00\x00\xa0\xa0\xca\x00\x00\x00\x00", False, "a short float in a later field"),
+    (b"\x97\xa6Opened\x01\xc4\x00\x00\xa0\xa0\x80", True, "an empty map in a later field"),
 ]
 
 

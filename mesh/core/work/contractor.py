@@ -470,6 +470,12 @@ class Contractor:
         self._terms.settle_reclaims(now_s, self._terms.open_reclaims(), out)
         return out
 
+    def runs(self, worker: int, task: TaskId, fence: Fence, now_ms: int) -> str:
+        """The capability that this worker runs for `task` under that fence and a lease that holds; "" if it does not, or shall stop."""
+        run, holding = self._slots.runs.get(task), self._holdings.by_task.get(task)
+        is_held = run and holding and not run.stopping and run.fence == holding.fence == fence and holding.lease_end_ms > now_ms
+        return run.capability if run and is_held and run.worker.worker == worker else ""
+
     def statistics(self) -> ContractorStatistics:
         slots = self._slots
         return ContractorStatistics(
