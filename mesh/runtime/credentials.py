@@ -66,7 +66,8 @@ class Credentials:
         self.authorities = Authorities(self.mesh, (self.genesis.root_public_key,), self.genesis.mode)
         for statement in self.kept_statements():
             self._uphold(statement)
-        self._home_seed = self._seed_of(self.paths.home_key, read_private(self.paths.membership)) or self._need(self.paths.home_key)
+        self._membership = read_private(self.paths.membership)
+        self._home_seed = self._seed_of(self.paths.home_key, self._membership) or self._need(self.paths.home_key)
         self._chain: Chain | None = None
 
     @staticmethod
@@ -101,9 +102,8 @@ class Credentials:
 
     def _read_chain(self) -> Chain:
         path = self.paths.membership
-        raw = read_private(path)
         try:
-            chain = self.authorities.chains.read(raw or b"")
+            chain = self.authorities.chains.read(self._membership or b"")
         except Refusal as refusal:
             fix = f"restore {path} from a backup, or join again: mesh join TOKEN"
             raise HomeError(f"{path} does not hold in this mesh: {refusal.reason}", fix=fix) from None

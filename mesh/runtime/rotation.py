@@ -18,13 +18,12 @@ import anyio.to_thread
 
 from mesh.core.inputs import Audit, KeyReplaced, RowChanged
 from mesh.errors import Refused
-from mesh.messages.signed import Signed
 from mesh.runtime import clock
 from mesh.runtime.authority import Authority
 from mesh.runtime.curve import CurveKey
-from mesh.runtime.home import write_atomic
 from mesh.runtime.identity import chain_of_node, make_binding, past_keys, retire_identity
-from mesh.runtime.keyfiles import TRANSPORT, adopt_key, prepare_key, public_of, read_key
+from mesh.runtime.keyfiles import TRANSPORT, adopt_key, prepare_key, read_key
+from mesh.runtime.succession import amend_root, finish_root, replace_home_key, replace_issuer_key
 from mesh.wire.objects import node_id
 
 if TYPE_CHECKING:
@@ -126,35 +125,23 @@ class Rotation:
         credentials = process.identity.credentials
         if credentials.mode == "open":  # a node's deed names its home by the first key, under which alone an open home can join a mesh
             raise Refused("this mesh is open: its keys are throw-away", fix="mesh init, or mesh join TOKEN", code="open_mesh")
-        path = credentials.paths.home_key
-        seed = await anyio.to_thread.run_sync(prepare_key, path)
-        public = public_of(seed)
-        authority = Authority(credentials)
-        if not authority.can_admit:
-            self._ask(home_seed=seed)
+        if not Authority(credentials).can_admit:
+            self._ask(home_seed=await anyio.to_thread.run_sync(prepare_key, credentials.paths.home_key))
             return {"note": "asked a member that may issue", "pending": True}
-        await anyio.to_thread.run_sync(process.warden.replace_home_key, public)
+        public = await anyio.to_thread.run_sync(replace_home_key, process.folder.home)
         process.warden.take_into_use()
         return {"note": public.hex()[:8]}
 
     async def _issuer(self) -> Document:
         process = self._process
         credentials = process.identity.credentials
-        if read_key(credentials.paths.issuer_key) is None:
+        path = credentials.paths.issuer_key
+        if read_key(path) is None:
             raise Refused("this machine admits nobody, so it has no issuer's key", fix="mesh grant issuer NODE, where the mesh was made")
-        seed = await anyio.to_thread.run_sync(prepare_key, credentials.paths.issuer_key)
-        public = public_of(seed)
-        authority = Authority(credentials)
-        if not authority.can_make_issuers:
-            self._ask(issuer_seed=seed, from_others=True)
+        if not Authority(credentials).can_make_issuers:
+            self._ask(issuer_seed=await anyio.to_thread.run_sync(prepare_key, path), from_others=True)
             return {"note": "asked a member that holds the root key", "pending": True}
-
-        def replace() -> None:
-            with credentials.home.lock():
-                write_atomic(credentials.paths.issuer, authority.certify_issuer(public, credentials.chain.last.name))
-                adopt_key(credentials.paths.issuer_key)
-
-        await anyio.to_thread.run_sync(replace)
+        public = await anyio.to_thread.run_sync(replace_issuer_key, process.folder.home)
         await process.warden.renew_self()
         return {"note": public.hex()[:8]}
 
@@ -168,24 +155,10 @@ class Rotation:
 
     async def _root(self) -> Document:
         """The next root key counts beside the one of today; this home's issuer gets a certificate by it."""
-        signed = await anyio.to_thread.run_sync(self._amend_root)
+        signed = await anyio.to_thread.run_sync(amend_root, self._process.folder.home)
         self._process.proclaim(signed)
         await self._process.warden.renew_self()
         return {"note": "old and new count; when every issuer has moved: mesh rotate root --finish", "late": self._under_old_roots()}
-
-    def _amend_root(self) -> Signed:
-        with self._process.folder.home.lock():
-            credentials = self._process.fresh_credentials()
-            credentials.settle_root()
-            root, authorities = credentials.root_signer(), credentials.authorities
-            if root is None:
-                raise Refused("the root key of this mesh is not on this machine", fix="do it where `mesh init` was typed", code="no_root")
-            if len(authorities.roots) > 1:
-                raise Refused("the last rotation of the root key is not finished", fix="mesh rotate root --finish", code="unfinished")
-            fresh = public_of(prepare_key(credentials.paths.root))
-            signed = Authority(credentials).amend((*authorities.roots, fresh), credentials.mode, credentials.name, root)
-            credentials.settle_root()
-            return signed
 
     def _under_old_roots(self) -> list[str]:
         """Members whose chain still begins under a root key other than the newest."""
@@ -203,18 +176,8 @@ class Rotation:
                 fix="mesh rotate issuer, on those that admit; then this again",
                 code="in_use",
             )
-        signed = await anyio.to_thread.run_sync(self._amend_newest_root)
+        signed = await anyio.to_thread.run_sync(finish_root, self._process.folder.home)
         if signed is None:
             return {"note": "one root key counts already"}
         self._process.proclaim(signed)
         return {"note": "the old root key counts no more"}
-
-    def _amend_newest_root(self) -> Signed | None:
-        with self._process.folder.home.lock():
-            credentials = self._process.fresh_credentials()
-            newest = credentials.authorities.roots[-1]
-            signed = None
-            if len(credentials.authorities.roots) > 1:
-                signed = Authority(credentials).amend((newest,), credentials.mode, credentials.name)
-            credentials.settle_root()
-            return signed

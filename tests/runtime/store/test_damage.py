@@ -113,9 +113,10 @@ def test_a_newest_commit_by_another_key(honest: Any) -> None:
     """Consistent in itself: only the signature tells."""
     file = sqlite3.connect(honest.path)
     forger = honest.signer_from(66)
+    from mesh.wire.signing import signed_bytes
+
     from mesh.runtime.store_chain import peek
     from mesh.wire.packing import pack
-    from mesh.wire.signing import signed_bytes
 
     [raw] = file.execute("SELECT raw FROM commits WHERE first=38").fetchone()
     _, body, _ = peek(raw)
