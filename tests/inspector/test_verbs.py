@@ -28,7 +28,7 @@ class Case:
 
 WORKER = {"agent": str, "pid": int}
 NODE = {"name": str, "id": str, "state": str, "addr": str, "caps": list}
-STATUS = {"node": str, "id": str, "pid": int, "addr": str, "workers": [WORKER], "healthy": bool, "findings": []}
+STATUS = {"node": str, "id": str, "pid": int, "addr": str, "workers": [WORKER], "healthy": bool, "findings": [], "notes": []}
 TASK = {"task": str, "capability": str, "state": str, "owner": str, "fence": int, "attempts": int}
 REFUSED = 5
 TABLE: dict[str, dict[str, Case | str]] = {
