@@ -272,6 +272,10 @@ class Mesh(Work):
         """Check this node's journal: every signature, link and hash. `export`: also write it there, for an independent verifier."""
         return await self._view("verify", {"export": str(Path(export).absolute())} if export is not None else {})
 
+    async def office(self, verb: str, /, **params: Any) -> Document:
+        """Ask the node about trust: invite, trust, admit, grant, revoke, rotate, restart. Raises Refused, UsageError, NoNode."""
+        return await self._view(verb, params)
+
     async def tasks(self) -> Document:
         """Tasks of the whole mesh, newest first; `missing` names nodes that did not answer."""
         return {"schema": "mesh.tasks/1", **await self._ask("tasks")}
@@ -300,6 +304,21 @@ class Mesh(Work):
             since = int(page.get("more") or 0)
             if not since:
                 return {"schema": "mesh.story/1", "task": _full(task, entries), "entries": entries}
+
+    async def audit(self, about: str = "", *, everywhere: bool = False, since: int = 0, limit: int = 0) -> Document:
+        """``{"entries": [{"what", "about", "by", "note", "node", "wall_ms", "verified", ...}], "missing": [...]}``, oldest first.
+
+        `about`: only what concerns that node (name or id), home or invitation. Of this node's journal: all entries after number `since`, or
+        the newest `limit` of them. `everywhere`: the newest of every linked node; `missing` names those that did not answer.
+        """
+        entries: list[Document] = []
+        while True:
+            args: Document = {"all": True, "limit": limit} if everywhere else {"since": since, "limit": limit}
+            page = await self._ask("audit", about, args)
+            entries += page["entries"]
+            since = int(page.get("more") or 0)
+            if not since:
+                return {"schema": "mesh.audit/1", "entries": entries, "missing": page["missing"]}
 
     async def find(self, sha256: str) -> Document:
         """``{"tasks": [{"task", "as", "capability", ...}]}`` that read or made these bytes."""

@@ -71,6 +71,13 @@ class Dial(Effect):
 
 
 @dataclass(slots=True)
+class Uphold(Effect):
+    """Enforce a trust statement and keep it on disk: keys, links, door. Ends as `Outlawed` for each node that it concerns."""
+
+    signed: Any
+
+
+@dataclass(slots=True)
 class HangUp(Effect):
     """Close the link to `peer`, if there is one."""
 
@@ -167,11 +174,17 @@ class ReadStory(Effect):
     key: str
     since: int = 0
     """Only entries after this journal number: the next page of a long story."""
+    newest: int = 0
+    """Of the question ``audit``: at most so many, the newest; 0: all."""
 
 
 @dataclass(slots=True)
 class Remember(Effect):
-    """Keep the newest heads of other authors (`Signed`) and proofs of forks (`Fork`) on disk, lazily: the next life's `Remembered`."""
+    """Keep the newest heads of other authors (`Signed`), proofs of forks (`Fork`) and co-signatures of the own journal (`Signed`) on disk,
+    lazily: the next life's `Remembered`."""
 
     heads: tuple[Any, ...] = ()
     forks: tuple[Any, ...] = ()
+    witnesses: tuple[Any, ...] = ()
+    soon: bool = False
+    """Not lazily: something will be said that rests on it."""

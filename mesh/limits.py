@@ -28,7 +28,26 @@ class MembershipLimits:
     """Each rumour is sent factor * ceil(log10(N + 1)) times per peer group."""
     rows_max: int = 1024
     """Nodes remembered. Dead and left ones go first, the longest silent first."""
+    outlaws_max: int = 8192
+    """Revoked nodes that the core itself turns away, their rows forgotten or not: 8 * rows_max. The oldest are left to the wire alone."""
     health_max: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class TrustLimits:
+    """Statements are kept for good, so there is room for the roots' own that nobody else can use up."""
+
+    statements_max: int = 4096
+    """Revocations and amendments held: about 1.5 KiB each with the chain of their author, so 6 MiB."""
+    members_statements_max: int = 1024
+    """Of all who are no root: above what the wire takes from them. The rest is for the roots."""
+    message_statements_max: int = 64
+    message_bytes_max: int = 32 * 1024
+    """Of one TRUST message, so that it shares an envelope of 64 KiB; one statement alone may be larger."""
+    gap_s: float = 1.0
+    """A peer whose digest differs gets all that is held, at most once in this time: the beat in which it finds out."""
+    gap_max_s: float = 60.0
+    """The gap doubles up to here while the digests go on to differ (a table is full, or the peer lies), and starts anew when they agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +123,17 @@ class RecordsLimits:
     """Questions about the journal that may wait for the disk; beyond: refused as busy."""
     story_bytes_max: int = 512 * 1024
     """One page of a story, well below the largest frame; `more` says where the next begins."""
+    witness_s: float = 10.0
+    """How often the newest head of an author is co-signed, at most.
+    What was cut off younger than this shows only by the heads peers hold."""
+    witnesses_max: int = 256
+    """Peers whose co-signatures of the own journal are kept: about 250 bytes each. Two are enough; the one that is furthest behind goes."""
+    audit_gather_entries_max: int = 200
+    """Entries of each node when all are asked: 64 nodes * 200 * about 1 KiB is 12 MiB, below the largest frame."""
+    audit_note_chars_max: int = 500
+    refusals_per_minute_max: int = 32
+    """Pairs of reason and peer that get an audit entry each minute, the rest is one entry more: under attack 33 * about 200 bytes a minute,
+    9 MB a day, whatever is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +188,12 @@ class LinkLimits:
     """A connection at the door, or a dial, that has not said HELLO and WELCOME by then is dropped."""
     hello_burst: float = 128.0
     """How many HELLOs of one address may come at once: on one machine all nodes share an address, and all start together."""
-    door_connections_max: int = 64
+    door_connections_max: int = 128
     """Open at once, all addresses together; more are closed at once and counted."""
+    door_per_address_max: int = 64
+    """Of one address: on one machine all nodes share theirs. Half of all, so that one address alone cannot close the door."""
+    admission_bytes_max: int = 1024 * 1024
+    """The answer to a join: genesis, certificates, and every revocation there is."""
     dials_max: int = 16
     """Dials under way at once; more wait their turn."""
     peers_max: int = 1024
@@ -168,14 +202,66 @@ class LinkLimits:
     """Sessions given to one peer and not yet used: a recorded HELLO said again cannot push out the honest one at once."""
     queue_bytes_max: int = 16 * 1024 * 1024
     """Per peer, all classes together; beyond it the oldest bulk, then work, then control is dropped and counted."""
+    bad_per_minute: int = 20
+    """Refused envelopes and messages of one peer within a minute, beyond which it is cut."""
+    envelopes_per_s: float = 4000.0
+    """Of one peer, for more than a moment: several times what two busy nodes exchange (measured: below 1,500), and little enough to
+    check."""
+    envelopes_burst: float = 4000.0
+    bytes_per_s: float = 256.0 * 1024 * 1024
+    penalty_s: float = 10.0
+    """How long a peer that was cut stays out; doubled each time, up to `penalty_max_s`."""
+    penalty_max_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryLimits:
+    """What mDNS may cost. A node that starts says about 10 packets in its first seconds; larger figures let more nodes start at once."""
+
     candidates_max: int = 256
-    """Doors that discovery has told of and the core may dial."""
+    """Doors that discovery has told of and the core may dial; beyond: the one heard of longest ago is forgotten."""
+    found_per_s: float = 20.0
+    """Doors told a second, after a burst of `candidates_max`. The core dials fewer."""
+    packets_per_s: float = 100.0
+    """Of one address. zeroconf takes 70 us for a packet: a liar takes 0.7 % of a core, not 70 %."""
+    packets_burst: float = 512.0
+    """Fifty nodes of one machine may start together."""
+    all_packets_per_s: float = 400.0
+    """Of all addresses: who forges senders takes 3 % of a core, and new nodes are then found late."""
+    all_packets_burst: float = 2048.0
+    names_per_s: float = 5.0
+    """New names of one address: zeroconf keeps 4 KiB for each until it expires, after 75 minutes."""
+    names_burst: float = 128.0
+    all_names_per_s: float = 20.0
+    """Of all addresses. zeroconf keeps at most 10,000 records: 2,500 names, 10 MiB."""
+    all_names_burst: float = 512.0
+    sources_max: int = 1024
+    """Senders whose rates are remembered."""
+    announce_every_s: float = 1.0
+    """Changes of what is offered are told no faster."""
+    look_again_s: float = 300.0
+    """Asks the network anew: whoever started while a cable was out is found after so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationLimits:
+    """What one task may use in a process of its own; the system enforces it. Whoever needs more says so at the capability."""
+
+    memory_mib: int = 4096
+    """Address space: what a library reserves counts, so this is several times what is used."""
+    cpu_s: int = 3600
+    """Processor time of all its threads together. Ends what computes for ever where no `timeout_s` does."""
+    open_files: int = 256
+    file_mib: int = 4096
+    """The largest file it may write: as large as the mesh carries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     membership: MembershipLimits = field(default_factory=MembershipLimits)
+    trust: TrustLimits = field(default_factory=TrustLimits)
     work: WorkLimits = field(default_factory=WorkLimits)
     records: RecordsLimits = field(default_factory=RecordsLimits)
     files: FileLimits = field(default_factory=FileLimits)
     links: LinkLimits = field(default_factory=LinkLimits)
+    discovery: DiscoveryLimits = field(default_factory=DiscoveryLimits)

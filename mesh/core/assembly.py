@@ -8,8 +8,9 @@ from random import Random
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
 from mesh.core.membership.membership import Membership
+from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
-from mesh.core.records.records import Records
+from mesh.core.records.records import Beginning, Records
 from mesh.core.work.contractor import Contractor
 from mesh.core.work.desk import Desk
 from mesh.core.work.files import Files
@@ -25,6 +26,7 @@ class Assembly:
     node: Node
     directory: Directory
     membership: Membership
+    trust: Trust
     records: Records
     manager: Manager
     contractor: Contractor
@@ -32,7 +34,15 @@ class Assembly:
     desk: Desk
 
 
-def build(me: Alive, *, random: Random, limits: Limits, journal_seq: int = 0, head: bytes = bytes(32)) -> Assembly:
+def build(
+    me: Alive,
+    *,
+    random: Random,
+    limits: Limits,
+    journal_seq: int = 0,
+    head: bytes = bytes(32),
+    begins: Beginning | None = None,
+) -> Assembly:
     """A node that has not started. `me` is its own row (its incarnation already raised and on disk).
 
     `journal_seq` and `head` are the last durable entry's number and the last commit's hash. Feed `Replay` for every entry, then `Started`.
@@ -40,10 +50,14 @@ def build(me: Alive, *, random: Random, limits: Limits, journal_seq: int = 0, he
     deadlines = Deadlines()
     directory = Directory(me.node, me.name)
     membership = Membership(directory, deadlines, limits.membership, Random(random.random()), me=me)
-    records = Records(directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq)
+    records = Records(
+        directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq, begins=begins
+    )
+    trust = Trust(directory, limits)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
     contractor = Contractor(directory, deadlines, limits.work)
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
-    node = Node(me.node, (membership, records, manager, contractor, files, desk), deadlines, journal_seq)
-    return Assembly(node, directory, membership, records, manager, contractor, files, desk)
+    machines = (membership, trust, records, manager, contractor, files, desk)
+    node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws)
+    return Assembly(node, directory, membership, trust, records, manager, contractor, files, desk)

@@ -34,6 +34,8 @@ class Row:
     echo_ms: int = 0
     """Newest of our own stamps it has echoed."""
     changed_at_s: float = 0.0
+    revoked: bool = False
+    """Not believed any more, for good: dead, never dialled, never asked, and nothing it says is heard."""
 
 
 class ReadDirectory(Protocol):
@@ -49,12 +51,18 @@ class ReadDirectory(Protocol):
 
     def name_of(self, node: NodeId) -> str: ...
 
+    def revoked(self, node: NodeId) -> bool: ...
+
 
 class Directory:
     """Rows in order of node id, so that nothing depends on who was met first."""
 
     def __init__(self, me: NodeId, name: str = "") -> None:
         self.me = me
+        self.trust = 0
+        """Digest of the trust statements held here: rides in every PING, ACK and DIGEST."""
+        self.outlaws: dict[NodeId, None] = {}
+        """Revoked nodes, whether their rows are known or not."""
         self._rows: dict[NodeId, Row] = {me: Row(me, name or me, linked=True)}
         self._sorted: list[NodeId] | None = [me]
         self._offering: dict[str, list[Row]] = {}
@@ -66,7 +74,7 @@ class Directory:
         """The row of `node`, made if it was unknown."""
         row = self._rows.get(node)
         if row is None:
-            row = self._rows[node] = Row(node, node)
+            row = self._rows[node] = Row(node, node, revoked=node in self.outlaws)
             self._sorted = None
         return row
 
@@ -74,6 +82,15 @@ class Directory:
         if self._rows.pop(node, None):
             self._sorted = None
             self._offering.clear()
+
+    def outlaw(self, node: NodeId) -> None:
+        self.outlaws[node] = None
+        row = self._rows.get(node)
+        if row is not None:
+            row.revoked = True
+
+    def revoked(self, node: NodeId) -> bool:
+        return node in self.outlaws
 
     def rows(self) -> Iterator[Row]:
         if self._sorted is None:

@@ -195,7 +195,7 @@ class HandlerWaits:
 
 @dataclass(slots=True)
 class HandlerEnded:
-    """`outcome`: ``ok`` (output is JSON bytes), ``error`` (error is set), ``cancelled``, ``timeout``."""
+    """`outcome`: ``ok`` (output is JSON bytes), ``error`` (error is set), ``cancelled``, ``timeout``, ``worker_lost`` (process died)."""
 
     worker: int
     task: TaskId
@@ -216,6 +216,54 @@ class Priced:
     task: TaskId
     cost: float | None
     eta_ms: int | None = None
+
+
+# ---- trust
+
+
+@dataclass(slots=True)
+class RowChanged:
+    """This node listens at another ROUTER address, or shows another chain, than before; empty: as before. Its row says so from now on."""
+
+    router: str = ""
+    certificate: bytes = b""
+
+
+@dataclass(slots=True)
+class Proclaim:
+    """A trust statement (a revocation, an amendment) was made here, or kept from an earlier life: hold it and tell everybody."""
+
+    signed: Signed
+
+
+@dataclass(slots=True)
+class Outlawed:
+    """A statement that was upheld concerns `node`: it is not believed any more. Told by the runtime, which knows whose certificates hang
+    together."""
+
+    node: NodeId
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class KeyReplaced:
+    """This node signs with `new_key` from now on; `proof` is the old key's word for it. For the journal."""
+
+    old_key: bytes
+    new_key: bytes
+    proof: bytes
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Audit:
+    """Something security depends on happened in the runtime: to be put on record as `Audited`."""
+
+    what: str
+    about: str
+    by: str
+    note: str = ""
+    at_ms: int = 0
 
 
 # ---- disk
@@ -302,6 +350,13 @@ class MemberLeft:
 
 
 @dataclass(slots=True)
+class MemberRevoked:
+    """`node` is not believed any more, ever: nothing it says counts, and what it holds is given to others."""
+
+    node: NodeId
+
+
+@dataclass(slots=True)
 class MemberRestarted:
     """A larger incarnation of `node` was seen: what it held in memory is gone."""
 
@@ -372,3 +427,7 @@ class Remembered:
 
     heads: tuple[Signed, ...] = ()
     forks: tuple[Fork, ...] = ()
+    witnesses: tuple[Signed, ...] = ()
+    """Co-signatures of this node's own journal."""
+    own: tuple[Signed, ...] = ()
+    """The own commits that hold the entries which those name, as the journal has them now."""

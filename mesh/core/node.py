@@ -11,15 +11,18 @@ clock. The shape follows dask's worker state machine and h11; see docs/architect
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from mesh.core.deadlines import Deadlines
 from mesh.effects import Append, Need, Refused, Send, Tell
 from mesh.ids import NodeId
+from mesh.messages import KINDS
 
 STEPS_MAX = 1_000_000
 """Facts and own messages that one input may lead to: far more than every task of a full node."""
+
+MESSAGES = frozenset(KINDS.values())
 
 Method = Callable[[float, NodeId, Any], Any]
 
@@ -32,10 +35,16 @@ class Machine(Protocol):
 
 
 class Node:
-    """Composes machines over one `Deadlines`. `journal_seq` is the number of the last entry already in the journal."""
+    """Composes machines over one `Deadlines`. `journal_seq` is the number of the last entry already in the journal.
 
-    def __init__(self, me: NodeId, machines: tuple[Machine, ...], deadlines: Deadlines, journal_seq: int = 0) -> None:
+    `outlaws`: no message of theirs reaches any machine. (The wire refuses their envelopes before that; this holds without it.)
+    """
+
+    def __init__(
+        self, me: NodeId, machines: tuple[Machine, ...], deadlines: Deadlines, journal_seq: int = 0, outlaws: Container[NodeId] = ()
+    ) -> None:
         self.me = me
+        self._outlaws = outlaws
         self.seq = journal_seq
         self.machines = machines
         self._deadlines = deadlines
@@ -55,7 +64,9 @@ class Node:
         if at_s is not None and at_s <= now_s:
             for due in self._deadlines.pop_due(now_s):
                 todo.append((self.me, due))
-        if body is not None:
+        if sender in self._outlaws and type(body) in MESSAGES:
+            self._sort((Refused("revoked", sender),), effects, todo)
+        elif body is not None:
             todo.append((sender, body))
         steps = 0
         while todo:
@@ -78,8 +89,12 @@ class Node:
             elif kind is Append:
                 self.seq += 1
                 effects.append(effect)
+            elif kind is Refused:
+                effects.append(effect)
+                if Refused in self._routes:  # a machine keeps count of them
+                    todo.append((self.me, effect))
             else:
-                if kind is not Refused and effect.need is not Need.FREE:
+                if effect.need is not Need.FREE:
                     effect.after = self.seq
                 effects.append(effect)
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import sys
 
+from mesh.inspector.hide import hide_tokens
+
 
 def main() -> None:
     """Run one command line and end the process with its exit code: 2 for usage, 130 after Ctrl-C, else what `docs/operations.md` says."""
     try:
+        hide_tokens()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -153,6 +153,17 @@ def run(where: Where, main: Callable[[], Awaitable[T]]) -> T:
         fail(_first_error(group), where.as_json)
 
 
+def prompter() -> Callable[[str], str] | None:
+    """Asks on the terminal for what must not be seen, whatever stdin is; None where there is no terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return None
+    from getpass import getpass
+
+    return getpass
+
+
 def explained(error: OSError) -> MeshError:
     """What the operating system refused, as an error with a next step."""
     what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import typer
 from mesh.client import Mesh, connect
 from mesh.errors import MeshError, NoNode, TimedOut, UsageError
 from mesh.inspector.render import clean, say
-from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, Where, ask, bound, fail, filled, put
+from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, Where, ask, bound, fail, filled, prompter, put
 from mesh.inspector.shell import run as run_async
 from mesh.launch import MESH, READY_S, end, last_words, node_for_worker, spawn, start_node
 
@@ -30,7 +31,11 @@ NameOption = Annotated[
 BindOption = Annotated[
     str | None,
     typer.Option(
-        "--bind", metavar="ADDRESS", help="Listen at this loopback address. [default: 127.0.0.1]", show_default=False, callback=filled
+        "--bind",
+        metavar="ADDRESS",
+        help="Listen at this address of this machine. [default: loopback in an open mesh, else the LAN's]",
+        show_default=False,
+        callback=filled,
     ),
 ]
 PortOption = Annotated[
@@ -62,10 +67,13 @@ def up(
     mesh: MeshOption = None,
     detach: DetachOption = False,
     while_used: Annotated[bool, typer.Option("--while-used", hidden=True)] = False,
+    accept_rollback: Annotated[
+        bool, typer.Option("--accept-rollback", help="Go on with a journal that was deleted or put back from an old copy.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run this home's node until `mesh down` or Ctrl-C."""
-    words = _words(home, name, bind, port, join, no_mdns, mesh)
+    words = words_for(home, name, bind, port, join, no_mdns, mesh)
     where = Where(home, name, as_json)
 
     def ready(info: dict[str, Any]) -> None:
@@ -82,16 +90,26 @@ def up(
             folder = _folder(home, mesh, name)
             if folder.is_running():
                 raise NodeRunning(folder.name, folder.path, (folder.info() or {}).get("pid", 0))
-            return start_node(folder, words)
+            return start_node(folder, words + (["--accept-rollback"] if accept_rollback else []))
 
         ready(run_async(where, start))
         return
     from mesh.runtime.app import NodeOptions, serve
 
     options = NodeOptions(
-        Path(home) if home else None, name or "", bind, port, tuple(join or ()), False if no_mdns else None, mesh or "", while_used
+        Path(home) if home else None,
+        name or "",
+        bind,
+        port,
+        tuple(join or ()),
+        False if no_mdns else None,
+        mesh or "",
+        while_used,
+        accept_rollback,
+        prompter(),
     )
-    run_async(where, lambda: serve(options, ready))
+    if run_async(where, lambda: serve(options, ready)):
+        os.execv(sys.executable, [*MESH, *sys.argv[1:]])
 
 
 def _folder(home: str | None, mesh: str | None, name: str | None) -> NodeFolder:
@@ -100,7 +118,7 @@ def _folder(home: str | None, mesh: str | None, name: str | None) -> NodeFolder:
     return Home.locate(home, mesh or "").node(name or "")
 
 
-def _words(
+def words_for(
     home: str | None, name: str | None, bind: str | None, port: int | None, join: list[str] | None, no_mdns: bool, mesh: str | None
 ) -> list[str]:
     words = []
@@ -130,7 +148,7 @@ def run(
 
     A node that was started for a worker ends with its last worker.
     """
-    words = _words(home, name, bind, port, join, no_mdns, mesh)
+    words = words_for(home, name, bind, port, join, no_mdns, mesh)
     where = Where(home, name, as_json)
     from mesh.runtime.home import Home
 

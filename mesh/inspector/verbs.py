@@ -14,8 +14,16 @@ import typer.core
 from typer.exceptions import TyperException
 
 GROUPS: dict[str, dict[str, str]] = {
-    "Start": {"demo": "demo", "run": "start", "up": "start", "down": "start"},
-    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use"},
+    "Start": {
+        "demo": "demo",
+        "run": "start",
+        "up": "start",
+        "init": "enrol",
+        "invite": "enrol",
+        "join": "enrol",
+        "down": "start",
+    },
+    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use", "secret": "secrets"},
     "Watch": {
         "status": "watch",
         "nodes": "watch",
@@ -25,7 +33,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "why": "watch",
         "lineage": "watch",
         "blame": "watch",
+        "audit": "audit",
     },
+    "Trust": {"id": "enrol", "trust": "trust", "grant": "trust", "revoke": "trust", "rotate": "trust"},
     "Repair": {"doctor": "repair", "verify": "repair"},
 }
 """group -> verb -> the module beside this one that holds the function of the verb's name."""

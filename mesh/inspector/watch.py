@@ -33,6 +33,7 @@ def status(
 def _show_status(document: dict[str, Any]) -> str:
     up = seconds(1000 * document["uptime_s"])
     lines = [f"! {clean(finding['message'])}\n  try: {clean(finding['fix'])}" for finding in document["findings"]]
+    lines += [f"note: {clean(note['message'])}\n  try: {clean(note['fix'])}" for note in document["notes"]]
     workers = ", ".join(f"{clean(worker['agent'])} (pid {worker['pid']})" for worker in document["workers"]) or "none: mesh run FILE.py"
     tasks, journal = document["tasks"], document["journal"]
     rows = {
@@ -61,7 +62,7 @@ def _show_nodes(document: dict[str, Any]) -> str:
         rows.append(
             (
                 "* " + n["name"] if n["self"] else "  " + n["name"],
-                n["state"],
+                "revoked" if n.get("revoked") else n["state"],
                 n["addr"],
                 seconds(n["seen_ms"]),
                 short(n["id"]),

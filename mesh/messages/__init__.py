@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import membership, records, session, work
+from mesh.messages import enrol, membership, records, session, trust, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -13,8 +13,12 @@ KINDS: dict[int, type] = {
     14: membership.Rumours,
     15: membership.Digest,
     16: membership.Load,
+    17: trust.Trust,
+    18: trust.RenewAsk,
+    19: trust.Granted,
     30: records.Heads,
     31: records.Fork,
+    32: records.Witnessed,
     40: work.Cfp,
     41: work.Bid,
     42: work.Refuse,
@@ -48,13 +52,30 @@ SIGNED: dict[str, type] = {
     "suspect": membership.Suspect,
     "left": membership.Left,
     "commit": records.Commit,
-    "certificate": session.Certificate,
+    "witness": records.Witness,
+    "certificate": trust.Certificate,
+    "deed": trust.Deed,
+    "binding": trust.Binding,
+    "revocation": trust.Revocation,
+    "amendment": trust.Amendment,
+    "join": enrol.Join,
+    "ask": enrol.Ask,
+    "renewal": enrol.Renewal,
     "hello": session.Hello,
     "welcome": session.Welcome,
 }
 """Tag of each kind of signed object. The tag is inside the signed bytes: one kind can never be passed off as another."""
 
-CONTROL = (membership.Ping, membership.Ack, membership.PingRequest, membership.PingReport, work.Beat, work.Renew, session.Stale)
+CONTROL = (
+    trust.Trust,
+    membership.Ping,
+    membership.Ack,
+    membership.PingRequest,
+    membership.PingReport,
+    work.Beat,
+    work.Renew,
+    session.Stale,
+)
 """Sent before all else."""
 
 BULK = (work.FilePart,)

@@ -34,7 +34,10 @@ class Offer:
 
 @dataclass(slots=True)
 class Alive:
-    """The node's own row: where it is and what it offers. `certificate` proves membership to a stranger (empty in the simulator)."""
+    """The node's own row: where it is and what it offers.
+
+    `certificate` is its chain, which proves membership to a stranger (empty in the simulator).
+    """
 
     node: NodeId
     incarnation: int
@@ -80,11 +83,14 @@ class Dead:
 @dataclass(slots=True)
 class Ping:
     probe: int
+    trust: int = 0
+    """A digest of the trust statements the sender knows: who lacks one, or has more, says so at once."""
 
 
 @dataclass(slots=True)
 class Ack:
     probe: int
+    trust: int = 0
 
 
 @dataclass(slots=True)
@@ -118,6 +124,8 @@ class Digest:
 
     rows: tuple[tuple[NodeId, int, int, str], ...]
     answer: bool = True
+    trust: int = 0
+    """As in `Ping`: a link on which much is said is never pinged."""
 
 
 @dataclass(slots=True)

@@ -51,6 +51,25 @@ class Fork:
     other: Signed
 
 
+@dataclass(slots=True)
+class Witness:
+    """By a node that saw this commit of `author` and every one before it that it knew of fit together. Body of a signed object."""
+
+    author: NodeId
+    incarnation: int
+    last: int
+    """Number of the commit's last entry."""
+    head: bytes
+    at_ms: int
+
+
+@dataclass(slots=True)
+class Witnessed:
+    """Co-signatures of the receiver's own journal, for it to keep."""
+
+    witnesses: tuple[Signed, ...]
+
+
 # ---- entries
 
 
@@ -62,6 +81,18 @@ class Opened:
     head: bytes
     seq: int
     name: str = ""
+    mesh: str = ""
+    """The mesh in which this and all later commits are signed, where it is another one than before."""
+
+
+@dataclass(slots=True)
+class Rekeyed:
+    """The commit that holds this, and all later ones, are signed with `new_key`. `proof`: the old key's word for it (`handover_bytes`)."""
+
+    old_key: bytes
+    new_key: bytes
+    proof: bytes
+    at_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -119,7 +150,8 @@ class Bound:
 
 @dataclass(slots=True)
 class Lost:
-    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, revoked, released, failed:*, ..."""
+    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, revoked, released, failed:*,
+    node_revoked, ..."""
 
     task: TaskId
     fence: Fence
@@ -207,5 +239,19 @@ class Calls:
     at_ms: int = 0
 
 
-ENTRIES = (Opened, Submitted, Decided, Bound, Lost, Parked, CancelAsked, Finished, Accepted, Ended, Closed, Calls)
+@dataclass(slots=True)
+class Audited:
+    """Something security depends on. `what`: invited, joined, admitted, refused, role_used, revoked, rotated, secret_read, ...
+
+    `about` names whom or what it concerns, `by` who did it. Never a secret, never a payload.
+    """
+
+    what: str
+    about: str
+    by: str
+    note: str = ""
+    at_ms: int = 0
+
+
+ENTRIES = (Opened, Submitted, Decided, Bound, Lost, Parked, CancelAsked, Finished, Accepted, Ended, Closed, Calls, Audited, Rekeyed)
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

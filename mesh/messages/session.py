@@ -9,19 +9,6 @@ from mesh.messages.signed import Signed
 
 
 @dataclass(slots=True)
-class Certificate:
-    """Membership of one node, signed by the mesh's root key (issuers come later). `not_after_ms` is Unix time; 0: none (open mesh)."""
-
-    mesh: str
-    node: NodeId
-    identity_key: bytes
-    role: str
-    serial: int
-    not_before_ms: int
-    not_after_ms: int = 0
-
-
-@dataclass(slots=True)
 class Hello:
     """At the door of `recipient` ("" when only the address is known). Signed; `alive` carries the sender's certificate and addresses."""
 
@@ -31,6 +18,8 @@ class Hello:
     recipient: NodeId
     nonce: bytes
     stamp_ms: int
+    binding: Signed
+    """Of the transport key with which the sender will connect, and under which it listens."""
     back: bool = True
     """Say HELLO at my door in return, so that each direction has a session. False in that return, and after a Stale."""
 
@@ -45,6 +34,7 @@ class Welcome:
     session: bytes
     nonce: bytes
     stamp_ms: int
+    binding: Signed
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """A node's process: everything of one node put together, started, served, and taken down in the right order.
 
-    lock -> identity -> listeners -> store (raises the incarnation) -> machines -> replay -> links, discovery, local socket -> ready
+    lock -> identity, vault -> listeners -> store (raises the incarnation) -> machines -> replay -> links, discovery, local socket -> ready
 
 Nothing listens to clients before the journal has been replayed, and nothing leaves before the incarnation is on disk.
 """
@@ -8,6 +8,7 @@ Nothing listens to clients before the journal has been replayed, and nothing lea
 from __future__ import annotations
 
 import gc
+import ipaddress
 import os
 import signal
 from collections.abc import Callable
@@ -20,24 +21,39 @@ import anyio
 import anyio.abc
 
 from mesh.core.assembly import Assembly, build
-from mesh.core.inputs import Replay, Started
+from mesh.core.inputs import Audit, Proclaim, Replay, Started
 from mesh.core.outbox import Outbox
-from mesh.ids import NodeId
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
-from mesh.runtime import clock
+from mesh.messages.signed import Signed
+from mesh.runtime import clock, uninvited
+from mesh.runtime.blinding import Blinding
 from mesh.runtime.blobs import Blobs
+from mesh.runtime.credentials import Credentials
 from mesh.runtime.discovery import Discovery
+from mesh.runtime.door import DoorKeys
 from mesh.runtime.driver import Driver
 from mesh.runtime.home import Home, NodeFolder
-from mesh.runtime.keys import Identity, load_identity
+from mesh.runtime.identity import Identity, load_identity
+from mesh.runtime.kek import Prompt
+from mesh.runtime.keyfiles import Lives
 from mesh.runtime.links import Links
 from mesh.runtime.listening import Listening, listen
 from mesh.runtime.local import LocalServer
-from mesh.runtime.settings import Settings, load_settings, ports_taken
+from mesh.runtime.office import Office
+from mesh.runtime.registrar import Registrar
+from mesh.runtime.rotation import Rotation
+from mesh.runtime.secrets import SecretDesk, Secrets
+from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
 from mesh.runtime.store import Store
+from mesh.runtime.store_newest import Newest
+from mesh.runtime.tls import server_context
+from mesh.runtime.vault import Vault, open_vault
 from mesh.runtime.views import Views
+from mesh.runtime.warden import Warden
 from mesh.runtime.workers import Workers
+from mesh.wire.objects import Signer
 
 PEERS_SAVED_EVERY_S = 5.0
 COLLECT_AFTER = 20_000
@@ -61,11 +77,16 @@ class NodeOptions:
     mesh: str = ""
     while_used: bool = False
     """End when the last worker has left."""
+    accept_rollback: bool = False
+    """Go on with a journal that is older than what this node remembers of it."""
+    prompt: Prompt | None = None
+    """Asks for the passphrase, where the vault opens with one."""
 
 
-async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -> None:
+async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -> bool:
     """Run one node until it is told to stop (`down`, SIGTERM, SIGINT). `ready` is called once it answers, with what is in ``node.json``.
 
+    True: it wants to begin anew, under other credentials (`mesh init`, `mesh join`); call `serve` in a fresh process image.
     Raises MeshError: bad settings, a second process on this node's folder, no free port, a journal that cannot be read or written.
     """
     home = Home.locate(options.home, options.mesh)
@@ -73,21 +94,26 @@ async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -
     folder = home.node(options.name).make()
     with folder.lock():
         identity = load_identity(folder)
-        listening = await _listen(settings)
+        vault = open_vault(home, settings.kek, prompt=options.prompt)
+        if identity.credentials.mode == "open" and settings.bind and not ipaddress.ip_address(settings.bind).is_loopback:
+            raise await uninvited.explain(settings.bind)
+        where = place(settings, identity.credentials.mode)
+        listening = await _listen(settings, where, identity)
         try:
-            node = NodeProcess(folder, identity, settings, listening, while_used=options.while_used)
+            node = NodeProcess(folder, identity, vault, settings, where, listening, options)
         except BaseException:
             await listening.aclose()
             raise
         try:
-            await node.run(ready)
+            return await node.run(ready)
         finally:
             folder.clear_info()
 
 
-async def _listen(settings: Settings) -> Listening:
+async def _listen(settings: Settings, where: Place, identity: Identity) -> Listening:
+    curve = None if settings.plain else identity.curve
     try:
-        return await listen(Limits().links, settings.bind, settings.port or None)
+        return await listen(Limits().links, where.bind, settings.port or None, curve=curve, advertise=where.address)
     except OSError as error:
         raise ports_taken(settings.port) from error
 
@@ -95,60 +121,164 @@ async def _listen(settings: Settings) -> Listening:
 class NodeProcess:
     """The components of one node, and their life."""
 
-    def __init__(self, folder: NodeFolder, identity: Identity, settings: Settings, listening: Listening, *, while_used: bool) -> None:
-        limits = Limits()
-        self._folder, self._identity, self._settings, self._listening = folder, identity, settings, listening
+    def __init__(
+        self,
+        folder: NodeFolder,
+        identity: Identity,
+        vault: Vault,
+        settings: Settings,
+        where: Place,
+        listening: Listening,
+        options: NodeOptions,
+    ) -> None:
+        limits, while_used = Limits(), options.while_used
+        self.folder, self.identity, self.listening = folder, identity, listening
+        self._settings, self._where = settings, where
         self._stop = anyio.Event()
+        self._restarts = False
         self._while_used = while_used
         self.keyring, self.signer = identity.keyring, identity.signer
-        self.store = Store(folder.journal_path, identity.signer, self._tell_threadsafe, limits.records)
-        me = Alive(
-            node=identity.node,
-            incarnation=self.store.incarnation,
-            version=1,
-            name=folder.name,
-            door=listening.door_address,
-            router=listening.router_address,
-            certificate=identity.certificate,
+        self.renew_door_keys()
+        self.office = Office(self)
+        self.vault = vault
+        self.store = self._open_journal(limits, options)
+        self.assembly: Assembly = build(
+            self._first_row(),
+            random=SystemRandom(),
+            limits=limits,
+            journal_seq=self.store.head_seq,
+            head=self.store.head,
+            begins=self.store.begins,
         )
-        self.assembly: Assembly = build(me, random=SystemRandom(), limits=limits, journal_seq=self.store.head_seq, head=self.store.head)
-        self.links = Links(
-            listening,
-            identity.signer,
-            identity.keyring,
-            lambda: self.assembly.membership.own,
-            limits.links,
-            journal_head=lambda: self.store.durable_head,
-            cert_serial=identity.serial,
+        self.registrar = Registrar(
+            self.fresh_credentials,
+            lambda: self.identity.signer.public_key,
+            lambda: (listening.door_address,),
+            clock.wall_ms,
+            lambda what, about, note: self._audit(what=what, about=about, by="", note=note),
         )
+        self.links = self._make_links(limits)
         self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
         self.links.wake, self.links.arrived = self.driver.wake, self.driver.arrived
         tell = self.driver.tell
+        self.warden = Warden(folder, identity, self.links, self.registrar, tell)
+        self.rotation = Rotation(self)
         self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
-        self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None)
+        self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None, may_offer=identity.may_offer)
         self.views = Views(self)
-        self.local = LocalServer(
-            folder.make_socket_folder(),
-            identity.node,
-            tell,
+        self.local = self._make_local(limits)
+        self.discovery = self._discovery(limits)
+        # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
+        for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden):
+            self.driver.add(component)
+
+    # ---- parts
+
+    def _first_row(self) -> Alive:
+        listening, identity = self.listening, self.identity
+        return Alive(
+            node=identity.node,
+            incarnation=self.store.incarnation,
+            version=1,
+            name=self.folder.name,
+            door=listening.door_address,
+            router=listening.router_address,
+            certificate=identity.chain,
+        )
+
+    def _make_links(self, limits: Limits) -> Links:
+        return Links(
+            self.listening,
+            self.identity.signer,
+            self.identity.keyring,
+            lambda: self.assembly.membership.own,
+            lambda: self.identity.binding,
+            lambda: self._door_keys,
+            limits.links,
+            journal_head=lambda: self.store.durable_head,
+            cert_serial=lambda: self.identity.serial,
+            enrol=self.registrar.answer,
+        )
+
+    def _make_local(self, limits: Limits) -> LocalServer:
+        return LocalServer(
+            self.folder.make_socket_folder(),
+            self.identity.node,
+            self.driver.tell,
             self.workers,
             self.blobs,
-            self.views.table,
+            self.views.table | self.office.table,
             limits.work,
-            name=folder.name,
+            name=self.folder.name,
             stop=self._stop.set,
-            decoders={"story": self.views.story},
+            decoders={"story": self.views.story, "audit": self.views.audit},
             sources=self._linked,
+            may_request=self.identity.may_request,
+            secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit).read,
         )
-        self.discovery = (
-            Discovery(identity.node, identity.genesis.mesh, listening.door_address, limits.links, tell) if settings.mdns else None
+
+    def _discovery(self, limits: Limits) -> Discovery | None:
+        """None where a node is to be found by seeds alone: on request, and over IPv6."""
+        identity, where = self.identity, self._where
+        if not self._settings.mdns or ":" in where.interface.address:
+            return None
+        advertise = self._settings.advertise or ("public" if identity.credentials.mode == "open" else "blinded")
+        return Discovery(
+            identity.node,
+            Blinding(identity.credentials.discovery_key),
+            self.listening.door_address,
+            limits.discovery,
+            self.driver.tell,
+            interface=where.interface,
+            public=advertise == "public",
         )
-        # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
-        for component in (self.store, self.blobs, self.workers, self.local, self.links):
-            self.driver.add(component)
+
+    # ---- trust
+
+    def renew_door_keys(self) -> None:
+        """The door shows the identity key of today from now on."""
+        identity = self.identity
+        tls = None if self._settings.plain else server_context(identity.seed)
+        self._door_keys = DoorKeys(tls, b"" if tls is None else identity.signer.public_key, identity.credentials.discovery_key)
+
+    def fresh_credentials(self) -> Credentials:
+        """The home's credentials as they are on disk now. Raises HomeError."""
+        return Credentials(self.folder.home)
+
+    def proclaim(self, signed: Signed) -> None:
+        """A trust statement was made here: uphold it, and tell everybody."""
+        self.driver.tell(self.identity.node, Proclaim(signed))
+
+    def restart(self) -> None:
+        """End this life without a farewell: the next one begins at once, and its workers come back to it."""
+        self._restarts = True
+        self._stop.set()
+
+    def _open_journal(self, limits: Limits, options: NodeOptions) -> Store:
+        identity = self.identity
+        # Of its own: the journal takes a new key into use where its entry stands, not at the moment of the rotation.
+        writer = Signer(identity.node, identity.seed, identity.credentials.mesh)
+        return Store(
+            self.folder.journal_path,
+            writer,
+            self._tell_threadsafe,
+            limits.records,
+            lives=Lives(identity.past, identity.credentials.past),
+            sealer=self.vault.sealer("journal", identity.node),
+            newest=Newest(self.folder.path / "incarnation.json"),
+            accept_rollback=options.accept_rollback,
+        )
 
     def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:
         self.driver.tell_threadsafe(sender, body)
+
+    def _held(self, worker: int, task: TaskId, fence: Fence) -> str:
+        return self.assembly.contractor.runs(worker, task, fence, clock.now_ms())
+
+    def _audit(self, *, what: str, about: str, by: str, note: str) -> None:
+        """Something security depends on goes on record. From any thread."""
+        me = self.identity.node
+        self._tell_threadsafe(me, Audit(what, about, by or me, note, clock.wall_ms()))
 
     def _leave(self) -> None:
         self.local.leave()
@@ -162,26 +292,29 @@ class NodeProcess:
     def info(self) -> dict[str, Any]:
         """What ``node.json`` says, for the command line to find this node."""
         return {
-            "name": self._folder.name,
-            "node": self._identity.node,
-            "mesh": self._identity.genesis.mesh,
+            "name": self.folder.name,
+            "node": self.identity.node,
+            "mesh": self.identity.genesis.mesh,
             "pid": os.getpid(),
-            "door": self._listening.door_address,
-            "router": self._listening.router_address,
-            "socket": str(self._folder.socket_path),
-            "home": str(self._folder.home.path),
+            "door": self.listening.door_address,
+            "router": self.listening.router_address,
+            "socket": str(self.folder.socket_path),
+            "home": str(self.folder.home.path),
         }
 
-    async def run(self, ready: Callable[[dict[str, Any]], None]) -> None:
-        """Until stopped. Raises StoreError if the disk fails: the node steps down rather than go on unsure."""
+    async def run(self, ready: Callable[[dict[str, Any]], None]) -> bool:
+        """Until stopped; True if it is to begin anew. Raises StoreError if the disk fails: the node steps down rather than go on unsure."""
         for seq, entry, bodies in self.store.replay():
             self.driver.feed(Replay(seq, entry, bodies))
         self.driver.feed(self.store.remembered())
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.store.run)
             # Before anybody can reach us: the first input of a life is `Started`.
-            self.driver.tell(self._identity.node, Started((*self._settings.join, *self._folder.peers())))
-            for component in (self.links, self.blobs, self.local):
+            self.driver.tell(self.identity.node, Started((*self._settings.join, *self.folder.peers())))
+            self.warden.proclaim_kept()
+            if accepted := self.store.statistics().rollback_accepted:
+                self._audit(what="rollback_accepted", about=self.identity.node, by="", note=accepted)
+            for component in (self.links, self.blobs, self.local, self.warden):
                 await tasks.start(component.run)
             tasks.start_soon(self.driver.run)
             if self.discovery is not None:
@@ -191,13 +324,14 @@ class NodeProcess:
             tasks.start_soon(self._obey_signals)
             if self._while_used:
                 tasks.start_soon(self._leave_if_never_used)
-            self._folder.write_info(self.info)
+            self.folder.write_info(self.info)
             gc.freeze()  # modules and machines live as long as the node
             gc.set_threshold(COLLECT_AFTER, 20, 20)
             ready(self.info)
             await self._stop.wait()
             await anyio.sleep(LINGER_S)
             tasks.cancel_scope.cancel()
+        return self._restarts
 
     async def _obey_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -223,10 +357,10 @@ class NodeProcess:
     async def _save_peers(self) -> None:
         """Remember the doors of linked nodes, for the day when all seeds are gone."""
         directory = self.assembly.directory
-        saved: list[str] = list(self._folder.peers())
+        saved: list[str] = list(self.folder.peers())
         while True:
             await anyio.sleep(PEERS_SAVED_EVERY_S)
             doors = [row.door for row in directory.rows() if row.linked and row.node != directory.me]
             if doors and doors != saved:
-                self._folder.save_peers(doors)
+                self.folder.save_peers(doors)
                 saved = doors

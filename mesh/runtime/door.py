@@ -1,27 +1,35 @@
-"""The door: a plain TCP listener where strangers say HELLO. Never a ROUTER, so that nothing unproven reaches libzmq.
+"""The door: a TCP listener under TLS 1.3 where strangers knock. Never a ROUTER, so that nothing unproven reaches libzmq.
 
-    knock(address, frame) --> [length, 4 bytes big-endian][frame] --> Door --> answer(frame) --> the same way back, then closed
+    member     TLS, then  knock(nonce, proof) --> open(proof)      both know the mesh's discovery key; only then
+               HELLO --> WELCOME or turned                         each says who it is
+    no member  TLS, then  Join or Ask --> admission or turned      (`runtime/registrar.py`)
 
-Invariant: a stranger costs at most one frame of `door_frame_bytes_max`, `handshake_s` of time and one of `door_connections_max` places,
-and whatever he sends (HTTP, TLS, noise, nothing) is one counted refusal. Does not know what a HELLO is: `runtime/sessions.py` does.
-Loopback only until the door speaks TLS.
+Invariant: a stranger costs at most one handshake, one frame of `door_frame_bytes_max`, `handshake_s` of time and one of
+`door_connections_max` places (`door_per_address_max` from one address), and learns one word; whatever he sends (HTTP, other TLS, noise,
+nothing) is one counted refusal. Does not know what a HELLO is: `runtime/sessions.py` does. Dialling is `runtime/dialling.py`.
 """
 
 from __future__ import annotations
 
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
 import anyio.abc
+import anyio.to_thread
+from anyio.streams.tls import TLSStream
 
 from mesh.limits import LinkLimits
+from mesh.runtime.frames import BadFrame, read_frame, write_frame
 from mesh.runtime.rates import Rates
-from mesh.runtime.sockets import require_loopback, split_address
+from mesh.runtime.sessions import turned
+from mesh.wire.packing import Refusal, pack, unpack_row
+from mesh.wire.token import knock_proof, same
 
-LENGTH_BYTES = 4
-_HTTP_METHODS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"CONN", b"PRI ", b"PATC", b"TRAC")
+VERSION = 1
+NONCE_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,83 +38,41 @@ class DoorStatistics:
 
     open: int
     answered: int
+    enrolled: int
     empty: int
     refusals: dict[str, int]
 
 
-class BadFrame(Exception):
-    """What came is no frame of ours. `reason` is snake_case; the connection is of no further use."""
+@dataclass(slots=True)
+class DoorKeys:
+    """What the door shows and asks for. Replaced whole when a key is rotated. `tls` None: no encryption (benchmarks, loopback)."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-async def _read_exactly(stream: anyio.abc.ByteReceiveStream, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        try:
-            data += await stream.receive(size - len(data))
-        except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
-            raise BadFrame("cut_short" if data else "empty") from None
-    return data
-
-
-async def read_frame(stream: anyio.abc.ByteReceiveStream, bytes_max: int) -> bytes:
-    """One length-prefixed frame. Raises BadFrame: ``http``, ``tls``, ``frame_too_large``, ``cut_short``, ``empty``."""
-    head = await _read_exactly(stream, LENGTH_BYTES)
-    size = int.from_bytes(head, "big")
-    if not 0 < size <= bytes_max:
-        raise BadFrame("http" if head in _HTTP_METHODS else "tls" if head[:2] == b"\x16\x03" else "frame_too_large")
-    try:
-        return await _read_exactly(stream, size)
-    except BadFrame:
-        raise BadFrame("cut_short") from None
-
-
-async def write_frame(stream: anyio.abc.ByteSendStream, frame: bytes) -> None:
-    """Raises BadFrame ``cut_short`` if the other side is gone."""
-    try:
-        await stream.send(len(frame).to_bytes(LENGTH_BYTES, "big") + frame)
-    except (anyio.BrokenResourceError, OSError):
-        raise BadFrame("cut_short") from None
-
-
-async def connect(address: str) -> anyio.abc.SocketStream:
-    """A TCP connection to ``host:port`` on this machine. Raises NotLoopback, ValueError, ConnectionRefusedError, or OSError."""
-    host, port = split_address(address)
-    try:
-        return await anyio.connect_tcp(require_loopback(host), port)
-    except OSError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ConnectionRefusedError):
-            cause = cause.__cause__
-        if cause is not None:
-            raise ConnectionRefusedError(f"nobody listens at {address}") from error
-        raise
-
-
-async def knock(address: str, frame: bytes, limits: LinkLimits) -> bytes:
-    """Say `frame` at the door `address`; returns the answer. Set a time limit outside.
-
-    Raises as `connect`, and BadFrame if what answers is no door of ours.
-    """
-    async with await connect(address) as stream:
-        await write_frame(stream, frame)
-        return await read_frame(stream, limits.door_frame_bytes_max)
+    tls: ssl.SSLContext | None
+    public: bytes
+    """The node's identity key: what the TLS certificate holds."""
+    discovery: bytes
 
 
 class Door:
-    """Serves `listener`. `answer(frame)` gives the answer's bytes and never raises or waits; `busy` is said to whom we have no time for."""
+    """Serves `listener`.
+
+    `answer(frame)` gives the answer to a HELLO and never raises or waits; `enrol(frame)` may wait, and raises Refusal.
+    """
 
     def __init__(
-        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], limits: LinkLimits, answer: Callable[[bytes], bytes], busy: bytes
+        self,
+        listener: anyio.abc.Listener[anyio.abc.SocketStream],
+        limits: LinkLimits,
+        keys: Callable[[], DoorKeys],
+        answer: Callable[[bytes], bytes],
+        enrol: Callable[[bytes], bytes] | None = None,
+        noted: Callable[[str, str], None] | None = None,
     ) -> None:
-        self._listener, self._limits, self._answer, self._busy = listener, limits, answer, busy
+        self._noted = noted
+        self._listener, self._limits, self._keys, self._answer, self._enrol = listener, limits, keys, answer, enrol
         self._rates = Rates(limits.hello_per_s, limits.hello_burst, keys_max=limits.peers_max)
-        self._open = 0
-        self._answered = 0
-        self._empty = 0
+        self._places: Counter[str] = Counter()
+        self._answered = self._enrolled = self._empty = 0
         self.refusals: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -116,32 +82,132 @@ class Door:
 
     async def _serve(self, stream: anyio.abc.SocketStream) -> None:
         async with stream:
-            if self._open >= self._limits.door_connections_max:
-                self.refusals["too_many_connections"] += 1
+            address = _address_of(stream)
+            if reason := self._full(address):
+                self._refuse(reason, address)
                 return
-            self._open += 1
+            self._places[address] += 1
             try:
                 with anyio.fail_after(self._limits.handshake_s):
-                    await self._converse(stream)
+                    await self._converse(stream, address)
             except TimeoutError:
-                self.refusals["timeout"] += 1
+                self._refuse("timeout", address)
             except BadFrame as bad:
                 if bad.reason == "empty":
                     self._empty += 1
                 else:
-                    self.refusals[bad.reason] += 1
+                    self._refuse(bad.reason, address)
             finally:
-                self._open -= 1
+                self._places[address] -= 1
+                if not self._places[address]:
+                    del self._places[address]
 
-    async def _converse(self, stream: anyio.abc.SocketStream) -> None:
-        frame = await read_frame(stream, self._limits.door_frame_bytes_max)
-        address = str(stream.extra(anyio.abc.SocketAttribute.remote_address)[0])
+    def _refuse(self, reason: str, address: str) -> None:
+        self.refusals[reason] += 1
+        if self._noted is not None:
+            self._noted(f"door_{reason}", address)
+
+    def _full(self, address: str) -> str:
+        if self._places.total() >= self._limits.door_connections_max:
+            return "too_many_connections"
+        return "too_many_from_address" if self._places[address] >= self._limits.door_per_address_max else ""
+
+    async def _converse(self, stream: anyio.abc.SocketStream, address: str) -> None:
+        keys = self._keys()
+        inside = await self._under_tls(stream, address, keys)
+        frame = await read_frame(inside, self._limits.door_frame_bytes_max)
+        if keys.tls is None and not self._rates.allow(address):
+            self._refuse("too_fast", address)
+            await write_frame(inside, turned("busy"))
+        elif _is_knock(frame):
+            await self._let_in(inside, frame, keys, address)
+        else:
+            await write_frame(inside, await self._enrolment(frame, address))
+
+    async def _under_tls(self, stream: anyio.abc.SocketStream, address: str, keys: DoorKeys) -> anyio.abc.ByteStream:
+        """The connection inside TLS. A handshake costs milliseconds, so who is too fast is cut before it."""
+        if keys.tls is None:
+            return stream
+        first = await _first_byte(stream)
+        if not first:
+            raise BadFrame("empty")
         if not self._rates.allow(address):
-            self.refusals["too_fast"] += 1
-            await write_frame(stream, self._busy)
+            raise BadFrame("too_fast")
+        try:
+            return await TLSStream.wrap(_Unread(stream, first), server_side=True, ssl_context=keys.tls, standard_compatible=False)
+        except (ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream, OSError):
+            raise BadFrame("tls_failed") from None
+
+    async def _let_in(self, stream: anyio.abc.ByteStream, frame: bytes, keys: DoorKeys, address: str) -> None:
+        nonce, proof = _read_knock(frame)
+        if not same(knock_proof(keys.discovery, "knock", nonce, keys.public), proof):
+            self._refuse("knock_other_mesh", address)
+            await write_frame(stream, turned("other_mesh"))
             return
+        await write_frame(stream, pack(("open", VERSION, knock_proof(keys.discovery, "open", nonce, keys.public))))
+        hello = await read_frame(stream, self._limits.door_frame_bytes_max)
         self._answered += 1
-        await write_frame(stream, self._answer(frame))
+        await write_frame(stream, self._answer(hello))
+
+    async def _enrolment(self, frame: bytes, address: str) -> bytes:
+        if self._enrol is None:
+            self._refuse("no_enrolment", address)
+            return turned("no_issuer")
+        try:
+            answer = await anyio.to_thread.run_sync(self._enrol, frame)
+        except Refusal as refusal:
+            if refusal.reason != "wait":
+                self._refuse(f"join_{refusal.reason}", address)
+            return turned(refusal.reason)
+        self._enrolled += 1
+        return answer
 
     def statistics(self) -> DoorStatistics:
-        return DoorStatistics(self._open, self._answered, self._empty, dict(self.refusals))
+        return DoorStatistics(self._places.total(), self._answered, self._enrolled, self._empty, dict(self.refusals))
+
+
+def _address_of(stream: anyio.abc.SocketStream) -> str:
+    return str(stream.extra(anyio.abc.SocketAttribute.remote_address)[0])
+
+
+async def _first_byte(stream: anyio.abc.SocketStream) -> bytes:
+    try:
+        return await stream.receive(1)
+    except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
+        return b""
+
+
+class _Unread(anyio.abc.ByteStream):
+    """A stream whose first byte has been looked at."""
+
+    def __init__(self, stream: anyio.abc.SocketStream, first: bytes) -> None:
+        self._stream, self._first = stream, first
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return await self._stream.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _is_knock(frame: bytes) -> bool:
+    try:
+        return unpack_row(frame)[:1] == ("knock",)
+    except Refusal as refusal:
+        raise BadFrame(refusal.reason) from None
+
+
+def _read_knock(frame: bytes) -> tuple[bytes, bytes]:
+    row = unpack_row(frame)
+    if len(row) != 4 or row[1] != VERSION or type(row[2]) is not bytes or type(row[3]) is not bytes or len(row[2]) != NONCE_BYTES:
+        raise BadFrame("malformed")
+    return row[2], row[3]

@@ -2,9 +2,9 @@
 
     HOME/                       --home DIR, else $MESH_HOME, else the platform's folder
       config.toml               optional (`settings.py`)
-      mesh/                     genesis.json, root.key (`keys.py`)
+      mesh/                     the home's membership (`credentials.py`)
       node/                     the home's first node, named after the host
-        identity.key  certificate  name  journal.sqlite  files/  peers.json
+        name  journal.sqlite  files/  peers.json  and the node's keys (`identity.py`)
         node.lock               held while the node runs      node.json   who runs: pid, addresses      node.sock   for local clients
       nodes/NAME/               further nodes, the same inside
       meshes/NAME/              `--mesh NAME`: a home of its own, with its own genesis
@@ -115,13 +115,13 @@ def make_private(folder: Path) -> Path:
     return folder
 
 
-def read_private(path: Path) -> bytes | None:
+def read_private(path: Path, bytes_max: int = 64 * 1024) -> bytes | None:
     """The bytes of a file that must be its owner's alone; None if there is none. Raises HomeError, with the chmod line where it is open."""
     with _explained("read", path):
         try:
             with open(path, "rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
-                data = file.read(64 * 1024)
+                data = file.read(bytes_max)
         except FileNotFoundError:
             return None
     if mode & 0o077:
@@ -214,6 +214,11 @@ class NodeFolder:
         self.home, self.path, self.name = home, path, name
         self.identity_path = path / "identity.key"
         self.certificate_path = path / "certificate"
+        self.deed_path = path / "deed"
+        self.past_keys_path = path / "past.keys"
+        self.transport_path = path / "transport.key"
+        self.binding_path = path / "binding"
+        self.members_path = path / "members"
         self.journal_path = path / "journal.sqlite"
         self.files_path = path / "files"
         self.lock_path = path / "node.lock"

@@ -3,7 +3,7 @@
     opening --(both sessions stand, DEALER connected)--> up --(disconnected)--> down, and opened again by a new HELLO
 
 Invariant: `up` only while this DEALER is connected and each side has given the other a session of the same life. Decides nothing:
-`runtime/links.py` moves it.
+`runtime/meeting.py` moves it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,19 @@ ENVELOPES_PER_FLUSH = 16
 
 
 class Link:
-    """Fields only its owner `Links` changes. `ready` is set when the link comes up or is given up: look at `up` then."""
+    """Fields only `Links` and `Meeting` change. `ready` is set when the link comes up or is given up: look at `up` then."""
 
     __slots__ = (
         "alive",
         "connected",
+        "curve_key",
+        "dialled_key",
         "dirty",
         "door",
         "early",
         "greeted",
+        "greeted_again",
+        "greetings",
         "hello_no",
         "incarnation",
         "next_seq",
@@ -61,9 +65,12 @@ class Link:
         self.early: deque[tuple[NodeId, Any]] = deque(maxlen=limits.batch_messages_max * 8)
         """Verified inputs from before our own LinkUp; told right after it."""
         self.ready = anyio.Event()
+        self.greetings = 0
+        self.greeted_again = anyio.Event()
+        """Set by the peer's next HELLO at our door."""
         self.sender: Sender | None = None
         self.tasks: anyio.abc.TaskGroup | None = None
-        self.session = b""
+        self.session = self.dialled_key = b""
         self.next_seq = 1
         self.hello_no = 0
         self.connected = self.greeted = self.up = self.dirty = self.rehello = self.stuck = False
@@ -75,13 +82,14 @@ class Link:
         """Take over what the peer says of itself."""
         self.alive, self.incarnation = greeting.alive, greeting.incarnation
         self.door, self.router = greeting.door, greeting.router
+        self.curve_key = greeting.curve_key
 
     def open(self, sender: Sender, tasks: anyio.abc.TaskGroup, on_event: Callable[[Link, Sender, zmq.Event], None]) -> None:
         """Use this DEALER from now on, in place of an older one. It is stuck until it is connected; its monitor is watched until `shut`."""
         if self.tasks is not None:
             self.tasks.cancel_scope.cancel()
             self.tasks = None
-        self.sender, self.connected, self.stuck = sender, False, True
+        self.sender, self.connected, self.stuck, self.dialled_key = sender, False, True, self.curve_key
         tasks.start_soon(self._live, sender, on_event)
 
     async def _live(self, sender: Sender, on_event: Callable[[Link, Sender, zmq.Event], None]) -> None:

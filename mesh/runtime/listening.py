@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 from dataclasses import dataclass
 
 import anyio
 import anyio.abc
 
 from mesh.limits import LinkLimits
-from mesh.runtime.sockets import Receiver, Sockets, require_loopback
+from mesh.runtime.curve import CurveKey
+from mesh.runtime.sockets import Receiver, Sockets, require_loopback, split_address
 
 PORT = 7710
 """Where the search for a free pair begins."""
@@ -26,6 +28,16 @@ class Listening:
     door_address: str
     """``host:port``, what others dial."""
     router_address: str
+    loopback_only: bool
+    """Nobody outside this machine can reach it, and it dials nobody outside."""
+
+    def add_router(self, curve: CurveKey) -> str:
+        """The same ROUTER at one more port, under another transport key: what others are to be told. Raises OSError."""
+        host, _ = split_address(self.receiver.address)
+        _, port = split_address(self.receiver.add_endpoint(host, 0, curve))
+        told, _, _ = self.router_address.rpartition(":")
+        self.router_address = f"{told}:{port}"
+        return self.router_address
 
     async def aclose(self) -> None:
         """Give both ports back."""
@@ -34,19 +46,23 @@ class Listening:
         self.sockets.close()
 
 
-async def listen(limits: LinkLimits, host: str = "127.0.0.1", port: int | None = None) -> Listening:
+async def listen(
+    limits: LinkLimits, host: str = "127.0.0.1", port: int | None = None, *, curve: CurveKey | None = None, advertise: str = ""
+) -> Listening:
     """Bind door and ROUTER on `port` and `port + 1`. None: 7710 and 7711, or the next free pair; 0: two ports the system chooses.
 
-    Raises NotLoopback; OSError (EADDRINUSE) if `port`, or every pair that was tried, is taken.
+    `curve`: the transport key; without one `host` must be a loopback address. `advertise`: the address others are told, where `host` is
+    the wildcard. Raises NotLoopback; OSError (EADDRINUSE) if `port`, or every pair that was tried, is taken.
     """
-    host = require_loopback(host)
-    sockets = Sockets(limits)
+    if curve is None:
+        host = require_loopback(host)
+    sockets = Sockets(limits, curve)
     try:
         if port is not None:
-            return await _bind_pair(sockets, host, port)
+            return await _bind_pair(sockets, host, port, advertise)
         for candidate in range(PORT, PORT + 2 * PAIRS_TRIED, 2):
             try:
-                return await _bind_pair(sockets, host, candidate)
+                return await _bind_pair(sockets, host, candidate, advertise)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
@@ -56,7 +72,7 @@ async def listen(limits: LinkLimits, host: str = "127.0.0.1", port: int | None =
         raise
 
 
-async def _bind_pair(sockets: Sockets, host: str, port: int) -> Listening:
+async def _bind_pair(sockets: Sockets, host: str, port: int, advertise: str) -> Listening:
     door = (await anyio.create_tcp_listener(local_host=host, local_port=port)).listeners[0]
     try:
         receiver = sockets.router(host, port + 1 if port else 0)
@@ -64,5 +80,8 @@ async def _bind_pair(sockets: Sockets, host: str, port: int) -> Listening:
         await door.aclose()
         raise
     bound = door.extra(anyio.abc.SocketAttribute.local_port)
-    shown = f"[{host}]" if ":" in host else host
-    return Listening(sockets, receiver, door, f"{shown}:{bound}", receiver.address)
+    told = advertise or host
+    shown = f"[{told}]" if ":" in told else told
+    _, router_port = split_address(receiver.address)
+    inside = ipaddress.ip_address(host).is_loopback
+    return Listening(sockets, receiver, door, f"{shown}:{bound}", f"{shown}:{router_port}", inside)

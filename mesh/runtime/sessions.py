@@ -5,9 +5,10 @@
     WELCOME(row, session, nonce)  <-----  signed, echoes the nonce: no recorded answer fits
     ...and the peer, asked `back`, says HELLO at our door: the other direction.
 
-Invariant: a session that is in use ends only when an envelope has verified under a newer one, so that nobody cuts a link by repeating an
-old HELLO; one from a former life, or older than the newest by more than `handshake_s`, is turned away. Does no I/O and knows no sockets.
-Source: the sessions of RFC 9000 (path validation) and Zyre's one link per direction.
+Invariant: a session that is in use ends only when envelopes have verified under newer ones, so that nobody cuts a link by repeating an old
+HELLO, and what was on its way under the one before still counts (unless the peer started anew); one from a former life, or older than the
+newest by more than `handshake_s`, is turned away. Does no I/O and knows no sockets. Source: the sessions of RFC 9000 (path validation) and
+Zyre's one link per direction.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from mesh.limits import LinkLimits
 from mesh.messages.membership import Alive
 from mesh.messages.session import Hello, Turned, Welcome
 from mesh.messages.signed import Signed
+from mesh.messages.trust import Binding
 from mesh.runtime.clock import now_ms
 from mesh.wire.envelope import SESSION_BYTES, Session
+from mesh.wire.keyring import Keyring
+from mesh.wire.objects import Signer
 from mesh.wire.packing import Refusal, pack, unpack_row
 from mesh.wire.replay import ReplayWindow
-from mesh.wire.signing import Keyring, Signer
 
 VERSION = 1
 NONCE_BYTES = 16
@@ -47,17 +50,22 @@ class Greeting:
     incarnation: int
     door: str
     router: str
+    curve_key: bytes = b""
+    """The peer's transport key of today, by its own signed word."""
+    binding_seq: int = 0
     session: bytes = b""
     back: bool = False
 
 
 @dataclass(slots=True)
 class _Life:
-    """What we gave one peer to send under."""
+    """What we gave one peer to send under. `last`: the session before `current`, under which something may still be on its way."""
 
     incarnation: int
     stamp_ms: int
     current: Session | None = None
+    last: Session | None = None
+    restarted: bool = False
     pending: list[Session] = field(default_factory=list)
 
 
@@ -81,6 +89,7 @@ class Sessions:
     def __init__(
         self,
         me: Callable[[], Signed],
+        binding: Callable[[], Signed],
         signer: Signer,
         keyring: Keyring,
         limits: LinkLimits,
@@ -88,10 +97,12 @@ class Sessions:
         token: Callable[[int], bytes] = os.urandom,
         clock_ms: Callable[[], int] = now_ms,
     ) -> None:
-        self._me, self._signer, self._keyring, self._limits = me, signer, keyring, limits
+        self._me, self._binding, self._signer, self._keyring, self._limits = me, binding, signer, keyring, limits
         self._token, self._clock_ms = token, clock_ms
         self._lives: OrderedDict[NodeId, _Life] = OrderedDict()
         self._slim: Signed | None = None
+        self._bindings: dict[NodeId, int] = {}
+        """The newest binding of each peer, by number: an older one, recorded by somebody, brings no key back."""
         self.inbound: dict[bytes, Session] = {}
         """Sessions that peers may send under, by id."""
 
@@ -100,7 +111,7 @@ class Sessions:
     def hello(self, recipient: NodeId = "", *, back: bool = True) -> tuple[bytes, bytes]:
         """(nonce, frame) to say at a door. `recipient` "": whoever lives there."""
         nonce = self._token(NONCE_BYTES)
-        hello = Hello(VERSION, self._signer.mesh, self._row(), recipient, nonce, self._clock_ms(), back)
+        hello = Hello(VERSION, self._signer.mesh, self._row(), recipient, nonce, self._clock_ms(), self._binding(), back)
         return nonce, self._signer.seal(Signed(self._signer.node, hello))
 
     def _row(self) -> Signed:
@@ -128,7 +139,7 @@ class Sessions:
         self.inbound[session.id] = session
         if len(life.pending) > self._limits.pending_sessions_max:
             del self.inbound[life.pending.pop(0).id]
-        welcome = Welcome(VERSION, self._signer.mesh, self._row(), session.id, hello.nonce, self._clock_ms())
+        welcome = Welcome(VERSION, self._signer.mesh, self._row(), session.id, hello.nonce, self._clock_ms(), self._binding())
         greeting.back = hello.back
         return self._signer.seal(Signed(self._signer.node, welcome)), greeting
 
@@ -157,7 +168,15 @@ class Sessions:
             raise Refusal("other_mesh", author)
         if author == self._signer.node:
             raise Refusal("self", author)
-        return Greeting(author, body.alive, row.incarnation, row.door, row.router), body
+        binding = body.binding.body
+        if not isinstance(binding, Binding) or body.binding.author != author:
+            raise Refusal("malformed", author)
+        if binding.seq < self._bindings.get(author, 0):
+            raise Refusal("old_binding", author)
+        self._bindings[author] = binding.seq
+        if len(self._bindings) > self._limits.peers_max:
+            del self._bindings[next(iter(self._bindings))]
+        return Greeting(author, body.alive, row.incarnation, row.door, row.router, binding.curve_key, binding.seq), body
 
     def _life(self, greeting: Greeting, stamp_ms: int) -> _Life:
         """The peer's entry, freshened. Raises Refusal ``old_life`` or ``replayed``."""
@@ -169,7 +188,7 @@ class Sessions:
         elif greeting.incarnation < life.incarnation:
             raise Refusal("old_life", greeting.peer)
         elif greeting.incarnation > life.incarnation:
-            life.incarnation, life.stamp_ms = greeting.incarnation, stamp_ms
+            life.incarnation, life.stamp_ms, life.restarted = greeting.incarnation, stamp_ms, True
         elif stamp_ms < life.stamp_ms - self._limits.handshake_s * 1000:
             raise Refusal("replayed", greeting.peer)
         life.stamp_ms = max(life.stamp_ms, stamp_ms)
@@ -179,13 +198,15 @@ class Sessions:
     # ---- what is used
 
     def used(self, session: Session) -> None:
-        """An envelope verified under `session`: from now on the peer's other, older ones are stale."""
+        """An envelope verified under `session`: from now on those of the peer that are older than the one before it are stale."""
         life = self._lives.get(session.peer)
-        if life is None or life.current is session:
+        if life is None or life.current is session or life.last is session:
             return
-        if life.current is not None:
-            del self.inbound[life.current.id]
-        life.current = session
+        ended = (life.last, life.current) if life.restarted else (life.last,)
+        for one in ended:
+            if one is not None:
+                del self.inbound[one.id]
+        life.last, life.current, life.restarted = None if life.restarted else life.current, session, False
         at = life.pending.index(session)
         for older in life.pending[:at]:
             del self.inbound[older.id]
@@ -195,5 +216,6 @@ class Sessions:
         """End all sessions of `peer`."""
         life = self._lives.pop(peer, None)
         if life is not None:
-            for session in (*life.pending, *((life.current,) if life.current else ())):
-                del self.inbound[session.id]
+            for session in (*life.pending, life.current, life.last):
+                if session is not None:
+                    del self.inbound[session.id]

@@ -3,16 +3,19 @@
     port = 7710                     # the door; the ROUTER takes the next one
     join = ["127.0.0.1:7712"]       # doors to dial, for ever
     mdns = false
-    bind = "127.0.0.1"
+    bind = "192.168.1.20"           # which of this machine's addresses; else chosen (`interfaces.py`), and loopback in an open mesh
+    advertise = "public"            # mDNS: names, not only tags
+    kek = "auto"                    # what opens the vault: keyring, passphrase, credential, file, or the first of these that is there
 
-Every error names the file, the field and what to write. Invariant: in an open mesh nothing listens beyond loopback: its keys are throw-away
-and its links are not encrypted. Does not read keys.
+Every error names the file, the field and what to write. Invariant: in an open mesh nothing listens beyond loopback: its keys are
+throw-away. Does not read keys.
 """
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,23 +23,40 @@ from pathlib import Path
 from typing import Any
 
 from mesh.errors import UsageError
+from mesh.runtime import interfaces
 from mesh.runtime.home import Home, HomeError
+from mesh.runtime.kek import SOURCES
 
 PORT = 7710
 PAIRS_MAX = 200
 """Port pairs tried beginning at PORT: more nodes than anybody runs on one machine by hand."""
 CONFIG_BYTES_MAX = 64 * 1024
 JOIN_MAX = 64
+_HOST = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`port` 0: the first free pair from 7710. `join`: doors as ``host:port``."""
+    """`bind` "": by the mesh's mode. `port` 0: the first free pair from 7710. `join`: doors as ``host:port``. `kek`: see `kek.py`."""
 
-    bind: str = "127.0.0.1"
+    bind: str = ""
     port: int = 0
     join: tuple[str, ...] = ()
     mdns: bool = True
+    advertise: str = ""
+    """What mDNS records show: ``public`` (names) or ``blinded`` (tags for members only); "": public in an open mesh, else blinded."""
+    plain: bool = False
+    """No encryption: for benchmarks, on loopback, in an open mesh."""
+    kek: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node listens (`bind`), and the address it tells others."""
+
+    bind: str
+    address: str
+    interface: interfaces.Interface
 
 
 def load_settings(
@@ -45,27 +65,57 @@ def load_settings(
     """Options given on the command line win over the file. Raises UsageError, or HomeError for the file."""
     found = _read(home.config_path)
     where = f"{home.config_path}: "
-    chosen_bind = loopback(bind, "--bind") if bind is not None else loopback(found.get("bind", "127.0.0.1"), where + "bind")
+    chosen_bind = numeric(bind, "--bind") if bind is not None else numeric(found.get("bind", ""), where + "bind")
     chosen_port = check_port(port, "--port") if port is not None else check_port(found.get("port", 0), where + "port")
     doors = _doors(join, "--join") if join else _doors(found.get("join", []), where + "join")
     chosen_mdns = mdns if mdns is not None else found.get("mdns", True)
-    if not isinstance(chosen_mdns, bool):
-        raise HomeError(f"{where}mdns: {chosen_mdns!r} is neither true nor false", fix="mdns = true")
-    return Settings(chosen_bind, chosen_port, doors, chosen_mdns)
+    advertise = found.get("advertise", "")
+    if advertise not in ("", "public", "blinded"):
+        raise HomeError(f"{where}advertise: {advertise!r} is neither public nor blinded", fix='advertise = "blinded"')
+    for name, value in (("mdns", chosen_mdns), ("plain", found.get("plain", False))):
+        if not isinstance(value, bool):
+            raise HomeError(f"{where}{name}: {value!r} is neither true nor false", fix=f"{name} = true")
+    kek = _kek(found.get("kek", "auto"), where + "kek")
+    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False), kek)
 
 
-def loopback(host: Any, option: str = "--bind") -> str:
-    """`host` as a numeric loopback address. Raises UsageError for anything else: a node of an open mesh stays on its machine."""
-    if host == "localhost":
-        return "127.0.0.1"
+def numeric(host: Any, option: str = "--bind") -> str:
+    """`host` as a numeric address; "" stays. Raises UsageError: names are not looked up to listen at."""
+    if host in ("", "localhost"):
+        return "127.0.0.1" if host else ""
     try:
-        if isinstance(host, str) and ipaddress.ip_address(host).is_loopback:
-            return host
+        if isinstance(host, str):
+            return str(ipaddress.ip_address(host))
     except ValueError:
         pass
-    raise UsageError(
-        f"{option} {host}: this mesh is open (throw-away keys, links not encrypted), so its nodes listen on this machine only",
-        fix="leave it out, or use 127.0.0.1; a mesh over the LAN comes with `mesh init` in the next release",
+    raise UsageError(f"{option}: {host!r} is no address", fix="--bind 192.168.1.20, one of this machine's own: ip -brief address")
+
+
+def place(settings: Settings, mode: str) -> Place:
+    """Where a node of a mesh in this mode listens. Raises UsageError: an open mesh stays on its machine; no address fits."""
+    if mode == "open":
+        host = loopback(settings.bind or "127.0.0.1")
+        return Place(host, "", interfaces.local(host))
+    if settings.plain:
+        raise UsageError(f"plain = true is for open meshes; this one is in mode {mode}", fix="remove plain from config.toml")
+    if settings.bind and ipaddress.ip_address(settings.bind).is_loopback:
+        return Place(settings.bind, "", interfaces.local(settings.bind))
+    choice = interfaces.find("" if settings.bind == "0.0.0.0" else settings.bind)
+    return Place(settings.bind or choice.address, choice.address, choice.interface)
+
+
+def loopback(host: str, option: str = "--bind") -> str:
+    """`host`, a loopback address. Raises UsageError for anything else: a node of an open mesh stays on its machine."""
+    if host and ipaddress.ip_address(host).is_loopback:
+        return host
+    raise not_on_a_lan(host, option=option)
+
+
+def not_on_a_lan(host: str, more: str = "", fix: str = "", *, option: str = "--bind") -> UsageError:
+    """The error for whoever wants an open mesh beyond its machine."""
+    return UsageError(
+        f"{option} {host}: this mesh is open (throw-away keys, for this machine only), so its nodes listen on this machine only{more}",
+        fix=fix or "mesh init (a mesh of your own on the LAN), or mesh join TOKEN (from `mesh invite` on a machine of another)",
         code="loopback_only",
     )
 
@@ -80,12 +130,17 @@ def check_port(port: Any, option: str = "--port") -> int:
 
 
 def check_door(address: Any, option: str = "--join") -> str:
-    """A door's address ``host:port`` on this machine. Raises UsageError."""
+    """A door's address ``host:port``: numeric, or a name of the LAN. Raises UsageError."""
     host, colon, digits = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    host = host.removeprefix("[").removesuffix("]")
+    fix = f"{option} 192.168.1.20:{PORT}" if option.startswith("--") else f'join = ["192.168.1.20:{PORT}"]'
     if not colon or not host or not digits.isascii() or not digits.isdigit() or not 0 < int(digits[:6]) < 65536:
-        raise UsageError(f"{option}: {address!r} is no HOST:PORT", fix=f"--join 127.0.0.1:{PORT}")
-    numeric = loopback(host.removeprefix("[").removesuffix("]"), option)
-    return f"[{numeric}]:{int(digits)}" if ":" in numeric else f"{numeric}:{int(digits)}"
+        raise UsageError(f"{option}: {address!r} is no HOST:PORT", fix=fix)
+    if host == "localhost":
+        host = "127.0.0.1"
+    if not _HOST.fullmatch(host):
+        raise UsageError(f"{option}: {host!r} is no name of a host", fix=fix)
+    return f"[{host}]:{int(digits)}" if ":" in host else f"{host}:{int(digits)}"
 
 
 def port_pairs(port: int = 0) -> Iterator[tuple[int, int]]:
@@ -105,6 +160,17 @@ def ports_taken(port: int) -> UsageError:
     return UsageError(
         f"no free pair of ports from {PORT} to {last}", fix="mesh nodes, then mesh down for those not needed", code="port_taken"
     )
+
+
+def load_kek(home: Home) -> str:
+    """The configured source of the vault's key alone, for those who need no ports. Raises HomeError."""
+    return _kek(_read(home.config_path).get("kek", "auto"), f"{home.config_path}: kek")
+
+
+def _kek(source: Any, where: str) -> str:
+    if source not in ("auto", *SOURCES):
+        raise HomeError(f"{where}: {source!r} is no source of a key: auto, {', '.join(SOURCES)}", fix='kek = "auto"')
+    return str(source)
 
 
 def _doors(addresses: Any, option: str) -> tuple[str, ...]:

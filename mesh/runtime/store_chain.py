@@ -20,7 +20,9 @@ from mesh.core.records.journal import FIRST_PREV, keys, last_of
 from mesh.ids import Fence, Hash, NodeId, TaskId
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
 from mesh.messages.signed import Signed
+from mesh.runtime.sealing import SealBroken
 from mesh.runtime.store_file import StoreError, broken
+from mesh.runtime.store_rows import Rows, explain_seal
 from mesh.wire.codec import decode_entry, decode_object
 from mesh.wire.packing import Refusal, unpack, unpack_row
 
@@ -57,8 +59,9 @@ class ChainEnd:
     """Number of the oldest `Finished` entry whose result is replayed whole."""
 
 
-def read_commits(connection: sqlite3.Connection, path: Path, author: NodeId) -> Iterator[tuple[Commit, bytes, list[bytes]]]:
+def read_commits(connection: sqlite3.Connection, rows: Rows, author: NodeId) -> Iterator[tuple[Commit, bytes, list[bytes]]]:
     """All commits in order, checked against each other and their entries: ``(commit, raw, entries)``. Raises StoreError, sqlite3.Error."""
+    path = rows.path
     head, last, incarnation = FIRST_PREV, 0, 0
     stored = connection.execute("SELECT seq, entry FROM entries ORDER BY seq")
     for first, count, raw, hashed, digest in connection.execute("SELECT first, count, raw, hash, digest FROM commits ORDER BY first"):
@@ -66,9 +69,10 @@ def read_commits(connection: sqlite3.Connection, path: Path, author: NodeId) -> 
         if commit.prev != head or commit.first != last + 1 or commit.incarnation < incarnation:
             raise broken(path, f"the commit of entries {commit.first} to {last_of(commit)} does not follow the one that ends with {last}")
         entries = stored.fetchmany(commit.count)
-        if [row[0] for row in entries] != list(range(commit.first, commit.first + commit.count)):
-            raise broken(path, f"entries are missing between {commit.first} and {last_of(commit)}")
-        data = [row[1] for row in entries]
+        for seq in range(commit.first, commit.first + commit.count):
+            if seq - commit.first >= len(entries) or entries[seq - commit.first][0] != seq:
+                raise broken(path, f"entry {seq} is missing")
+        data = [rows.entry_out(seq, entry) for seq, entry in entries]
         check_root(path, commit, data)
         head, last, incarnation = hashed, last_of(commit), commit.incarnation
         yield commit, raw, data
@@ -99,14 +103,24 @@ def check_root(path: Path, commit: Commit, entries: list[bytes]) -> list[bytes]:
         leaves = [merkle.leaf(entry) for entry in entries]
         if merkle.root(leaves) == commit.merkle_root:
             return leaves
+        raise broken(path, _what_changed(commit, leaves))
     raise broken(path, f"an entry between {commit.first} and {last_of(commit)} was changed on disk")
 
 
-def walk(connection: sqlite3.Connection, path: Path, author: NodeId, verify: Callable[[bytes], bool]) -> ChainEnd:
+def _what_changed(commit: Commit, leaves: list[bytes]) -> str:
+    """A root says that something is wrong with its entries, not with which; that two neighbours changed places can be tried out."""
+    for at in range(len(leaves) - 1):
+        swapped = [*leaves[:at], leaves[at + 1], leaves[at], *leaves[at + 2 :]]
+        if merkle.root(swapped) == commit.merkle_root:
+            return f"the entries {commit.first + at} and {commit.first + at + 1} changed places"
+    return f"an entry between {commit.first} and {last_of(commit)} was changed on disk"
+
+
+def walk(connection: sqlite3.Connection, rows: Rows, author: NodeId, verify: Callable[[bytes], bool]) -> ChainEnd:
     """Check the whole chain; `verify` says whether the author signed those bytes. Raises StoreError, sqlite3.Error."""
     end = ChainEnd()
     results: list[int] = []
-    for commit, raw, entries in read_commits(connection, path, author):
+    for commit, raw, entries in read_commits(connection, rows, author):
         end.commits += 1
         end.seq, end.incarnation, end.hlc, end.newest = last_of(commit), commit.incarnation, commit.hlc, raw
         for seq, entry in enumerate(entries, commit.first):
@@ -119,24 +133,24 @@ def walk(connection: sqlite3.Connection, path: Path, author: NodeId, verify: Cal
     if end.newest:
         end.head = hashlib.sha256(peek(end.newest)[1]).digest()
         if not verify(end.newest):
-            raise broken(path, f"the signature of its newest commit (entries up to {end.seq}) is not this node's")
+            raise broken(rows.path, f"the signature of its newest commit (entries up to {end.seq}) is not this node's")
     end.results_from = results[-REPLAYED_RESULTS_MAX] if len(results) >= REPLAYED_RESULTS_MAX else 0
     return end
 
 
-def replay(connection: sqlite3.Connection, path: Path, end: ChainEnd) -> Iterator[tuple[int, Any, dict[Hash, bytes]]]:
+def replay(connection: sqlite3.Connection, rows: Rows, end: ChainEnd) -> Iterator[tuple[int, Any, dict[Hash, bytes]]]:
     """Every entry in order with the bodies its machine needs again. Raises StoreError for an entry of a kind this version does not know."""
     for seq, data in connection.execute("SELECT seq, entry FROM entries ORDER BY seq"):
         try:
-            entry = decode_entry(data)
+            entry = decode_entry(rows.entry_out(seq, data))
         except Refusal as error:
             raise StoreError(
                 "newer_entries",
-                f"entry {seq} of {path} was written by a newer version ({error.reason})",
+                f"entry {seq} of {rows.path} was written by a newer version ({error.reason})",
                 "start the version that wrote it, or upgrade: pip install -U lanmesh",
             ) from None
         wanted = _wanted(entry, seq, end)
-        body = read_body(connection, wanted) if wanted else None
+        body = read_body(connection, rows, wanted) if wanted else None
         yield seq, entry, {} if body is None else {wanted: body}
 
 
@@ -154,12 +168,31 @@ def _wanted(entry: Any, seq: int, end: ChainEnd) -> Hash:
     return ""
 
 
-def read_body(connection: sqlite3.Connection, name: Hash) -> bytes | None:
-    """The body whose SHA-256 is `name`; None where it is unknown, erased, or no longer what it was (a flipped bit)."""
+def read_body(connection: sqlite3.Connection, rows: Rows, name: Hash) -> bytes | None:
+    """The body whose SHA-256 is `name`; None where it is unknown, erased, or no longer what it was (a flipped bit, another row's)."""
     row = connection.execute("SELECT data FROM bodies WHERE hash=?", (name,)).fetchone()
-    if row is None or type(row[0]) is not bytes or hashlib.sha256(row[0]).hexdigest() != name:
+    if row is None:
         return None
-    return row[0]
+    try:
+        data = rows.body_out(name, row[0])
+    except SealBroken:
+        return None
+    return data if _is_body(name, data) else None
+
+
+def check_bodies(connection: sqlite3.Connection, rows: Rows) -> None:
+    """Every body is what its name says. Raises StoreError for the first that is not, sqlite3.Error."""
+    for name, stored in connection.execute("SELECT hash, data FROM bodies ORDER BY hash"):
+        try:
+            data = rows.body_out(name, stored)
+        except SealBroken as error:
+            raise broken(rows.path, f"the body {name} does not open ({explain_seal(error)})") from None
+        if not _is_body(name, data):
+            raise broken(rows.path, f"the body {name} was changed on disk")
+
+
+def _is_body(name: Hash, data: Any) -> bool:
+    return type(data) is bytes and hashlib.sha256(data).hexdigest() == name
 
 
 class IndexCheck:
@@ -182,10 +215,11 @@ class IndexCheck:
         return (rows, total) == (self._rows, self._sum)
 
 
-def rebuild_index(connection: sqlite3.Connection) -> None:
-    """Make `about` again from the entries, in one transaction. Raises sqlite3.Error, Refusal."""
+def rebuild_index(connection: sqlite3.Connection, rows: Rows) -> None:
+    """Make `about` again from the entries, in one transaction. Raises sqlite3.Error, StoreError, Refusal."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("DELETE FROM about")
     for seq, data in connection.execute("SELECT seq, entry FROM entries ORDER BY seq").fetchall():
-        connection.executemany("INSERT INTO about VALUES(?, ?)", [(key, seq) for key in keys(decode_entry(data))])
+        entry = decode_entry(rows.entry_out(seq, data))
+        connection.executemany("INSERT INTO about VALUES(?, ?)", [(key, seq) for key in keys(entry)])
     connection.execute("COMMIT")

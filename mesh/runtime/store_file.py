@@ -3,7 +3,7 @@
     commits  the chain: signed bytes as they were signed        entries  number -> canonical bytes; a commit covers a range
     bodies   arguments and results by content hash, outside the chain, so that one can be erased and the chain still holds
     about    key -> entries that tell about it: a fold, rebuilt when it disagrees with the entries
-    meta     author, incarnation        peer_heads, forks  what others signed
+    meta     author, incarnation, vault        peer_heads, forks, witnesses  what others signed
 
 Invariant: a transaction holds whole commits; nothing is acknowledged before SQLite has synced it (WAL, ``synchronous=FULL``). One process
 has the file: an advisory lock on ``FILE.lock`` refuses a second one. Does not know what an entry means.
@@ -31,6 +31,7 @@ CREATE TABLE about(key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(key, seq
 CREATE TABLE bodies(hash TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE peer_heads(author TEXT PRIMARY KEY, raw BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE forks(author TEXT NOT NULL, one BLOB NOT NULL, other BLOB NOT NULL, PRIMARY KEY(author, one, other)) WITHOUT ROWID;
+CREATE TABLE witnesses(author TEXT PRIMARY KEY, raw BLOB NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -46,7 +47,18 @@ def broken(path: Path | str, detail: str) -> StoreError:
     return StoreError(
         "journal_broken",
         f"the journal {path} is damaged: {detail}",
-        f"put back a copy of it, or keep it aside for 'scripts/verify {path}' and start a node under a new name: mesh up --name NAME",
+        "put back a copy of it, or keep it aside and start a node under a new name: mesh up --name NAME",
+    )
+
+
+def other_vault(path: Path, sealed_by: str, vault: str) -> StoreError:
+    """Sealed for good: a journal never goes back to plain, and never to another vault's keys."""
+    if not vault:
+        return StoreError("sealed", f"the journal {path} is sealed", "open it with the vault of its home")
+    return StoreError(
+        "other_vault",
+        f"the journal {path} is sealed by the vault {sealed_by[:8]}, and this home's is {vault[:8]}: mesh/vault.json was lost or replaced",
+        "restore mesh/vault.json and its key from a backup; without them, start a node under a new name: mesh up --name NAME",
     )
 
 

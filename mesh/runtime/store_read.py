@@ -21,7 +21,10 @@ from mesh.ids import Hash, NodeId, TaskId, content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
 from mesh.runtime import store_chain
+from mesh.runtime.sealing import Sealer
 from mesh.runtime.store_file import StoreError, broken, connect, explain, get_meta
+from mesh.runtime.store_memory import Confirmed
+from mesh.runtime.store_rows import Rows
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal, pack
 
@@ -38,23 +41,33 @@ _COMMONPLACE = frozenset(content_hash(text) for text in (b"", b"{}", b"[]", b"nu
 class Reader:
     """One read-only connection. Methods raise StoreError (a broken journal) and sqlite3.Error."""
 
-    def __init__(self, path: Path, limits: RecordsLimits, verify: Callable[[bytes], bool]) -> None:
-        self._path = path
+    def __init__(self, rows: Rows, limits: RecordsLimits, verify: Callable[[bytes], bool]) -> None:
+        self._rows, self._path = rows, rows.path
         self._limits = limits
         self._verify = verify
-        self._connection = connect(path, read_only=True)
+        self._connection = connect(rows.path, read_only=True)
 
     def close(self) -> None:
         self._connection.close()
 
     def body(self, name: Hash) -> bytes | None:
-        return store_chain.read_body(self._connection, name)
+        return store_chain.read_body(self._connection, self._rows, name)
 
     # ---- stories
 
     def story(self, key: str, since: int = 0) -> bytes:
         """A packed page of the story of `key`, a task or a content hash: its entries after number `since`."""
-        wanted = sorted(seq for seq in self._about_all(key) if seq > since)
+        return self._page(sorted(seq for seq in self._about_all(key) if seq > since))
+
+    def under(self, key: str, since: int = 0, newest: int = 0) -> bytes:
+        """A packed page of the entries under `key` alone, after number `since`: all, or the `newest` of them."""
+        most = self._limits.story_entries_max
+        order, limit = ("DESC", min(newest, most)) if newest else ("ASC", most)
+        found = self._connection.execute(f"SELECT seq FROM about WHERE key=? AND seq>? ORDER BY seq {order} LIMIT ?", (key, since, limit))
+        return self._page(sorted(seq for (seq,) in found))
+
+    def _page(self, wanted: list[int]) -> bytes:
+        """As many of the entries `wanted` as one answer may hold; the page says after which number the next one begins."""
         chapters: list[Chapter] = []
         limit = self._limits.story_bytes_max
         size = at = 0
@@ -92,7 +105,7 @@ class Reader:
         ).fetchall()
         for seq, data in rows:
             try:
-                yield seq, decode_entry(data)
+                yield seq, decode_entry(self._rows.entry_out(seq, data))
             except Refusal as error:
                 raise broken(self._path, f"entry {seq} cannot be read: {error.reason}") from None
 
@@ -119,9 +132,9 @@ class Reader:
         commit = store_chain.peek(row[0])[0].body
         assert isinstance(commit, Commit), "what was verified as a commit is one"
         stored = self._connection.execute(
-            "SELECT entry FROM entries WHERE seq BETWEEN ? AND ? ORDER BY seq", (commit.first, commit.first + commit.count - 1)
+            "SELECT seq, entry FROM entries WHERE seq BETWEEN ? AND ? ORDER BY seq", (commit.first, commit.first + commit.count - 1)
         )
-        entries = [data for (data,) in stored]
+        entries = [self._rows.entry_out(each, data) for each, data in stored]
         return commit, row[0], entries, store_chain.check_root(self._path, commit, entries)
 
     # ---- hashes
@@ -153,12 +166,13 @@ def _who(entry: Any) -> dict[str, Any]:
     return {"agent": entry.agent} if kind is Ended else {}
 
 
-def export(path: Path, out: BinaryIO) -> int:
+def export(path: Path, out: BinaryIO, sealer: Sealer | None = None) -> int:
     """Write a journal for outsiders: ``["lanmesh-journal", 1, author, mesh, key, head, seq]``, then a ``[raw commit, [entries]]`` each.
 
-    msgpack values one after the other, readable without this program (`scripts/verify`). Bodies stay at home. Safe beside a running node.
-    Returns the number of entries. Raises StoreError, OSError.
+    msgpack values one after the other, not sealed, readable without this program (`scripts/verify`). Bodies stay at home. Safe beside a
+    running node. Returns the number of entries. Raises StoreError, OSError.
     """
+    rows = Rows(path, sealer)
     try:
         connection = connect(path, read_only=True)
     except sqlite3.Error as error:
@@ -169,7 +183,7 @@ def export(path: Path, out: BinaryIO) -> int:
         newest = connection.execute("SELECT hash, first + count - 1 FROM commits ORDER BY first DESC LIMIT 1").fetchone()
         head, last = newest or (bytes(32), 0)
         out.write(pack(("lanmesh-journal", 1, author.decode(), mesh.decode(), key, head, last)))
-        for _, raw, entries in store_chain.read_commits(connection, path, author.decode()):
+        for _, raw, entries in store_chain.read_commits(connection, rows, author.decode()):
             out.write(pack((raw, entries)))
     except sqlite3.Error as error:
         raise explain(path, error) from error
@@ -178,18 +192,24 @@ def export(path: Path, out: BinaryIO) -> int:
     return int(last)
 
 
-def examine(path: Path, author: NodeId, verify: Callable[[bytes], bool], export_to: Path | None = None) -> dict[str, Any]:
+def examine(rows: Rows, author: NodeId, verify: Callable[[bytes], bool], export_to: Path | None = None) -> dict[str, Any]:
     """The document of `Store.examine`. Uses a connection of its own, so that it may run beside the writer."""
     document: dict[str, Any] = {"ok": False, "problem": "", "author": author, "entries": 0, "commits": 0, "incarnation": 0, "head": ""}
+    path = rows.path
     connection = connect(path, read_only=True)
     try:
         connection.execute("BEGIN")
-        for commit, raw, _ in store_chain.read_commits(connection, path, author):
+        confirmed = Confirmed(connection, path)
+        for commit, raw, _ in store_chain.read_commits(connection, rows, author):
+            confirmed.check(commit, raw)
             if not verify(raw):
                 raise broken(path, f"the signature of the commit that ends with entry {last_of(commit)} is not this node's")
             document["entries"], document["incarnation"] = last_of(commit), commit.incarnation
             document["commits"] += 1
             document["head"] = content_hash(store_chain.peek(raw)[1])
+        confirmed.check_end(document["entries"])
+        store_chain.check_bodies(connection, rows)
+        document["witnesses"] = confirmed.reach()
         document["ok"] = True
     except (StoreError, sqlite3.Error) as error:
         document["problem"] = str(error)
@@ -197,6 +217,6 @@ def examine(path: Path, author: NodeId, verify: Callable[[bytes], bool], export_
         connection.close()
     if export_to is not None and document["ok"]:
         with export_to.open("wb") as out:
-            export(path, out)
+            export(path, out, rows.sealer)
         document["exported"] = str(export_to)
     return document

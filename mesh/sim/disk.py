@@ -13,8 +13,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.core.records.journal import FIRST_PREV, JournalWriter
+from mesh.core.inputs import Remembered
+from mesh.core.records.journal import FIRST_PREV, JournalWriter, last_of
+from mesh.effects import Remember
 from mesh.ids import Hash, NodeId
+from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
 
 Row = tuple[int, Any, dict[Hash, bytes]]
@@ -61,7 +64,11 @@ class Disk:
         self.bodies: dict[Hash, bytes] = {}
         self.files: dict[Hash, bytes] = {}
         self.partial: dict[Hash, bytearray] = {}
-        self.remembered: dict[str, tuple[Any, ...]] = {}
+        self.statements: list[Signed] = []
+        """Of trust, upheld here: the runtime keeps them beside the journal."""
+        self._heads: dict[NodeId, Signed] = {}
+        self._forks: dict[NodeId, Fork] = {}
+        self._witnesses: dict[NodeId, Signed] = {}
         self._waiting: list[Row] = []
         self._syncing: list[Row] = []
         self._writer: JournalWriter | None = None
@@ -76,6 +83,17 @@ class Disk:
     def waiting(self) -> int:
         """Entries given and not yet safe."""
         return len(self._waiting) + len(self._syncing)
+
+    def remember(self, effect: Remember) -> None:
+        self._heads.update((head.author, head) for head in effect.heads)
+        self._forks.update((fork.author, fork) for fork in effect.forks)
+        self._witnesses.update((witness.author, witness) for witness in effect.witnesses)
+
+    def remembered(self) -> Remembered:
+        named = [witness.body.last for witness in self._witnesses.values()]
+        commits = [group.signed for group in self.groups]
+        own = tuple(one for one in commits if any(one.body.first <= seq <= last_of(one.body) for seq in named))
+        return Remembered(tuple(self._heads.values()), tuple(self._forks.values()), tuple(self._witnesses.values()), own)
 
     def begin_life(self) -> int:
         self.incarnation += 1

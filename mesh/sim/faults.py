@@ -32,6 +32,7 @@ KINDS = (
     "clock_step",
     "clock_rate",
     "worker_crash",
+    "revoke",
 )
 
 DRIFT = 0.01
@@ -70,6 +71,9 @@ def draw(rng: Random, names: tuple[NodeId, ...], kinds: tuple[str, ...], until_s
     on = [kind for kind in kinds if not swarm or len(kinds) == 1 or rng.random() < 0.5]
     faults: list[Fault] = []
     for kind in on:
+        if kind == "revoke":
+            faults.extend(_draw_revocation(rng, names, until_s))
+            continue
         rate = 0.02 * 4 ** rng.random() * (1 if kind in _GLOBAL else len(names) ** 0.5)
         at_s = _START_S + rng.expovariate(rate)
         if kind == "clock_offset":
@@ -79,6 +83,12 @@ def draw(rng: Random, names: tuple[NodeId, ...], kinds: tuple[str, ...], until_s
             faults.append(_draw_one(rng, names, kind, at_s, until_s))
             at_s += rng.expovariate(rate)
     return tuple(sorted(faults, key=lambda fault: (fault.at_s, fault.kind, fault.nodes)))
+
+
+def _draw_revocation(rng: Random, names: tuple[NodeId, ...], until_s: float) -> Iterable[Fault]:
+    """At most one a run, and not in the smallest meshes: it is for good."""
+    if len(names) >= 3:
+        yield Fault(rng.uniform(_START_S, max(_START_S, 0.7 * until_s)), "revoke", tuple(rng.sample(names, 2)), 0.0, 0.0)
 
 
 _START_S = 2.0
@@ -303,6 +313,16 @@ class Injector:
             host.rearm()
 
         return end
+
+    # ---- trust
+
+    def _revoke(self, fault: Fault) -> None:
+        """The first node loses its certificate; the second, or whoever runs instead of it, is told first."""
+        victim, *_ = fault.nodes
+        for name in (*fault.nodes[1:], *self._world.names):
+            if name != victim and self._world.hosts[name].up and not self._world.hosts[name].frozen:
+                self._world.revoke(victim, name)
+                return
 
     # ---- workers
 

@@ -151,6 +151,15 @@ class EffectTried:
 
 
 @dataclass(frozen=True, slots=True)
+class Upheld:
+    """`node` was told that `target` is not believed any more, and enforces it."""
+
+    at_s: float
+    node: NodeId
+    target: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class ClockBroken:
     """From here on the clock of `node` ran outside the declared drift, or leapt: leases alone promise nothing about it."""
 

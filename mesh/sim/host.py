@@ -14,7 +14,21 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from mesh.core.inputs import BodyRead, DialFailed, FileKnown, FileRead, FileSealed, Heard, NewHead, Remembered, Replay, Started, TurnEnds
+from mesh.core.inputs import (
+    BodyRead,
+    DialFailed,
+    FileKnown,
+    FileRead,
+    FileSealed,
+    Heard,
+    NewHead,
+    Outlawed,
+    Proclaim,
+    Remembered,
+    Replay,
+    Started,
+    TurnEnds,
+)
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.effects import (
@@ -32,6 +46,7 @@ from mesh.effects import (
     Reply,
     Send,
     Stop,
+    Uphold,
     WriteFile,
 )
 from mesh.ids import NodeId, content_hash
@@ -39,7 +54,7 @@ from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
 from mesh.sim.clock import HostClock
 from mesh.sim.disk import Disk, Group
-from mesh.sim.history import Answered, Appended, Delivered, NodeDown, NodeUp, Outward, RowIssued, Synced
+from mesh.sim.history import Answered, Appended, Delivered, NodeDown, NodeUp, Outward, RowIssued, Synced, Upheld
 from mesh.sim.network import Envelope
 
 if TYPE_CHECKING:
@@ -82,6 +97,8 @@ class Host:
         self.armed_at = NEVER
         self.requests: dict[int, Callable[[bool, dict[str, Any]], None]] = {}
         self.workers: dict[int, Any] = {}
+        self.outlaws: dict[NodeId, None] = {}
+        """Whose envelopes and links the wire of this process refuses."""
         self._outgoing: dict[NodeId, list[Any]] = {}
         self._heard: dict[NodeId, int] = {}
         self._version = 0
@@ -101,7 +118,8 @@ class Host:
             WriteFile: self._write_file,
             ReadBody: self._read_body,
             ReadStory: self._read_story,
-            Remember: self._remember,
+            Remember: self.disk.remember,
+            Uphold: self._uphold,
         }
 
     # ---- life and death
@@ -115,6 +133,7 @@ class Host:
         self.up, self.off = True, False
         self.outbox = Outbox(seq)
         self._heard.clear()
+        self.outlaws = {statement.body.target: None for statement in disk.statements}
         self._version = 0
         self.armed_at = NEVER
         me = Alive(self.name, incarnation, 1, self.name, door(self.name), door(self.name))
@@ -125,11 +144,13 @@ class Host:
         for number, entry, bodies in disk.rows:
             effects = self.node.handle(now_s, self.name, Replay(number, entry, bodies))
             assert not effects, f"replay of entry {number} made effects: {effects}"
-        if disk.remembered:
-            self._feed(now_s, self.name, Remembered(**disk.remembered))
+        if (remembered := disk.remembered()) != Remembered():
+            self._feed(now_s, self.name, remembered)
         for file, data in disk.files.items():
             self._feed(now_s, self.name, FileKnown(file, len(data)))
         self.turn(self.name, Started(seeds))
+        for statement in list(disk.statements):
+            self.turn(self.name, Proclaim(statement))
 
     def stop(self, *, keep_written: bool, power: bool, silent: bool, for_good: bool = False) -> None:
         """The process is gone at once. `power`: so is the machine, workers included; `silent`: nobody is told by a reset."""
@@ -205,6 +226,9 @@ class Host:
         now_s = self.now()
         feed = self._feed
         if type(body) is Envelope:
+            if self.refuses(sender):
+                self.refusals["revoked"] += 1
+                return
             self._heard[sender] = body.stamp_ms
             feed(now_s, sender, Heard(body.stamp_ms, body.echo_ms))
             watched = self._watched
@@ -213,6 +237,8 @@ class Host:
                     self.world.history.add(Delivered(self.world.now_s, self.name, sender, message))
                 feed(now_s, sender, message)
         else:
+            if type(body) is Outlawed:
+                self.world.history.add(Upheld(self.world.now_s, self.name, body.node))
             feed(now_s, sender, body)
         feed(now_s, self.name, TURN_ENDS)
         self._end_turn()
@@ -361,10 +387,19 @@ class Host:
     def _read_story(self, effect: ReadStory) -> None:
         self.tell(self.world.story(self, effect))
 
-    def _remember(self, effect: Remember) -> None:
-        self.disk.remembered = {"heads": effect.heads, "forks": effect.forks}
+    def _uphold(self, effect: Uphold) -> None:
+        """Kept at once, enforced from now on, told a little later. Only single nodes are revoked here."""
+        if effect.signed not in self.disk.statements:
+            self.disk.statements.append(effect.signed)
+        target = effect.signed.body.target
+        self.outlaws[target] = self.world.revoked[target] = None
+        self.tell(Outlawed(target))
 
     # ---- for the world, its clients and workers
+
+    def refuses(self, peer: NodeId) -> bool:
+        """What the wire does with all that comes from a revoked node, HELLO included."""
+        return peer in self.outlaws
 
     def tell(self, body: Any) -> None:
         """A completion, a little later."""

@@ -75,6 +75,10 @@ class Ends(Protocol):
 
     def dial_ended(self, caller: NodeId, target: NodeId, reason: str) -> None: ...
 
+    def refuses(self, one: NodeId, other: NodeId) -> bool:
+        """One of the two holds the other for revoked: no handshake between them succeeds."""
+        ...
+
     def answers(self, host: NodeId) -> str:
         """How a connection there goes now: ``open``, ``refused`` (no process), ``frozen`` (stopped process), ``off`` (no machine)."""
         ...
@@ -173,6 +177,8 @@ class Network:
             self._ends.dial_ended(caller, target, "refused")
         elif answer != "open":
             self._ends.at(self._ends.now_s + DIAL_TIMEOUT_S, lambda: self._ends.dial_ended(caller, target, "timeout"))
+        elif self._ends.refuses(caller, target):
+            self._ends.dial_ended(caller, target, "revoked")
         elif self._ends.answers(caller) in ("open", "frozen"):
             self._connect(caller, target)
 

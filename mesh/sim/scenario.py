@@ -159,13 +159,21 @@ class Scenario:
     def _settled(self) -> bool:
         """Everybody is seen alive and equal by everybody, and no acknowledged work is open."""
         views: dict[tuple[Any, ...], None] = {}
+        revoked = self.world.revoked
         for host in self.world.living():
-            rows = tuple((row.node, row.state, row.incarnation, row.version) for row in host.directory.rows())
-            views[rows] = None
-        if len(views) != 1 or any(row[1] != "alive" for row in next(iter(views))) or len(next(iter(views))) != self.plan.nodes:
+            if host.name not in revoked:
+                rows = tuple((r.node, r.state, r.incarnation, r.version) for r in host.directory.rows() if r.node not in revoked)
+                views[rows] = None
+        if len(views) != 1 or any(row[1] != "alive" for row in next(iter(views))):
             return False
-        rows_of_tasks = self._ask_all("task", tuple(self.clients.acknowledged))
+        if len(next(iter(views))) != self.plan.nodes - len(revoked):
+            return False
+        rows_of_tasks = self._ask_all("task", self._owed())
         return all(row is not None and row.get("state") in ENDED for row in rows_of_tasks.values())
+
+    def _owed(self) -> tuple[TaskId, ...]:
+        """What was acknowledged by nodes that still count: the promises of a revoked one went with it."""
+        return tuple(task for task, wish in self.clients.acknowledged.items() if wish.node not in self.world.revoked)
 
     def _ask_all(self, question: str, tasks: tuple[TaskId, ...]) -> dict[TaskId, dict[str, Any] | None]:
         """Ask the node that acknowledged each task; None where it answered with an error or not at all."""
@@ -184,7 +192,7 @@ class Scenario:
     def _show(self) -> None:
         """Into the history: what the mesh says of every task that it acknowledged."""
         acknowledged = self.clients.acknowledged
-        rows = self._ask_all("task", tuple(acknowledged))
+        rows = self._ask_all("task", self._owed())
         done = tuple(task for task, row in rows.items() if row is not None and row.get("state") == "done")
         results = self._ask_all("result", done)
         for task, row in rows.items():
@@ -195,7 +203,7 @@ class Scenario:
     def _farewell(self) -> None:
         world = self.world
         world.phase("farewell")
-        victim = world.rng("farewell").choice(world.names)
+        victim = world.rng("farewell").choice([name for name in world.names if name not in world.revoked])
         world.crash(victim, for_good=True, silent=self.plan.seed % 2 == 0, power=True)
         world.run(world.now_s + 15.0 + 5.0 * log10(self.plan.nodes))
         world.look()

@@ -23,6 +23,12 @@ def packed_story(disk: Disk, key: str, since: int = 0) -> bytes:
     return pack_story(_chapters(disk.groups, wanted))
 
 
+def packed_audit(disk: Disk, key: str, since: int, newest: int) -> bytes:
+    """The durable entries under an audit key: all after `since`, or the newest of them."""
+    wanted = [seq for seq, entry, _ in disk.rows if seq > since and key in keys(entry)]
+    return pack_story(_chapters(disk.groups, wanted[-newest:]))
+
+
 def touched(disk: Disk, name: Hash) -> bytes:
     """JSON ``{"tasks": [...]}``: every task here that read or made the content `name`."""
     rows: list[dict[str, Any]] = []

@@ -15,17 +15,20 @@ from random import Random
 from typing import Any
 
 from mesh.core.assembly import build
-from mesh.core.inputs import DialFailed, LinkDown, LinkUp, StoryRead
+from mesh.core.inputs import DialFailed, LinkDown, LinkUp, Proclaim, StoryRead
+from mesh.core.records.journal import AUDIT
 from mesh.effects import ReadStory
 from mesh.ids import NodeId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
+from mesh.messages.signed import Signed
+from mesh.messages.trust import NODE, Revocation
 from mesh.sim.clock import HostClock
 from mesh.sim.disk import Disk
 from mesh.sim.history import History, Measured, Phase, Viewed
 from mesh.sim.host import WAKE, Host, door
 from mesh.sim.network import Envelope, Network
-from mesh.sim.story import packed_story, touched
+from mesh.sim.story import packed_audit, packed_story, touched
 from mesh.sim.trace import Trace
 
 Build = Callable[[Alive, Random, int, bytes], Any]
@@ -69,6 +72,8 @@ class World:
         self._count = 0
         self._request = 0
         self._crowd_s, self._crowd = 0.0, 0
+        self.revoked: dict[NodeId, None] = {}
+        """By a statement that somebody upholds: for good."""
         self.hosts: dict[NodeId, Host] = {}
         for name in names:
             rng = self.rng(f"host {name}")
@@ -140,6 +145,9 @@ class World:
     def dial_ended(self, caller: NodeId, target: NodeId, reason: str) -> None:
         self.push(self.now_s, caller, caller, DialFailed(door(target), reason))
 
+    def refuses(self, one: NodeId, other: NodeId) -> bool:
+        return self.hosts[one].refuses(other) or self.hosts[other].refuses(one)
+
     def answers(self, host: NodeId) -> str:
         there = self.hosts[host]
         if there.up:
@@ -189,6 +197,12 @@ class World:
             host.frozen = False
             host.drain_soon()
 
+    def revoke(self, target: NodeId, at: NodeId) -> None:
+        """The mesh's root revokes `target`, and says so to the node `at`."""
+        self.trace.note(self.now_s, f"revoke {target} at {at}")
+        body = Revocation("sim", NODE, target, target, "drawn", int(1000 * self.now_s))
+        self.push(self.now_s, at, at, Proclaim(Signed("root", body)))
+
     def living(self) -> list[Host]:
         return [host for host in self.hosts.values() if host.up]
 
@@ -222,4 +236,6 @@ class World:
     def story(self, host: Host, effect: ReadStory) -> StoryRead:
         if effect.question == "hash":
             return StoryRead(effect.token, touched(host.disk, effect.key))
+        if effect.question == AUDIT:
+            return StoryRead(effect.token, packed_audit(host.disk, effect.key, effect.since, effect.newest))
         return StoryRead(effect.token, packed_story(host.disk, effect.key, effect.since))

@@ -1,6 +1,7 @@
 """Which role may say what. Denied by default, and checked by every receiver for every message.
 
     kind of message --needs--> right <--has-- role, from the sender's certificate
+    capability it is about --within--> the certificate's patterns
 
 Invariant: a kind that is not in `NEEDS` is refused from everybody, so a new message is useless until somebody has thought about it here.
 Does not check that the sender is party to the task it speaks of: only the machine that holds the task can. `as_markdown` is the source of
@@ -9,20 +10,45 @@ the table in the documentation.
 
 from __future__ import annotations
 
-from mesh.messages import KINDS, membership, records, session, work
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
-BELONG, OFFER, REQUEST, OBSERVE = "belong", "offer", "request", "observe"
+from mesh.messages import KINDS, membership, records, session, trust, work
+from mesh.wire.patterns import covers
+
+BELONG, OFFER, REQUEST, OBSERVE, READ, ISSUE = "belong", "offer", "request", "observe", "read", "issue"
 
 RIGHTS: dict[str, str] = {
     BELONG: "take part in membership, and answer what was asked",
     OFFER: "offer capabilities, and run awarded work",
-    REQUEST: "ask for work, and manage it",
-    OBSERVE: "ask about nodes, tasks and records, and read files by hash",
+    REQUEST: "ask for work, manage and cancel it",
+    OBSERVE: "ask about nodes, tasks and records: who, when, why, by hash",
+    READ: "read payloads: files, arguments and results",
+    ISSUE: "admit members, renew their certificates, revoke those it admitted",
 }
 
 ROLES: dict[str, frozenset[str]] = {
-    "member": frozenset((BELONG, OFFER, REQUEST, OBSERVE)),
+    "member": frozenset((BELONG, OFFER, REQUEST, OBSERVE, READ)),
+    "worker": frozenset((BELONG, OFFER, READ)),
+    "requester": frozenset((BELONG, REQUEST, OBSERVE, READ)),
+    "observer": frozenset((BELONG, OBSERVE)),
+    "issuer": frozenset((ISSUE,)),
 }
+"""A member may do all that work needs; a worker runs what it is given; a requester has work done; an observer looks on and sees no payload;
+an issuer holds an issuer's key besides."""
+
+QUESTIONS: dict[str, str] = {
+    "task": OBSERVE,
+    "tasks": OBSERVE,
+    "story": OBSERVE,
+    "hash": OBSERVE,
+    "audit": OBSERVE,
+    "result": READ,
+    "body": READ,
+    "cancel": REQUEST,
+}
+"""What each question in an Ask needs, beside the kind itself."""
 
 _BY_RIGHT: dict[str, tuple[type, ...]] = {
     BELONG: (
@@ -34,8 +60,12 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         membership.Rumours,
         membership.Digest,
         membership.Load,
+        trust.Trust,
+        trust.RenewAsk,
         records.Heads,
         records.Fork,
+        records.Witnessed,
+        work.Ask,
         work.Answer,
         work.FilePart,
     ),
@@ -65,7 +95,8 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.StepSeen,
         work.StepDone,
     ),
-    OBSERVE: (work.Ask, work.FileAsk),
+    READ: (work.FileAsk,),
+    ISSUE: (trust.Granted,),
 }
 
 NEEDS: dict[type, str] = {cls: right for right, classes in _BY_RIGHT.items() for cls in classes}
@@ -76,10 +107,56 @@ _ALLOWED: dict[str, frozenset[int]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a member may do: kinds of messages, questions, and patterns of capabilities it may offer and ask for."""
+
+    roles: tuple[str, ...]
+    rights: frozenset[str]
+    kinds: frozenset[int]
+    offers: tuple[str, ...]
+    requests: tuple[str, ...]
+
+
+def rights_of(roles: Iterable[str], offers: tuple[str, ...] = ("*",), requests: tuple[str, ...] = ("*",)) -> Rights:
+    """The rights of somebody who has these roles. Unknown roles give nothing; patterns of offers are worth nothing without the right."""
+    roles = tuple(roles)
+    nothing: frozenset[str] = frozenset()
+    none: frozenset[int] = frozenset()
+    rights = nothing.union(*(ROLES.get(role, nothing) for role in roles))
+    kinds = none.union(*(_ALLOWED.get(role, none) for role in roles))
+    return Rights(roles, rights, kinds, offers if OFFER in rights else (), requests)
+
+
 def may_say(role: str, kind: int) -> bool:
     """Whether a node of this role may send messages of this kind. Unknown roles and kinds: no."""
-    allowed = _ALLOWED.get(role)
-    return allowed is not None and kind in allowed
+    return kind in rights_of((role,)).kinds
+
+
+def _asks_within(rights: Rights, message: Any) -> bool:
+    return rights.requests == ("*",) or all(covers(rights.requests, item.capability) for item in message.items)
+
+
+def _steps_within(rights: Rights, message: work.StepAsk) -> bool:
+    return covers(rights.requests, message.capability)
+
+
+def _may_ask(rights: Rights, message: work.Ask) -> bool:
+    return QUESTIONS.get(message.question) in rights.rights
+
+
+_WITHIN: dict[type, Callable[[Rights, Any], bool]] = {
+    work.Cfp: _asks_within,
+    work.Award: _asks_within,
+    work.StepAsk: _steps_within,
+    work.Ask: _may_ask,
+}
+
+
+def overreaches(rights: Rights, message: Any) -> bool:
+    """Whether the message, of a kind its sender may send, is about something that was not granted to him."""
+    within = _WITHIN.get(type(message))
+    return within is not None and not within(rights, message)
 
 
 def as_markdown() -> str:
@@ -92,4 +169,8 @@ def as_markdown() -> str:
     for kind, cls in sorted(KINDS.items()):
         cells = " | ".join("yes" if may_say(role, kind) else "no" for role in roles)
         lines.append(f"| {kind} | {cls.__name__} | {NEEDS.get(cls, 'nobody may')} | {cells} |")
+    lines += ["", f"| Question | Needs | {' | '.join(roles)} |", "|---|---|" + "---|" * len(roles)]
+    for question, right in QUESTIONS.items():
+        cells = " | ".join("yes" if right in ROLES[role] else "no" for role in roles)
+        lines.append(f"| Ask: {question} | {right} | {cells} |")
     return "\n".join(lines) + "\n"

@@ -25,11 +25,12 @@ from mesh.ids import NodeId
 from mesh.limits import LinkLimits
 from mesh.messages import KINDS
 from mesh.wire import ed25519
-from mesh.wire.authorization import may_say
+from mesh.wire.authorization import Rights, overreaches, rights_of
 from mesh.wire.codec import decode
+from mesh.wire.keyring import Keyring
+from mesh.wire.objects import Signer, signed_bytes
 from mesh.wire.packing import Refusal, is_canonical, pack, unpack_row
 from mesh.wire.replay import ReplayWindow
-from mesh.wire.signing import Keyring, Signer, signed_bytes
 
 VERSION = 1
 SESSION_BYTES = 16
@@ -41,6 +42,8 @@ _FRAME = Struct(">IHQQI")
 _PLACE = Struct(">HH")
 _PROOF_MIN = ed25519.SIGNATURE_BYTES + _PLACE.size
 _PROOF_MAX = _PROOF_MIN + 32 * 12
+
+_NO_RIGHTS: Rights = rights_of(())
 
 FRAME_OVERHEAD_BYTES = _FRAME.size
 """What one message costs in a payload beside its body."""
@@ -192,15 +195,17 @@ _header = SchemaValidator(
 ).validate_python
 
 
-def open_envelope(keyring: Keyring, frames: Sequence[bytes], expect: Expectations) -> Opened:
+def open_envelope(keyring: Keyring, frames: Sequence[bytes], expect: Expectations, carrier: NodeId = "") -> Opened:
     """Check everything, cheapest first; then move the session's window and decode. Raises Refusal for the envelope as a whole.
 
+    `carrier`: the node that the connection proved to be at its other end; a sender must use his own. Empty: not known.
+
     Reasons, in the order of the checks: ``frames``, ``too_big``, ``malformed``, ``version``, ``other_mesh``, ``not_for_me``,
-    ``too_many_messages``, ``unknown_sender``, ``stale_session`` (answer with `Stale`), ``wrong_sender``, ``replayed``, ``payload_changed``,
-    ``bad_proof``, ``bad_signature``, ``bad_framing``. After a refusal nothing has changed.
+    ``too_many_messages``, ``wrong_link``, ``unknown_sender``, ``stale_session`` (answer with `Stale`), ``wrong_sender``, ``replayed``,
+    ``payload_changed``, ``bad_proof``, ``bad_signature``, ``bad_framing``. After a refusal nothing has changed.
     """
     header = _read_header(frames, expect.limits)
-    session = _check_header(keyring, header, len(frames[1]), expect)
+    session = _check_header(keyring, header, len(frames[1]), expect, carrier)
     if hashlib.sha256(frames[1]).digest() != header.payload_hash:
         raise Refusal("payload_changed", header.sender)
     _check_proof(keyring, session, header, frames)
@@ -228,7 +233,7 @@ def _read_header(frames: Sequence[bytes], limits: LinkLimits) -> Header:
     return Header(*fields)
 
 
-def _check_header(keyring: Keyring, header: Header, payload_bytes: int, expect: Expectations) -> Session:
+def _check_header(keyring: Keyring, header: Header, payload_bytes: int, expect: Expectations, carrier: NodeId) -> Session:
     sender, limits = header.sender, expect.limits
     if header.mesh != keyring.mesh:
         raise Refusal("other_mesh", sender)
@@ -236,6 +241,8 @@ def _check_header(keyring: Keyring, header: Header, payload_bytes: int, expect: 
         raise Refusal("not_for_me", sender)
     if header.count > limits.batch_messages_max or (header.count > 1 and payload_bytes > limits.batch_bytes_max):
         raise Refusal("too_many_messages", sender)
+    if carrier and sender != carrier:
+        raise Refusal("wrong_link", carrier)
     if keyring.member(sender) is None:
         raise Refusal("unknown_sender", sender)
     session = expect.sessions.get(header.session)
@@ -283,17 +290,20 @@ def _split(payload: bytes, header: Header) -> list[tuple[int, int, int, int, byt
 
 def _decode_parts(keyring: Keyring, header: Header, parts: list[tuple[int, int, int, int, bytes]], skewed: bool) -> Opened:
     member = keyring.member(header.sender)
-    role = member.role if member else ""
+    rights = member.rights if member else _NO_RIGHTS
     messages: list[Received] = []
     refused: list[tuple[int, str]] = []
     for kind, msg_id, cause_id, ttl_ms, body in parts:
-        if not may_say(role, kind):
+        if kind not in rights.kinds:
             refused.append((msg_id, "not_allowed" if kind in KINDS else "unknown_kind"))
             continue
         try:
             message = decode(kind, body, keyring.open)
         except Refusal as refusal:
             refused.append((msg_id, refusal.reason))
+            continue
+        if overreaches(rights, message):
+            refused.append((msg_id, "not_granted"))
             continue
         messages.append(Received(msg_id, cause_id, ttl_ms, message))
     return Opened(header, messages, refused, skewed)

@@ -63,7 +63,20 @@ _SIGNED_INTS = {"total": -1, "retries": -1}
 """The only integers that may be negative, with their least value."""
 
 _EXACT_BYTES = {
-    ("Certificate", "identity_key"): 32,
+    ("Certificate", "key"): 32,
+    ("Deed", "first_key"): 32,
+    ("Rekeyed", "old_key"): 32,
+    ("Rekeyed", "new_key"): 32,
+    ("Rekeyed", "proof"): 64,
+    ("Join", "invite"): 8,
+    ("Join", "home_key"): 32,
+    ("Join", "nonce"): 16,
+    ("Ask", "home_key"): 32,
+    ("Ask", "nonce"): 16,
+    ("Admission", "discovery_key"): 32,
+    ("Renewal", "home_key"): 32,
+    ("Binding", "curve_key"): 32,
+    ("Witness", "head"): 32,
     ("Commit", "prev"): 32,
     ("Commit", "merkle_root"): 32,
     ("Hello", "nonce"): 16,

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from typing import Any, TypeVar
 import pytest
 
 from mesh.runtime.home import Home
+from mesh.runtime.store_read import export
+from mesh.runtime.vault import open_vault
 from mesh.sync import Mesh, connect
 
 T = TypeVar("T")
@@ -235,13 +238,23 @@ class Cluster:
 
     def verify(self) -> None:
         """The independent verifier accepts every journal, and no process has died of a defect. Call after `close`."""
-        journals = sorted(map(str, self.home.rglob("journal.sqlite")))
+        journals = [self.exported(path) for path in sorted(self.home.rglob("journal.sqlite"))]
         if journals:
             checked = subprocess.run([sys.executable, ROOT / "scripts" / "verify", *journals], capture_output=True, text=True, check=False)
             assert checked.returncode == 0, checked.stdout + checked.stderr
         for log in sorted(self.folder.glob("*.log")):
             text = log.read_text(errors="replace")
             assert "Traceback" not in text, f"{log.name}:\n{text[-LOG_TAIL:]}"
+
+    def exported(self, journal: Path) -> Path:
+        """A node's sealed journal as the verifier can read it."""
+        with closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as file:
+            meta = dict(file.execute("SELECT name, value FROM meta"))
+        sealer = open_vault(Home(self.home)).sealer("journal", meta["mesh"].decode(), meta["author"].decode())
+        out = self.folder / f"{journal.parent.name}.export"
+        with out.open("wb") as file:
+            export(journal, file, sealer)
+        return out
 
     def report(self) -> str:
         logs = [f"--- {log.name}\n{log.read_text(errors='replace')[-LOG_TAIL:]}" for log in sorted(self.folder.glob("*.log"))]

@@ -334,7 +334,16 @@ SHOWN: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
     ),
     (
         _show_status,
-        {"node": EVIL, "id": EVIL, "pid": 1, "addr": EVIL, "mesh": EVIL, "uptime_s": 1.0, "findings": [{"message": EVIL, "fix": EVIL}]}
+        {
+            "node": EVIL,
+            "id": EVIL,
+            "pid": 1,
+            "addr": EVIL,
+            "mesh": EVIL,
+            "uptime_s": 1.0,
+            "findings": [{"message": EVIL, "fix": EVIL}],
+            "notes": [{"message": EVIL, "fix": EVIL}],
+        }
         | {"workers": [{"agent": EVIL, "pid": 1}], "nodes": {EVIL: 1}, "tasks": {EVIL: 1}, "journal": {"entries": 1, "synced": 1}},
     ),
 ]

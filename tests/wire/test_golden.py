@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks.samples import honest, opened
 
 from mesh.messages import KINDS, SIGNED
 from mesh.messages.records import ENTRIES
-from mesh.messages.signed import Signed
 from mesh.wire import codec
 from mesh.wire.envelope import Batch, frame_message, open_envelope, seal_flush
 
@@ -45,14 +45,18 @@ def test_entry(cls: type, world: Any) -> None:
 
 @pytest.mark.parametrize("tag", sorted(SIGNED))
 def test_signed_object(tag: str, world: Any) -> None:
-    body = world.sample(SIGNED[tag])
-    signer = world.a
-    if tag == "certificate":
-        signer, body.node, body.identity_key = world.root, world.a.node, world.a.public_key
-    signed = Signed(signer.node, body)
-    fixed = golden(f"signed-{tag}", signer.seal(signed))
+    signed = honest(tag, world)
+    fixed = golden(f"signed-{tag}", signed.raw)
     assert signed.raw == fixed
-    assert world.keyring.open(fixed) == signed
+    assert opened(tag, world, fixed) == signed.body
+
+
+def test_chain(world: Any) -> None:
+    """Of a node that has had another key, so that the deed and the earlier key are in it."""
+    raw = world.lines["a"].renewed(60).chain()
+    fixed = golden("chain", raw)
+    assert raw == fixed
+    assert world.keyring.introduce(fixed) == world.a.node
 
 
 def test_flush_of_three_envelopes(world: Any) -> None:
@@ -77,5 +81,6 @@ def test_flush_of_three_envelopes(world: Any) -> None:
 def test_no_golden_frame_is_left_over() -> None:
     """A kind that is taken away breaks those who still send it: the frame must stay, and so must the kind."""
     expected = {f"message-{kind:02d}-{cls.__name__}" for kind, cls in KINDS.items()} | {f"entry-{cls.__name__}" for cls in ENTRIES}
-    expected |= {f"signed-{tag}" for tag in SIGNED} | {f"envelope-{n}-{part}" for n in range(3) for part in ("header", "payload", "proof")}
+    expected |= {"chain"} | {f"signed-{tag}" for tag in SIGNED}
+    expected |= {f"envelope-{n}-{part}" for n in range(3) for part in ("header", "payload", "proof")}
     assert {path.stem for path in GOLDEN.glob("*.hex")} == expected

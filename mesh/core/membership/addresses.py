@@ -26,7 +26,7 @@ HINT_FAILURES_MAX = 8
 OWN_ADDRESSES_MAX = 64
 DIAL_PATIENCE_S = 10.0
 """A dial whose end was never told counts as failed after this: one to a door by another name ends as a `LinkUp` that does not say so."""
-HOPELESS = ("other_mesh", "bad_certificate", "version")
+HOPELESS = ("other_mesh", "bad_certificate", "version", "revoked")
 """Answers that time alone does not change: asked again only now and then."""
 
 

@@ -177,9 +177,12 @@ class Dissemination:
         self.digests_sent += 1
         return Digest(
             tuple(
-                (row.node, row.incarnation, row.version, WIRE_STATE[row.state]) for row in members.directory.rows() if row.incarnation > 0
+                (row.node, row.incarnation, row.version, WIRE_STATE[row.state])
+                for row in members.directory.rows()
+                if row.incarnation > 0 and not row.revoked
             ),
             answer,
+            members.directory.trust,
         )
 
     def compare(self, sender: NodeId, digest: Digest) -> Effects:
@@ -192,7 +195,7 @@ class Dissemination:
                 yield Refused("bad_state", sender)
                 return
             theirs[node] = (incarnation, version, state)
-            if not lacking and node != members.me:
+            if not lacking and node != members.me and not members.directory.revoked(node):
                 member = members.get(node)
                 if member is None:
                     lacking = not members.is_grave(node, incarnation, version)
@@ -212,6 +215,8 @@ class Dissemination:
             yield members.own_left
         tail: list[Signed | Dead] = []  # every ALIVE first: who votes must be known before his vote counts
         for member in members.all():
+            if member.row.revoked:
+                continue
             inc, version, state = theirs.get(member.node, (0, 0, ALIVE))
             if member.key() > order(inc, version, state):
                 known_life = (inc, version) == (member.row.incarnation, member.row.version)

@@ -6,7 +6,7 @@ Invariants: a newer statement wins and an older one changes nothing, so the orde
 itself raises its version, and only to one more than the one it is accused under (M4). A death needs H votes under the same row.
 Clones (M6): an ALIVE of this node's own id that this node never made is counted as ``clone_seen``. In the same incarnation it is outbid
 at most 3 times in a life; against a larger incarnation nothing is done: the other process is the later start, and two processes that
-bid for ever would only fill the network. What it does not do: probe, dial.
+bid for ever would only fill the network. A revoked node stays dead whatever is said of it (`outlaw`). What it does not do: probe, dial.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mesh.core.inputs import (
     MemberDied,
     MemberLeft,
     MemberRestarted,
+    MemberRevoked,
     MemberSuspected,
     MemberUnreachable,
     OffersChanged,
@@ -69,13 +70,15 @@ class Knowledge:
     def merge(self, now_s: float, sender: NodeId, signed: Signed, direct: bool = False) -> Effects:
         """`direct`: the statement came with a link to its author, so it is no hearsay."""
         body = signed.body
+        if not isinstance(body, Alive | Suspect | Left):
+            return iter((Refused("not_membership", sender),))
+        if self._members.directory.revoked(signed.author) or self._members.directory.revoked(body.node):
+            return iter((Refused("revoked", signed.author),))
         if isinstance(body, Alive):
             return self._merge_alive(now_s, sender, signed, body, direct)
         if isinstance(body, Suspect):
             return self._merge_suspect(now_s, sender, signed, body)
-        if isinstance(body, Left):
-            return self._merge_left(now_s, sender, signed, body)
-        return iter((Refused("not_membership", sender),))
+        return self._merge_left(now_s, sender, signed, body)
 
     def _merge_alive(self, now_s: float, sender: NodeId, signed: Signed, alive: Alive, direct: bool) -> Effects:
         if signed.author != alive.node:
@@ -199,6 +202,8 @@ class Knowledge:
     def merge_dead(self, now_s: float, sender: NodeId, dead: Dead) -> Effects:
         """A certificate is its votes: each is judged, and enough of them need no window of this node's own."""
         members = self._members
+        if members.directory.revoked(dead.node):
+            return
         if dead.node == members.me:
             yield from self.accused(now_s, sender, dead.incarnation, dead.version)
             return
@@ -349,6 +354,37 @@ class Knowledge:
             self._members.set_state(now_s, member, ALIVE)
         yield Tell(MemberAlive(member.node))
 
+    # ---- who is not believed any more
+
+    def outlaw(self, now_s: float, node: NodeId) -> Effects:
+        """Dead for good: its row, its votes, its link, its door. The other machines hear `MemberRevoked`, and what it means for work.
+
+        If it is this node itself, here is where it stops: it takes no more part (LEFT), and its machines end what they have in hand. Links
+        are left for the others to cut, so that the revocation still reaches them where it was made here.
+        """
+        members = self._members
+        if members.directory.revoked(node):
+            return
+        members.directory.outlaw(node)
+        while len(members.directory.outlaws) > self._limits.outlaws_max:
+            del members.directory.outlaws[next(iter(members.directory.outlaws))]
+        yield Tell(MemberRevoked(node))
+        if node == members.me:
+            yield Refused("own_revocation", node)
+            yield from self.leave(now_s)
+            return
+        known = members.get(node)
+        member = known or members.add(now_s, node)
+        if member is None:  # the table is full of others: the directory knows it all the same
+            return
+        was, linked = member.row.state, member.row.linked
+        members.exile(now_s, member)
+        self._book.forget(node, member.row.door)
+        if linked:
+            yield HangUp(node, need=Need.FREE)
+        if known is not None and was not in (DEAD, LEFT):
+            yield Tell(MemberDied(node))
+
     # ---- this node's own row
 
     def accused(self, now_s: float, sender: NodeId, incarnation: int, version: int) -> Effects:
@@ -373,6 +409,15 @@ class Knowledge:
             return
         yield Tell(OffersChanged(self._members.me))
         yield from self._announce(now_s, own.version + 1, tuple(row.offers.values()))  # one per capability
+
+    def change_row(self, now_s: float, router: str, certificate: bytes) -> Effects:
+        """Advertise another ROUTER address, or another chain."""
+        own = self._members.own.body
+        members = self._members
+        row = members.directory.ensure(members.me)
+        row.router = router or own.router
+        members.own = Signed(members.me, replace(own, router=row.router, certificate=certificate or own.certificate))
+        yield from self._announce(now_s, own.version + 1, own.offers)
 
     def leave(self, now_s: float) -> Effects:
         """Say LEFT to all; from here on nothing is dialled, watched or refuted."""

@@ -135,6 +135,8 @@ class Members:
         self.linked: dict[NodeId, Member] = {}
         self.counts = {ALIVE: 1, SUSPECT: 0, UNREACHABLE: 0, DEAD: 0, LEFT: 0}
         self.forgotten = 0
+        self.exiled = 0
+        """Rows of revoked nodes, which count for nothing."""
         self._deadlines = deadlines
         self._members: dict[NodeId, Member] = {}
         self._names: list[NodeId] | None = []
@@ -179,6 +181,7 @@ class Members:
         oldest = min(gone, key=lambda m: (max(m.heard_at_s, m.row.changed_at_s), m.node))
         row = oldest.row
         self.counts[row.state] -= 1
+        self.exiled -= row.revoked
         self._graves[row.node] = (row.incarnation, row.version)
         while len(self._graves) > self.limits.rows_max:
             del self._graves[next(iter(self._graves))]
@@ -199,20 +202,30 @@ class Members:
             row.state = state
             row.changed_at_s = now_s
 
+    def exile(self, now_s: float, member: Member) -> None:
+        """A revoked node: dead, unlinked, unwatched, and in no quorum. Nothing leads back."""
+        self.unlink(member)
+        member.forget_suspicion()
+        member.phase, member.trouble = IDLE, False
+        self._deadlines.clear(ProbeDue(member.node))
+        self._deadlines.clear(SuspicionEnds(member.node))
+        self.set_state(now_s, member, DEAD)
+        self.exiled += 1
+
     def present(self) -> int:
         """Nodes that may be there, this one included: the N of windows and rumours."""
         counts = self.counts
         return max(1, counts[ALIVE] + counts[SUSPECT] + counts[UNREACHABLE])
 
     def roster(self) -> int:
-        """All that have not left and are not forgotten. The dead stay in it, so that no quorum shrinks because nodes fall silent."""
-        return sum(self.counts.values()) - self.counts[LEFT]
+        """All that have not left, are not forgotten and not revoked. The dead stay in it: no quorum shrinks because nodes fall silent."""
+        return sum(self.counts.values()) - self.counts[LEFT] - self.exiled
 
     def in_roster(self, node: NodeId) -> bool:
         if node == self.me:
             return True
         member = self._members.get(node)
-        return member is not None and member.row.state != LEFT and member.alive is not None
+        return member is not None and member.row.state != LEFT and member.alive is not None and not member.row.revoked
 
     def quorum(self) -> int:
         """H: how many distinct roster members must vote for a death."""

@@ -4,8 +4,9 @@
                                                                                  rumours, digests <--> dissemination
 
 Invariants M1-M6: no node that is up stays dead in anybody's view, since dead ones are dialled for ever and tables are compared for ever; a
-node that stopped is dead everywhere within the probe, the window and one rumour; only a node raises its own version. Two nodes of one name
-are both shown. What it does not do: open sockets, check signatures (the wire did), decide about work.
+node that stopped is dead everywhere within the probe, the window and one rumour; only a node raises its own version. A revoked node stays
+dead (`Outlawed`; the statements themselves are in `trust.py`). Two nodes of one name are both shown. What it does not do: open sockets,
+check signatures (the wire did), decide about work.
 Source: SWIM (Das 2002), Lifeguard (Dadgar 2018).
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, UNREACHABLE, Directory
-from mesh.core.inputs import DialFailed, Found, Heard, Leave, LinkDown, LinkUp, MemberLinked, OffersSet, Started
+from mesh.core.inputs import DialFailed, Found, Heard, Leave, LinkDown, LinkUp, MemberLinked, OffersSet, Outlawed, RowChanged, Started
 from mesh.core.membership import overlay
 from mesh.core.membership.addresses import AddressBook, DialDue
 from mesh.core.membership.dissemination import Dissemination, Effects, RumoursDue, SyncDue
@@ -46,6 +47,8 @@ class MembershipStatistics:
     unreachable: int
     dead: int
     left: int
+    revoked: int
+    """Of the dead."""
     linked: int
     forgotten: int
     name_clashes: int
@@ -90,6 +93,8 @@ class Membership:
             DialFailed: self._on_dial_failed,
             Leave: self._do_leave,
             OffersSet: self._on_offers_set,
+            RowChanged: self._on_row_changed,
+            Outlawed: self._on_outlawed,
             Ping: self._prober.on_ping,
             Ack: self._prober.on_ack,
             PingRequest: self._prober.on_ping_request,
@@ -124,6 +129,12 @@ class Membership:
     def _on_offers_set(self, now_s: float, _: NodeId, offers: OffersSet) -> Effects:
         return self._knowledge.set_offers(now_s, offers.offers)
 
+    def _on_row_changed(self, now_s: float, _: NodeId, changed: RowChanged) -> Effects:
+        return self._knowledge.change_row(now_s, changed.router, changed.certificate)
+
+    def _on_outlawed(self, now_s: float, _: NodeId, outlawed: Outlawed) -> Effects:
+        return self._knowledge.outlaw(now_s, outlawed.node)
+
     # ---- links
 
     def _on_found(self, now_s: float, _: NodeId, found: Found) -> Iterable[Any] | None:
@@ -154,6 +165,10 @@ class Membership:
         alive = up.alive.body
         if not isinstance(alive, Alive) or alive.node != sender or sender == self._members.me:
             yield Refused("not_author", sender)
+            yield HangUp(sender, need=Need.FREE)
+            return
+        if self._members.directory.revoked(sender):
+            yield Refused("revoked", sender)
             yield HangUp(sender, need=Need.FREE)
             return
         before = self._members.get(sender)
@@ -261,6 +276,7 @@ class Membership:
             unreachable=counts[UNREACHABLE],
             dead=counts[DEAD],
             left=counts[LEFT],
+            revoked=members.exiled,
             linked=len(members.linked),
             forgotten=members.forgotten,
             name_clashes=sum(1 for count in names.values() if count > 1),

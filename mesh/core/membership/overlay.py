@@ -16,7 +16,7 @@ from mesh.limits import MembershipLimits
 
 def watched(member: Member) -> bool:
     """This node probes `member` and votes on it."""
-    return member.row.state != LEFT
+    return member.row.state != LEFT and not member.row.revoked
 
 
 def silence_allowed_s(limits: MembershipLimits, me: NodeId, node: NodeId) -> float:
@@ -27,7 +27,7 @@ def silence_allowed_s(limits: MembershipLimits, me: NodeId, node: NodeId) -> flo
 
 def linked_wish(member: Member) -> bool:
     """A link to `member` is wanted, so its door is dialled until there is one."""
-    return member.row.state != LEFT
+    return member.row.state != LEFT and not member.row.revoked
 
 
 def helpers(members: Members, target: NodeId, count: int, random: Random) -> list[NodeId]:

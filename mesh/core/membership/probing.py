@@ -118,7 +118,7 @@ class Prober:
     def _ping_now(self, member: Member) -> Send:
         self._probe += 1
         self.probes += 1
-        return Send(member.node, Ping(self._probe), need=Need.FREE)
+        return Send(member.node, Ping(self._probe, self._members.directory.trust), need=Need.FREE)
 
     def _ask_others(self, now_s: float, member: Member) -> Effects:
         """Through others, and directly once more: with nobody to ask, that is all there is."""
@@ -201,7 +201,7 @@ class Prober:
         self._members.arm(member, now_s + overlay.silence_allowed_s(self._limits, self._members.me, member.node))
 
     def on_ping(self, now_s: float, sender: NodeId, ping: Ping) -> Effects:
-        return iter((Send(sender, Ack(ping.probe), need=Need.FREE),))
+        return iter((Send(sender, Ack(ping.probe, self._members.directory.trust), need=Need.FREE),))
 
     def on_ack(self, now_s: float, sender: NodeId, ack: Ack) -> Effects | None:
         """The envelope it came in was the answer (`Heard`); on its own it counts the same."""

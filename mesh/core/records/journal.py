@@ -12,12 +12,13 @@ two alone. Writes no disk and knows no signature scheme: both are given. Sources
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mesh.core.records import merkle
 from mesh.ids import Hash, NodeId
-from mesh.messages.records import Accepted, Bound, CancelAsked, Closed, Commit, Decided, Ended, Finished, Lost, Parked, Submitted
+from mesh.messages.records import Accepted, Audited, Bound, CancelAsked, Closed, Commit, Decided, Ended, Finished, Lost, Parked, Submitted
 from mesh.messages.signed import Signed
 
 FIRST_PREV = bytes(32)
@@ -74,6 +75,11 @@ def last_of(commit: Commit) -> int:
     return commit.first + commit.count - 1
 
 
+def seal_of(commit: Signed) -> bytes:
+    """SHA-256 of a commit as it was signed: names it to others, without reading it."""
+    return hashlib.sha256(commit.raw).digest()
+
+
 def wall_ms_of(commit: Commit) -> int:
     return commit.hlc >> 16
 
@@ -123,13 +129,22 @@ def _task_and_hashes(entry: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+AUDIT = "audit"
+"""The key of all audit entries; those about one node, task or file are also under ``audit:`` and its name."""
+
+
+def _audit_and_subject(entry: Audited) -> tuple[str, ...]:
+    return (AUDIT, f"{AUDIT}:{entry.about}") if entry.about else (AUDIT,)
+
+
 _KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
     **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed), _task_only),
     **dict.fromkeys((Submitted, Finished, Accepted, Ended), _task_and_hashes),
+    Audited: _audit_and_subject,
 }
 
 
 def keys(entry: Any) -> tuple[str, ...]:
-    """Under which keys an entry is found again: its task, that task's parent, and every content hash it names. No duplicates."""
+    """Under which keys an entry is found again: its task, that task's parent, every content hash it names; `AUDIT`. No duplicates."""
     find = _KEYS.get(type(entry))
     return find(entry) if find is not None else ()

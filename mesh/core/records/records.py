@@ -1,12 +1,14 @@
 """What is known of journals: opens the own one, gossips heads, keeps proofs of forks, answers questions about what is written.
 
-    own commit (NewHead) --at most every heads_gossip_s--> HEADS to all linked peers
+    own commit (NewHead) --at most every heads_gossip_s--> HEADS to all linked peers --> co-signatures (witness.py) --> kept
     MemberLinked         --------------------------------> the whole table of heads, and every FORK
-    Ask story|hash|body  --> ReadStory | ReadBody --> StoryRead | BodyRead --> Answer
+    Ask story|hash|body|audit --> ReadStory | ReadBody --> StoryRead | BodyRead --> Answer
+    Audit, suspicious Refused --at most so many a minute--> Audited entries
 
 Invariant: per author the newest heads are kept, and two commits that cannot both be in one journal become a proof that is kept for ever and
-passed on once. A head of one's own that the own disk does not know means that an old copy of the disk came back to life: `rolled_back` is
-set, for people to see, and never cleared. Does not verify signatures (the wire did) and ships no entries by itself: who wants them asks.
+passed on once. A head of one's own, or a peer's co-signature of it, that the own disk does not know means that an old copy of the disk came
+back to life or its end was cut off: `rolled_back` is set, for people to see, and never cleared. Does not verify signatures (the wire did)
+and ships no entries by itself: who wants them asks.
 Source: Certificate Transparency's gossip of signed tree heads; SSB's fork proofs.
 """
 
@@ -19,14 +21,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from mesh.core.audit import SUSPICIOUS, Tally, audited
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
-from mesh.core.inputs import BodyRead, MemberLinked, NewHead, Remembered, Replay, Started, StoreFailed, StoryRead
-from mesh.core.records.journal import conflict, last_of, newer
+from mesh.core.inputs import Audit, BodyRead, KeyReplaced, Leave, MemberLinked, NewHead, Remembered, Replay, Started, StoreFailed, StoryRead
+from mesh.core.records.journal import AUDIT, conflict, last_of, newer
+from mesh.core.records.witness import Cosigned, Cosigner, WitnessDue, is_witness
 from mesh.effects import Append, Need, ReadBody, ReadStory, Refused, Remember, Send
 from mesh.ids import NodeId
 from mesh.limits import RecordsLimits
-from mesh.messages.records import Commit, Fork, Heads, Opened
+from mesh.messages.records import Commit, Fork, Heads, Opened, Rekeyed, Witnessed
 from mesh.messages.signed import Signed
 from mesh.messages.work import Answer, Ask
 
@@ -51,6 +55,20 @@ class TableDue:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """What the first commit of this life has to say beside its incarnation: that the node is in another mesh than before (`mesh`), or signs
+    with another key (`handovers`: from the key before to that of today)."""
+
+    mesh: str = ""
+    handovers: tuple[Rekeyed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TallyDue:
+    """The minute of counted refusals is over."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordsStatistics:
     head_seq: int
     authors: int
@@ -62,6 +80,9 @@ class RecordsStatistics:
     failed: str
     """Why the journal cannot be written any more; empty while it can."""
     asks_waiting: int
+    witnessed: tuple[tuple[NodeId, int], ...]
+    """``(peer, entry)``: who has co-signed this node's journal, and up to where; furthest first."""
+    witnesses_given: int
 
 
 class Records:
@@ -77,6 +98,7 @@ class Records:
         name: str,
         head: bytes,
         head_seq: int,
+        begins: Beginning | None = None,
     ) -> None:
         self._directory = directory
         self._deadlines = deadlines
@@ -84,6 +106,7 @@ class Records:
         self._incarnation = incarnation
         self._name = name
         self._opened_at = (head, head_seq)
+        self._begins = begins or Beginning()
         self._head_seq = head_seq
         self._own: deque[Signed] = deque(maxlen=OWN_HEADS)
         self._heads: dict[NodeId, deque[Signed]] = {}
@@ -95,20 +118,30 @@ class Records:
         self._failed = ""
         self._token = FIRST_TOKEN
         self._asks: dict[int, tuple[NodeId, int]] = {}
+        self._cosigner = Cosigner(directory, deadlines, limits, self._forks)
+        self._cosigned = Cosigned(directory, limits, incarnation, head_seq)
+        self._tally = Tally(directory.me, limits)
         self.inputs: dict[type, Any] = {
             Replay: self._on_replay,
             Remembered: self._on_remembered,
             Started: self._on_started,
             StoreFailed: self._on_store_failed,
             NewHead: self._on_new_head,
+            KeyReplaced: self._do_replace_key,
             MemberLinked: self._on_member_linked,
             Heads: self._on_heads,
             Fork: self._on_fork,
+            Witnessed: self._on_witnessed,
+            Audit: self._do_audit,
+            Leave: self._expire_tally,
+            Refused: self._on_refused,
             Ask: self._on_ask,
             StoryRead: self._on_story_read,
             BodyRead: self._on_body_read,
             HeadsDue: self._expire_heads,
             TableDue: self._expire_table,
+            WitnessDue: self._cosigner.expire,
+            TallyDue: self._expire_tally,
         }
 
     # ---- the own journal
@@ -119,10 +152,16 @@ class Records:
     def _on_started(self, now_s: float, sender: NodeId, started: Started) -> Iterator[Any]:
         head, seq = self._opened_at
         self._deadlines.set(TableDue(), now_s + self._table_s())
-        yield Append(Opened(self._incarnation, head, seq, self._name))
+        yield Append(Opened(self._incarnation, head, seq, self._name, self._begins.mesh))
+        for handover in self._begins.handovers:
+            yield Append(handover)
+
+    def _do_replace_key(self, now_s: float, sender: NodeId, replaced: KeyReplaced) -> Iterator[Any]:
+        yield Append(Rekeyed(replaced.old_key, replaced.new_key, replaced.proof, replaced.at_ms))
 
     def _on_new_head(self, now_s: float, sender: NodeId, new: NewHead) -> None:
         self._own.append(new.signed)
+        self._cosigned.grew(new.signed)
         self._head_seq = last_of(new.signed.body)
         if self._deadlines.when(HeadsDue()) is None:
             self._deadlines.set(HeadsDue(), max(now_s, self._gossiped_at_s + self._limits.heads_gossip_s))
@@ -140,9 +179,10 @@ class Records:
 
     def _expire_table(self, now_s: float, sender: NodeId, due: TableDue) -> Iterator[Any]:
         self._deadlines.set(TableDue(), now_s + self._table_s())
-        if self._unsaved:
+        if self._unsaved or self._cosigned.changed:
             heads, self._unsaved = tuple(self._unsaved.values()), {}
-            yield Remember(heads, tuple(self._forks.values()), need=Need.FREE)
+            witnesses, self._cosigned.changed = tuple(self._cosigned.changed.values()), {}
+            yield Remember(heads, tuple(self._forks.values()), witnesses, need=Need.FREE)
         peers = self._linked()
         if peers:
             self._round += 1
@@ -155,6 +195,8 @@ class Records:
         yield from self._table_to(linked.node)
         for fork in self._forks.values():
             yield Send(linked.node, fork, need=Need.FREE)
+        if (heads := self._heads.get(linked.node)) and linked.node not in self._forks:
+            self._cosigner.learned(now_s, heads[-1])
 
     def _table_to(self, peer: NodeId) -> Iterator[Any]:
         """All newest heads, the peer's own too: that is how he learns that his disk is an old copy."""
@@ -179,9 +221,9 @@ class Records:
             elif signed.author == self._directory.me:
                 yield from self._check_own(sender, signed)
             else:
-                yield from self._learn(signed)
+                yield from self._learn(now_s, signed)
 
-    def _learn(self, signed: Signed) -> Iterator[Any]:
+    def _learn(self, now_s: float, signed: Signed) -> Iterator[Any]:
         """Keep a newer head, or find that it and a known one exclude each other."""
         known = self._heads.get(signed.author)
         if known is None:
@@ -196,6 +238,7 @@ class Records:
         if not known or newer(signed.body, known[-1].body):
             known.append(signed)
             self._unsaved[signed.author] = signed
+            self._cosigner.learned(now_s, signed)
 
     def _check_own(self, sender: NodeId, signed: Signed) -> Iterator[Any]:
         """A head in our own name: this life's newest are in `_own`, and what came before must end where our disk did."""
@@ -240,7 +283,7 @@ class Records:
             self._note_rolled_back(f"this node signed the entries {first} to {max(first, last)} twice, differently")
 
     def _note_rolled_back(self, why: str) -> None:
-        self._rolled_back = self._rolled_back or f"{why}: an old copy of its folder came back, or two nodes run on it"
+        self._rolled_back = self._rolled_back or f"{why}: an old copy of its folder came back, its end was cut off, or two nodes run on it"
 
     def _on_remembered(self, now_s: float, sender: NodeId, remembered: Remembered) -> None:
         """From our own disk, before `Started`. What does not fit the limits any more is left out."""
@@ -250,18 +293,53 @@ class Records:
         for fork in remembered.forks[: self._limits.forks_max]:
             if _is_head(fork.one) and _is_head(fork.other):
                 self._keep(fork)
+        for why in self._cosigned.remembered(remembered.witnesses, remembered.own):
+            self._note_rolled_back(why)
+
+    # ---- co-signatures
+
+    def _on_witnessed(self, now_s: float, sender: NodeId, message: Witnessed) -> Iterator[Any]:
+        if len(message.witnesses) > self._limits.heads_message_max:
+            yield Refused("too_many_heads", sender)
+            return
+        for signed in message.witnesses:
+            if not is_witness(signed, self._directory.me):
+                yield Refused("bad_witness", sender)
+            elif why := self._cosigned.take(signed):
+                self._note_rolled_back(why)
+                yield Refused("witness_differs", signed.author)
+
+    def witnesses(self) -> tuple[Signed, ...]:
+        """What peers have co-signed of this node's journal, as they signed it; what contradicts it first."""
+        return self._cosigned.all()
+
+    # ---- what goes on record
+
+    def _do_audit(self, now_s: float, sender: NodeId, audit: Audit) -> Iterator[Any]:
+        yield Append(audited(audit, int(now_s * 1000), self._limits))
+
+    def _on_refused(self, now_s: float, _me: NodeId, refused: Refused) -> None:
+        """Of any machine of this node."""
+        if refused.reason in SUSPICIOUS:
+            self._tally.note(now_s, refused.reason, refused.peer)
+            if self._deadlines.when(TallyDue()) is None and self._tally.due_s is not None:
+                self._deadlines.set(TallyDue(), self._tally.due_s)
+
+    def _expire_tally(self, now_s: float, sender: NodeId, due: TallyDue | Leave) -> Iterator[Any]:
+        for audit in self._tally.take():
+            yield Append(audited(audit, int(now_s * 1000), self._limits))
 
     # ---- questions
 
     def _on_ask(self, now_s: float, sender: NodeId, ask: Ask) -> Iterator[Any]:
-        if ask.question not in ("story", "hash", "body"):
+        if ask.question not in ("story", "hash", "body", AUDIT):
             return
         if len(self._asks) >= self._limits.asks_max:
             yield Refused("asks_full", sender)
             yield _no(sender, ask.ask, "busy", "this node answers too many questions at once", "ask again in a moment")
             return
-        since = _since(ask.args)
-        if since is None:
+        wish = _wish(ask.args)
+        if wish is None:
             yield Refused("bad_ask", sender)
             yield _no(sender, ask.ask, "bad_question", "the question's arguments cannot be read", "ask with args {}")
             return
@@ -270,7 +348,12 @@ class Records:
         if ask.question == "body":
             yield ReadBody(self._token, ask.key, need=Need.FREE)
         else:
-            yield ReadStory(self._token, ask.question, ask.key, since, need=Need.FREE)
+            key, newest = ask.key, int(wish.get("limit", 0))
+            if ask.question == AUDIT:
+                key = f"{AUDIT}:{key}" if key else AUDIT
+                most = self._limits.audit_gather_entries_max
+                newest = min(newest or most, most) if wish.get("all") else newest
+            yield ReadStory(self._token, ask.question, key, int(wish.get("since", 0)), newest, need=Need.FREE)
 
     def _on_story_read(self, now_s: float, sender: NodeId, read: StoryRead) -> Iterator[Any]:
         if asked := self._asks.pop(read.token, None):
@@ -299,6 +382,8 @@ class Records:
             self._rolled_back,
             self._failed,
             len(self._asks),
+            self._cosigned.reach(),
+            self._cosigner.given,
         )
 
 
@@ -314,13 +399,16 @@ def _proof(one: Signed, other: Signed) -> Fork:
     return Fork(one.author, one, other)
 
 
-def _since(args: bytes) -> int | None:
-    """After which entry the story shall go on; None if the arguments make no sense."""
+def _wish(args: bytes) -> dict[str, Any] | None:
+    """After which entry the story shall go on (`since`), how many of the newest are enough (`limit`); None if that makes no sense."""
     try:
-        since = json.loads(args or b"{}").get("since", 0)
-    except (ValueError, AttributeError, RecursionError):
+        wish = json.loads(args or b"{}")
+    except (ValueError, RecursionError):
         return None
-    return since if type(since) is int and 0 <= since < 1 << 62 else None
+    if not isinstance(wish, dict):
+        return None
+    numbers = (wish.get("since", 0), wish.get("limit", 0))
+    return wish if all(type(number) is int and 0 <= number < 1 << 62 for number in numbers) else None
 
 
 def _no(to: NodeId, ask: int, code: str, message: str, fix: str) -> Send:

@@ -108,6 +108,12 @@ class Holder:
         """Asked after a restart, not answered yet."""
         self.dirty = self.award_due = self.lease_due = self.ack_due = False
 
+    def hush(self) -> None:
+        """It is spoken to no more: revoked."""
+        self.acks, self.kept_acks, self.renewals, self.superseded, self.revokes = [], [], [], [], []
+        self.cancels, self.awards, self.ghosts, self.reclaims = {}, {}, {}, {}
+        self.sent.clear()
+
     def correction(self, row: Row, capability: str) -> int:
         """Work given to it since its newest load was heard, less what came back since."""
         if row.load_at_s != self.load_at_s:
@@ -357,6 +363,9 @@ class Book:
         for holder in dirty:
             holder.dirty = False
             node = holder.node
+            if self.directory.revoked(node):
+                holder.hush()
+                continue
             if holder.acks:
                 yield from self._acknowledge(now_s, holder)
             if holder.revokes:

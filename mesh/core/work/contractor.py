@@ -26,6 +26,7 @@ from mesh.core.inputs import (
     MemberLeft,
     MemberLinked,
     MemberRestarted,
+    MemberRevoked,
     OffersSet,
     Replay,
     Started,
@@ -116,6 +117,7 @@ class Contractor:
             MemberLinked: self._on_member_linked,
             MemberRestarted: self._on_member_gone,
             MemberLeft: self._on_member_gone,
+            MemberRevoked: self._on_member_revoked,
             Leave: self._do_leave,
             Replay: self._do_replay,
             Started: self._do_started,
@@ -404,6 +406,15 @@ class Contractor:
         self._load.note(now_s)
         return out
 
+    def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> list[Any]:
+        """Work for a manager that is not believed any more stops. If this node itself is not: all of it, and no more is taken."""
+        out: list[Any] = []
+        self._load.closed = self._load.closed or fact.node == me
+        self._load.forget(fact.node)
+        self._terms.disown(now_s, "" if fact.node == me else fact.node, out)
+        self._load.note(now_s)
+        return out
+
     # ---- the node's own life
 
     def _do_leave(self, now_s: float, _me: NodeId, _leave: Leave) -> list[Any]:
@@ -456,6 +467,12 @@ class Contractor:
                 self._reports.fail(now_s, holding, "worker_lost", error, "", 0, out)
         self._terms.settle_reclaims(now_s, self._terms.open_reclaims(), out)
         return out
+
+    def runs(self, worker: int, task: TaskId, fence: Fence, now_ms: int) -> str:
+        """The capability that this worker runs for `task` under that fence and a lease that holds; "" if it does not, or shall stop."""
+        run, holding = self._slots.runs.get(task), self._holdings.by_task.get(task)
+        is_held = run and holding and not run.stopping and run.fence == holding.fence == fence and holding.lease_end_ms > now_ms
+        return run.capability if run and is_held and run.worker.worker == worker else ""
 
     def statistics(self) -> ContractorStatistics:
         slots = self._slots

@@ -3,8 +3,9 @@
     Enquire task | cancel | story   --> the task's author, now or not at all
             result                  --> the task's author, for as long as the client waits, through broken links
             tasks | hash            --> every linked node; merged when all have answered or gather_s is over, naming who is missing
+            audit                   --> this node; every linked node where ``args["all"]`` says so, as packed stories
             body                    --> every linked node; the first that has the bytes
-            (story, hash and body: only to ``args["node"]`` where that is given)
+            (story, hash, body and audit: only to ``args["node"]`` where that is given)
 
 Invariant: every question is replied to exactly once (a result when there is one), unless its client is gone; an answer counts only from a
 node that was asked. Answers nothing itself: the manager and the records do. Ids may be shortened in the author's part.
@@ -19,8 +20,8 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import LEFT, ReadDirectory
-from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, MemberUnreachable, RequestGone
-from mesh.core.work.errands import Errands, failure, json_object, reply
+from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, MemberRevoked, MemberUnreachable, RequestGone
+from mesh.core.work.errands import Errands, failure, json_object, reply, revoked
 from mesh.core.work.files import is_hash
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, author_of
@@ -28,7 +29,7 @@ from mesh.limits import WorkLimits
 from mesh.messages.work import Answer, Ask
 
 ONE = ("task", "result", "cancel", "story")
-ALL = ("tasks", "hash", "body")
+ALL = ("tasks", "hash", "body", "audit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class _Question:
     left: dict[NodeId, None]
     missing: dict[NodeId, None] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    pages: list[tuple[NodeId, bytes]] = field(default_factory=list)
+    """Of ``audit``: who answered, and his packed story."""
     gather: bool = False
 
 
@@ -82,6 +85,7 @@ class Desk:
             MemberUnreachable: self._on_member_lost,
             MemberDied: self._on_member_lost,
             MemberLeft: self._on_member_lost,
+            MemberRevoked: self._on_member_revoked,
             RequestGone: self._do_request_gone,
         }
 
@@ -103,7 +107,7 @@ class Desk:
         if question in ("hash", "body") and not is_hash(enquire.key):
             yield self._no(enquire, "bad_hash", f"{enquire.key!r} is no sha256", "give the 64 digits that sha256sum prints")
             return
-        directed = enquire.args.get("node", "") if question in ("story", "hash", "body") else ""
+        directed = enquire.args.get("node", "") if question in ("story", "hash", "body", "audit") else ""
         if directed:
             node, key = self._named(str(directed)), enquire.key
             if not node:
@@ -115,7 +119,10 @@ class Desk:
                 yield Reply(enquire.request, False, problem, need=Need.FREE)
                 return
         else:
-            node, key = self._me if question == "story" else "", enquire.key
+            here = question == "story" or (question == "audit" and not enquire.args.get("all"))
+            node, key = self._me if here else "", enquire.key
+        if question == "audit" and key:
+            key = self._named(key) or key
         yield from self._ask(now_s, enquire, node, key)
 
     @staticmethod
@@ -149,6 +156,9 @@ class Desk:
         """`node` "": all that are linked."""
         question = enquire.question
         missing: dict[NodeId, None] = {}
+        if self._directory.revoked(node) and node != self._me:
+            yield Reply(enquire.request, False, revoked(self._directory, node), need=Need.FREE)
+            return
         if node:
             asked = {node: None}
             if question != "result" and not self._reachable(node):
@@ -156,7 +166,8 @@ class Desk:
                 return
         else:
             asked = {row.node: None for row in self._directory.rows() if self._reachable(row.node)}
-            missing = {row.node: None for row in self._directory.rows() if row.node not in asked and row.state != LEFT}
+            silent = (row for row in self._directory.rows() if row.node not in asked and row.state != LEFT)
+            missing = {row.node: None for row in silent if not row.revoked}
         ask = self._next_ask(now_s)
         message = Ask(ask, question, key, json.dumps(enquire.args).encode())
         self._open[ask] = _Question(enquire.request, message, asked, missing, gather=not node)
@@ -193,9 +204,10 @@ class Desk:
             yield from self._gathered(answer.ask, question, peer, answer)
             return
         kind = question.message.question
-        ok, body = answer.ok, None if answer.ok and kind in ("story", "body") else json_object(answer.body)
-        if ok and kind in ("story", "body"):
-            body = {kind: answer.body, "author": peer}
+        packed = answer.ok and kind in ("story", "body", "audit")
+        ok, body = answer.ok, None if packed else json_object(answer.body)
+        if packed:
+            body = {"pages": [(peer, answer.body)], "missing": []} if kind == "audit" else {kind: answer.body, "author": peer}
         elif body is None:
             yield Refused("bad_answer", peer)
             name = self._directory.name_of(peer)
@@ -211,6 +223,8 @@ class Desk:
                 self._forget(ask)
                 yield reply(self._me, peer, question.request, True, {"body": answer.body, "author": peer})
                 return
+        elif question.message.question == "audit" and answer.ok:
+            question.pages.append((peer, answer.body))
         else:
             body = json_object(answer.body) if answer.ok else None
             if body is None:
@@ -229,6 +243,8 @@ class Desk:
             where = f"; not asked or silent: {', '.join(missing)}" if missing else ""
             error = failure("unknown_body", f"nobody here has {question.message.key}{where}", "mesh nodes")
             return reply(self._me, self._me, question.request, False, error | {"missing": missing})
+        if question.message.question == "audit":
+            return reply(self._me, self._me, question.request, True, {"pages": sorted(question.pages), "missing": missing})
         rows = question.rows
         if question.message.question == "tasks":
             rows = sorted({row["task"]: row for row in rows}.values(), key=_youngest_first)
@@ -273,6 +289,14 @@ class Desk:
             question.missing[lost.node] = None
             if not question.left:
                 yield self._conclude(ask, question)
+
+    def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> Iterator[Any]:
+        """Nobody waits for it: not for a result either."""
+        for ask, question in list(self._open.items()):
+            if fact.node in question.left and not question.gather:
+                self._forget(ask)
+                yield Reply(question.request, False, revoked(self._directory, fact.node), need=Need.FREE)
+        yield from self._steps.inputs[MemberRevoked](now_s, me, fact)
 
     def _do_request_gone(self, now_s: float, me: NodeId, gone: RequestGone) -> None:
         ask = self._asks.get(gone.request)

@@ -46,6 +46,11 @@ def nobody_left(task: Task) -> dict[str, Any]:
     return {"code": "worker_lost", "message": message, "fix": "mesh caps"}
 
 
+def own_revocation() -> dict[str, Any]:
+    message = "this node was revoked: nobody in the mesh hears it any more, so it takes and keeps no work"
+    return {"code": "node_revoked", "message": message, "fix": "join the mesh again as another node: mesh join TOKEN"}
+
+
 def node_lost(task: Task, reason: str) -> dict[str, Any]:
     message = f"its node was lost while it may have been running ({reason}), and it must not repeat"
     return {"code": "node_lost", "message": message, "node": task.node, "fix": f"mesh why {task.id}"}

@@ -16,7 +16,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
-from mesh.core.inputs import MemberLinked, RequestGone, Step
+from mesh.core.inputs import MemberLinked, MemberRevoked, RequestGone, Step
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, author_of
 from mesh.limits import WorkLimits
@@ -41,6 +41,12 @@ class _Errand:
 def failure(code: str, message: str, fix: str) -> dict[str, Any]:
     """The body of a reply that is an error."""
     return {"code": code, "message": message, "fix": fix}
+
+
+def revoked(directory: ReadDirectory, node: NodeId) -> dict[str, Any]:
+    """The error of whoever waits for, or asks, a node that is not believed any more."""
+    message = f"{directory.name_of(node)} was revoked: nothing it says counts any more, and its tasks have ended with it"
+    return failure("node_revoked", message, "mesh audit")
 
 
 def json_object(data: bytes) -> dict[str, Any] | None:
@@ -71,6 +77,7 @@ class Errands:
             StepSeen: self._on_step_seen,
             StepDone: self._on_step_done,
             MemberLinked: self._on_member_linked,
+            MemberRevoked: self._on_member_revoked,
             RequestGone: self._do_request_gone,
             ErrandDue: self._expire_errand,
         }
@@ -80,6 +87,8 @@ class Errands:
         problem = None
         if not manager:
             problem = failure("unknown_task", f"{step.parent!r} is no task id", "call ctx.step from inside a handler")
+        elif self._directory.revoked(manager):
+            problem = revoked(self._directory, manager)
         elif len(step.input) > self._limits.body_bytes_max:
             problem = failure("too_big", f"the step's arguments are over {self._limits.body_bytes_max} bytes", "pass large data as File")
         elif len(self._open) >= self._limits.asks_max:
@@ -114,6 +123,12 @@ class Errands:
             if errand.manager == linked.node:
                 self.repeated += 1
                 yield Send(linked.node, errand.message, need=Need.FREE)
+
+    def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> Iterator[Any]:
+        for ask, errand in list(self._open.items()):
+            if errand.manager == fact.node:
+                self._forget(ask)
+                yield Reply(errand.request, False, revoked(self._directory, fact.node), need=Need.FREE)
 
     def _asked_of(self, peer: NodeId, ask: int) -> _Errand | None:
         errand = self._open.get(ask)

@@ -18,7 +18,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
-from mesh.core.inputs import FileFetched, FileKnown, FileRead, FileSealed, FileWanted, MemberLinked
+from mesh.core.inputs import FileFetched, FileKnown, FileRead, FileSealed, FileWanted, MemberLinked, MemberRevoked
 from mesh.effects import Need, ReadFile, Refused, Send, Tell, WriteFile
 from mesh.ids import Hash, NodeId
 from mesh.limits import FileLimits
@@ -97,6 +97,7 @@ class Files:
             FileAsk: self._on_file_ask,
             FilePart: self._on_file_part,
             MemberLinked: self._on_member_linked,
+            MemberRevoked: self._on_member_revoked,
             PieceLate: self._expire_piece,
         }
 
@@ -260,6 +261,12 @@ class Files:
         """Who was waited for is back: do not wait for the timer."""
         for fetch in list(self._fetches.values()):
             if not fetch.probing and not fetch.sealing and fetch.source == linked.node:
+                yield from self._next_source(now_s, fetch)
+
+    def _on_member_revoked(self, now_s: float, _me: NodeId, fact: MemberRevoked) -> Iterator[Any]:
+        """No source any more. (Bytes it has given already are believed for their hash, like anybody's.)"""
+        for fetch in list(self._fetches.values()):
+            if fetch.turns.pop(fact.node, None) is not None and fetch.source == fact.node and not fetch.sealing:
                 yield from self._next_source(now_s, fetch)
 
     # ---- the disk, and giving

@@ -37,6 +37,8 @@ NEVER_RAN = ("declined", "released")
 """Ends of an award in which no handler had started: not a loss."""
 DECLINES_MAX = 4
 """In a row, until there is a pause."""
+NODE_REVOKED = "node_revoked"
+"""Why an award is over whose holder is not believed any more. (``revoked``, without the node, is the holder's own word.)"""
 
 
 class Leases:
@@ -188,9 +190,10 @@ class Leases:
         holder = book.holder(due.node)
         holder.lease_due = False
         margin_s = book.limits.margin_s
+        reason = NODE_REVOKED if book.directory.revoked(due.node) else "lease_over"
         for task in list(holder.tasks.values()):
             if task.state != COMMITTING and task.lease_end_s + margin_s <= now_s:
-                yield from self._over(now_s, task, "lease_over")
+                yield from self._over(now_s, task, reason)
         ends = [task.lease_end_s for task in holder.tasks.values() if task.state != COMMITTING]
         if ends:
             book.watch_lease(holder, min(ends))
@@ -290,6 +293,18 @@ class Leases:
         for task in list(holder.tasks.values()):
             if task.idempotent and task.state in (OFFERED, HELD):
                 yield from self._over(now_s, task, reason)
+
+    def revoked(self, now_s: float, node: NodeId) -> Effects:
+        """It is not heard any more. Its lease still counts: what must not run twice waits for its end, as with a dead holder."""
+        holder = self._book.holders.get(node)
+        if holder is None:
+            return
+        unsent = [task for pairs in holder.awards.values() for task, item in pairs if task.holder == node and task.fence == item.fence]
+        for task in unsent:
+            if task.state == OFFERED:
+                yield from self._over(now_s, task, f"declined:{NODE_REVOKED}")
+        holder.hush()
+        yield from self.gone(now_s, node, NODE_REVOKED)
 
     def restarted(self, now_s: float, node: NodeId) -> Effects:
         """Its memory is gone, its journal is not: ask."""

@@ -57,6 +57,10 @@ class LoadGossip:
         if len(self._turned_away) < self._limits.asks_max:
             self._turned_away.setdefault(node, {})[capability] = None
 
+    def forget(self, node: NodeId) -> None:
+        """It hears nothing more from here."""
+        self._turned_away.pop(node, None)
+
     def _expire_load(self, now_s: float, _me: NodeId, _due: LoadDue) -> Iterator[Any]:
         self._noted = False
         rows = self._slots.load_rows(self.closed)

@@ -28,6 +28,7 @@ from mesh.core.inputs import (
     MemberLeft,
     MemberLinked,
     MemberRestarted,
+    MemberRevoked,
     MemberSuspected,
     MemberUnreachable,
     OffersChanged,
@@ -40,7 +41,7 @@ from mesh.core.inputs import (
 from mesh.core.node import Method
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue, PulseDue
 from mesh.core.work.calls import CallsDue, Ring
-from mesh.core.work.ending import Ending
+from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
 from mesh.core.work.leases import Leases
 from mesh.core.work.placing import Placing
@@ -137,6 +138,7 @@ class Manager:
             MemberDied: soon(self._on_member_died),
             MemberLeft: soon(self._on_member_left),
             MemberRestarted: soon(self._on_member_restarted),
+            MemberRevoked: soon(self._on_member_revoked),
             OffersChanged: soon(self._on_offers_changed),
             AcksDue: book.expire_acks,
             AwardsDue: leases.expire_awards,
@@ -185,6 +187,8 @@ class Manager:
 
     def _room_for(self, request: int, data: bytes) -> Reply | None:
         """None, or why the work is turned down."""
+        if self.book.directory.revoked(self.book.me):
+            return Reply(request, False, own_revocation(), need=Need.FREE)
         if len(self.book.tasks) >= self._limits.tasks_max:
             message = f"this node already manages {len(self.book.tasks)} tasks"
             return Reply(request, False, {"code": "overloaded", "message": message, "fix": "mesh tasks"}, need=Need.FREE)
@@ -309,6 +313,17 @@ class Manager:
     def _on_member_restarted(self, now_s: float, _me: NodeId, fact: MemberRestarted) -> Effects:
         yield from self._placing.gone(now_s, fact.node)
         yield from self._leases.restarted(now_s, fact.node)
+
+    def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> Effects:
+        """What it holds or was offered goes to others under higher fences, and it is never asked again."""
+        if fact.node != me:
+            yield from self._placing.gone(now_s, fact.node)
+            yield from self._retries.revoked(now_s, fact.node)
+            yield from self._leases.revoked(now_s, fact.node)
+            return
+        for task in list(self.book.tasks.values()):
+            if not task.ended:
+                yield from self._ending.fail(now_s, task, own_revocation())
 
     # ---- for those who look
 

@@ -122,6 +122,8 @@ class Market:
 
     def _unfit(self, now_s: float, task: Task, row: Row) -> str:
         """Why not; empty: can be asked."""
+        if row.revoked:
+            return "revoked"
         if row.state != ALIVE and row.state != SUSPECT:
             return row.state
         if not row.linked:

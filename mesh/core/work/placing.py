@@ -275,7 +275,8 @@ class Placing:
         expired = now_s > auction.until_s[bid.node]
         if row is not None and row.linked and task.capability in row.offers and not expired:
             return row
-        auction.refusals.append((bid.node, bid.name, "expired" if expired else "gone"))
+        reason = "revoked" if row is not None and row.revoked else "expired" if expired else "gone"
+        auction.refusals.append((bid.node, bid.name, reason))
         return None
 
     def _corrected(self, auction: Auction, bid: Candidate, row: Row) -> Candidate:

@@ -15,7 +15,7 @@ from typing import Any
 from mesh.core.inputs import FileFetched, FileWanted
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending, node_lost
-from mesh.core.work.leases import Leases
+from mesh.core.work.leases import NODE_REVOKED, Leases
 from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, DONE, HELD, OFFERED, READY, RESULT, RETRY, Task
 from mesh.core.work.waits import BackoffEnds, FetchAgain, backoff_s
 from mesh.effects import Append, Refused, Tell
@@ -116,16 +116,27 @@ class Retries:
 
     def _lost_files(self, now_s: float, task: Task) -> Effects:
         """The result is worth nothing without its files: run it again, elsewhere if that can be."""
-        self._book.speak_to(task.holder).superseded.append((task.id, task.fence))
-        error = {"code": "no_file", "message": "a file of the result could not be fetched from the node that made it", "node": task.node}
-        task.output, task.output_hash, task.output_files, task.missing, task.fetches = None, "", (), (), 0
         task.faults += 1
-        if task.faults >= FAULTS_MAX or task.on_lost == "fail":
+        error = {"code": "no_file", "message": "a file of the result could not be fetched from the node that made it", "node": task.node}
+        yield from self._undo(now_s, task, "failed:no_file", error, final=task.faults >= FAULTS_MAX)
+
+    def revoked(self, now_s: float, node: NodeId) -> Effects:
+        """Results of a node that is not believed any more, and that were not committed yet, count for nothing."""
+        holder = self._book.holders.get(node)
+        for task in list(holder.tasks.values()) if holder is not None else ():
+            if task.state == COMMITTING:
+                yield from self._undo(now_s, task, NODE_REVOKED, node_lost(task, NODE_REVOKED), final=False)
+
+    def _undo(self, now_s: float, task: Task, reason: str, error: dict[str, Any], *, final: bool) -> Effects:
+        """A result that was taken and cannot be committed. Its handler has ended, so the work may go to others at once."""
+        self._book.speak_to(task.holder).superseded.append((task.id, task.fence))
+        task.output, task.output_hash, task.output_files, task.missing, task.fetches = None, "", (), (), 0
+        if final or task.on_lost == "fail":
             self._book.drop(task)
             yield from self._ending.fail(now_s, task, error)
             return
         if task.durable:
-            yield Append(Lost(task.id, task.fence, task.node, "failed:no_file", json.dumps(error), int(now_s * 1000)))
+            yield Append(Lost(task.id, task.fence, task.node, reason, json.dumps(error), int(now_s * 1000)))
         task.excluded = task.node
         self._book.free(task)
 

@@ -10,6 +10,7 @@ from mesh.sim.checkers.leases import LeaseChecker
 from mesh.sim.checkers.market import MarketChecker
 from mesh.sim.checkers.membership import MembershipChecker
 from mesh.sim.checkers.tasks import TaskChecker
+from mesh.sim.checkers.trust import TrustChecker
 from mesh.sim.history import Checker
 
 
@@ -22,5 +23,6 @@ def all_checkers(limits: Limits) -> list[Checker]:
         MarketChecker(limits.work),
         JournalChecker(),
         DurabilityChecker(),
+        TrustChecker(),
         BoundsChecker(limits),
     ]

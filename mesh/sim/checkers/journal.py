@@ -3,6 +3,7 @@
 L1  append-only: numbers without gaps over all lives, one chain of commits, no head ever shown that is not on it
 L2  verifiable: every commit's root is that of its entries (computed here again, sharing no code with the node)
 L3  each life opens with an entry that cites the last durable head: a crash shows as lost tail, never as a fork
+L4  what is co-signed is the end of a commit that was, exactly
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 from mesh.effects import Send
 from mesh.ids import NodeId
-from mesh.messages.records import Fork, Heads, Opened
+from mesh.messages.records import Fork, Heads, Opened, Witnessed
 from mesh.messages.signed import Signed
 from mesh.sim.history import Appended, NodeUp, Outward, Synced, Takes, Verdict
 
@@ -32,7 +33,8 @@ class JournalChecker:
         self._opening: dict[NodeId, NodeUp] = {}
         self._chain: dict[NodeId, tuple[int, bytes, int]] = {}
         self._shown: dict[tuple[NodeId, int, int], bytes] = {}
-        self.watches: tuple[type, ...] = (Heads, Fork)
+        self._ends: dict[tuple[NodeId, int, int], bytes] = {}
+        self.watches: tuple[type, ...] = (Heads, Fork, Witnessed)
         self.takes: Takes = {NodeUp: self._node_up, Appended: self._appended, Synced: self._synced, Outward: self._outward}
 
     def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
@@ -71,6 +73,7 @@ class JournalChecker:
             yield Verdict(record.at_s, "L2", f"{record.node}: the root of commit {commit.first} is not that of its entries")
         self._chain[record.node] = (record.seq, record.commit_hash, commit.hlc)
         self._shown[(record.node, commit.incarnation, commit.first)] = record.commit.raw
+        self._ends[(record.node, commit.incarnation, record.seq)] = hashlib.sha256(record.commit.raw).digest()
 
     def _outward(self, record: Outward) -> Iterator[Verdict]:
         if type(record.effect) is not Send:
@@ -81,6 +84,10 @@ class JournalChecker:
                 yield from self._judge_head(record, head)
         elif type(message) is Fork:
             yield Verdict(record.at_s, "L1", f"{record.node} holds a proof that {message.author} forked")
+        elif type(message) is Witnessed:
+            for one in message.witnesses:
+                if self._ends.get((one.body.author, one.body.incarnation, one.body.last)) != one.body.head:
+                    yield Verdict(record.at_s, "L4", f"{one.author} co-signs what is not entry {one.body.last} of {one.body.author}")
 
     def _judge_head(self, record: Outward, head: Signed) -> Iterator[Verdict]:
         known = self._shown.get((head.author, head.body.incarnation, head.body.first))

@@ -4,6 +4,8 @@ M1  no permanent false death: at the end of quiet every living node lists every 
 M2  completeness: who went for good is dead, left or gone from every living view a bounded time later
 M4  a node's (incarnation, version) is raised by that node alone, and never falls in anybody's view
 M5  at the end of quiet all views are equal: ids, states, rows, capabilities
+
+A revoked node counts as gone for good, though it runs on.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 
 from mesh.ids import NodeId
 from mesh.limits import MembershipLimits
-from mesh.sim.history import NodeDown, NodeUp, Phase, RowIssued, Takes, Verdict, Viewed, ViewRow
+from mesh.sim.history import NodeDown, NodeUp, Phase, RowIssued, Takes, Upheld, Verdict, Viewed, ViewRow
 
 GONE = ("dead", "left")
 
@@ -21,6 +23,7 @@ class MembershipChecker:
     def __init__(self, limits: MembershipLimits) -> None:
         self._limits = limits
         self._up: dict[NodeId, None] = {}
+        self._revoked: dict[NodeId, None] = {}
         self._gone_for_good: dict[NodeId, float] = {}
         self._issued: dict[NodeId, tuple[int, int]] = {}
         self._seen: dict[tuple[NodeId, NodeId], tuple[int, int]] = {}
@@ -32,10 +35,18 @@ class MembershipChecker:
             RowIssued: self._row_issued,
             Viewed: self._viewed,
             Phase: self._phase,
+            Upheld: self._upheld,
         }
 
+    def _upheld(self, record: Upheld) -> Iterator[Verdict]:
+        self._revoked[record.target] = None
+        self._gone_for_good.setdefault(record.target, record.at_s)
+        self._up.pop(record.target, None)
+        return iter(())
+
     def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
-        self._up[record.node] = None
+        if record.node not in self._revoked:
+            self._up[record.node] = None
         before = self._issued.get(record.node, (0, 0))
         if record.incarnation <= before[0]:
             yield Verdict(record.at_s, "M4", f"{record.node} starts again as incarnation {record.incarnation}, after {before[0]}")

@@ -6,6 +6,8 @@ O3   progress: at the end of quiet everything acknowledged has ended, and every 
 O4   one terminal state, never changed; what is done was done under the fence that was current
 O6a  never two handlers of one task at once on one node; never two starts under one fence
 RES  a result is what the capability makes of the arguments
+
+What a revoked node promised is not owed by anybody.
 """
 
 from __future__ import annotations
@@ -17,7 +19,20 @@ from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.records import Decided, Finished, Submitted
-from mesh.sim.history import Answered, Appended, Asked, EffectTried, HandlerBegan, HandlerOver, NodeDown, Phase, Synced, Takes, Verdict
+from mesh.sim.history import (
+    Answered,
+    Appended,
+    Asked,
+    EffectTried,
+    HandlerBegan,
+    HandlerOver,
+    NodeDown,
+    Phase,
+    Synced,
+    Takes,
+    Upheld,
+    Verdict,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,7 @@ class TaskChecker:
         self._finished: dict[TaskId, Finished] = {}
         self._decided: dict[TaskId, Fence] = {}
         self._open: dict[int, Asked] = {}
+        self._revoked: dict[NodeId, None] = {}
         self._answered: dict[int, None] = {}
         self._unsynced: dict[NodeId, list[tuple[int, Any]]] = {}
         self.watches: tuple[type, ...] = ()
@@ -58,6 +74,7 @@ class TaskChecker:
             Answered: self._was_answered,
             Shown: self._shown,
             Phase: self._phase,
+            Upheld: self._upheld,
         }
 
     # ---- effects and handlers
@@ -130,8 +147,15 @@ class TaskChecker:
 
     # ---- clients
 
+    def _upheld(self, record: Upheld) -> Iterator[Verdict]:
+        self._revoked[record.target] = None
+        for request in [request for request, asked in self._open.items() if asked.node == record.target]:
+            del self._open[request]
+        return iter(())
+
     def _asked(self, record: Asked) -> Iterator[Verdict]:
-        self._open[record.request] = record
+        if record.node not in self._revoked:
+            self._open[record.request] = record
         return iter(())
 
     def _was_answered(self, record: Answered) -> Iterator[Verdict]:

@@ -1,0 +1,122 @@
+"""Trust, as people look after it: trust, grant, revoke, rotate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mesh.ids import short
+from mesh.inspector.render import clean, fit, table
+from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, bound
+
+ROTATE_S = 60.0
+
+
+def trust(
+    code: Annotated[
+        str | None, typer.Argument(metavar="CODE", help="Let in the machine that shows this code (`mesh join --ask`).", show_default=False)
+    ] = None,
+    role: Annotated[list[str] | None, typer.Option("--role", help="With CODE: member (default), worker, requester or observer.")] = None,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    timeout: LookTimeout = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Whom this mesh believes; with a code: let a machine in."""
+    where = Where(home, node, as_json, timeout)
+    if code is not None:
+        params = {"code": code, "roles": role or []}
+        ask(where, lambda mesh: mesh.office("admit", **params), lambda document: f"{clean(document['admitted'])} is let in")
+    else:
+        ask(where, lambda mesh: mesh.office("trust"), _show_trust)
+
+
+def _show_trust(document: dict[str, Any]) -> str:
+    here = "; ".join(
+        [
+            "this machine admits members" if document["admits"] else "this machine admits nobody",
+            *(["it holds the root key"] if document["root"] else []),
+        ]
+    )
+    lines = [
+        f"{fit('mesh', 8)}{clean(document['name'])}, mode {document['mode']}, fingerprint {document['mesh']}",
+        f"{fit('here', 8)}{here}",
+        "",
+    ]
+    rows = [
+        (
+            one["name"],
+            ", ".join(one["roles"]),
+            " ".join(one["offers"]),
+            " ".join(one["requests"]),
+            one["expires"] or "-",
+            short(one["id"]),
+            short(one["home"]),
+        )
+        for one in document["members"]
+    ]
+    lines.append(table(("NODE", "ROLES", "MAY OFFER", "MAY ASK FOR", "EXPIRES", "ID", "HOME"), rows, empty="no members"))
+    lines += [
+        f"REVOKED  {clean(one['level'])} {clean(one['name'])} {short(one['id'])}  {clean(one['reason'])}" for one in document["revoked"]
+    ]
+    lines += [
+        f"ASKS     {clean(one['name'])} shows the code {one['code']}; the same there? then: mesh trust {one['code']}"
+        for one in document["waiting"]
+    ]
+    return "\n".join(lines)
+
+
+def grant(
+    right: Annotated[str, typer.Argument(metavar="RIGHT", help="issuer: may admit and renew members.")],
+    who: Annotated[str, typer.Argument(metavar="NODE", help="A node's name, or the beginning of an id.")],
+    home: HomeOption = None,
+    node: NodeOption = None,
+    timeout: LookTimeout = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Let another machine admit and renew members too."""
+    where = Where(home, node, as_json, timeout)
+    ask(
+        where,
+        lambda mesh: mesh.office("grant", right=right, who=who),
+        lambda document: f"{clean(document['to'])} may admit and renew members now",
+    )
+
+
+def revoke(
+    who: Annotated[str, typer.Argument(metavar="NODE", help="A node's name, or the beginning of an id.")],
+    reason: Annotated[str, typer.Option("--reason", help="For the record.")] = "",
+    whole_home: Annotated[bool, typer.Option("--home-too", help="Its home, with every node of it.")] = False,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    timeout: LookTimeout = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Believe a node no more, everywhere, for good: its connections are cut, its work is given to others."""
+    where = Where(home, node, as_json, timeout)
+    params = {"who": who, "reason": reason, "home": whole_home}
+    ask(
+        where, lambda mesh: mesh.office("revoke", **params), lambda document: f"{document['level']} {clean(document['revoked'])} is revoked"
+    )
+
+
+def rotate(
+    what: Annotated[str, typer.Argument(metavar="KEY", help="transport, identity, home, issuer or root.")],
+    finish: Annotated[bool, typer.Option("--finish", help="root: let the old key count no more.")] = False,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    timeout: Annotated[float, bound(ROTATE_S)] = ROTATE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace a key while everything runs. Said again after a crash, it completes what was begun."""
+    ask(Where(home, node, as_json, timeout), lambda mesh: mesh.office("rotate", what=what, finish=finish), _show_rotate)
+
+
+def _show_rotate(document: dict[str, Any]) -> str:
+    lines = [f"{document['rotated']}: {clean(document['note'])}"]
+    if document.get("moved"):
+        lines.append(f"moved: {clean(', '.join(document['moved']))}")
+    if document.get("late"):
+        lines.append(f"not yet: {clean(', '.join(document['late']))}")
+    return "\n".join(lines)

@@ -1,0 +1,102 @@
+"""Peers that send too much, or too much that is refused: when to cut them, and how long they stay out.
+
+    take(peer, bytes) -> may this envelope be looked at?        bad(peer, reason) -> was this the refusal too many?
+    punish(peer) --> out for penalty_s, twice as long each time
+
+Invariant: nothing here costs more than a few additions an envelope; an honest peer stays far below every limit. Decides; cuts nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from mesh.ids import NodeId
+from mesh.limits import LinkLimits
+
+MINUTE_S = 60.0
+HOSTILE = frozenset(
+    (
+        "frames",
+        "too_big",
+        "too_many_values",
+        "too_many_messages",
+        "malformed",
+        "version",
+        "other_mesh",
+        "not_for_me",
+        "wrong_link",
+        "wrong_sender",
+        "replayed",
+        "payload_changed",
+        "bad_proof",
+        "bad_signature",
+        "bad_framing",
+        "not_allowed",
+        "not_granted",
+    )
+)
+"""Refusals that an honest peer never earns, however old or new it is: only these are held against the one who sent it."""
+
+
+@dataclass(slots=True)
+class _Account:
+    """Of one peer. `envelopes` and `bytes` are what it may still send now, refilled by time."""
+
+    at_s: float
+    envelopes: float
+    bytes: float
+    bad: float = 0.0
+    bad_at_s: float = 0.0
+    cuts: int = 0
+    out_until_s: float = 0.0
+
+
+class Penalties:
+    """All times are this machine's own clock, in seconds."""
+
+    def __init__(self, limits: LinkLimits) -> None:
+        self._limits = limits
+        self._accounts: OrderedDict[NodeId, _Account] = OrderedDict()
+
+    def _account(self, peer: NodeId, now_s: float) -> _Account:
+        account = self._accounts.get(peer)
+        if account is None:
+            account = self._accounts[peer] = _Account(now_s, self._limits.envelopes_burst, self._limits.bytes_per_s)
+            if len(self._accounts) > self._limits.peers_max:
+                self._accounts.popitem(last=False)
+        return account
+
+    def take(self, peer: NodeId, now_s: float, size_bytes: int) -> bool:
+        """Whether the peer is within its rates with this envelope."""
+        limits, account = self._limits, self._account(peer, now_s)
+        passed_s = now_s - account.at_s
+        account.at_s = now_s
+        account.envelopes = min(limits.envelopes_burst, account.envelopes + passed_s * limits.envelopes_per_s) - 1.0
+        account.bytes = min(limits.bytes_per_s, account.bytes + passed_s * limits.bytes_per_s) - size_bytes
+        return account.envelopes >= 0.0 and account.bytes >= 0.0
+
+    def bad(self, peer: NodeId, reason: str, now_s: float) -> bool:
+        """Count one refusal of what the peer sent; True if it was one too many."""
+        if reason not in HOSTILE:
+            return False
+        account = self._account(peer, now_s)
+        kept = max(0.0, 1.0 - (now_s - account.bad_at_s) / MINUTE_S)
+        account.bad, account.bad_at_s = account.bad * kept + 1.0, now_s
+        return account.bad > self._limits.bad_per_minute
+
+    def punish(self, peer: NodeId, now_s: float) -> None:
+        """It is cut now: out for a while, and with a clean sheet afterwards."""
+        account = self._account(peer, now_s)
+        penalty_s = min(self._limits.penalty_max_s, self._limits.penalty_s * 2.0**account.cuts)
+        account.cuts += 1
+        account.out_until_s = now_s + penalty_s
+        account.bad, account.envelopes, account.bytes = 0.0, self._limits.envelopes_burst, self._limits.bytes_per_s
+
+    def is_out(self, peer: NodeId, now_s: float) -> bool:
+        account = self._accounts.get(peer)
+        return account is not None and now_s < account.out_until_s
+
+    def statistics(self) -> dict[str, int]:
+        """How often each peer was cut."""
+        return {peer: account.cuts for peer, account in self._accounts.items() if account.cuts}
