@@ -19,7 +19,7 @@ from mesh.ids import NodeId
 from mesh.limits import LinkLimits
 from mesh.runtime.curve import KEY_BYTES
 from mesh.runtime.guard import Connection, Guard, GuardStatistics
-from mesh.runtime.zap import Zap, ZapStatistics
+from mesh.runtime.zap import Zap, ZapStatistics, number_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Gate:
         """The connection of a first message, by what libzmq says of it (`fd` -1: not told); None if whoever sent it has been cut off."""
         ticket = self._zap.claim(user)
         if ticket is None:
-            self.guard.refuse(fd)
+            self.guard.refuse(fd, number_in(user))
             return None
         return self.guard.claim(ticket, routing_id, fd)
 

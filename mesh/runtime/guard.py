@@ -191,11 +191,11 @@ class Guard:
     def _forget_ended(self) -> None:
         self.known.pop(self._ended.popleft().routing_id, None)
 
-    def refuse(self, fd: int) -> None:
-        """A message came in under a ticket that is void: its connection, if it is still there, is cut."""
+    def refuse(self, fd: int, number: int) -> None:
+        """A message came in under ticket `number`, which is void: its connection, if it is still there, is cut."""
         self._void += 1
         connection = self._inbound.get(fd)
-        if connection is not None and connection.ticket is None:
+        if connection is not None and connection.ticket is None and connection.number < number:
             self.cut(connection, "expelled")
 
     def has(self, node: NodeId, key: bytes = b"") -> bool:

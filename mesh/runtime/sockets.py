@@ -280,12 +280,8 @@ class Receiver(_Socket):
 
     def _meet(self, gate: Gate, routing_id: bytes, frame: zmq.Frame) -> Connection | None:
         """The first message of a connection is here; None if whoever sent it has been cut off."""
-        try:
-            chosen = _text(frame, b"Identity") != ""
-        except UnicodeDecodeError:
-            chosen = True
-        connection = gate.meet(_text(frame, b"User-Id"), routing_id, _fd_of(frame))
-        if chosen and connection is not None:  # ours never do: it is good for nothing but to guess the id that libzmq gives next
+        connection = gate.meet(_told(frame, b"User-Id"), routing_id, _fd_of(frame))
+        if connection is not None and _told(frame, b"Identity"):  # good for nothing but to guess the one that libzmq gives next
             gate.guard.disown(connection, "chose_routing_id")
             return None
         return connection
@@ -446,7 +442,10 @@ class Sockets:
         return self._gate is None or self._gate.admit(key, node)
 
     def expel(self, node: NodeId) -> None:
-        """No key of `node` opens our ROUTER any more, its live connections to it are cut now, and nothing they have sent is taken."""
+        """No key of `node` opens our ROUTER any more, its live connections to it are cut now, and nothing they have sent is taken.
+
+        Where libzmq does not tell which connection a message came over, all are cut, by `Receiver.rebind`. Raises OSError as that does.
+        """
         if self._gate is not None and not self._gate.expel(node) and self._receiver is not None:
             self._receiver.rebind()
 
@@ -464,6 +463,16 @@ class Sockets:
         if self._gate is not None:
             self._gate.close()
         self._context.term()
+
+
+def _told(frame: zmq.Frame, what: bytes) -> str:
+    """What libzmq says of the connection that brought this frame; the empty string if nothing. The peer may have made up some of it."""
+    try:
+        return _text(frame, what)
+    except zmq.ZMQError:
+        return ""
+    except UnicodeDecodeError:
+        return "?"
 
 
 def _fd_of(frame: zmq.Frame) -> int:

@@ -191,6 +191,11 @@ class Zap:
         return ZapStatistics(self._running, len(self._nodes), self._admitted, dict(self._denied), self._errors, self._last_error)
 
 
+def number_in(user: str) -> int:
+    """The number of the ticket that this User-Id stands for."""
+    return int(user.rpartition("/")[2])
+
+
 def _is_address(address: bytes) -> bool:
     try:
         ipaddress.ip_address(address.decode("ascii"))

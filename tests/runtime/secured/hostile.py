@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import socket
 import struct
 from functools import cache
@@ -55,7 +56,8 @@ def pair() -> tuple[bytes, bytes]:
 class HostileMember:
     """Holds a key that opens the ROUTER at `address`; the handshake is done when it is made."""
 
-    def __init__(self, address: str, server: bytes, key: CurveKey, *, routing_id: bytes = b"") -> None:
+    def __init__(self, address: str, server: bytes, key: CurveKey, *, routing_id: bytes | None = b"") -> None:
+        """`routing_id` None: it does not even say that it has none."""
         self.stream = socket.create_connection(split_address(address), timeout=20)
         self._nonce = 0
         short_public, short_secret = pair()
@@ -72,6 +74,7 @@ class HostileMember:
         metadata = b"".join(
             bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
             for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", routing_id))
+            if value is not None
         )
         initiate = box(key.public + vouch_nonce + vouch + metadata, b"CurveZMQINITIATE" + nonce, theirs, short_secret)
         self.stream.sendall(command(b"\x08INITIATE" + cookie + nonce + initiate))
@@ -109,14 +112,25 @@ class HostileMember:
     def flood(self, frame_bytes: int, total_bytes: int) -> int:
         """Frames of one message that never ends; returns how many bytes got away before the other side hung up, or all did."""
         content, sent = bytes(frame_bytes), 0
-        try:
-            while sent < total_bytes:
-                lot = b"".join(self.frame(content, more=True) for _ in range(max(1, 65536 // (frame_bytes + 42))))
-                self.stream.sendall(lot)
-                sent += len(lot)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        while sent < total_bytes:
+            lot = b"".join(self.frame(content, more=True) for _ in range(max(1, 65536 // (frame_bytes + 42))))
+            sent += len(lot)
+            if not self._push(lot):
+                break
         return sent
+
+    def _push(self, data: bytes) -> bool:
+        """False if the other side has hung up. With its window closed it does so without a reset, so what it says is looked at too."""
+        while data:
+            heard, room, _ = select.select([self.stream], [self.stream], [], 20)
+            assert heard or room, "neither taken nor cut"
+            if heard:
+                return False
+            try:
+                data = data[self.stream.send(data) :]
+            except (BrokenPipeError, ConnectionResetError):
+                return False
+        return True
 
     def hung_up(self) -> bool:
         """Wait for the other side to end the connection; False if it says something instead."""

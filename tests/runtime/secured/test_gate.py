@@ -11,6 +11,7 @@ from mesh.limits import LinkLimits
 from mesh.runtime import sockets
 from mesh.runtime.curve import CurveKey
 from mesh.runtime.descriptors import Place
+from mesh.runtime.zap import Ticket
 
 from .conftest import Ground, until
 
@@ -162,6 +163,23 @@ async def test_of_one_node_the_oldest_connection_goes_and_its_words_are_kept(gro
         await until(lambda: oldest.events["disconnected"] and len(at.of("left")) == 4)
         assert at.guard.cut == {"replaced": 1} and at.guard.connections == 2
         assert not any(sender.events["disconnected"] for sender in later)
+
+
+async def test_late_words_of_the_one_before_do_not_cut_who_has_his_descriptor_now(ground: MakeGround) -> None:
+    at: Ground
+    async with ground() as at:
+        assert at.sockets._gate is not None
+        guard = at.sockets._gate.guard
+        stranger = at.tcp()
+        await until(lambda: at.guard.unproven == 1)
+        (connection,) = guard._inbound.values()
+        guard.refuse(connection.fd, connection.number - 1)
+        assert at.guard.cut == {}
+        before = guard.claim(Ticket("left", b"k" * 32, connection.number - 1), b"before", connection.fd)
+        assert before is not connection and connection.ticket is None and not guard.has("left")
+        guard.refuse(connection.fd, connection.number + 1)
+        assert at.guard.cut == {"expelled": 1} and at.guard.void == 2
+        stranger.close()
 
 
 async def test_another_connection_on_a_reused_descriptor_is_never_cut(ground: MakeGround) -> None:
