@@ -15,10 +15,12 @@ import os
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +81,23 @@ class Landing:
         self._enrol()
         tending.choose()
         node = self._home.node(plan["node"]["name"])
-        note = self._ensure_node(node)
-        key = f"run-{plan['agent']['name']}" if plan["agent"] is not None else "node"
-        message = self._ensure_agent(node, key) if plan["agent"] is not None else f"node {node.name} is up"
+        node_key = f"node-{plan['node']['name']}" if plan["node"]["name"] else "node"
+        self._ensure_node(node, node_key)
+        agent_key = f"run-{plan['agent']['name']}" if plan["agent"] is not None else ""
+        message = self._ensure_agent(node, agent_key, node_key) if agent_key else f"node {node.name} is up"
         self._sweep()
-        if not note and self._tending.services.get(key, {}).get("mode") == PROCESS:
-            note = f"a process, no service: {tending.why_processes}" if tending.why_processes else "a process, no service"
-        return {"message": message + (f" ({note})" if note else ""), "node": node.name}
+        fix = tending.fix if tending.services.get(agent_key or node_key, {}).get("mode") == PROCESS else ""
+        return {"message": "; ".join([message, *self._notes(node_key, agent_key)]), "node": node.name, "fix": fix}
+
+    def _notes(self, node_key: str, agent_key: str) -> list[str]:
+        """What is not as one would expect."""
+        services = self._tending.services
+        notes = [] if node_key in services else ["its node ran already, and was left as it is"]
+        if services.get(agent_key or node_key, {}).get("mode") == PROCESS:
+            why = self._tending.why_processes
+            notes.append(f"until that machine restarts, as a process{f': {why}' if why else ''}")
+        old = [key.removeprefix("run-") for key, record in services.items() if record["wheel"] != self._node_version.sha256]
+        return notes + ([f"of an earlier version still: {', '.join(old)}"] if old else [])
 
     def _install(self, wanted: versions.Wanted) -> None:
         if not versions.is_complete(self._folder, wanted):
@@ -101,40 +113,34 @@ class Landing:
         self._answered(self._run(self._words("join", "-"), stdin=token.decode()))
         self.changed.append("membership")
 
-    def _ensure_node(self, node: NodeFolder) -> str:
-        """A word about it, if it is not ours to run."""
+    def _ensure_node(self, node: NodeFolder, key: str) -> None:
+        """One that runs already, and not by us, is left alone."""
         plan = self._plan["node"]
-        if node.is_running() and not self._tending.is_alive("node"):
-            return f"node {node.name} ran already and was left as it is"
-        service = Service(
-            "node",
-            units.node_unit(plan["name"]),
-            f"mesh node {node.name}",
-            self._python,
-            ("up", "--home", str(self._home.path), "--name", node.name, *plan["words"]),
-            str(self._folder),
-        )
-        if self._tending.ensure(service, self._node_version.key):
+        if node.is_running() and not self._tending.is_alive(key):
+            return
+        words = ("up", "--home", str(self._home.path), "--name", node.name, *plan["words"])
+        service = self._service(key, units.node_unit(plan["name"]), f"mesh node {node.name}", self._node_version, words, self._folder)
+        if self._tending.ensure(service):
             self.changed.append("node")
-        return ""
 
-    def _ensure_agent(self, node: NodeFolder, key: str) -> str:
+    def _service(self, key: str, unit: str, what: str, wanted: versions.Wanted, words: tuple[str, ...], directory: Path) -> Service:
+        python = str(versions.python_of(self._folder, wanted))
+        return Service(key, unit, what, python, wanted.key, wanted.sha256, words, str(directory))
+
+    def _ensure_agent(self, node: NodeFolder, key: str, node_key: str) -> str:
         plan = self._plan["agent"]
         place = self._folder / "agents" / plan["name"]
         sent = self._send_files(place, key, plan["files"])
         targets = [str(place / target) if target.endswith(".py") else target for target in plan["targets"]]
-        service = Service(
-            key,
-            units.agent_unit(plan["name"]),
-            f"mesh run {' '.join(plan['targets'])}",
-            str(versions.python_of(self._folder, self._agent_version)),
-            ("run", *targets, "--home", str(self._home.path), "--name", node.name, "--attach"),
-            str(place),
-            {"PYTHONPATH": str(place)} if plan["files"] else {},
-            self._tending.services["node"]["unit"] if "node" in self._tending.services else "",
-            plan["files"],
+        words = ("run", *targets, "--home", str(self._home.path), "--name", node.name, "--attach")
+        what = f"mesh run {' '.join(plan['targets'])}"
+        service = replace(
+            self._service(key, units.agent_unit(plan["name"]), what, self._agent_version, words, place),
+            environment={"PYTHONPATH": str(place)} if plan["files"] else {},
+            after=self._tending.services.get(node_key, {}).get("unit", ""),
+            files=plan["files"],
         )
-        if self._tending.ensure(service, self._agent_version.key, again=sent):
+        if self._tending.ensure(service, again=sent):
             self.changed.append("agent")
         return self._what_it_offers(node, self._tending.pid_of(key))
 
@@ -240,13 +246,15 @@ class Landing:
         return f"{shlex.quote(str(Path(self._python).with_name('mesh')))} {fix[5:]}" if fix.startswith("mesh ") else fix
 
     def _run(self, words: Sequence[str], environment: Mapping[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run it to its end; not beyond the other end's: then it is killed, and so are we."""
+        """Run it to its end; not beyond the other end's: then it is killed, with what it started, and we end."""
         with subprocess.Popen(
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
+            start_new_session=True,
             cwd=self._folder,
             env={**os.environ, **(environment or {})},
         ) as process:
@@ -257,7 +265,7 @@ class Landing:
                 except subprocess.TimeoutExpired:
                     stdin = ""  # it is on its way
                     if self._talk.gone():
-                        process.kill()
+                        os.killpg(process.pid, signal.SIGKILL)
                         raise SystemExit(1) from None
 
     def _sweep(self) -> None:

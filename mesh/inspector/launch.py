@@ -13,7 +13,7 @@ from mesh.errors import MeshError, UsageError
 from mesh.inspector import enrolment, remote
 from mesh.inspector.bundle import Bundle, bundle
 from mesh.inspector.render import clean, fit, say, width
-from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, NodeOption, Where, bound, fail, filled, run, show_document
+from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, NodeOption, Where, bounded, fail, filled, run, show_document
 from mesh.inspector.units import agent_name
 from mesh.inspector.verbs import REST, parsed
 from mesh.inspector.wheel import Wheel, check_package, known_extras, pins, repack
@@ -61,7 +61,7 @@ def launch(
     ssh: Annotated[str, typer.Option("--ssh", metavar="COMMAND", help="How ssh is called.", callback=filled)] = "ssh",
     home: HomeOption = None,
     node: NodeOption = None,
-    timeout: Annotated[float, bound(LAUNCH_S)] = LAUNCH_S,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long a host may take.", callback=bounded)] = LAUNCH_S,
     as_json: JsonOption = False,
 ) -> None:
     """Bring other machines into this mesh, over ssh.

@@ -23,7 +23,6 @@ from mesh.errors import MeshError, UsageError
 from mesh.inspector import stage
 from mesh.inspector.render import clean
 
-SSH = ("ssh",)
 OPTIONS = (
     "BatchMode=yes",
     "ConnectTimeout=15",
@@ -35,6 +34,8 @@ OPTIONS = (
 """What the user's configuration may say otherwise for sessions of his own: prompts, forwardings, a command of its own, banners."""
 LINE_BYTES_MAX = 1024 * 1024
 STDERR_BYTES_MAX = 64 * 1024
+ENDING_S = 2.0
+STATES = ("ok", "unchanged", "down", "failed")
 END = "MESH_LAUNCH_END"
 PYTHONS = "python3 python3.14 python3.13 python3.12 python3.11"
 SCRIPT = f"""\
@@ -49,7 +50,7 @@ fi
 done; done
 has=
 for manager in apt-get dnf zypper pacman apk brew; do command -v $manager >/dev/null 2>&1 && has="$has $manager"; done
-echo '{stage.MARK}{{"no_python": "'"$has"'"}}'
+echo '{stage.MARK}{{"no_python": "'"$has"'", "found": "'"$(python3 --version 2>/dev/null)"'"}}'
 """
 """First a Python that can make virtual environments, then any: `versions.py` says what that one lacks."""
 MANAGERS = {
@@ -119,21 +120,31 @@ async def _converse(ssh: Sequence[str], host: str, plan: dict[str, Any], answer:
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=LINE_BYTES_MAX,
     )  # fmt: skip
     assert process.stdin and process.stdout and process.stderr
-    stderr = asyncio.ensure_future(_read_all(process.stderr))
+    said = bytearray()
+    listening = asyncio.ensure_future(_keep(process.stderr, said))
     try:
         await _send(process.stdin, script(plan).encode())
         report = await _listen(process.stdin, process.stdout, host, answer, say)
         if report is not None:
             return report
         code = await process.wait()
-        return explained(ssh, host, code, (await stderr).decode(errors="replace"))
+        await asyncio.wait([listening], timeout=ENDING_S)  # a shared connection's master would keep it open
+        return explained(ssh, host, code, said.decode(errors="replace"))
     finally:
-        if process.returncode is None:
-            process.stdin.close()
-            with suppress(ProcessLookupError):
-                process.terminate()
+        process.stdin.close()  # the far end waits for nothing else, and goes
+        await _end(process)
+        listening.cancel()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Soon, by itself; else by a signal."""
+    try:
+        async with asyncio.timeout(ENDING_S):
             await process.wait()
-        stderr.cancel()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
 
 
 def script(plan: dict[str, Any]) -> str:
@@ -145,20 +156,28 @@ async def _listen(
     stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader, host: str, answer: Answer, say: Callable[[str], None]
 ) -> Report | None:
     """Answer until the report comes; None if the connection ends before."""
-    while line := await stdout.readline():
-        text = line.decode(errors="replace")
-        if not text.startswith(stage.MARK):
-            continue
-        document = json.loads(text.removeprefix(stage.MARK))
-        if "say" in document:
-            say(f"{host}  {clean(document['say'])}")
-        elif "need" in document:
-            data = await answer(str(document["need"]), str(document["name"]))
-            await _send(stdin, b"%d\n" % len(data) + data)
-        elif "no_python" in document:
-            return _no_python(host, document["no_python"].split())
-        else:
-            return _report(host, document["end"])
+    asked = set()
+    try:
+        while line := await stdout.readline():
+            text = line.decode(errors="replace")
+            if not text.startswith(stage.MARK):
+                continue
+            document = json.loads(text.removeprefix(stage.MARK))
+            if "say" in document:
+                say(f"{host}  {clean(document['say'])}")
+            elif "need" in document:
+                need = str(document["need"]), str(document["name"])
+                if need in asked:
+                    raise ValueError(need)
+                asked.add(need)
+                data = await answer(*need)
+                await _send(stdin, b"%d\n" % len(data) + data)
+            elif "no_python" in document:
+                return _no_python(host, str(document["found"]), str(document["no_python"]).split())
+            else:
+                return _report(host, document["end"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return failed(host, "what runs there does not answer like mesh launch", "look at what sh and python3 are there")
     return None
 
 
@@ -169,22 +188,25 @@ async def _send(stdin: asyncio.StreamWriter, data: bytes) -> None:
         await stdin.drain()
 
 
-async def _read_all(stream: asyncio.StreamReader) -> bytes:
+async def _keep(stream: asyncio.StreamReader, said: bytearray) -> None:
     """The last of it."""
-    kept = b""
     while data := await stream.read(4096):
-        kept = (kept + data)[-STDERR_BYTES_MAX:]
-    return kept
+        said += data
+        del said[:-STDERR_BYTES_MAX]
 
 
 def _report(host: str, end: dict[str, Any]) -> Report:
+    """Raises KeyError, TypeError or ValueError for what is none."""
     fix = f"on {host}: {end['fix']}" if end["fix"] else ""
-    return Report(host, end["state"], tuple(end["changed"]), end["node"], end["message"], fix)
+    if end["state"] not in STATES:
+        raise ValueError(end["state"])
+    return Report(host, end["state"], tuple(map(str, end["changed"])), str(end["node"]), str(end["message"]), fix)
 
 
-def _no_python(host: str, managers: list[str]) -> Report:
+def _no_python(host: str, found: str, managers: list[str]) -> Report:
     typed = MANAGERS[managers[0]] if managers else "install Python 3.11 or newer"
-    return failed(host, "there is no Python 3.11 or newer on its PATH", f"on {host}: {typed}")
+    has = f"its python3 is {found}, and mesh needs 3.11 or newer" if found else "there is no Python on its PATH; mesh needs 3.11 or newer"
+    return failed(host, has, f"on {host}: {typed}")
 
 
 def explained(ssh: Sequence[str], host: str, code: int, stderr: str) -> Report:

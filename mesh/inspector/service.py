@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mesh.errors import MeshError, UsageError
+from mesh.errors import MeshError, Refused, UsageError
 from mesh.inspector import units
 from mesh.inspector.bundle import bundle
 from mesh.inspector.launch import parse
@@ -17,7 +17,7 @@ from mesh.inspector.render import clean, table
 from mesh.inspector.shell import HomeOption, JsonOption, fail, show_document
 from mesh.inspector.start import NameOption
 from mesh.inspector.verbs import REST
-from mesh.runtime.home import Home
+from mesh.runtime.home import Home, NodeFolder
 
 
 class Action(StrEnum):
@@ -44,24 +44,22 @@ def service(
         if action is Action.show:
             document = _document([], [])
         else:
-            wanted = _units(Home.locate(home), name or "", ctx.meta[REST])
-            document = _install(wanted) if action is Action.install else _remove(wanted, agent=bool(ctx.meta[REST]))
+            node, wanted = _units(Home.locate(home), name or "", ctx.meta[REST])
+            document = _install(node, wanted) if action is Action.install else _remove(wanted[-1])
     except MeshError as error:
         fail(error, as_json)
     show_document(document, _show, as_json)
 
 
-def _units(home: Home, name: str, words: list[str]) -> list[units.Unit]:
-    """The node's unit, and after it the agent's if there is one. Raises UsageError."""
+def _units(home: Home, name: str, words: list[str]) -> tuple[NodeFolder, list[units.Unit]]:
+    """The node, its unit, and after it the agent's if there is one. Raises UsageError."""
     options, targets = parse(words)
     if name and options["name"] not in ("", name):
         raise UsageError(f"two names for one node: {name} and {options['name']}", fix=f"--name {name}")
     name = name or options["name"]
     node, program = home.node(name), (sys.executable, "-P", "-m", "mesh.inspector.cli")
     where = ("--home", str(home.path), "--name", node.name)
-    found = [
-        units.Unit(units.node_unit(name), f"mesh node {node.name}", (*program, "up", *where, *options["words"])),
-    ]
+    found = [units.Unit(units.node_unit(name), home.path, f"mesh node {node.name}", (*program, "up", *where, *options["words"]))]
     if targets:
         bundle(targets)  # whatever is wrong with them is told now, not by the service
         here = str(Path.cwd())
@@ -69,12 +67,14 @@ def _units(home: Home, name: str, words: list[str]) -> list[units.Unit]:
         words_of_run = (*program, "run", *files, *where, "--attach")
         unit = units.agent_unit(units.agent_name(targets))
         environment = {"PYTHONPATH": here} if any(":" in target for target in targets) else {}
-        found.append(units.Unit(unit, f"mesh run {' '.join(targets)}", words_of_run, environment, here, found[0].name))
-    return found
+        found.append(units.Unit(unit, home.path, f"mesh run {' '.join(targets)}", words_of_run, environment, here, found[0].name))
+    return node, found
 
 
-def _install(wanted: list[units.Unit]) -> dict[str, Any]:
-    """Write what differs, and start it, where systemd can be reached; else say what to type."""
+def _install(node: NodeFolder, wanted: list[units.Unit]) -> dict[str, Any]:
+    """Write what differs, and start it, where systemd can be reached; else say what to type. Raises Refused, MeshError."""
+    if node.is_running() and not units.is_active(wanted[0].name):
+        raise Refused(f"node {node.name} runs already, and not as this service", fix=f"mesh down --node {node.name}, then the same again")
     changed = [unit.name for unit in wanted if units.write(unit)]
     names = [unit.name for unit in wanted]
     if why := units.why_not():
@@ -89,9 +89,9 @@ def _install(wanted: list[units.Unit]) -> dict[str, Any]:
     return _document(changed, lingers, "services end when you log out, until you type this" if lingers else "")
 
 
-def _remove(wanted: list[units.Unit], *, agent: bool) -> dict[str, Any]:
-    """The agent's service alone if there is one, else the node's."""
-    return _document([unit.name for unit in wanted[1 if agent else 0 :] if units.remove(unit.name)], [])
+def _remove(unit: units.Unit) -> dict[str, Any]:
+    """The agent's if one was named, else the node's."""
+    return _document([unit.name] if units.remove(unit.name) else [], [])
 
 
 def _document(changed: list[str], typed: list[str], note: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mesh.errors import MeshError
+from mesh.errors import MeshError, Refused
 from mesh.inspector import units
 from mesh.launch import command_line, end
 from mesh.runtime.home import write_atomic
@@ -31,12 +31,14 @@ SERVICE, PROCESS = "service", "process"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """`words`: those after ``mesh``. `python`: the interpreter of its version's environment."""
+    """`words`: those after ``mesh``. `python`: the interpreter of its version's environment, `version`, made of the wheel `wheel`."""
 
     key: str
     unit: str
     description: str
     python: str
+    version: str
+    wheel: str
     words: tuple[str, ...]
     directory: str
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -47,10 +49,10 @@ class Service:
     def stamp(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
-    def as_unit(self) -> units.Unit:
+    def as_unit(self, home: Path) -> units.Unit:
         # -P: what lies in the folder it starts in must not be taken for our modules.
         words = (self.python, "-P", "-m", "mesh.inspector.cli", *self.words)
-        return units.Unit(self.unit, self.description, words, self.environment, self.directory, self.after, f"made of {self.stamp}")
+        return units.Unit(self.unit, home, self.description, words, self.environment, self.directory, self.after, f"made of {self.stamp}")
 
 
 class Tending:
@@ -59,8 +61,8 @@ class Tending:
     def __init__(self, folder: Path, home: Path, detach: Callable[[Service], int]) -> None:
         self._path, self._home, self._detach = folder / "state.json", home, detach
         self.services: dict[str, dict[str, Any]] = self._read()
-        self.why_processes = ""
-        """Why nothing new becomes a user service here; known after `choose`."""
+        self.why_processes, self.fix = "", ""
+        """Why nothing new becomes a user service here, and what would help; known after `choose`."""
 
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self._path.exists():
@@ -73,11 +75,14 @@ class Tending:
 
     def choose(self) -> None:
         """User services, if they can be managed and outlive this login."""
-        why = units.why_not()
-        if not why and not units.lingers():
+        self.why_processes = units.why_not()
+        if self.why_processes:
+            return
+        if not units.lingers():
             units.linger()
-            why = "" if units.lingers() else f"services end at logout: sudo loginctl enable-linger {units.account()}"
-        self.why_processes = why
+        if not units.lingers():
+            self.why_processes = "its services end at logout"
+            self.fix = f"sudo loginctl enable-linger {units.account()}"
 
     # ---- looking
 
@@ -99,7 +104,7 @@ class Tending:
 
     # ---- doing
 
-    def ensure(self, service: Service, version: str, *, again: bool = False) -> bool:
+    def ensure(self, service: Service, *, again: bool = False) -> bool:
         """Let it run exactly like this; False if it does already. `again`: start it anew all the same. Raises MeshError, its last words."""
         record = self.services.get(service.key)
         if not again and record is not None and record["stamp"] == service.stamp and self.is_alive(service.key):
@@ -107,11 +112,16 @@ class Tending:
         mode = PROCESS if self.why_processes else SERVICE
         if record is not None and (record["mode"] == PROCESS or mode == PROCESS):
             self._stop(record)
-        fresh = {"mode": mode, "unit": service.unit, "pid": 0, "stamp": "", "version": version, "files": dict(service.files)}
+        if record is None and mode == SERVICE and units.is_written(service.unit):
+            path = units.folder() / service.unit
+            fix = f"systemctl --user disable --now {service.unit}; rm {path}"
+            raise Refused(f"it has a service {service.unit} that launch did not make", fix=fix)
+        fresh = {"mode": mode, "unit": service.unit, "pid": 0, "stamp": "", "files": dict(service.files)}
+        fresh |= {"version": service.version, "wheel": service.wheel}
         self.services[service.key] = fresh
         self.save()
         if mode == SERVICE:
-            units.write(service.as_unit())
+            units.write(service.as_unit(self._home))
             units.enable(service.unit)
             units.restart(service.unit)
         else:

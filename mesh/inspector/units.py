@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -30,9 +29,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:=@+,-]+")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One service. `words`: what is run, the program's absolute path first. `after`: another unit of ours that it wants."""
+    """One service of `home`. `words`: what is run, the program's absolute path first. `after`: another unit of ours that it wants."""
 
     name: str
+    home: Path
     description: str
     words: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -47,7 +47,13 @@ class Unit:
 
     def text(self) -> str:
         """Raises UsageError for words that systemd cannot take."""
-        lines = [MARK, *([f"# {self.stamp}"] if self.stamp else []), "[Unit]", f"Description={_line(self.description)}"]
+        lines = [
+            MARK,
+            f"# Home: {self.home}",
+            *([f"# {self.stamp}"] if self.stamp else []),
+            "[Unit]",
+            f"Description={_line(self.description)}",
+        ]
         lines += [f"Wants={self.after}", f"After={self.after}"] if self.after else []
         lines += ["", "[Service]", "Type=notify", f"ExecStart={' '.join(map(quote, self.words))}"]
         lines += [f"Environment={quote(f'{name}={value}', dollars=False)}" for name, value in sorted(self.environment.items())]
@@ -57,7 +63,7 @@ class Unit:
 
 AS_ALWAYS = """
 Restart=on-failure
-RestartSec=2
+RestartSec=3
 # 2: what was asked for is wrong; another try changes nothing.
 RestartPreventExitStatus=2
 KillMode=mixed
@@ -121,8 +127,6 @@ def why_not() -> str:
     """Why this account's services cannot be managed here; "" if they can."""
     if sys.platform == "darwin":
         return "this is macOS, and mesh does not write launchd agents yet"
-    if shutil.which("systemctl") is None:
-        return "there is no systemd here"
     answer = systemctl("show", "--property=Version")
     return "" if answer.returncode == 0 else f"systemctl --user does not answer: {_last_line(answer.stderr)}"
 
@@ -138,8 +142,7 @@ def lingers() -> bool:
 
 def linger() -> None:
     """Ask for that; where the machine wants an administrator for it, nothing happens: `lingers` tells."""
-    if shutil.which("loginctl") is not None:
-        _answer("loginctl", "--no-ask-password", "enable-linger")
+    _answer("loginctl", "--no-ask-password", "enable-linger")
 
 
 def systemctl(*words: str) -> subprocess.CompletedProcess[str]:
@@ -151,9 +154,11 @@ def _answer(*command: str) -> subprocess.CompletedProcess[str]:
     """Over ssh the session's variables may be missing: they follow from the user id."""
     environment = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"} | os.environ
     try:
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=ANSWER_S, check=False)
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, timeout=ANSWER_S, check=False)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, "", f"no answer within {ANSWER_S:g} s")
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(command, 127, "", f"there is no {command[0]} here")
 
 
 def _last_line(text: str) -> str:
@@ -200,7 +205,9 @@ def write(unit: Unit) -> bool:
     if found == text:
         return False
     if found is not None and not found.startswith(MARK):
-        raise Refused(f"{path} was not written by mesh", fix=f"move it away: mv {path} {path}.old")
+        raise Refused(f"{path} was not written by mesh", fix=f"mv {path} {path}.old")
+    if found is not None and found.splitlines()[1] != text.splitlines()[1]:
+        raise Refused(f"{path} serves another home", fix=f"another --name, or: systemctl --user disable --now {unit.name}; rm {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(text)
@@ -232,12 +239,11 @@ def remove(name: str) -> bool:
         return False
     if not path.read_text(errors="replace").startswith(MARK):
         raise Refused(f"{path} was not written by mesh", fix=f"systemctl --user disable --now {name}")
-    if not why_not():
-        systemctl("disable", "--now", name)
+    systemctl("disable", "--now", name)
     path.unlink()
-    if not why_not():
-        systemctl("daemon-reload")
-        systemctl("reset-failed", name)
+    (folder() / "default.target.wants" / name).unlink(missing_ok=True)  # where systemd did not answer
+    systemctl("daemon-reload")
+    systemctl("reset-failed", name)
     return True
 
 

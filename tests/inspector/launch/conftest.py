@@ -1,4 +1,5 @@
-"""Two machines behind a real sshd each, on loopback: `nas`, where systemd runs user services, and `box`, where it does not.
+"""Three machines behind a real sshd each, on loopback: `nas`, where systemd runs user services, `box`, where it does not, and `poor`,
+which has no program of its own and a Python without ensurepip.
 
     ssh -F CONFIG nas  ->  127.0.0.1:PORT  sshd in a mount namespace of its own  ->  bash, sh, python, pip, and systemd --user, all real
 
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,13 +31,23 @@ from mesh.inspector.launch import carry_out, prepare
 from mesh.launch import command_line, end
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-SYSTEMD = Path("/lib/systemd/systemd")
+NAMES = ("nas", "box", "poor")
+PYTHON = f"{sys.base_prefix}/bin/python3"
+OLD_PYTHONS = sorted(Path(sys.base_prefix).parent.glob("3.[6-9].*/bin/python3")) + sorted(
+    Path(sys.base_prefix).parent.glob("3.10.*/bin/python3")
+)
+POOR = {
+    "pythonless": {"sh": "/bin/sh", "apt-get": "/usr/bin/apt-get"},
+    "penniless": {"sh": "/bin/sh"},
+    "venvless": {"sh": "/bin/sh", "apt-get": "/usr/bin/apt-get", "python3": PYTHON},
+    "outdated": {"sh": "/bin/sh", "python3": str(OLD_PYTHONS[-1])} if OLD_PYTHONS else {"sh": "/bin/sh"},
+}
+"""Hosts on `poor`: what is on the PATH of each."""
 WAIT_S = 30.0
 LAUNCH_S = 500.0
 
 SSHD_CONFIG = """\
 ListenAddress 127.0.0.1
-Port {port}
 HostKey {folder}/host_key
 AuthorizedKeysFile {folder}/../user_key.pub
 PidFile none
@@ -44,13 +56,11 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 StrictModes no
-SetEnv {environment}
 """
 SSH_CONFIG = """\
 Host *
     HostName 127.0.0.1
     User root
-    IdentityFile {folder}/user_key
     IdentitiesOnly yes
     IdentityAgent none
     UserKnownHostsFile {folder}/known_hosts
@@ -62,7 +72,12 @@ INSIDE = """\
 mount -t tmpfs tmpfs /run
 mkdir -p /run/sshd /run/user/$(id -u)
 chmod 700 /run/user/$(id -u)
-if [ "$1" = systemd ]; then
+if [ "$1" = poor ]; then
+    mount -t tmpfs tmpfs /usr/local/bin
+    echo 'raise ModuleNotFoundError("as Debian has it without python3-venv")' >$2/no_ensurepip.py
+    mount --bind $2/no_ensurepip.py $4/ensurepip/__init__.py
+fi
+if [ "$1" = nas ]; then
     mkdir -p /run/systemd/system
     mount -t tmpfs tmpfs /var/lib/systemd
     mkdir /var/lib/systemd/linger
@@ -81,7 +96,9 @@ class Machine:
 
     name: str
     folder: Path
-    port: int
+    ports: dict[str, int]
+    """By the names under which ssh knows it: what a session's PATH is depends on the port it came in by."""
+    sshd: int
 
     @property
     def home(self) -> Path:
@@ -96,14 +113,23 @@ class Machine:
         numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
         lines = {number: command_line(number) for number in numbers if number != os.getpid()}
         wanted = os.fsencode(self.home)
-        return {pid: line.decode(errors="replace").replace("\0", " ") for pid, line in lines.items() if wanted in line and b"inspector" in line}
+        return {pid: line.decode(errors="replace").replace("\0", " ") for pid, line in lines.items() if wanted in line}
 
     def pids(self, verb: str) -> list[int]:
         """The processes of nodes (`up`) or workers (`run`) there."""
         return sorted(pid for pid, line in self.processes().items() if f"mesh.inspector.cli {verb} " in line)
 
+    def await_idle(self) -> None:
+        await_gone(self.processes)
+
+    def inside(self, *command: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command there, as one who is logged in."""
+        environment = os.environ | {"HOME": str(self.home), "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
+        words = ["nsenter", f"--mount=/proc/{self.sshd}/ns/mnt", f"--wdns={more.pop('cwd', self.home)}", *command]
+        return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120, check=False, **more)
+
     def files(self) -> dict[str, tuple[int, int]]:
-        """Every file of its home that a repeated launch must not touch: name -> inode, time of change. Node folders change by themselves."""
+        """Every file that a repeated launch must not touch: name -> inode, time of change. A node's own folder changes by itself."""
         lanmesh = self.home / ".local/share/lanmesh"
         moving = (lanmesh / "node", lanmesh / "nodes", self.launched / "lock")
         return {
@@ -120,6 +146,7 @@ class Site:
     folder: Path
     nas: Machine
     box: Machine
+    poor: Machine
 
     @property
     def ssh(self) -> tuple[str, ...]:
@@ -148,13 +175,14 @@ def site() -> Iterator[Site]:
     try:
         _key(folder / "user_key")
         _key(folder / "other_key")
-        machines = {name: _machine(folder / name, systemd=name == "nas", running=running) for name in ("nas", "box")}
+        names = {"nas": ["nas"], "box": ["box", "offline"], "poor": list(POOR)}
+        machines = {name: _machine(folder / name, names[name], running) for name in NAMES}
         found = Site(folder, **machines)
         _write_ssh_config(found)
         yield found
     finally:
-        for name in ("nas", "box"):
-            _stop(Machine(name, folder / name, 0))
+        for name in NAMES:
+            _stop(Machine(name, folder / name, {}, 0))
         for process in running:
             process.send_signal(signal.SIGTERM)
             process.wait(WAIT_S)
@@ -165,25 +193,37 @@ def _key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
 
 
-def _machine(folder: Path, *, systemd: bool, running: list[subprocess.Popen[bytes]]) -> Machine:
+def _machine(folder: Path, names: list[str], running: list[subprocess.Popen[bytes]]) -> Machine:
     folder.mkdir()
     (folder / "home").mkdir(mode=0o700)
     (folder / "home/.bashrc").write_text("echo a login script that talks\necho 'mesh-launched from here' >&2\n")
     _key(folder / "host_key")
-    environment = {
+    ports = {name: _free_port() for name in names}
+    config = "".join(f"Port {port}\n" for port in ports.values()) + SSHD_CONFIG.format(folder=folder)
+    for name, port in ports.items():
+        environment = " ".join(f"{variable}={value}" for variable, value in _environment(folder, name).items())
+        config += f"Match LocalPort {port}\nSetEnv {environment}\n"
+    (folder / "sshd_config").write_text(config)
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", INSIDE, "sh", folder.name, str(folder), str(SSHD)]
+    process = subprocess.Popen([*command, sysconfig.get_path("stdlib")], stdin=subprocess.DEVNULL)
+    running.append(process)
+    for port in ports.values():
+        _await_banner(port, process, folder / "sshd.log")
+    return Machine(folder.name, folder, ports, process.pid)
+
+
+def _environment(folder: Path, name: str) -> dict[str, object]:
+    """What is set in the sessions of the host `name`."""
+    if name in POOR:
+        return {"HOME": folder / "home", "PATH": _programs(folder / f"bin-{name}", POOR[name])}
+    site = folder.parent
+    return {
         "HOME": folder / "home",
         "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin",
-        "PIP_CACHE_DIR": folder.parent / "pip-cache",
-        "PIP_CONFIG_FILE": _pip_config(folder.parent),
+        "PIP_CACHE_DIR": site / "pip-cache",
+        "PIP_CONFIG_FILE": _pip_config(site),
+        **({"PIP_NO_INDEX": 1} if name == "offline" else {}),
     }
-    port = _free_port()
-    assigned = " ".join(f"{name}={value}" for name, value in environment.items())
-    (folder / "sshd_config").write_text(SSHD_CONFIG.format(port=port, folder=folder, environment=assigned))
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", INSIDE, "sh", "systemd" if systemd else "bare", str(folder)]
-    process = subprocess.Popen([*command, str(SSHD)], stdin=subprocess.DEVNULL)
-    running.append(process)
-    _await_banner(port, process, folder / "sshd.log")
-    return Machine(folder.name, folder, port)
 
 
 def _pip_config(folder: Path) -> Path:
@@ -217,24 +257,34 @@ def _await_banner(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 def _write_ssh_config(site: Site) -> None:
     folder, nas, box = site.folder, site.nas, site.box
 
-    def known(machine: Machine, key: Path) -> str:
-        words = key.with_suffix(".pub").read_text().split()
-        return f"[127.0.0.1]:{machine.port} {words[0]} {words[1]}\n"
+    def known(machine: Machine, host_key: Path) -> str:
+        words = host_key.with_suffix(".pub").read_text().split()
+        return "".join(f"[127.0.0.1]:{port} {words[0]} {words[1]}\n" for port in machine.ports.values())
 
-    (folder / "known_hosts").write_text(known(nas, nas.folder / "host_key") + known(box, box.folder / "host_key"))
+    (folder / "known_hosts").write_text("".join(known(each, each.folder / "host_key") for each in (nas, box, site.poor)))
     (folder / "known_wrong").write_text(known(nas, box.folder / "host_key"))
+    hosts = {name: [f"Port {port}"] for machine in (nas, box, site.poor) for name, port in machine.ports.items()}
     # ssh takes the first value it finds, so what differs stands before what all have.
-    hosts = {
-        "nas": [f"Port {nas.port}"],
-        "box": [f"Port {box.port}"],
-        "impostor": [f"Port {nas.port}", f"UserKnownHostsFile {folder}/known_wrong"],
-        "unknown": [f"Port {nas.port}", "UserKnownHostsFile /dev/null"],
-        "locked": [f"Port {nas.port}", f"IdentityFile {folder}/other_key"],
+    same = f"Port {nas.ports['nas']}"
+    hosts |= {
+        "impostor": [same, f"UserKnownHostsFile {folder}/known_wrong"],
+        "unknown": [same, "UserKnownHostsFile /dev/null"],
+        "locked": [same],
         "nobody": [f"Port {_free_port()}"],
-        "forwarding": [f"Port {nas.port}", "RemoteCommand date", "LocalForward 1 127.0.0.1:1", "ExitOnForwardFailure yes"],
+        "forwarding": [same, "RemoteCommand date", "LocalForward 1 127.0.0.1:1", "ExitOnForwardFailure yes"],
     }
+    for name, lines in hosts.items():
+        lines.append(f"IdentityFile {folder}/{'other' if name == 'locked' else 'user'}_key")
     blocks = "".join(f"Host {name}\n" + "".join(f"    {line}\n" for line in lines) for name, lines in hosts.items())
     (folder / "ssh_config").write_text(blocks + SSH_CONFIG.format(folder=folder))
+
+
+def _programs(folder: Path, programs: dict[str, str]) -> Path:
+    """A folder with these programs alone: name -> what it is a link to."""
+    folder.mkdir()
+    for name, program in programs.items():
+        (folder / name).symlink_to(program)
+    return folder
 
 
 def _stop(machine: Machine) -> None:
@@ -243,13 +293,13 @@ def _stop(machine: Machine) -> None:
     pids = [int(pid_file.read_text())] if pid_file.exists() else []
     for pid in pids:
         end(pid)
-    _await_gone(lambda: any(command_line(pid) for pid in pids))
+    await_gone(lambda: any(command_line(pid) for pid in pids))
     for pid in machine.processes():
         end(pid, signal.SIGKILL)
-    _await_gone(machine.processes)
+    await_gone(machine.processes)
 
 
-def _await_gone(some: Callable[[], object]) -> None:
+def await_gone(some: Callable[[], object]) -> None:
     until = time.monotonic() + WAIT_S
     while some():
         assert time.monotonic() < until, "processes of a test do not end"
@@ -272,4 +322,4 @@ def _clean(site: Site, machine: Machine) -> Iterator[Machine]:
     yield machine
     (report,) = site.launch(machine.name, down=True, purge=True)
     assert report["state"] != "failed", report
-    _await_gone(machine.processes)
+    await_gone(machine.processes)
