@@ -67,7 +67,9 @@ class Landing:
         self._agent_version = versions.Wanted(wheel, base.sha256, tuple(plan["agent_pins"]), tuple(plan["extras"]), tuple(plan["packages"]))
         self._tending = Tending(folder, self._home.path, self._detach)
         self._python = str(versions.python_of(folder, base))
-        self.changed: list[str] = []
+        self._left_alone = False
+        self.changed: dict[str, None] = {}
+        """In the order in which it was done."""
 
     # ---- up
 
@@ -87,23 +89,23 @@ class Landing:
         message = self._ensure_agent(node, agent_key, node_key) if agent_key else f"node {node.name} is up"
         self._sweep()
         fix = tending.fix if tending.services.get(agent_key or node_key, {}).get("mode") == PROCESS else ""
-        return {"message": "; ".join([message, *self._notes(node_key, agent_key)]), "node": node.name, "fix": fix}
+        return {"message": "; ".join([message, *self._notes(agent_key or node_key)]), "node": node.name, "fix": fix}
 
-    def _notes(self, node_key: str, agent_key: str) -> list[str]:
+    def _notes(self, key: str) -> list[str]:
         """What is not as one would expect."""
         services = self._tending.services
-        notes = [] if node_key in services else ["its node ran already, and was left as it is"]
-        if services.get(agent_key or node_key, {}).get("mode") == PROCESS:
+        notes = ["its node ran already, and was left as it is"] if self._left_alone else []
+        if services.get(key, {}).get("mode") == PROCESS:
             why = self._tending.why_processes
             notes.append(f"until that machine restarts, as a process{f': {why}' if why else ''}")
-        old = [key.removeprefix("run-") for key, record in services.items() if record["wheel"] != self._node_version.sha256]
+        old = [each.removeprefix("run-") for each, record in services.items() if record["wheel"] != self._node_version.sha256]
         return notes + ([f"of an earlier version still: {', '.join(old)}"] if old else [])
 
     def _install(self, wanted: versions.Wanted) -> None:
         if not versions.is_complete(self._folder, wanted):
             self._talk.tell(say=f"installing lanmesh {self._plan['version']}")
         if versions.ensure(self._folder, wanted, self._run):
-            self.changed.append("version")
+            self.changed["version"] = None
 
     def _enrol(self) -> None:
         mesh = self._plan["enrol"]
@@ -111,17 +113,18 @@ class Landing:
             return
         token = self._talk.ask("invitation")
         self._answered(self._run(self._words("join", "-"), stdin=token.decode()))
-        self.changed.append("membership")
+        self.changed["membership"] = None
 
     def _ensure_node(self, node: NodeFolder, key: str) -> None:
         """One that runs already, and not by us, is left alone."""
         plan = self._plan["node"]
-        if node.is_running() and not self._tending.is_alive(key):
+        self._left_alone = node.is_running() and not self._tending.is_alive(key)
+        if self._left_alone:
             return
         words = ("up", "--home", str(self._home.path), "--name", node.name, *plan["words"])
         service = self._service(key, units.node_unit(plan["name"]), f"mesh node {node.name}", self._node_version, words, self._folder)
         if self._tending.ensure(service):
-            self.changed.append("node")
+            self.changed["node"] = None
 
     def _service(self, key: str, unit: str, what: str, wanted: versions.Wanted, words: tuple[str, ...], directory: Path) -> Service:
         python = str(versions.python_of(self._folder, wanted))
@@ -137,11 +140,11 @@ class Landing:
         service = replace(
             self._service(key, units.agent_unit(plan["name"]), what, self._agent_version, words, place),
             environment={"PYTHONPATH": str(place)} if plan["files"] else {},
-            after=self._tending.services.get(node_key, {}).get("unit", ""),
+            after="" if self._left_alone else self._tending.services[node_key]["unit"],
             files=plan["files"],
         )
         if self._tending.ensure(service, again=sent):
-            self.changed.append("agent")
+            self.changed["agent"] = None
         return self._what_it_offers(node, self._tending.pid_of(key))
 
     def _send_files(self, place: Path, key: str, files: Mapping[str, str]) -> bool:
@@ -160,7 +163,7 @@ class Landing:
             _remove_file(place, name)
             changed = True
         if changed:
-            self.changed.append("files")
+            self.changed["files"] = None
         return changed
 
     def _what_it_offers(self, node: NodeFolder, pid: int) -> str:
@@ -188,7 +191,7 @@ class Landing:
                 stopped.append(key.removeprefix("run-"))
                 for name in files:
                     _remove_file(self._folder / "agents" / key.removeprefix("run-"), name)
-        self.changed += stopped
+        self.changed |= dict.fromkeys(stopped)
         if agent is not None:
             self._sweep()
             return {"message": f"stopped {' and '.join(stopped)}" if stopped else "nothing to undo", "node": ""}
@@ -205,7 +208,7 @@ class Landing:
         for place in (self._home.path / "node", self._home.path / "nodes", self._home.mesh_path):
             if place.exists():
                 shutil.rmtree(place)
-                self.changed.append(place.name)
+                self.changed[place.name] = None
 
     def _remove_folder(self) -> None:
         """All but what agents wrote into their own folders."""
@@ -310,5 +313,5 @@ def main(plan: Document, folder: Path, wheel: Path) -> None:
     except OSError as error:
         what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         report = {"state": "failed", "message": what, "fix": f"df -h {shlex.quote(str(folder))}", "node": ""}
-    changed = landing.changed if landing is not None else []
+    changed = list(landing.changed) if landing is not None else []
     talk.tell(end={"state": ("down" if plan["down"] else "ok") if changed else "unchanged", "fix": "", "changed": changed, **report})

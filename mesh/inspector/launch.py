@@ -17,6 +17,7 @@ from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, NodeOption, Whe
 from mesh.inspector.units import agent_name
 from mesh.inspector.verbs import REST, parsed
 from mesh.inspector.wheel import Wheel, check_package, known_extras, pins, repack
+from mesh.runtime.home import check_name
 
 LAUNCH_S = 900.0
 """A slow machine that installs everything from a slow index."""
@@ -123,6 +124,8 @@ def parse(words: list[str]) -> tuple[dict[str, Any], list[str]]:
     for name, option in NOT_THERE.items():
         if given.get(name):
             raise UsageError(f"{option} does not go with launch", fix=f"leave {option} out")
+    if given["name"] is not None:
+        check_name(given["name"])
     more = []
     for name in ("bind", "port"):
         more += [f"--{name}", str(given[name])] if given[name] is not None else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,6 +117,35 @@ def test_a_node_alone_then_an_agent_with_a_package_of_its_own(nas: Any, site: An
     assert (gone["state"], gone["changed"]) == ("down", ("counting.agents",)), gone
     assert nas.pids("up") == [node] and nas.pids("run") == []
     assert site.one("nas", words, down=True)["message"] == "nothing to undo"
+    _without_lingering(nas, site, words)
+    _beside_a_node_of_somebody_else(nas, site, words)
+
+
+def _without_lingering(nas: Any, site: Any, words: str) -> None:
+    """A service that ends at logout would end with the launch: it becomes a process, and what would help is said."""
+    (node,), lingering = nas.pids("up"), "/var/lib/systemd/linger/root"
+    nas.inside("rm", lingering)
+    report = site.one("nas", words)
+    assert "; until that machine restarts, as a process: its services end at logout" in report["message"], report
+    assert report["fix"] == "on nas: sudo loginctl enable-linger root"
+    assert nas.pids("up") == [node] and len(nas.pids("run")) == 1
+    nas.inside("touch", lingering)
+    again = site.one("nas", words)
+    assert (again["state"], len(nas.pids("run"))) == ("unchanged", 1), "what runs is not restarted for that"
+
+
+def _beside_a_node_of_somebody_else(nas: Any, site: Any, words: str) -> None:
+    """It is used, and neither started nor stopped; and its keys are not taken from under it."""
+    nas.inside("systemctl", "--user", "stop", "mesh")
+    mesh, home = (sys.executable, "-m", "mesh.inspector.cli"), ("--home", str(nas.home / ".local/share/lanmesh"))
+    assert nas.inside(*mesh, "up", "--detach", "--no-mdns", *home).returncode == 0
+    (node,) = nas.pids("up")
+    assert site.one("nas", words)["message"].endswith("; its node ran already, and was left as it is")
+    assert call(nas, "words", "text=x") == 7
+    refused = site.one("nas", down=True, purge=True)
+    assert refused["state"] == "failed" and "still runs there, and launch did not start it" in refused["message"]
+    assert refused["fix"] == f"on nas: kill {node}" and (nas.pids("up"), nas.pids("run")) == ([node], [])
+    assert nas.inside(*mesh, "down", *home).returncode == 0
 
 
 def test_what_is_in_the_way_is_said_in_a_line(site: Any) -> None:
@@ -158,6 +188,7 @@ def test_pip_that_cannot_is_quoted(box: Any, site: Any) -> None:
     assert report["message"].startswith("pip cannot install it: No matching distribution found for ")
     assert report["message"].endswith("; does it reach a package index?")
     assert report["fix"] == f"on offline: cat {box.launched}/pip.log" and box.processes() == {}
+    assert not list(box.launched.glob("versions/*/complete"))
 
 
 def test_a_launch_that_is_given_up_leaves_nothing_running(box: Any, site: Any) -> None:
@@ -166,6 +197,20 @@ def test_a_launch_that_is_given_up_leaves_nothing_running(box: Any, site: Any) -
     assert (report["state"], report["message"]) == ("failed", "it was not done within 3 s")
     box.await_idle()
     assert not list(box.launched.glob("versions/*/complete"))
+
+
+def test_one_line_per_host_and_one_document(mesh: Callable[..., Any], site: Any) -> None:
+    """The command itself; what it takes down needs no mesh to join."""
+    line = ("launch", "--ssh", shlex.join(site.ssh), "--down", "box", "nobody")
+    talk = mesh(*line)
+    lines = sorted(talk.out.splitlines())
+    assert talk.code == 1 and len(lines) == 2, talk
+    assert lines[0] == "box     unchanged  nothing to undo"
+    assert lines[1].startswith("nobody  FAILED     ssh does not get there: ") and "; try: ssh -F" in lines[1]
+    ran = mesh(*line, "--json")
+    assert ran.code == 1 and not ran.err
+    assert [(each["host"], each["state"]) for each in ran.document["hosts"]] == [("box", "unchanged"), ("nobody", "failed")]
+    assert mesh("launch", "--ssh", shlex.join(site.ssh), "--down", "box", "--", "run", "transform").code == 0
 
 
 def test_what_the_users_ssh_configuration_does_for_sessions_does_not_stop_a_launch(nas: Any, site: Any) -> None:

@@ -212,11 +212,11 @@ def test_service_install_show_remove(nas: Any, tmp_path: Path) -> None:
 
 @pytest.mark.cluster
 def test_a_node_that_was_started_by_hand_is_not_doubled(nas: Any) -> None:
-    program = (sys.executable, "-m", "mesh.inspector.cli")
-    assert nas.inside(*program, "up", "--detach", "--no-mdns").returncode == 0
-    ran = nas.inside(*program, "service", "install")
+    mesh, home = (sys.executable, "-m", "mesh.inspector.cli"), ("--home", str(nas.home / ".local/share/lanmesh"))
+    assert nas.inside(*mesh, "up", "--detach", "--no-mdns", *home).returncode == 0
+    ran = nas.inside(*mesh, "service", "install", *home)
     assert ran.returncode == 5 and "runs already, and not as this service" in ran.stderr and "try:  mesh down --node" in ran.stderr
-    assert nas.inside(*program, "down").returncode == 0
+    assert nas.inside(*mesh, "down", *home).returncode == 0
 
 
 @pytest.mark.cluster
