@@ -124,5 +124,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 9_050
-    assert lines("mesh/**/*.py") <= 26_500
+    assert lines("mesh/**/*.py") <= 28_000
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

@@ -34,9 +34,9 @@ def call(machine: Any, *words: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["nas", "box"])
-def test_from_nothing_to_an_agent_and_back(name: str, site: Any, tmp_path: Path) -> None:
+def test_from_nothing_to_an_agent_and_back(name: str, site: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """On `nas` by user services, on `box` by processes: the same to whoever launches."""
-    machine, target = getattr(site, name), tmp_path / "my transform's.py"
+    machine, target = request.getfixturevalue(name), tmp_path / "my transform's.py"
     target.write_text(DOUBLE.format(factor=2))
     words = f'run "{target}" --no-mdns'
 
