@@ -182,6 +182,8 @@ class Landing:
     def down(self) -> Document:
         """Undo it: one agent, or all that was launched here. Keys and journals stay, unless all is to be purged. Raises MeshError."""
         agent = self._plan["agent"]
+        if self._plan["purge"]:
+            self._refuse_to_purge_what_others_run()
         keys = [f"run-{agent['name']}"] if agent is not None else sorted(self._tending.services, reverse=True)  # agents before the node
         stopped = []
         for key in keys:
@@ -201,10 +203,14 @@ class Landing:
         self._remove_folder()
         return {"message": f"stopped {', '.join(stopped)}{kept}" if stopped else "nothing to undo", "node": ""}
 
-    def _purge(self) -> None:
+    def _refuse_to_purge_what_others_run(self) -> None:
+        ours = [self._tending.pid_of(key) for key in self._tending.services]
         for node in self._home.running():
-            pid = (node.info() or {}).get("pid", "")
-            raise Refused(f"node {node.name} still runs there, and launch did not start it", fix=f"kill {pid}")
+            pid = (node.info() or {}).get("pid", 0)
+            if pid not in ours:
+                raise Refused(f"node {node.name} runs there, and launch did not start it", fix=f"kill {pid}")
+
+    def _purge(self) -> None:
         for place in (self._home.path / "node", self._home.path / "nodes", self._home.mesh_path):
             if place.exists():
                 shutil.rmtree(place)

@@ -82,12 +82,17 @@ if [ "$1" = nas ]; then
     mount -t tmpfs tmpfs /var/lib/systemd
     mkdir /var/lib/systemd/linger
     touch /var/lib/systemd/linger/$(id -un)
-    XDG_RUNTIME_DIR=/run/user/$(id -u) HOME=$2/home setsid /lib/systemd/systemd --user >$2/systemd.log 2>&1 &
+    (
+        for tree in $5; do mkdir $tree && echo 0 >$tree/cgroup.procs; done
+        export XDG_RUNTIME_DIR=/run/user/$(id -u) HOME=$2/home
+        exec setsid /lib/systemd/systemd --user >$2/systemd.log 2>&1
+    ) &
     echo $! >$2/systemd.pid
 fi
 exec "$3" -D -e -f $2/sshd_config 2>$2/sshd.log
 """
-"""A manager of user services believes that it is needed where /run/systemd/system is; that one exists in this namespace only."""
+"""A manager of user services believes that it is needed where /run/systemd/system is; that one exists in this namespace only. It gets a
+control group of its own: otherwise it would sort every process of this machine into its own order."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,8 @@ def _machine(folder: Path, names: list[str], running: list[subprocess.Popen[byte
         config += f"Match LocalPort {port}\nSetEnv {environment}\n"
     (folder / "sshd_config").write_text(config)
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", INSIDE, "sh", folder.name, str(folder), str(SSHD)]
-    process = subprocess.Popen([*command, sysconfig.get_path("stdlib")], stdin=subprocess.DEVNULL)
+    groups = " ".join(map(str, _control_groups(folder)))
+    process = subprocess.Popen([*command, sysconfig.get_path("stdlib"), groups], stdin=subprocess.DEVNULL)
     running.append(process)
     for port in ports.values():
         _await_banner(port, process, folder / "sshd.log")
@@ -224,6 +230,12 @@ def _environment(folder: Path, name: str) -> dict[str, object]:
         "PIP_CONFIG_FILE": _pip_config(site),
         **({"PIP_NO_INDEX": 1} if name == "offline" else {}),
     }
+
+
+def _control_groups(folder: Path) -> list[Path]:
+    """A folder of ours in each tree that systemd puts its services into."""
+    trees = ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+    return [Path(tree) / folder.parent.name for tree in trees if os.access(f"{tree}/cgroup.procs", os.W_OK)]
 
 
 def _pip_config(folder: Path) -> Path:
@@ -297,6 +309,9 @@ def _stop(machine: Machine) -> None:
     for pid in machine.processes():
         end(pid, signal.SIGKILL)
     await_gone(machine.processes)
+    for group in _control_groups(machine.folder):
+        for place in sorted(group.rglob("**/"), reverse=True):  # the deepest first
+            place.rmdir()
 
 
 def await_gone(some: Callable[[], object]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mesh.inspector.verbs import MODULES
+from mesh.runtime.home import Lock
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
@@ -33,26 +34,46 @@ def call(machine: Any, *words: str) -> Any:
     return json.loads(done.stdout)["result"]
 
 
-@pytest.mark.parametrize("name", ["nas", "box"])
-def test_from_nothing_to_an_agent_and_back(name: str, site: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """On `nas` by user services, on `box` by processes: the same to whoever launches."""
-    machine, target = request.getfixturevalue(name), tmp_path / "my transform's.py"
+def test_with_services_from_nothing_to_agents_and_back(nas: Any, site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = _an_agent_that_changes(nas, site, tmp_path, note="")
+    units = nas.home / ".config/systemd/user"
+    assert sorted(path.name for path in units.glob("*.service")) == ["mesh-run-my-transform-s.service", "mesh.service"]
+    counting = _an_agent_with_a_package_of_its_own(nas, site, tmp_path)
+    _without_lingering(nas, site, counting)
+    _beside_a_node_of_somebody_else(nas, site, counting)
+    assert site.one("nas", words)["changed"] == ("node",), "its own node is back"
+    _down_to_nothing(nas, site, "my-transform-s", "counting.agents", "node")
+    assert list(units.glob("**/mesh*")) == []
+
+
+def test_without_services_from_nothing_to_an_agent_and_back(box: Any, site: Any, tmp_path: Path) -> None:
+    _an_agent_that_changes(box, site, tmp_path, note="; until that machine restarts, as a process: systemctl --user does not answer: ")
+    assert not (box.home / ".config/systemd").exists()
+    state = box.launched / "state.json"
+    record = json.loads(state.read_text())
+    record["services"]["run-my-transform-s"]["wheel"] = "0" * 64
+    state.write_text(json.dumps(record))
+    assert "; of an earlier version still: my-transform-s" in site.one("box")["message"]
+    _down_to_nothing(box, site, "my-transform-s", "node")
+
+
+def _an_agent_that_changes(machine: Any, site: Any, folder: Path, *, note: str) -> str:
+    """Launched, launched again, changed, broken, mended. Returns the words behind the dashes."""
+    name, target = machine.name, folder / "my transform's.py"
     target.write_text(DOUBLE.format(factor=2))
     words = f'run "{target}" --no-mdns'
 
     fresh = site.one(name, words)
     assert (fresh["state"], fresh["changed"]) == ("ok", ("version", "node", "files", "agent")), fresh
-    assert fresh["message"].startswith(f"transform@{fresh['node']} offers data.double"), fresh
-    assert ("as a process: systemctl --user does not answer" in fresh["message"]) == (name == "box")
+    assert fresh["message"].startswith(f"transform@{fresh['node']} offers data.double{note}"), fresh
     assert call(machine, "data.double", "number:=21") == 42
-    units = machine.home / ".config/systemd/user"
-    assert sorted(path.name for path in units.glob("*.service")) == (
-        ["mesh-run-my-transform-s.service", "mesh.service"] if name == "nas" else []
-    )
 
     before = machine.files(), machine.pids("up"), machine.pids("run")
     again = site.one(name, words)
     assert (again["state"], again["changed"], again["message"]) == ("unchanged", (), fresh["message"])
+    alone = site.one(name)
+    assert (alone["state"], alone["message"].partition(";")[0]) == ("unchanged", f"node {fresh['node']} is up"), "a node is there already"
     assert (machine.files(), machine.pids("up"), machine.pids("run")) == before
     assert [len(pids) for pids in before[1:]] == [1, 1]
 
@@ -70,25 +91,25 @@ def test_from_nothing_to_an_agent_and_back(name: str, site: Any, tmp_path: Path,
     target.write_text(DOUBLE.format(factor=4))
     assert site.one(name, words)["changed"] == ("files", "agent"), "what failed is tried again"
     assert call(machine, "data.double", "number:=21") == 84
+    return words
 
-    down = site.one(name, down=True)
-    assert (down["state"], down["changed"]) == ("down", ("my-transform-s", "node")), down
-    assert machine.processes() == {} and not machine.launched.exists() and list(units.glob("**/mesh*")) == []
+
+def _down_to_nothing(machine: Any, site: Any, *launched: str) -> None:
+    down = site.one(machine.name, down=True)
+    assert (down["state"], down["changed"]) == ("down", launched), down
+    assert machine.processes() == {} and not machine.launched.exists()
     assert (machine.home / ".local/share/lanmesh/node/journal.sqlite").exists(), "its keys and journal stay"
-    nothing = site.one(name, down=True)
+    nothing = site.one(machine.name, down=True)
     assert (nothing["state"], nothing["changed"], nothing["message"]) == ("unchanged", (), "nothing to undo")
-    purged = site.one(name, down=True, purge=True)
+    purged = site.one(machine.name, down=True, purge=True)
     assert (purged["state"], purged["changed"]) == ("down", ("node", "mesh")), purged
     assert list((machine.home / ".local/share/lanmesh").rglob("*")) == []
 
 
-def test_a_node_alone_then_an_agent_with_a_package_of_its_own(nas: Any, site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The agent's packages go into an environment of its own: the node, which runs in another, is not disturbed."""
-    alone = site.one("nas")
-    assert (alone["state"], alone["changed"], alone["message"]) == ("ok", ("version", "node"), f"node {alone['node']} is up")
-    (node,) = nas.pids("up")
-
-    package = tmp_path / "counting"
+def _an_agent_with_a_package_of_its_own(nas: Any, site: Any, folder: Path) -> str:
+    """It goes into an environment of its own: the node and the other agent, which run in another, are not disturbed."""
+    before = nas.pids("up"), nas.pids("run")
+    package = folder / "counting"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "words.py").write_text("import six\ndef count(text):\n    return [len(text.split()), six.__version__ > '1']\n")
@@ -96,12 +117,11 @@ def test_a_node_alone_then_an_agent_with_a_package_of_its_own(nas: Any, site: An
         "from mesh import Agent\nfrom counting.words import count\nagent = Agent('counter')\n"
         "@agent.capability\ndef words(text: str) -> list:\n    return count(text)\n"
     )
-    monkeypatch.chdir(tmp_path)
     words = "run counting.agents:agent --no-mdns"
     added = site.one("nas", words, packages=["six"])
     assert (added["state"], added["changed"]) == ("ok", ("version", "files", "agent")), added
     assert call(nas, "words", "text=one two three") == [3, True]
-    assert nas.pids("up") == [node]
+    assert nas.pids("up") == before[0] and set(before[1]) < set(nas.pids("run"))
     assert site.one("nas", words, packages=["six"])["state"] == "unchanged"
 
     (package / "words.py").unlink()
@@ -115,23 +135,22 @@ def test_a_node_alone_then_an_agent_with_a_package_of_its_own(nas: Any, site: An
 
     gone = site.one("nas", words, down=True)
     assert (gone["state"], gone["changed"]) == ("down", ("counting.agents",)), gone
-    assert nas.pids("up") == [node] and nas.pids("run") == []
+    assert (nas.pids("up"), nas.pids("run")) == before
     assert site.one("nas", words, down=True)["message"] == "nothing to undo"
-    _without_lingering(nas, site, words)
-    _beside_a_node_of_somebody_else(nas, site, words)
+    return words
 
 
 def _without_lingering(nas: Any, site: Any, words: str) -> None:
     """A service that ends at logout would end with the launch: it becomes a process, and what would help is said."""
-    (node,), lingering = nas.pids("up"), "/var/lib/systemd/linger/root"
+    before, lingering = nas.pids("up"), "/var/lib/systemd/linger/root"
     nas.inside("rm", lingering)
     report = site.one("nas", words)
     assert "; until that machine restarts, as a process: its services end at logout" in report["message"], report
     assert report["fix"] == "on nas: sudo loginctl enable-linger root"
-    assert nas.pids("up") == [node] and len(nas.pids("run")) == 1
+    assert nas.pids("up") == before
     nas.inside("touch", lingering)
-    again = site.one("nas", words)
-    assert (again["state"], len(nas.pids("run"))) == ("unchanged", 1), "what runs is not restarted for that"
+    running = nas.pids("run")
+    assert (site.one("nas", words)["state"], nas.pids("run")) == ("unchanged", running), "what runs is not restarted for that"
 
 
 def _beside_a_node_of_somebody_else(nas: Any, site: Any, words: str) -> None:
@@ -142,9 +161,10 @@ def _beside_a_node_of_somebody_else(nas: Any, site: Any, words: str) -> None:
     (node,) = nas.pids("up")
     assert site.one("nas", words)["message"].endswith("; its node ran already, and was left as it is")
     assert call(nas, "words", "text=x") == 7
+    running = nas.processes()
     refused = site.one("nas", down=True, purge=True)
-    assert refused["state"] == "failed" and "still runs there, and launch did not start it" in refused["message"]
-    assert refused["fix"] == f"on nas: kill {node}" and (nas.pids("up"), nas.pids("run")) == ([node], [])
+    assert refused["state"] == "failed" and "runs there, and launch did not start it" in refused["message"]
+    assert refused["fix"] == f"on nas: kill {node}" and nas.processes() == running
     assert nas.inside(*mesh, "down", *home).returncode == 0
 
 
@@ -189,6 +209,16 @@ def test_pip_that_cannot_is_quoted(box: Any, site: Any) -> None:
     assert report["message"].endswith("; does it reach a package index?")
     assert report["fix"] == f"on offline: cat {box.launched}/pip.log" and box.processes() == {}
     assert not list(box.launched.glob("versions/*/complete"))
+
+
+def test_two_launches_do_not_work_on_one_host_at_once(box: Any, site: Any) -> None:
+    box.launched.mkdir(parents=True)
+    lock = Lock.take(box.launched / "lock")
+    assert lock is not None
+    with lock:
+        report = site.one("box")
+    assert (report["state"], report["message"]) == ("failed", "another launch is at work there")
+    assert not (box.launched / "versions").exists()
 
 
 def test_a_launch_that_is_given_up_leaves_nothing_running(box: Any, site: Any) -> None:
