@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,8 +23,10 @@ from mesh.runtime.invites import OPEN_MAX, Invites
 from mesh.runtime.keyfiles import prepare_key, public_of, read_key
 from mesh.runtime.registrar import ASK_LIFE_MS, ASKS_MAX
 from mesh.runtime.succession import replace_home_key
+from mesh.wire.chain import join_chain
+from mesh.wire.codec import decode_object
 from mesh.wire.enrolment import home_proof_bytes, read_admission
-from mesh.wire.objects import Signer, node_id
+from mesh.wire.objects import Signer, node_id, parts
 from mesh.wire.packing import Refusal
 from mesh.wire.token import code, read_token
 
@@ -62,13 +65,12 @@ def test_who_knows_the_secret_is_let_in(office: Any, homes: Any) -> None:
     signer, issuer_key = homes.keys(home)
     assert chain.last.subject == signer.node == node_id(signer.public_key) and chain.last.key == signer.public_key
     assert chain.last.roles == ("member", ISSUER_ROLE) and chain.last.name == "two"
-    assert Credentials(office.home).authorities.chains.read(
-        b"\x91" + b"\xc5" + len(admission.own_issuer).to_bytes(2, "big") + admission.own_issuer
+    assert Credentials(office.home).authorities.chains.read(join_chain((admission.own_issuer,))).last.key == issuer_key
     )
     assert admission.genesis == Credentials(office.home).genesis.raw and admission.doors == homes.DOORS
     assert admission.discovery_key == Credentials(office.home).discovery_key
     assert [what for what, *_ in office.audited] == ["invited", "joined"]
-    assert issuer_key and office.registrar.statistics().admitted == 1
+    assert office.registrar.statistics().admitted == 1
 
 
 def test_a_used_invitation_admits_nobody_else_and_its_owner_again_with_the_same_answer(office: Any, homes: Any) -> None:
@@ -84,29 +86,29 @@ def test_a_used_invitation_admits_nobody_else_and_its_owner_again_with_the_same_
     assert reason(office, homes.asks(home, token)) == "unknown_invite", "forgotten in the end"
 
 
-def test_an_invitation_raced_by_two_homes_admits_one(office: Any, homes: Any) -> None:
-    for round_no in range(5):
-        token = office.invite()
-        frames = [homes.asks(homes.home(f"racer{round_no}-{n}"), token) for n in range(4)]
-        answers: list[bytes] = []
-        refusals: list[str] = []
-        start = threading.Barrier(len(frames))
-        # Two processes of one home admit: each has a registrar, and only the files are shared.
-        registrars = [office.anew() for _ in frames]
+@pytest.mark.parametrize("round_no", range(5))
+def test_an_invitation_raced_by_several_homes_admits_one(round_no: int, office: Any, homes: Any) -> None:
+    token = office.invite()
+    frames = [homes.asks(homes.home(f"racer{round_no}-{n}"), token) for n in range(4)]
+    answers: list[bytes] = []
+    refusals: list[str] = []
+    start = threading.Barrier(len(frames))
+    # As in several processes of one home that admit: each has a registrar, and only the files are shared.
+    registrars = [office.anew() for _ in frames]
 
-        def ask(n: int) -> None:
-            start.wait(10)
-            try:
-                answers.append(registrars[n].answer(frames[n]))  # noqa: B023
-            except Refusal as refusal:
-                refusals.append(refusal.reason)
+    def ask(n: int) -> None:
+        start.wait(10)
+        try:
+            answers.append(registrars[n].answer(frames[n]))
+        except Refusal as refusal:
+            refusals.append(refusal.reason)
 
-        threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(frames))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(answers) == 1 and refusals == ["used"] * (len(frames) - 1)
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(frames))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 1 and refusals == ["used"] * (len(frames) - 1)
 
 
 @pytest.mark.parametrize(("late_ms", "outcome"), [(0, ""), (900_000, ""), (900_001, "expired")])
@@ -118,28 +120,19 @@ def test_an_invitation_ends(late_ms: int, outcome: str, office: Any, homes: Any)
 
 
 def test_an_unknown_invitation_a_bad_proof_and_another_mesh(office: Any, homes: Any) -> None:
-    from dataclasses import replace
-
     home, token, other = homes.home("two"), office.invite(), homes.Office(homes.founded("other"))
     assert reason(office, homes.asks(home, replace(token, invite=b"nobodys1"))) == "unknown_invite"
     assert reason(office, homes.asks(home, replace(token, secret=b"x" * 16))) == "bad_proof"
     assert reason(office, homes.asks(home, replace(token, door_key=bytes(32)))) == "bad_proof", "for another door"
     assert reason(other, homes.asks(home, token)) in ("bad_signature", "other_mesh")
-    signer, issuer_key = homes.keys(home)
-    assert issuer_key
-    stolen = homes.asks(home, token)
-    thief = sealed(
-        homes.keys(homes.home("thief"))[0], replace(read_request(stolen), home_key=homes.keys(homes.home("thief"))[0].public_key)
-    )
-    assert reason(office, thief.raw) in ("bad_proof", "bad_signature")
+    stolen, thief = homes.asks(home, token), homes.keys(homes.home("thief"))[0]
+    turned = sealed(thief, replace(read_request(stolen), home_key=thief.public_key), mesh=token.mesh)
+    assert reason(office, turned.raw) == "bad_proof", "a recorded proof lets nobody else in"
     assert office.registrar.answer(stolen), "and the invitation is still good for its owner"
     assert office.registrar.statistics().refusals["bad_proof"] >= 2
 
 
 def read_request(frame: bytes) -> Any:
-    from mesh.wire.codec import decode_object
-    from mesh.wire.objects import parts
-
     tag, _, body, _ = parts(frame)
     return decode_object(tag, body)
 
@@ -349,12 +342,8 @@ def test_a_member_gets_new_certificates_and_no_wider_ones(office: Any, homes: An
     chain, issuer = office.registrar.renew(*renewal(home))
     fresh = Credentials(office.home).authorities.chains.read(chain).last
     today = Credentials(home).chain.last
-    assert (fresh.subject, fresh.key, fresh.roles, fresh.offers, fresh.requests) == (
-        today.subject,
-        today.key,
-        ("worker",),
-        ("ocr.*",),
-        ("scan",),
+    assert (fresh.subject, fresh.key) == (today.subject, today.key)
+    assert (fresh.roles, fresh.offers, fresh.requests) == (("worker",), ("ocr.*",), ("scan",))
     )
     assert fresh.serial >= today.serial and issuer == b""
     assert fresh.not_after_ms - fresh.not_before_ms == pytest.approx(HOME_LIFE_MS["token"], rel=0.01)
@@ -371,8 +360,8 @@ def test_a_home_may_take_its_next_key_with_it(office: Any, homes: Any) -> None:
     raw = sealed(credentials.home_signer(), body).raw
     chain, issuer = office.registrar.renew(raw, credentials.home_id, load_identity(home.node()).chain)
     fresh = Credentials(office.home).authorities.chains.read(chain).last
-    assert (fresh.subject, fresh.key) == (credentials.home_id, following.public_key) and issuer, (
-        "an issuer's certificate is renewed with it"
+    assert (fresh.subject, fresh.key) == (credentials.home_id, following.public_key)
+    assert issuer, "an issuer's certificate is renewed with it"
     )
 
 
@@ -415,7 +404,7 @@ def test_a_member_can_be_made_an_issuer_later(office: Any, homes: Any) -> None:
     chain, issuer = office.registrar.grant_issuer(credentials.home_id, load_identity(home.node()).chain)
     fresh = credentials.authorities.chains.read(chain).last
     assert fresh.roles == ("member", ISSUER_ROLE) and fresh.subject == credentials.home_id
-    assert credentials.authorities.chains.read(b"\x91\xc5" + len(issuer).to_bytes(2, "big") + issuer).last.key == homes.keys(home)[1]
+    assert credentials.authorities.chains.read(join_chain((issuer,))).last.key == homes.keys(home)[1]
     kept = json.loads(Paths(office.home.mesh_path).admitted.read_bytes())["homes"]
     assert kept[credentials.home_id]["issuer"] is True
 
