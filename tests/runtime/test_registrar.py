@@ -66,7 +66,6 @@ def test_who_knows_the_secret_is_let_in(office: Any, homes: Any) -> None:
     assert chain.last.subject == signer.node == node_id(signer.public_key) and chain.last.key == signer.public_key
     assert chain.last.roles == ("member", ISSUER_ROLE) and chain.last.name == "two"
     assert Credentials(office.home).authorities.chains.read(join_chain((admission.own_issuer,))).last.key == issuer_key
-    )
     assert admission.genesis == Credentials(office.home).genesis.raw and admission.doors == homes.DOORS
     assert admission.discovery_key == Credentials(office.home).discovery_key
     assert [what for what, *_ in office.audited] == ["invited", "joined"]
@@ -344,7 +343,6 @@ def test_a_member_gets_new_certificates_and_no_wider_ones(office: Any, homes: An
     today = Credentials(home).chain.last
     assert (fresh.subject, fresh.key) == (today.subject, today.key)
     assert (fresh.roles, fresh.offers, fresh.requests) == (("worker",), ("ocr.*",), ("scan",))
-    )
     assert fresh.serial >= today.serial and issuer == b""
     assert fresh.not_after_ms - fresh.not_before_ms == pytest.approx(HOME_LIFE_MS["token"], rel=0.01)
     Credentials(home).keep_chain(chain)
@@ -362,7 +360,6 @@ def test_a_home_may_take_its_next_key_with_it(office: Any, homes: Any) -> None:
     fresh = Credentials(office.home).authorities.chains.read(chain).last
     assert (fresh.subject, fresh.key) == (credentials.home_id, following.public_key)
     assert issuer, "an issuer's certificate is renewed with it"
-    )
 
 
 def test_renewals_that_are_refused(office: Any, homes: Any) -> None:
