@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from mesh.context import Context
     from mesh.errors import MeshError
     from mesh.files import File
+    from mesh.secret import Secret
 
-__all__ = ["Agent", "Bid", "Context", "File", "MeshError", "connect"]
+__all__ = ["Agent", "Bid", "Context", "File", "MeshError", "Secret", "connect"]
 
 _HOMES = {
     "Agent": "mesh.agent",
@@ -31,6 +32,7 @@ _HOMES = {
     "Context": "mesh.context",
     "File": "mesh.files",
     "MeshError": "mesh.errors",
+    "Secret": "mesh.secret",
     "connect": "mesh.client",
 }
 

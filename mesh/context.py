@@ -10,10 +10,13 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mesh.errors import UsageError
 from mesh.ids import Fence, TaskId
+
+if TYPE_CHECKING:
+    from mesh.secret import Secret
 
 T = TypeVar("T")
 
@@ -46,6 +49,8 @@ class Port(Protocol):
     def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
 
     def sleep(self, task: TaskInfo, seconds: float) -> Coroutine[Any, Any, None]: ...
+
+    def secret(self, task: TaskInfo, name: str) -> Coroutine[Any, Any, Secret]: ...
 
 
 class _Done:
@@ -107,6 +112,14 @@ class Context:
         self._check_thread()
         return self._port.sleep(self.task, seconds)
 
+    def secret(self, name: str) -> Coroutine[Any, Any, Secret]:
+        """The secret `name` of the home that this worker's node belongs to: ``(await ctx.secret("db")).reveal()``.
+
+        Raises Refused if there is none, if it is not for this capability, or if the work was taken away; UsageError for a bad name.
+        """
+        self._check_thread()
+        return self._port.secret(self.task, name)
+
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
             raise UsageError(
@@ -148,6 +161,10 @@ class BlockingContext:
     def sleep(self, seconds: float) -> None:
         """As `Context.sleep`."""
         self._wait(self._context._port.sleep(self.task, seconds))
+
+    def secret(self, name: str) -> Secret:
+        """As `Context.secret`."""
+        return self._wait(self._context._port.secret(self.task, name))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._context._loop)

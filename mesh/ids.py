@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 NodeId = str
 """32 characters of lower-case base32: BLAKE2b-160 of the node's first identity key. Shorter, readable names in the simulator."""
@@ -17,6 +18,8 @@ Fence = int
 """``term << 32 | award number`` of one task; strictly growing; compared only within that task."""
 
 FIRST_TERM = 1
+
+_SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def task_id(author: NodeId, incarnation: int, counter: int) -> TaskId:
@@ -54,3 +57,8 @@ def term_of(fence: Fence) -> int:
 
 def content_hash(data: bytes) -> Hash:
     return hashlib.sha256(data).hexdigest()
+
+
+def is_secret_name(name: str) -> bool:
+    """1 to 64 letters, digits, '.', '-' or '_', beginning with a letter or digit: it becomes a file's name and part of a reference."""
+    return _SECRET.fullmatch(name) is not None

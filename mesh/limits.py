@@ -35,12 +35,12 @@ class MembershipLimits:
 
 @dataclass(frozen=True, slots=True)
 class TrustLimits:
-    """Statements are kept for good, so what one key may say is bounded too: it must not use up the room of the others."""
+    """Statements are kept for good, so there is room for the roots' own that nobody else can use up."""
 
     statements_max: int = 4096
     """Revocations and amendments held: about 1.5 KiB each with the chain of their author, so 6 MiB."""
-    author_statements_max: int = 1024
-    """Of one author: a quarter of all. Whoever must revoke more nodes than this revokes their home or its issuer."""
+    members_statements_max: int = 1024
+    """Of all who are no root: above what the wire takes from them. The rest is for the roots."""
     message_statements_max: int = 64
     message_bytes_max: int = 32 * 1024
     """Of one TRUST message, so that it shares an envelope of 64 KiB; one statement alone may be larger."""
@@ -132,8 +132,8 @@ class RecordsLimits:
     """Entries of each node when all are asked: 64 nodes * 200 * about 1 KiB is 12 MiB, below the largest frame."""
     audit_note_chars_max: int = 500
     refusals_per_minute_max: int = 32
-    """Pairs of reason and peer that get an audit entry each minute, the rest is one entry more: under attack 33 * about 200 bytes a minute, 9 MB
-    a day, whatever is sent."""
+    """Pairs of reason and peer that get an audit entry each minute, the rest is one entry more: under attack 33 * about 200 bytes a minute,
+    9 MB a day, whatever is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,24 @@ class LinkLimits:
     """Per address."""
     clock_skew_ms: int = 120_000
     stale_answers_per_s: float = 5.0
-    rcvhwm: int = 64
-    """Envelopes libzmq holds per peer before TCP pushes back: at most rcvhwm * batch_bytes_max = 4 MiB of one peer."""
+    rcvhwm: int = 14
+    """Envelopes libzmq holds per peer before TCP pushes back: so many that (rcvhwm + 1) * (frame_bytes_max + 4 KiB), the largest there can
+    be and one more that is coming in, stay below undelivered_bytes_max. Of usual ones (batch_bytes_max) that is 1 MiB of one peer."""
+    undelivered_bytes_max: int = 16 * 1024 * 1024
+    """Of one connection, in libzmq and not taken by us; beyond it the connection is cut. By rcvhwm's formula no honest peer gets there."""
+    unproven_per_address_max: int = 64
+    """Connections of one address to the ROUTER whose handshake is not finished; beyond it the oldest is cut. An honest one takes
+    milliseconds, and on one machine all nodes share an address."""
+    unproven_max: int = 256
+    """The same for all addresses together; never more than a quarter of the descriptors this process may open."""
+    silent_s: float = 6.0
+    """A connection that has proven its key and sent nothing at all for so long is cut: ours send one empty message at once."""
+    connections_max: int = 4
+    """Of one node to our ROUTER: its old and its new one, twice over. Beyond it the oldest is cut."""
+    transport_keys_max: int = 4
+    """Of one node, admitted at once: the old and the new one of a rotation, twice over. Beyond it the oldest is retired."""
+    tickets_max: int = 8
+    """Of one node: handshakes let through whose first message has not come. Beyond it the oldest is void."""
     handshake_s: float = 2.0
     """A connection at the door, or a dial, that has not said HELLO and WELCOME by then is dropped."""
     hello_burst: float = 128.0
@@ -196,8 +212,48 @@ class LinkLimits:
     penalty_s: float = 10.0
     """How long a peer that was cut stays out; doubled each time, up to `penalty_max_s`."""
     penalty_max_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryLimits:
+    """What mDNS may cost. A node that starts says about 10 packets in its first seconds; larger figures let more nodes start at once."""
+
     candidates_max: int = 256
-    """Doors that discovery has told of and the core may dial."""
+    """Doors that discovery has told of and the core may dial; beyond: the one heard of longest ago is forgotten."""
+    found_per_s: float = 20.0
+    """Doors told a second, after a burst of `candidates_max`. The core dials fewer."""
+    packets_per_s: float = 100.0
+    """Of one address. zeroconf takes 70 us for a packet: a liar takes 0.7 % of a core, not 70 %."""
+    packets_burst: float = 512.0
+    """Fifty nodes of one machine may start together."""
+    all_packets_per_s: float = 400.0
+    """Of all addresses: who forges senders takes 3 % of a core, and new nodes are then found late."""
+    all_packets_burst: float = 2048.0
+    names_per_s: float = 5.0
+    """New names of one address: zeroconf keeps 4 KiB for each until it expires, after 75 minutes."""
+    names_burst: float = 128.0
+    all_names_per_s: float = 20.0
+    """Of all addresses. zeroconf keeps at most 10,000 records: 2,500 names, 10 MiB."""
+    all_names_burst: float = 512.0
+    sources_max: int = 1024
+    """Senders whose rates are remembered."""
+    announce_every_s: float = 1.0
+    """Changes of what is offered are told no faster."""
+    look_again_s: float = 300.0
+    """Asks the network anew: whoever started while a cable was out is found after so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationLimits:
+    """What one task may use in a process of its own; the system enforces it. Whoever needs more says so at the capability."""
+
+    memory_mib: int = 4096
+    """Address space: what a library reserves counts, so this is several times what is used."""
+    cpu_s: int = 3600
+    """Processor time of all its threads together. Ends what computes for ever where no `timeout_s` does."""
+    open_files: int = 256
+    file_mib: int = 4096
+    """The largest file it may write: as large as the mesh carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +264,4 @@ class Limits:
     records: RecordsLimits = field(default_factory=RecordsLimits)
     files: FileLimits = field(default_factory=FileLimits)
     links: LinkLimits = field(default_factory=LinkLimits)
+    discovery: DiscoveryLimits = field(default_factory=DiscoveryLimits)

@@ -15,17 +15,18 @@ import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from mesh import values
-from mesh.agent import Agent, Capability
+from mesh.agent import Agent
 from mesh.bids import Bid
 from mesh.context import BlockingContext, Context, TaskInfo
 from mesh.errors import MeshError, TooBig, UsageError, task_error
 from mesh.failures import failure, report
 from mesh.files import Ask, Shelf, check_files, put_all
 from mesh.ids import Fence, TaskId
+from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
+from mesh.secret import Redactor, Secret
 from mesh.threads import HandlerStopped, Interruptible
 
 T = TypeVar("T")
@@ -39,86 +40,11 @@ THREADS_MAX = 1024
 NOTE_CHARACTERS_MAX = 200
 
 
-class Timer(Protocol):
-    """A pending call."""
-
-    def cancel(self) -> None: ...
-
-
-class Clock(Protocol):
-    """Time for handlers: real, or a simulated mesh's."""
-
-    def now_ms(self) -> int:
-        """Milliseconds on the machine's clock that counts sleep, the one leases are given on."""
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer: ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunnerStatistics:
-    running: int
-    queued: int
-    ended: int
-    failed: int
-    declined_by_error: int
-
-
-class Run:
-    """One run of a handler."""
-
-    __slots__ = (
-        "attempt",
-        "begun",
-        "capability",
-        "fence",
-        "handle",
-        "input",
-        "lease_end_ms",
-        "lease_waiters",
-        "lent",
-        "over",
-        "parent",
-        "progress",
-        "started_ms",
-        "stopping",
-        "task",
-        "thread",
-        "timeout_ms",
-        "timer",
-        "waits",
-        "works",
-    )
-
-    def __init__(self, item: list[Any], capability: Capability) -> None:
-        self.task: TaskId = item[0]
-        self.fence: Fence = item[1]
-        self.capability = capability
-        self.input: bytes = item[3]
-        self.lease_end_ms: int = item[4]
-        self.timeout_ms: int = item[5]
-        self.parent: TaskId = item[6]
-        self.attempt: int = item[7]
-        self.handle: asyncio.Task[None] | None = None
-        self.timer: Timer | None = None
-        self.thread: Interruptible | None = None
-        self.stopping = ""
-        self.begun = False
-        self.over = False
-        self.started_ms = 0
-        self.lease_waiters: list[asyncio.Future[None]] = []
-        self.waits: list[asyncio.Task[Any]] = []
-        """Who waits on its behalf, and is cancelled when it is stopped in its thread."""
-        self.works = 0
-        """Steps and calls of its own that it waits for: while there are any, its slot is free."""
-        self.lent = False
-        """The node has been told so."""
-        self.progress: tuple[float, str] | None = None
-
-
 class Runner:
-    """`out(verb, item)` gets started, progress, ended and priced items; `ask` reaches the local node. Use `flush` before frames leave."""
+    """`out(verb, item)` gets started, progress, ended and priced items; `ask` reaches the local node. Use `flush` before frames leave.
+
+    `isolation` runs the handlers that are to have a process of their own; without it they run here.
+    """
 
     def __init__(
         self,
@@ -130,7 +56,9 @@ class Runner:
         shelf: Shelf | None = None,
         body_bytes_max: int,
         lifespan: Any = None,
+        isolation: Isolation | None = None,
     ) -> None:
+        self._isolation = isolation
         self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
         self.shelf = shelf
         self.lifespan = lifespan
@@ -164,7 +92,7 @@ class Runner:
             }
             self._out("ended", [item[0], item[1], "error", b"", [], error, 0])
             return
-        run = self._runs[item[0], item[1]] = Run(item, capability)
+        run = self._runs[item[0], item[1]] = Run(item, capability, isolated=self._isolation is not None and capability.limits is not None)
         if self._active < self._agent.concurrency:
             self._start(run)
         else:
@@ -247,6 +175,8 @@ class Runner:
             if not run.stopping:
                 output, files = await self._result_of(run)
             outcome = "ok"
+        except RunEnded as ended:
+            outcome, error = ended.outcome, ended.error
         except (asyncio.CancelledError, HandlerStopped):
             outcome = run.stopping
             if not outcome:
@@ -263,9 +193,25 @@ class Runner:
         self._end(run, run.stopping or outcome, output, files, error)
 
     async def _result_of(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+        name = run.capability.name
+        if run.isolated:
+            assert self._isolation is not None
+            output, stored = await self._isolation.run(run, self)
+        else:
+            output, stored = await self._run_here(run)
+        if len(output) > self.body_bytes_max:
+            raise TooBig(what=f"the result of {name}", size_bytes=len(output), size_bytes_max=self.body_bytes_max)
+        if run.redactor is not None:
+            run.redactor.check(f"the result of {name}", output)
+        return output, stored
+
+    async def _run_here(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         capability = run.capability
         shape = capability.shape
-        arguments = shape.arguments(run.input, self.shelf)
+        secrets: list[Secret] = []
+        arguments = shape.arguments(run.input, self.shelf, secrets)
+        for secret in secrets:
+            secret.resolve(await self._text_of(run, secret.name))
         if shape.context:
             context = Context(self._info(run), self, self._loop)
             arguments[shape.context] = BlockingContext(context) if shape.blocking else context
@@ -279,8 +225,6 @@ class Runner:
             if await put_all(self._ask, files, self.shelf):
                 output, files = shape.dump(result)
             stored = check_files(files, values.FILES_MAX)
-        if len(output) > self.body_bytes_max:
-            raise TooBig(what=f"the result of {capability.name}", size_bytes=len(output), size_bytes_max=self.body_bytes_max)
         return output, stored
 
     async def _in_thread(self, run: Run, arguments: dict[str, Any]) -> Any:
@@ -313,6 +257,8 @@ class Runner:
         service_ms = self._clock.now_ms() - run.started_ms if run.started_ms else 0
         if outcome != "ok":
             output, files = b"", ()
+        if error is not None and run.redactor is not None:
+            error = run.redactor.error(error)
         if outcome == "timeout" and error is None:
             error = {
                 "kind": "timeout",
@@ -337,7 +283,7 @@ class Runner:
             self._end(run, run.stopping, b"", (), None)
         elif not run.begun:
             return  # cancelled before its first step, a task would vanish without a word; it looks at `stopping` when it begins
-        elif run.capability.is_async:
+        elif run.capability.is_async or run.isolated:
             run.handle.cancel()
         elif run.thread is not None:
             for wait in run.waits:
@@ -348,13 +294,16 @@ class Runner:
 
     def progress(self, task: TaskInfo, fraction: float, note: str) -> None:
         run = self._runs.get((task.id, task.fence))
-        if run is None:
-            return
+        if run is not None:
+            self.progress_of(run, fraction, note)
+
+    def progress_of(self, run: Run, fraction: float, note: str) -> None:
+        note = note if run.redactor is None else run.redactor.text(note)
         fresh = run.progress is None
-        run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
+        said = run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
         if fresh:
             self._say_progress(run)
-            self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, (fraction, note[:NOTE_CHARACTERS_MAX])))
+            self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, said))
 
     def _say_progress(self, run: Run) -> None:
         assert run.progress is not None
@@ -383,6 +332,20 @@ class Runner:
         if run is not None:
             await self._wait(run, self._clock.sleep(seconds))
 
+    async def secret(self, task: TaskInfo, name: str) -> Secret:
+        secret = Secret(name)
+        secret.resolve(await self._text_of(self._living(task), name))
+        return secret
+
+    async def _text_of(self, run: Run, name: str) -> str:
+        """A secret's text: asked of the local node, once per run."""
+        run.redactor = run.redactor or Redactor()
+        if name not in run.redactor.values:
+            await self._may_start(run)
+            reply = await self._wait(run, self._ask("secret", {"name": name, "task": run.task, "fence": run.fence}))
+            run.redactor.add(name, str(reply["text"]))
+        return run.redactor.values[name]
+
     async def _wait(self, run: Run, work: Awaitable[T]) -> T:
         """Await `work` so that stopping the run ends it, also where a thread waits for us."""
         task = asyncio.current_task()
@@ -397,20 +360,38 @@ class Runner:
         data, files = await values.encode(arguments, self._ask, self.shelf)
         if len(data) > self.body_bytes_max:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self.body_bytes_max)
-        run = self._runs.get((task.id, task.fence))
-        if run is None or run.stopping:
-            raise MeshError(
-                f"the task {task.id} is over: nothing new starts for it",
-                fix="await every step before the handler returns",
-                code="task_over",
-            )
+        run = self._living(task)
+        return result_of(await self._begin(run, verb, params | {"capability": capability, "input": data, "files": files}), self.shelf)
+
+    async def _begin(self, run: Run, verb: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Start a step or a call on behalf of `run` and wait for its end. Its slot is free meanwhile."""
+        if run.redactor is not None:
+            run.redactor.check(f"what is passed to {params['capability']}", params["input"] + str(params.get("name")).encode())
         await self._may_start(run)
         self._lend_slot(run)
         try:
-            asked = self._ask(verb, params | {"capability": capability, "input": data, "files": files})
-            return result_of(await self._wait(run, asked), self.shelf)
+            return await self._wait(run, self._ask(verb, params))
         finally:
             self._take_slot(run)
+
+    async def relay(self, run: Run, verb: str, params: dict[str, Any]) -> dict[str, Any]:
+        """What a handler in a process of its own asks of the node. `params` have been checked; whose task it is, we say."""
+        if run.over or run.stopping:
+            raise _task_over(run.task)
+        if verb == "secret":
+            return {"text": await self._text_of(run, params["name"])}
+        if verb == "step":
+            return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
+        if verb == "call":
+            return await self._begin(run, verb, params | {"parent": run.task})
+        return await self._ask(verb, params)
+
+    def _living(self, task: TaskInfo) -> Run:
+        """The run behind a context. Raises MeshError if it is over."""
+        run = self._runs.get((task.id, task.fence))
+        if run is None or run.stopping:
+            raise _task_over(task.id)
+        return run
 
     def _lend_slot(self, run: Run) -> None:
         """What it waits for may be queued right here."""
@@ -476,6 +457,12 @@ class Runner:
             self._declined += 1
             report(f"the price function of {capability} failed, so this worker declines: {failure(error)['message']}")
         self._out("priced", [round_number, task, cost, eta_ms])
+
+
+def _task_over(task: TaskId) -> MeshError:
+    return MeshError(
+        f"the task {task} is over: nothing new starts for it", fix="await every step before the handler returns", code="task_over"
+    )
 
 
 def result_of(reply: dict[str, Any], shelf: Shelf | None) -> Any:

@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 from mesh.context import BlockingContext, Context
 from mesh.errors import DeclarationError, InvalidArgument, MeshError
 from mesh.files import File, Shelf
+from mesh.secret import PATTERN, Secret, cannot_travel
 from mesh.values import with_files
 
 _CONFIG = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
@@ -56,11 +57,12 @@ class Shape:
     _takes: TypeAdapter[Any]
     _gives: TypeAdapter[Any]
 
-    def arguments(self, data: bytes, shelf: Shelf | None) -> dict[str, Any]:
-        """Keyword arguments from their JSON. Raises InvalidArgument, naming the argument."""
+    def arguments(self, data: bytes, shelf: Shelf | None, secrets: list[Secret] | None = None) -> dict[str, Any]:
+        """Keyword arguments from their JSON. Every Secret met is added to `secrets`, not resolved. Raises InvalidArgument, naming it."""
         has_files = b'"$file"' in data
         try:
-            kept: dict[str, Any] = self._takes.validator.validate_json(data, context={"shelf": shelf} if has_files else None)
+            context = {"shelf": shelf, "secrets": [] if secrets is None else secrets}
+            kept: dict[str, Any] = self._takes.validator.validate_json(data, context=context)
         except ValidationError as error:
             raise self._refusal(error) from None
         if has_files:
@@ -114,6 +116,8 @@ def _no_number(word: str) -> None:
 
 def _collector(files: list[File]) -> Callable[[Any], Any]:
     def fallback(value: Any) -> Any:
+        if isinstance(value, Secret):
+            raise cannot_travel()
         if not isinstance(value, File):
             raise TypeError(f"{type(value).__name__} cannot travel between machines: {_TRAVELS}")
         files.append(value)
@@ -155,6 +159,9 @@ def shape_of(function: Callable[..., Any], name: str, names_at_declaration: dict
         raise DeclarationError(what, "has no return hint", "write -> str, or what it gives; -> None for nothing")
     takes = _adapter(_closed(name, fields), what, "its parameters")
     gives = _adapter(hints["return"], what, "its result")
+    output_schema = _schema(gives, what, "its result", "serialization")
+    if _names(output_schema, "pattern", (PATTERN,)):
+        raise DeclarationError(what, "returns a Secret, which stays where it was resolved", "return what was made with it")
     return Shape(
         name=name,
         parameters=tuple(fields),
@@ -162,7 +169,7 @@ def shape_of(function: Callable[..., Any], name: str, names_at_declaration: dict
         blocking=blocking,
         doc=_doc(function),
         input_schema=_input_schema(takes, what, defaults),
-        output_schema=_text(_schema(gives, what, "its result", "serialization")),
+        output_schema=_text(output_schema),
         _takes=takes,
         _gives=gives,
     )
@@ -217,15 +224,18 @@ def _schema(adapter: TypeAdapter[Any], what: str, part: str, mode: typing.Litera
         schema = adapter.json_schema(mode=mode, schema_generator=_Plain)
     except PydanticInvalidForJsonSchema as error:
         raise DeclarationError(what, f"{part}: {str(error).splitlines()[0]}", _TRAVELS) from error
-    if _names_a_path(schema):
+    if _names(schema, "format", _PATHS):
         raise DeclarationError(what, f"{part}: a path means nothing on another machine", "use File, and its .path inside the function")
     return schema
 
 
-def _names_a_path(schema: Any) -> bool:
+def _names(schema: Any, field: str, wanted: tuple[str, ...]) -> bool:
+    """Whether a text anywhere in `schema` is of that kind."""
     if isinstance(schema, dict):
-        return (schema.get("type") == "string" and schema.get("format") in _PATHS) or any(map(_names_a_path, schema.values()))
-    return isinstance(schema, list) and any(map(_names_a_path, schema))
+        return (schema.get("type") == "string" and schema.get(field) in wanted) or any(
+            _names(each, field, wanted) for each in schema.values()
+        )
+    return isinstance(schema, list) and any(_names(each, field, wanted) for each in schema)
 
 
 def _input_schema(takes: TypeAdapter[Any], what: str, defaults: dict[str, Any]) -> str:

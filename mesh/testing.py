@@ -13,11 +13,9 @@ context. Handlers run on the test's own event loop. No socket is opened and noth
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,13 +25,12 @@ from mesh.client import Mesh, Task, View
 from mesh.context import TaskInfo
 from mesh.core import inputs
 from mesh.effects import Execute, Extend, Price, Stop
-from mesh.errors import NodeLost, NoNode, NoSuchFile, TimedOut, UsageError, from_body
-from mesh.files import Shelf
+from mesh.errors import NodeLost, NoNode, UsageError
 from mesh.limits import Limits
 from mesh.runner import Runner
 from mesh.sim.host import Host
-from mesh.sim.story import read_story
 from mesh.sim.world import World
+from mesh.simulated import Connection, materialise
 from mesh.virtual import HostTime, VirtualTime
 
 DEFAULT_NODES = ("n1", "n2", "n3")
@@ -48,6 +45,7 @@ class LocalMesh:
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its
     first living node: `call`, `submit`, `options`, `tasks`, ... as on `mesh.client.Mesh`; `at(node)` is one of another.
+    `secrets` are what handlers find under ``secret://name``, at every node. ``isolation="process"`` has no effect here.
     Raises UsageError for both or neither.
     """
 
@@ -58,6 +56,7 @@ class LocalMesh:
         *,
         seed: int = 1,
         limits: Limits | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         if bool(agents) == (nodes is not None):
             raise UsageError("LocalMesh takes either agents or nodes", fix='write LocalMesh(agents=[a]) or LocalMesh(nodes={"n1": [a]})')
@@ -67,6 +66,7 @@ class LocalMesh:
                 agent.offers()
         # A heap without a clock spread: tests read durations, not clocks.
         self.world = World(tuple(self._agents), seed, limits=limits, clock_spread_s=0.0)
+        self.secrets = dict(secrets or {})
         self._attachments: dict[str, list[_Attachment]] = {name: [] for name in self._agents}
         self._cuts: list[tuple[str, str]] = []
         self._asked: dict[asyncio.Future[dict[str, Any]], str] = {}
@@ -172,7 +172,7 @@ class LocalMesh:
 
     def at(self, node: str) -> Mesh:
         """A client of `node`. Raises UsageError."""
-        return Mesh(_Connection(self, self._host(node)))
+        return Mesh(Connection(self, self._host(node)))
 
     def _any(self) -> Mesh:
         for host in self.world.living():
@@ -300,7 +300,7 @@ class _Attachment:
     def __init__(self, mesh: LocalMesh, host: Host, agent: Agent, number: int, lifespan: Any) -> None:
         self._mesh, self._host, self._agent, self._number = mesh, host, agent, number
         self.over = asyncio.Event()
-        connection = _Connection(mesh, host)
+        connection = Connection(mesh, host)
         self.runner = _Runner(
             mesh,
             agent,
@@ -319,7 +319,7 @@ class _Attachment:
     def take(self, effect: Any) -> None:
         kind = type(effect)
         if kind is Execute:
-            _materialise(self._mesh, self._host)
+            materialise(self._mesh, self._host)
             item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
             self.runner.execute([*item, effect.parent, effect.attempt])
             self.runner.flush()
@@ -363,127 +363,3 @@ class _Attachment:
 
     def _tell(self, body: Any) -> None:
         self._host.tell(body)
-
-
-class _Connection:
-    """What `Mesh` and a runner ask of a node, answered by a simulated one."""
-
-    def __init__(self, mesh: LocalMesh, host: Host) -> None:
-        self._mesh, self._host = mesh, host
-        self.shelf = Shelf(mesh.folder / host.name, Path("/nonexistent"))
-
-    @property
-    def node(self) -> dict[str, Any]:
-        return {"node": self._host.name, "id": self._host.name, "pid": 0, "body_bytes_max": self._mesh.world.limits.work.body_bytes_max}
-
-    def close(self) -> None:
-        self.shelf.close()
-
-    async def ask(self, verb: str, params: dict[str, Any], *, timeout_s: float | None = None, what: str = "") -> dict[str, Any]:
-        if not self._host.up:
-            raise NoNode(f"{self._host.name} is down", fix=f"restart({self._host.name!r})")
-        here = {"put": self._put, "read": self._read, "fetch": self._fetch, "nodes": self._nodes}.get(verb)
-        if here is not None:
-            return here(params)
-        body = await self._request(verb, params, timeout_s, what)
-        if params.get("question") == "story":
-            story = read_story((host.disk for host in self._mesh.world.hosts.values()), body["story"])
-            return {"entries": story.rows(), "more": story.more}
-        return body
-
-    async def _request(self, verb: str, params: dict[str, Any], timeout_s: float | None, what: str) -> dict[str, Any]:
-        mesh, host = self._mesh, self._host
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-
-        def answered(ok: bool, body: dict[str, Any]) -> None:
-            if not future.done():
-                future.set_result(body) if ok else future.set_exception(from_body(body))
-            mesh._time.touch()
-
-        request = mesh.world.ask(host.name, lambda number: _command(verb, number, params), answered)
-        mesh._asked[future] = host.name
-        if params.get("timeout_ms"):
-            mesh._time.bound(params["timeout_ms"] / 1000)
-        alarm = None
-        if timeout_s is not None:
-            error = TimedOut(f"{what or verb} did not end within {timeout_s:g} s")
-
-            def over() -> None:
-                if not future.done():
-                    future.set_exception(error)
-
-            alarm = mesh._time.call_later(timeout_s, over)
-        mesh._time.waiting += 1
-        mesh._time.touch()
-        try:
-            return dict(await future)
-        finally:
-            mesh._time.waiting -= 1
-            del mesh._asked[future]
-            if alarm is not None:
-                alarm.cancel()
-            if host.requests.pop(request, None) is not None:
-                host.tell(inputs.RequestGone(request))
-
-    # ---- answered here
-
-    def _nodes(self, _: dict[str, Any]) -> dict[str, Any]:
-        rows = self._host.directory.rows()
-        keys = ("name", "id", "state", "addr", "caps", "self", "linked", "incarnation")
-        values = ((r.name, r.node, r.state, r.door, sorted(r.offers), r.node == self._host.name, r.linked, r.incarnation) for r in rows)
-        return {"schema": "mesh.nodes/1", "nodes": [dict(zip(keys, row, strict=True)) for row in values]}
-
-    def _put(self, params: dict[str, Any]) -> dict[str, Any]:
-        partial = self._host.disk.partial.setdefault(params["upload"], bytearray())
-        partial.extend(params["data"])
-        if not params["last"]:
-            return {}
-        data = bytes(self._host.disk.partial.pop(params["upload"]))
-        sha256 = hashlib.sha256(data).hexdigest()
-        self._host.disk.files[sha256] = data
-        self._host.tell(inputs.FileKnown(sha256, len(data)))
-        _materialise(self._mesh, self._host)
-        return {"sha256": sha256, "size": len(data)}
-
-    def _read(self, params: dict[str, Any]) -> dict[str, Any]:
-        data = self._host.disk.files.get(params["file"])
-        if data is None:
-            raise NoSuchFile(f"the file {params['file'][:12]}... is not in this node's store")
-        return {"data": data[params["offset"] : params["offset"] + params["size"]], "total": len(data)}
-
-    def _fetch(self, params: dict[str, Any]) -> dict[str, Any]:
-        for host in self._mesh.world.living():
-            if (data := host.disk.files.get(params["file"])) is not None:
-                self._host.disk.files[params["file"]] = data
-                _materialise(self._mesh, self._host)
-                return {"file": params["file"], "here": True}
-        raise NoSuchFile(f"the file {params['file'][:12]}... is in no living node's store")
-
-
-def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
-    """The node's command for a verb of the local protocol."""
-    if verb == "ask":
-        return inputs.Enquire(number, params["question"], params["key"], params["args"])
-    if verb == "down":
-        return inputs.Leave(number)
-    files = tuple((sha256, size) for sha256, size in params.get("files", ()))
-    if verb == "call":
-        return inputs.Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
-    if verb == "submit":
-        return replace(
-            inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
-            by=params.get("by", ""),
-        )
-    if verb == "step":
-        step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
-        return inputs.Step(number, *step, params.get("timeout_ms", 0), files)
-    raise UsageError(f"LocalMesh answers no {verb!r}", fix="ask a real node: mesh up")
-
-
-def _materialise(mesh: LocalMesh, host: Host) -> None:
-    """Write the files that the node has to where handlers look for them."""
-    for sha256, data in host.disk.files.items():
-        path = mesh.folder / host.name / sha256[:2] / sha256
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)

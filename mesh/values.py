@@ -8,6 +8,7 @@ from typing import Any
 
 from mesh.errors import InvalidArgument
 from mesh.files import Ask, File, Shelf, check_files, put_all
+from mesh.secret import Secret, cannot_travel
 
 FILES_MAX = 256
 """Files named in one value."""
@@ -42,13 +43,15 @@ def _dump_rich(arguments: dict[str, Any]) -> tuple[bytes, list[File]]:
     files: list[File] = []
 
     def file_or_refuse(value: Any) -> Any:
+        if isinstance(value, Secret):
+            raise cannot_travel()
         if not isinstance(value, File):
             raise TypeError(f"{type(value).__name__} cannot travel between machines")
         files.append(value)
         return value.reference()
 
     def other(value: Any) -> Any:
-        if isinstance(value, File):
+        if isinstance(value, File | Secret):
             return file_or_refuse(value)
         if isinstance(value, os.PathLike) or hasattr(value, "read"):
             raise TypeError(f"a {type(value).__name__} means nothing on another machine: pass File.of(path)")

@@ -21,14 +21,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh.agent import Agent
 from mesh.errors import NodeLost, NoNode
 from mesh.failures import report
 from mesh.files import Shelf
 from mesh.link import Link
-from mesh.runner import Runner, RunnerStatistics, Timer
+from mesh.runner import Runner
+from mesh.runs import RunnerStatistics, Timer
+
+if TYPE_CHECKING:
+    from mesh.isolation import Processes
 
 RESULTS_KEPT_S = 10.0
 """Longer than any group commit: a result that old is on the node's disk."""
@@ -75,6 +79,7 @@ class Worker:
     def __init__(self, agent: Agent, find: Callable[[], Path], *, on_attached: Callable[[dict[str, Any]], None] | None = None) -> None:
         self._agent, self._find, self._on_attached = agent, find, on_attached
         self._offers = [_fields(offer) for offer in agent.offers()]
+        self._processes = processes_of(agent)
         self._link: Link | None = None
         self._runner: Runner | None = None
         self._ready: asyncio.Event = asyncio.Event()
@@ -100,7 +105,15 @@ class Worker:
 
     async def _serve(self, lifespan: Any) -> None:
         clock = RealClock()
-        runner = self._runner = Runner(self._agent, out=self._out, ask=self._ask, clock=clock, body_bytes_max=0, lifespan=lifespan)
+        runner = self._runner = Runner(
+            self._agent,
+            out=self._out,
+            ask=self._ask,
+            clock=clock,
+            body_bytes_max=0,
+            lifespan=lifespan,
+            isolation=self._processes,
+        )
         runner.connected(False)
         try:
             await self._stay_attached(runner, clock)
@@ -109,6 +122,8 @@ class Worker:
                 self._link.close()
             runner.stop_all()
             await asyncio.wait([asyncio.ensure_future(runner.drained())], timeout=ENDING_S)
+            if self._processes is not None:
+                await asyncio.wait([asyncio.ensure_future(self._processes.close())], timeout=ENDING_S)
             runner.close()
             if runner.shelf is not None:
                 runner.shelf.close()
@@ -167,7 +182,7 @@ class Worker:
             self._on_attached(link.node)
 
     async def _ask(self, verb: str, params: dict[str, Any]) -> dict[str, Any]:
-        """For the runner: waits for a node. A step is asked again after the node's restart, since its name makes that harmless."""
+        """For the runner: waits for a node. What may be asked twice is asked again after the node's restart."""
         while True:
             if not self._ready.is_set():
                 await self._ready.wait()
@@ -176,7 +191,7 @@ class Worker:
             try:
                 return await link.ask(verb, params)
             except NodeLost:
-                if verb != "step":
+                if verb not in ("step", "secret"):
                     raise
                 await lost.wait()
                 if link is self._link:
@@ -296,6 +311,7 @@ def run_agent(agent: Agent, home: Path | None, node: str) -> None:
     from mesh.runtime.home import Home
 
     agent.offers()
+    processes_of(agent)
     folder = node_for_worker(Home.locate(home), node)
     if not folder.is_running():
         words = (["--home", str(home)] if home else []) + (["--name", node] if node else [])
@@ -305,6 +321,15 @@ def run_agent(agent: Agent, home: Path | None, node: str) -> None:
         report(f"{agent.name}@{found['node']} offers {', '.join(agent.capabilities)}")
 
     asyncio.run(serve([agent], folder.socket_path, on_attached=attached))
+
+
+def processes_of(agent: Agent) -> Processes | None:
+    """What runs its isolated capabilities; None if it has none. Raises DeclarationError if no other process could load it."""
+    if all(capability.limits is None for capability in agent.capabilities.values()):
+        return None
+    from mesh.isolation import Processes
+
+    return Processes(agent)
 
 
 @contextmanager

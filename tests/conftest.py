@@ -30,7 +30,10 @@ from mesh.effects import Execute, Need, Price, Reply, Stop
 from mesh.limits import WorkLimits
 from mesh.runtime.blobs import Blobs
 from mesh.runtime.clock import now_ms
+from mesh.runtime.home import Home
 from mesh.runtime.local import LocalServer
+from mesh.runtime.secrets import SecretDesk, Secrets
+from mesh.runtime.vault import open_vault
 from mesh.runtime.workers import Workers
 from mesh.worker import Worker
 
@@ -61,8 +64,19 @@ class Toy:
         self.workers = Workers("toy", self.tell)
         views = {"status": lambda _: {"schema": "mesh.status/1", "node": "toy"}, "slow": self._slow}
         self.server = LocalServer(
-            self.path, "toy", self.tell, self.workers, self.blobs, views, WorkLimits(**limits), name="toy", stop=self.stopped.set
+            self.path,
+            "toy",
+            self.tell,
+            self.workers,
+            self.blobs,
+            views,
+            WorkLimits(**limits),
+            name="toy",
+            stop=self.stopped.set,
+            secret=self._secret,
         )
+        self.home = Home(folder / "home")
+        self.audited: list[tuple[str, str, str, str]] = []
         self._inbox: deque[Any] = deque()
         self._scheduled = False
         self._watchers: list[tuple[Callable[[Any], bool], asyncio.Future[Any]]] = []
@@ -71,6 +85,7 @@ class Toy:
         self._ended: dict[str, HandlerEnded] = {}
         self._steps: dict[tuple[str, str], str] = {}
         self._running: dict[str, int] = {}
+        self._capabilities: dict[str, str] = {}
         self._count = 0
         self.perform = self.workers.effects | self.server.effects | self.blobs.effects
 
@@ -167,6 +182,7 @@ class Toy:
 
     def _execute(self, task: str, body: Any) -> Execute:
         worker = self._running[task] = self._offers[body.capability]
+        self._capabilities[task] = body.capability
         parent = getattr(body, "parent", "")
         return Execute(
             worker, task, 1, body.capability, body.input, now_ms() + self.lease_ms, self.execute_timeout_ms, parent, 1, need=Need.FREE
@@ -198,6 +214,23 @@ class Toy:
                 Reply(body.request, True, {"task": body.key, "state": "cancelling"}),
             ]
         return [Reply(body.request, True, {"task": body.key, "state": "held"})]
+
+    # ---- secrets
+
+    def keep(self, name: str, text: str, *scope: str) -> None:
+        self._secrets().set(name, text, scope or ("*",))
+
+    def _secrets(self) -> Secrets:
+        return Secrets(self.home, lambda: open_vault(self.home, "file", environ={}))
+
+    def _secret(self, worker: int, name: str, task: str, fence: int) -> str:
+        return SecretDesk(self._secrets(), self._held, self._audit).read(worker, name, task, fence)
+
+    def _held(self, worker: int, task: str, fence: int) -> str:
+        return self._capabilities[task] if (self._running.get(task), fence) == (worker, 1) else ""
+
+    def _audit(self, *, what: str, about: str, by: str, note: str) -> None:
+        self.audited.append((what, about, by, note))
 
     # ---- what tests do with it
 

@@ -19,6 +19,7 @@ import anyio.to_thread
 
 from mesh.client import connect
 from mesh.errors import MeshError, NoNode, Refused, TimedOut
+from mesh.joining import make_mesh
 from mesh.launch import end, last_words, spawn, wait_ready
 from mesh.runtime.home import Home, Lock
 
@@ -55,7 +56,9 @@ class Crew:
         """Start a node per name; returns how they find each other. What an earlier demo left in the folder is cleared away."""
         for part in ("home", "logs"):
             shutil.rmtree(self._folder / part, ignore_errors=True)
-        home = Home(self.home)
+        home = Home(self.home).make()
+        home.config_path.write_text('bind = "127.0.0.1"\n')  # this machine only, and yet with all that guards a mesh on a LAN
+        make_mesh(home, "token", "demo")
         first, *others = names
         info = await self._start_node(home, first, [] if mdns else ["--no-mdns"])
         blocked = await self._why_blocked(first) if mdns else "mDNS is switched off"

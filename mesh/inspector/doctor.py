@@ -9,12 +9,14 @@ import asyncio
 import shutil
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mesh.client import connect
 from mesh.errors import MeshError
+from mesh.inspector import doctor_trust
+from mesh.inspector.findings import FAIL, OK, WARN, Finding
 from mesh.runtime.home import Home, NodeFolder
 from mesh.runtime.settings import PORT, load_settings, port_pairs
 from mesh.runtime.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source
@@ -22,20 +24,34 @@ from mesh.runtime.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source
 DISK_BYTES_MIN = 256 * 1024 * 1024
 MULTICAST_S = 0.5
 GROUP = "224.0.0.251"
-OK, WARN, FAIL = "ok", "warn", "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    check: str
-    state: str
-    message: str
-    fix: str = ""
 
 
 def examine(home: Home, timeout_s: float) -> list[Finding]:
     """Every finding, the good ones too, in a fixed order. A node that does not answer within `timeout_s` seconds hangs."""
-    return [multicast(), port(home), clock(), *permissions(home), at_rest(home), disk(home), *nodes(home, timeout_s)]
+    running = home.running()
+    ports = [int(port) for folder in running for port in _ports(folder)]
+    return [
+        multicast(),
+        port(home),
+        clock(),
+        *permissions(home),
+        at_rest(home),
+        disk(home),
+        *doctor_trust.certificates(home),
+        *(doctor_trust.firewall(ports) if _on_the_lan(home) else []),
+        *nodes(home, timeout_s),
+        *map(doctor_trust.door, running),
+    ]
+
+
+def _ports(folder: NodeFolder) -> list[str]:
+    info = folder.info() or {}
+    return [str(info[name]).rpartition(":")[2] for name in ("door", "router") if name in info]
+
+
+def _on_the_lan(home: Home) -> bool:
+    """Whether other machines are meant to get in: any node that runs here listens beyond loopback."""
+    return any(not str((folder.info() or {}).get("door", "127.")).startswith(("127.", "[::1]")) for folder in home.running())
 
 
 def multicast(interface: str = "127.0.0.1") -> Finding:
@@ -67,7 +83,8 @@ def port(home: Home) -> Finding:
     except MeshError as error:
         return Finding("port", FAIL, error.message, error.fix)
     for door, router in port_pairs(settings.port):
-        if _is_free(settings.bind, door) and _is_free(settings.bind, router):
+        host = settings.bind or "127.0.0.1"
+        if _is_free(host, door) and _is_free(host, router):
             return Finding("port", OK, f"ports {door} and {router} are free for the next node")
     if settings.port and home.running():
         return Finding("port", OK, f"port {settings.port} is in use by this home's node")
@@ -106,9 +123,9 @@ def clock() -> Finding:
 def permissions(home: Home) -> list[Finding]:
     """Keys and folders must be their owner's alone."""
     findings = []
-    paths = [home.path, home.mesh_path, home.mesh_path / "root.key", home.mesh_path / "genesis.json", home.mesh_path / "vault.json"]
-    for folder in home.nodes():
-        paths += [folder.path, folder.identity_path, folder.journal_path]
+    paths = [home.path, home.mesh_path]
+    for folder in (home.mesh_path, *(node.path for node in home.nodes())):
+        paths += [folder, *sorted(folder.iterdir())] if folder.is_dir() else []
     for path in paths:
         loose = _looseness(path, writable_only=path == home.path)
         if loose:

@@ -154,8 +154,10 @@ def run(where: Where, main: Callable[[], Awaitable[T]]) -> T:
 
 
 def prompter() -> Callable[[str], str] | None:
-    """Asks on the terminal for what must not be seen; None where there is no terminal to ask on."""
-    if not sys.stdin.isatty():
+    """Asks on the terminal for what must not be seen, whatever stdin is; None where there is no terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
         return None
     from getpass import getpass
 

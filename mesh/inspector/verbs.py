@@ -23,7 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "join": "enrol",
         "down": "start",
     },
-    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use"},
+    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use", "secret": "secrets"},
     "Watch": {
         "status": "watch",
         "nodes": "watch",
@@ -33,6 +33,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "why": "watch",
         "lineage": "watch",
         "blame": "watch",
+        "audit": "audit",
     },
     "Trust": {"id": "enrol", "trust": "trust", "grant": "trust", "revoke": "trust", "rotate": "trust"},
     "Repair": {"doctor": "repair", "verify": "repair"},

@@ -8,6 +8,7 @@ Nothing listens to clients before the journal has been replayed, and nothing lea
 from __future__ import annotations
 
 import gc
+import ipaddress
 import os
 import signal
 from collections.abc import Callable
@@ -20,13 +21,14 @@ import anyio
 import anyio.abc
 
 from mesh.core.assembly import Assembly, build
-from mesh.core.inputs import Proclaim, Replay, Started
+from mesh.core.inputs import Audit, Proclaim, Replay, Started
 from mesh.core.outbox import Outbox
-from mesh.ids import NodeId
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
-from mesh.runtime import clock
+from mesh.runtime import clock, uninvited
+from mesh.runtime.blinding import Blinding
 from mesh.runtime.blobs import Blobs
 from mesh.runtime.credentials import Credentials
 from mesh.runtime.discovery import Discovery
@@ -42,6 +44,7 @@ from mesh.runtime.local import LocalServer
 from mesh.runtime.office import Office
 from mesh.runtime.registrar import Registrar
 from mesh.runtime.rotation import Rotation
+from mesh.runtime.secrets import SecretDesk, Secrets
 from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
 from mesh.runtime.store import Store
 from mesh.runtime.store_newest import Newest
@@ -92,6 +95,8 @@ async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -
     with folder.lock():
         identity = load_identity(folder)
         vault = open_vault(home, settings.kek, prompt=options.prompt)
+        if identity.credentials.mode == "open" and settings.bind and not ipaddress.ip_address(settings.bind).is_loopback:
+            raise await uninvited.explain(settings.bind)
         where = place(settings, identity.credentials.mode)
         listening = await _listen(settings, where, identity)
         try:
@@ -137,29 +142,55 @@ class NodeProcess:
         self.office = Office(self)
         self.vault = vault
         self.store = self._open_journal(limits, options)
-        me = Alive(
-            node=identity.node,
-            incarnation=self.store.incarnation,
-            version=1,
-            name=folder.name,
-            door=listening.door_address,
-            router=listening.router_address,
-            certificate=identity.chain,
-        )
         self.assembly: Assembly = build(
-            me, random=SystemRandom(), limits=limits, journal_seq=self.store.head_seq, head=self.store.head, begins=self.store.begins
+            self._first_row(),
+            random=SystemRandom(),
+            limits=limits,
+            journal_seq=self.store.head_seq,
+            head=self.store.head,
+            begins=self.store.begins,
         )
         self.registrar = Registrar(
             self.fresh_credentials,
             lambda: self.identity.signer.public_key,
             lambda: (listening.door_address,),
             clock.wall_ms,
-            self.office.audit,
+            lambda what, about, note: self._audit(what=what, about=about, by="", note=note),
         )
-        self.links = Links(
-            listening,
-            identity.signer,
-            identity.keyring,
+        self.links = self._make_links(limits)
+        self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
+        self.links.wake, self.links.arrived = self.driver.wake, self.driver.arrived
+        tell = self.driver.tell
+        self.warden = Warden(folder, identity, self.links, self.registrar, tell)
+        self.rotation = Rotation(self)
+        self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
+        self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None, may_offer=identity.may_offer)
+        self.views = Views(self)
+        self.local = self._make_local(limits)
+        self.discovery = self._discovery(limits)
+        # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
+        for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden):
+            self.driver.add(component)
+
+    # ---- parts
+
+    def _first_row(self) -> Alive:
+        listening, identity = self.listening, self.identity
+        return Alive(
+            node=identity.node,
+            incarnation=self.store.incarnation,
+            version=1,
+            name=self.folder.name,
+            door=listening.door_address,
+            router=listening.router_address,
+            certificate=identity.chain,
+        )
+
+    def _make_links(self, limits: Limits) -> Links:
+        return Links(
+            self.listening,
+            self.identity.signer,
+            self.identity.keyring,
             lambda: self.assembly.membership.own,
             lambda: self.identity.binding,
             lambda: self._door_keys,
@@ -168,35 +199,39 @@ class NodeProcess:
             cert_serial=lambda: self.identity.serial,
             enrol=self.registrar.answer,
         )
-        self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
-        self.links.wake, self.links.arrived = self.driver.wake, self.driver.arrived
-        tell = self.driver.tell
-        self.warden = Warden(folder, identity, self.links, self.registrar, tell)
-        self.rotation = Rotation(self)
-        self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
-        self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None)
-        self.views = Views(self)
-        self.local = LocalServer(
-            folder.make_socket_folder(),
-            identity.node,
-            tell,
+
+    def _make_local(self, limits: Limits) -> LocalServer:
+        return LocalServer(
+            self.folder.make_socket_folder(),
+            self.identity.node,
+            self.driver.tell,
             self.workers,
             self.blobs,
             self.views.table | self.office.table,
             limits.work,
-            name=folder.name,
+            name=self.folder.name,
             stop=self._stop.set,
-            decoders={"story": self.views.story},
+            decoders={"story": self.views.story, "audit": self.views.audit},
             sources=self._linked,
+            may_request=self.identity.may_request,
+            secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit).read,
         )
-        self.discovery = self._discovery(limits) if settings.mdns else None
-        # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
-        for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden):
-            self.driver.add(component)
 
-    def _discovery(self, limits: Limits) -> Discovery:
-        identity = self.identity
-        return Discovery(identity.node, identity.genesis.mesh, self.listening.door_address, limits.links, self.driver.tell)
+    def _discovery(self, limits: Limits) -> Discovery | None:
+        """None where a node is to be found by seeds alone: on request, and over IPv6."""
+        identity, where = self.identity, self._where
+        if not self._settings.mdns or ":" in where.interface.address:
+            return None
+        advertise = self._settings.advertise or ("public" if identity.credentials.mode == "open" else "blinded")
+        return Discovery(
+            identity.node,
+            Blinding(identity.credentials.discovery_key),
+            self.listening.door_address,
+            limits.discovery,
+            self.driver.tell,
+            interface=where.interface,
+            public=advertise == "public",
+        )
 
     # ---- trust
 
@@ -237,6 +272,14 @@ class NodeProcess:
     def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:
         self.driver.tell_threadsafe(sender, body)
 
+    def _held(self, worker: int, task: TaskId, fence: Fence) -> str:
+        return self.assembly.contractor.runs(worker, task, fence, clock.now_ms())
+
+    def _audit(self, *, what: str, about: str, by: str, note: str) -> None:
+        """Something security depends on goes on record. From any thread."""
+        me = self.identity.node
+        self._tell_threadsafe(me, Audit(what, about, by or me, note, clock.wall_ms()))
+
     def _leave(self) -> None:
         self.local.leave()
 
@@ -269,6 +312,8 @@ class NodeProcess:
             # Before anybody can reach us: the first input of a life is `Started`.
             self.driver.tell(self.identity.node, Started((*self._settings.join, *self.folder.peers())))
             self.warden.proclaim_kept()
+            if accepted := self.store.statistics().rollback_accepted:
+                self._audit(what="rollback_accepted", about=self.identity.node, by="", note=accepted)
             for component in (self.links, self.blobs, self.local, self.warden):
                 await tasks.start(component.run)
             tasks.start_soon(self.driver.run)

@@ -81,6 +81,12 @@ async def _knock(stream: anyio.abc.ByteStream, keys: DoorKeys, door_key: bytes, 
     return await read_frame(stream, limits.door_frame_bytes_max)
 
 
+async def key_at(address: str) -> bytes:
+    """The key with which the door at `address` proves itself; nothing is said to it. Raises as `connect`, and BadFrame ``no_door``."""
+    async with _secured(address, anywhere=True) as (_, key):
+        return key
+
+
 async def request(address: str, frame: Callable[[bytes], bytes], limits: LinkLimits, *, pinned: bytes = b"") -> tuple[bytes, bytes]:
     """Say `frame(door key)` at the door of a mesh that we are no member of; returns the answer and the door's key.
 

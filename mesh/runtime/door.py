@@ -66,7 +66,9 @@ class Door:
         keys: Callable[[], DoorKeys],
         answer: Callable[[bytes], bytes],
         enrol: Callable[[bytes], bytes] | None = None,
+        noted: Callable[[str, str], None] | None = None,
     ) -> None:
+        self._noted = noted
         self._listener, self._limits, self._keys, self._answer, self._enrol = listener, limits, keys, answer, enrol
         self._rates = Rates(limits.hello_per_s, limits.hello_burst, keys_max=limits.peers_max)
         self._places: Counter[str] = Counter()
@@ -82,23 +84,28 @@ class Door:
         async with stream:
             address = _address_of(stream)
             if reason := self._full(address):
-                self.refusals[reason] += 1
+                self._refuse(reason, address)
                 return
             self._places[address] += 1
             try:
                 with anyio.fail_after(self._limits.handshake_s):
                     await self._converse(stream, address)
             except TimeoutError:
-                self.refusals["timeout"] += 1
+                self._refuse("timeout", address)
             except BadFrame as bad:
                 if bad.reason == "empty":
                     self._empty += 1
                 else:
-                    self.refusals[bad.reason] += 1
+                    self._refuse(bad.reason, address)
             finally:
                 self._places[address] -= 1
                 if not self._places[address]:
                     del self._places[address]
+
+    def _refuse(self, reason: str, address: str) -> None:
+        self.refusals[reason] += 1
+        if self._noted is not None:
+            self._noted(f"door_{reason}", address)
 
     def _full(self, address: str) -> str:
         if self._places.total() >= self._limits.door_connections_max:
@@ -110,12 +117,12 @@ class Door:
         inside = await self._under_tls(stream, address, keys)
         frame = await read_frame(inside, self._limits.door_frame_bytes_max)
         if keys.tls is None and not self._rates.allow(address):
-            self.refusals["too_fast"] += 1
+            self._refuse("too_fast", address)
             await write_frame(inside, turned("busy"))
         elif _is_knock(frame):
-            await self._let_in(inside, frame, keys)
+            await self._let_in(inside, frame, keys, address)
         else:
-            await write_frame(inside, await self._enrolment(frame))
+            await write_frame(inside, await self._enrolment(frame, address))
 
     async def _under_tls(self, stream: anyio.abc.SocketStream, address: str, keys: DoorKeys) -> anyio.abc.ByteStream:
         """The connection inside TLS. A handshake costs milliseconds, so who is too fast is cut before it."""
@@ -131,10 +138,10 @@ class Door:
         except (ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream, OSError):
             raise BadFrame("tls_failed") from None
 
-    async def _let_in(self, stream: anyio.abc.ByteStream, frame: bytes, keys: DoorKeys) -> None:
+    async def _let_in(self, stream: anyio.abc.ByteStream, frame: bytes, keys: DoorKeys, address: str) -> None:
         nonce, proof = _read_knock(frame)
         if not same(knock_proof(keys.discovery, "knock", nonce, keys.public), proof):
-            self.refusals["knock_other_mesh"] += 1
+            self._refuse("knock_other_mesh", address)
             await write_frame(stream, turned("other_mesh"))
             return
         await write_frame(stream, pack(("open", VERSION, knock_proof(keys.discovery, "open", nonce, keys.public))))
@@ -142,13 +149,15 @@ class Door:
         self._answered += 1
         await write_frame(stream, self._answer(hello))
 
-    async def _enrolment(self, frame: bytes) -> bytes:
+    async def _enrolment(self, frame: bytes, address: str) -> bytes:
         if self._enrol is None:
-            self.refusals["no_enrolment"] += 1
+            self._refuse("no_enrolment", address)
             return turned("no_issuer")
         try:
             answer = await anyio.to_thread.run_sync(self._enrol, frame)
         except Refusal as refusal:
+            if refusal.reason != "wait":
+                self._refuse(f"join_{refusal.reason}", address)
             return turned(refusal.reason)
         self._enrolled += 1
         return answer

@@ -57,6 +57,11 @@ class Interface:
 LOOPBACK = Interface("lo", "127.0.0.1", 8)
 
 
+def local(address: str) -> Interface:
+    """The loopback interface at this loopback address."""
+    return Interface(LOOPBACK.name, address, LOOPBACK.prefix)
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """`others`: what could have been taken instead; `why`: half a sentence for people."""

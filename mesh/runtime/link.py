@@ -3,7 +3,7 @@
     opening --(both sessions stand, DEALER connected)--> up --(disconnected)--> down, and opened again by a new HELLO
 
 Invariant: `up` only while this DEALER is connected and each side has given the other a session of the same life. Decides nothing:
-`runtime/links.py` moves it.
+`runtime/meeting.py` moves it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENVELOPES_PER_FLUSH = 16
 
 
 class Link:
-    """Fields only its owner `Links` changes. `ready` is set when the link comes up or is given up: look at `up` then."""
+    """Fields only `Links` and `Meeting` change. `ready` is set when the link comes up or is given up: look at `up` then."""
 
     __slots__ = (
         "alive",

@@ -3,6 +3,7 @@
     [id, "call", {...}] --> Call(request) --> node ... Reply(request) --> [id, ok, body]
     views (status, nodes, caps, ...)      answered here, from callables of the application: the core is not asked
     put, read, fetch                      the node's files          attach, started, ended, ...          `workers.py`
+    secret                                `secrets.py`, for workers only
 
 Invariant: every request gets one reply, unless its connection ends or it says `gone`; then the node hears RequestGone once. Only processes
 of the node's own account are spoken to. Who sends what is no frame is cut off; a wrong parameter is an error in the reply. Decides nothing.
@@ -26,7 +27,7 @@ import anyio.abc
 from mesh.core.inputs import Call, Enquire, FileWanted, Leave, RequestGone, Step, Submit
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
-from mesh.ids import NodeId
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.runtime.blobs import Blobs
 from mesh.runtime.peers import peer_of
@@ -41,10 +42,11 @@ FILES_MAX = 256
 """Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 FETCH_TIMEOUT_S = 60.0
-QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body")
+QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body", "audit")
 
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 View = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any]]]
+Secret = Callable[[int, str, TaskId, Fence], str]
 _WORKER_VERBS = frozenset(("started", "progress", "waits", "ended", "priced"))
 
 
@@ -72,7 +74,9 @@ class _Connection:
 class LocalServer:
     """`name` is the node's, `views` answer read-only verbs, `sources` names the nodes a file may be fetched from, `stop` ends the process.
 
-    `decoders` turn the node's answer to a question into the client's document, such as ``{"story": unpack_and_check}``.
+    `may_request`: whether this home's certificate lets it ask for a capability.
+    `decoders` turn the node's answer to a question into the client's document, such as ``{"story": unpack_and_check}``. `secret` gives the
+    text of a secret to the worker of that number, for a task that it runs.
     """
 
     def __init__(
@@ -89,10 +93,13 @@ class LocalServer:
         stop: Callable[[], None] | None = None,
         decoders: Mapping[str, Decoder] | None = None,
         sources: Callable[[], tuple[NodeId, ...]] = tuple,
+        may_request: Callable[[str], bool] | None = None,
+        secret: Secret | None = None,
     ) -> None:
         self._path, self._me, self._name, self._tell = path, me, name or me, tell
         self._workers, self._blobs, self._views, self._limits = workers, blobs, views, limits
         self._stop, self._decoders, self._sources = stop, decoders or {}, sources
+        self._may_request, self._secret = may_request, secret
         self._boot = os.urandom(8).hex()
         self._connections: dict[_Connection, None] = {}
         self._requests: dict[int, tuple[_Connection, int, str]] = {}
@@ -110,6 +117,7 @@ class LocalServer:
             "gone": self._do_gone,
             "down": self._do_down,
             "attach": self._do_attach,
+            "secret": self._do_secret,
             "put": self._do_put,
             "read": self._do_read,
             "fetch": self._do_fetch,
@@ -291,6 +299,12 @@ class LocalServer:
         capability, data, files = params.get("capability"), params.get("input"), params.get("files", [])
         if type(capability) is not str or type(data) is not bytes or type(files) is not list:
             raise BadFrame("bad_work")
+        if self._may_request is not None and not self._may_request(capability):
+            raise Refused(
+                f"this home's certificate does not let it ask for {capability}",
+                fix="mesh id; mesh invite --request, there",
+                code="not_granted",
+            )
         if len(data) > self._limits.body_bytes_max:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self._limits.body_bytes_max)
         if len(files) > FILES_MAX:
@@ -344,6 +358,12 @@ class LocalServer:
             raise BadFrame("attached_twice")
         connection.worker = self._workers.attach(connection.channel, connection.pid, params)
         self._answer(connection, number, True, {"worker": connection.worker})
+
+    def _do_secret(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        name, task, fence = _text(params, "name"), _text(params, "task"), _number(params, "fence", 0)
+        if not connection.worker or self._secret is None:
+            raise Refused("only a worker is told a secret, for a task that it runs", fix="mesh secret list", code="secret_not_held")
+        self._answer(connection, number, True, {"text": self._secret(connection.worker, name, task, fence)})
 
     def _do_put(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         upload, offset, data, last = _text(params, "upload"), _number(params, "offset", 0), params.get("data"), params.get("last")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from mesh.core.inputs import Audit
 from mesh.errors import Refused, UsageError
 from mesh.messages.trust import HOME, NODE, Granted
 from mesh.runtime.authority import ISSUER_ROLE, Authority, Grant
@@ -156,11 +155,6 @@ class Office:
         """Begin anew under the credentials that are on disk now: the same process, another life."""
         self._process.restart()
         return {"schema": "mesh.restart/1", "node": self._process.info["name"]}
-
-    def audit(self, what: str, about: str, note: str) -> None:
-        """From any thread."""
-        me = self._process.identity.node
-        self._process.driver.tell_threadsafe(me, Audit(what, about, me, note, time.time_ns() // 1_000_000))
 
 
 def _number(params: Document, name: str, default: float) -> float:

@@ -97,14 +97,19 @@ class Views:
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
         if records.rolled_back:
-            found.append(("peers know a newer head of this node's journal: its disk was restored from an old copy", "mesh verify"))
+            found.append((f"this node's journal is not what it was: {records.rolled_back}", "mesh verify"))
         if records.forks:
             found.append((f"{records.forks} authors signed two commits for one place: proof is kept", "mesh verify --json"))
         if membership.clones_seen:
             found.append(("another process runs under this node's key: was its folder copied?", "mesh nodes"))
         if process.discovery is not None and process.discovery.statistics().blocked and not membership.linked:
             found.append(("multicast is blocked here, and no other node is linked", "mesh up --join 127.0.0.1:7710"))
-        found += trust_findings(process.identity, process.warden.renewal, clock.wall_ms())
+        for node, off_ms in process.links.clocks.items():
+            name = process.assembly.directory.name_of(node)
+            found.append(
+                (f"the clock of {name} differs from this one's by {off_ms / 1000:+.0f} s", "sudo timedatectl set-ntp true, on both")
+            )
+        found += trust_findings(process.identity, process.warden.renewal, process.links.refusals, clock.wall_ms())
         return [{"message": message, "fix": fix} for message, fix in found]
 
     def _notes(self) -> list[dict[str, str]]:
@@ -151,6 +156,7 @@ class Views:
             "caps": sorted(row.offers),
             "self": is_self,
             "linked": row.linked,
+            "revoked": row.revoked,
             "incarnation": row.incarnation,
             "seen_ms": seen_ms,
         }
@@ -173,6 +179,19 @@ class Views:
             raise Refused(f"the answer is no story: {error}", fix="mesh doctor", code="bad_story") from error
         return {"entries": story.rows(), "more": story.more}
 
+    def audit(self, body: Document) -> Document:
+        """Packed audit entries of one node or of all, every proof in them checked, oldest first."""
+        entries: list[Document] = []
+        more = 0
+        for _, packed in body["pages"]:
+            page = self.story({"story": packed})
+            name_of = self._process.assembly.directory.name_of
+            names = (("node", "author"), ("about_name", "about"), ("by_name", "by"))
+            entries += [{**row, **{name: name_of(row.get(field, "")) for name, field in names}} for row in page["entries"]]
+            more = page["more"]
+        entries.sort(key=lambda row: (row["wall_ms"], row["author"], row["seq"]))
+        return {"entries": entries, "missing": body["missing"], "more": more if len(body["pages"]) == 1 else 0}
+
     async def verify(self, params: Document) -> Document:
         """Read the whole journal again and check it; export it if asked to."""
         return await anyio.to_thread.run_sync(self._verify, params.get("export"))
@@ -187,9 +206,21 @@ class Views:
             document |= {"ok": False, "problem": error.message}
         records = self._process.assembly.records.statistics()
         document |= {"forks": records.forks, "rolled_back": records.rolled_back}
-        if records.rolled_back:
-            document |= {"ok": False, "problem": f"peers hold a newer head of this journal than its own disk: {records.rolled_back}"}
+        document["witnesses"] = self._witnesses()
+        if records.rolled_back and document["ok"]:
+            document |= {"ok": False, "problem": records.rolled_back}
         return document
+
+    def _witnesses(self) -> list[Document]:
+        """Who has co-signed this node's journal, and up to which entry, furthest first; only what verifies here and now."""
+        process, found = self._process, {}
+        for signed in process.assembly.records.witnesses():
+            try:
+                body = process.keyring.open(signed.raw).body
+            except Refusal:
+                continue
+            found[signed.author] = {"node": process.assembly.directory.name_of(signed.author), "id": signed.author, "entry": body.last}
+        return sorted(found.values(), key=lambda row: (-row["entry"], row["node"]))
 
     # ---- the rest
 
@@ -204,6 +235,7 @@ class Views:
             "workers": process.workers,
             "local": process.local,
             "membership": process.assembly.membership,
+            "trust": process.assembly.trust,
             "records": process.assembly.records,
             "manager": process.assembly.manager,
             "contractor": process.assembly.contractor,
@@ -247,6 +279,7 @@ def _signature(offer: Offer) -> str:
     for name, kind in properties.items() if isinstance(properties, dict) else ():
         kind = kind if isinstance(kind, dict) else {}
         type_name = "File" if "$file" in (kind.get("properties") or {}) else kind.get("type") or kind.get("title") or "any"
+        type_name = "Secret" if kind.get("pattern") == "^secret://" else type_name
         is_required = isinstance(required, list) and name in required
         parts.append(f"{name}: {type_name}" + ("" if is_required else f" = {json.dumps(kind.get('default'))}"))
     return f"({', '.join(parts)})"

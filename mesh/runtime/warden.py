@@ -9,7 +9,6 @@ this home's key and later than the one in use. Does not decide who is revoked or
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,20 +18,24 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
+from mesh.core.audit import Tally
 from mesh.core.inputs import Audit, Outlawed, Proclaim, RowChanged
 from mesh.effects import Uphold
 from mesh.errors import MeshError
 from mesh.ids import NodeId
+from mesh.limits import RecordsLimits
 from mesh.messages.enrol import Renewal
 from mesh.messages.signed import Signed
 from mesh.messages.trust import NODE, Granted, RenewAsk, Revocation
+from mesh.runtime import clock
 from mesh.runtime.authority import ISSUER_ROLE, Authority, Grant
 from mesh.runtime.credentials import Credentials
 from mesh.runtime.home import NodeFolder, write_atomic
 from mesh.runtime.identity import Identity, chain_of_node, keep_chains
-from mesh.runtime.keyfiles import read_key
+from mesh.runtime.keyfiles import public_of, read_key
 from mesh.runtime.links import Links
 from mesh.runtime.registrar import Registrar
+from mesh.runtime.succession import adopt_home_key, keep_issuer
 from mesh.wire.chain import Chain, join_chain, split_chain
 from mesh.wire.enrolment import home_proof_bytes
 from mesh.wire.objects import Signer
@@ -60,6 +63,8 @@ class Warden:
         self.renewal = ""
         """Why the last attempt to renew failed; empty while all is well."""
         self.effects: dict[type, Callable[[Any], None]] = {Uphold: self._do_uphold}
+        self._tally = Tally(identity.node, RecordsLimits())
+        links.noted = self._note
         links.handlers |= {RenewAsk: self._on_renew_ask, Granted: self._on_granted}
 
     def flush(self) -> None:
@@ -73,12 +78,22 @@ class Warden:
             while True:
                 await self._renew_if_due()
                 await anyio.to_thread.run_sync(self._keep_members)
+                if self._tally.due_s is not None and clock.now_s() >= self._tally.due_s:
+                    self.tell_refusals()
                 await anyio.sleep(LOOK_EVERY_S)
 
     def proclaim_kept(self) -> None:
         """What was upheld in earlier lives is told to the core: it tells the others. After `Started`."""
         for signed in self._identity.keyring.authorities.statements():
             self._tell(self._identity.node, Proclaim(signed))
+
+    def _note(self, reason: str, who: str) -> None:
+        self._tally.note(clock.now_s(), reason, who)
+
+    def tell_refusals(self) -> None:
+        """What was refused since the last time goes on record."""
+        for audit in self._tally.take():
+            self._tell(self._identity.node, audit)
 
     # ---- statements
 
@@ -165,15 +180,6 @@ class Warden:
             return
         self.take_into_use()
 
-    def replace_home_key(self, public: bytes) -> None:
-        """Certify the home's next key by the own issuer's, and take it into use. Blocking. Raises Refused, HomeError."""
-        with self._folder.home.lock():
-            credentials = Credentials(self._folder.home)
-            today = credentials.chain.last
-            grant = Grant(today.roles, today.offers, today.requests)
-            fresh = Authority(credentials).admit(credentials.home_id, public, today.name, grant)
-            _adopt_next_home_key(credentials, credentials.authorities.chains.read(fresh))
-
     def _renew_self_now(self) -> None:
         with self._folder.home.lock():
             credentials = Credentials(self._folder.home)
@@ -189,7 +195,7 @@ class Warden:
         credentials = self._identity.credentials
         signer = credentials.home_signer()
         seed = issuer_seed or read_key(credentials.paths.issuer_key)
-        issuer_key = Signer("", seed, "").public_key if seed else b""
+        issuer_key = public_of(seed) if seed else b""
         body = Renewal(credentials.mesh, credentials.home_id, credentials.home_key, issuer_key, b"", time.time_ns() // 1_000_000)
         if home_seed:
             following = Signer("", home_seed, "")
@@ -238,11 +244,11 @@ class Warden:
             newest, today = self._under_newest_root(credentials, fresh), self._under_newest_root(credentials, credentials.chain)
             if (newest, is_later) <= (today, False):
                 raise Refusal("old", fresh.last.subject)
-            _adopt_next_home_key(credentials, fresh)
+            adopt_home_key(credentials, fresh)
             credentials = Credentials(self._folder.home)
             credentials.keep_chain(granted.chain)
             if granted.issuer:
-                _keep_issuer(credentials, granted.issuer)
+                keep_issuer(credentials, granted.issuer)
 
     def take_into_use(self) -> None:
         """The home's certificates changed: a new chain for this node, and a row that shows it."""
@@ -263,31 +269,3 @@ class Warden:
             if subject == member.home:
                 return authorities.chains.read(join_chain(split_chain(chain.raw)[:2]))
         return None
-
-
-def _adopt_next_home_key(credentials: Credentials, fresh: Chain) -> None:
-    """The certificate is for the home's next key: from now on that is the home's key."""
-    path = credentials.paths.home_key
-    following = path.with_name(path.name + ".next")
-    seed = read_key(following)
-    if seed is not None and Signer("", seed, "").public_key == fresh.last.key:
-        os.replace(following, path)
-        write_atomic(credentials.paths.membership, fresh.raw)
-
-
-def _keep_issuer(credentials: Credentials, raw: bytes) -> None:
-    """A certificate for this home's issuer key, or for the next one, which it takes into use.
-
-    Raises Refusal ``not_own`` for another key.
-    """
-    certificate = credentials.authorities.chains.read(join_chain((raw,))).last
-    path = credentials.paths.issuer_key
-    following = path.with_name(path.name + ".next")
-    for candidate in (path, following):
-        seed = read_key(candidate)
-        if seed is not None and Signer("", seed, "").public_key == certificate.key:
-            if candidate is following:
-                os.replace(following, path)
-            write_atomic(credentials.paths.issuer, raw)
-            return
-    raise Refusal("not_own", certificate.subject)

@@ -31,7 +31,7 @@ LOT_BYTES_MAX = 4 * 1024 * 1024
 """A lot with more bodies than this is cut into several frames."""
 
 _OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str)
-_OUTCOMES = ("ok", "error", "cancelled", "timeout")
+_OUTCOMES = ("ok", "error", "cancelled", "timeout", "worker_lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,26 @@ class _Worker:
     running: int = 0
 
 
+def _anything(capability: str) -> bool:
+    return True
+
+
 class Workers:
     """`tell` hands inputs to the node. `on_last_gone` is called when the last worker has left.
 
-    Connections belong to `local.py`, which passes on what concerns workers; there is nothing to run here.
+    `may_offer`: whether this home's certificate allows a capability. Connections belong to `local.py`, which passes on what concerns
+    workers; there is nothing to run here.
     """
 
-    def __init__(self, me: NodeId, tell: Callable[[NodeId, Any], None], *, on_last_gone: Callable[[], None] | None = None) -> None:
-        self._me, self._tell, self._on_last_gone = me, tell, on_last_gone
+    def __init__(
+        self,
+        me: NodeId,
+        tell: Callable[[NodeId, Any], None],
+        *,
+        on_last_gone: Callable[[], None] | None = None,
+        may_offer: Callable[[str], bool] = _anything,
+    ) -> None:
+        self._me, self._tell, self._on_last_gone, self._may_offer = me, tell, on_last_gone, may_offer
         self._workers: dict[int, _Worker] = {}
         self._last = 0
         self._dirty: dict[int, _Worker] = {}
@@ -162,6 +174,14 @@ class Workers:
         if len(self._workers) >= WORKERS_MAX:
             raise self._refuse("node_busy", f"at most {WORKERS_MAX} workers")
         found = tuple(map(self._offer, offers))
+        for offer in found:
+            if not self._may_offer(offer.capability):
+                self._refused["not_granted"] += 1
+                raise Refused(
+                    f"this home's certificate does not let it offer {offer.capability}",
+                    fix="mesh id; mesh invite --offer, there",
+                    code="not_granted",
+                )
         self._last += 1
         names = tuple(offer.capability for offer in found)
         self._workers[self._last] = _Worker(self._last, pid, agent, concurrency, names, channel, running=len(running))

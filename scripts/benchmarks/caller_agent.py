@@ -12,14 +12,14 @@ agent = Agent("caller")
 
 
 @agent.capability
-async def measure(ctx: Context, seconds: float) -> dict[str, float]:
-    """p50, p99 one at a time, calls/s with 64 in flight."""
-    calls = 0
+async def measure(ctx: Context, seconds: float, size: int = 40) -> dict[str, float]:
+    """p50, p99 one at a time, calls/s with 64 in flight; `size`: bytes of the argument, which comes back."""
+    calls, text = 0, "x" * size
 
     async def call() -> None:
         nonlocal calls
         calls += 1
-        await ctx.call("noop", text="x" * 40)
+        await ctx.call("noop", text=text)
 
     found = await figures(call, seconds)
     return {**found, "calls": float(calls)}

@@ -93,13 +93,16 @@ def processes() -> Iterator[Processes]:
 class Mesh:
     """Nodes and workers on loopback, in a home that is removed afterwards."""
 
-    def __init__(self, group: Processes) -> None:
+    def __init__(self, group: Processes, config: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="mesh-bench-"))
         self.home = self.folder / "home"
         self._group = group
         self.nodes: dict[str, subprocess.Popen[str]] = {}
         self.workers: dict[str, subprocess.Popen[str]] = {}
         self._first_door = ""
+        if config:
+            self.home.mkdir()
+            (self.home / "config.toml").write_text(config)
 
     def node(self, name: str) -> None:
         join = ["--join", self._first_door] if self._first_door else []
@@ -122,9 +125,10 @@ class Mesh:
 
 
 @contextmanager
-def mesh() -> Iterator[Mesh]:
+def mesh(config: str = "") -> Iterator[Mesh]:
+    """`config`: the home's config.toml."""
     with processes() as group:
-        made = Mesh(group)
+        made = Mesh(group, config)
         try:
             yield made
         finally:

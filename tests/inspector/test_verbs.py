@@ -81,6 +81,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case(f"get {NONE} -o {{out}}", 3),
         "timeout": Case(f"get {NONE} -o {{out}}", 4),
     },
+    "secret": {
+        "ok": Case("secret list", 0, {"secrets": []}),
+        "empty": Case("secret list", 0, {"secrets": []}),
+        "no node": Case("secret remove nothing", REFUSED),
+        "timeout": Case("secret list", 0, {"secrets": []}),
+    },
     "status": {
         "ok": Case("status", 0, STATUS),
         "empty": Case("status", 0, STATUS),
@@ -131,6 +137,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("blame {file}", 3),
         "timeout": Case("blame {file}", 4),
     },
+    "audit": {
+        "ok": Case("audit", 0, {"entries": [{"what": str, "about": str, "by": str, "note": str, "node": str, "verified": bool}]}),
+        "empty": Case("audit nobody --since 0", 0, {"entries": [], "missing": []}),
+        "no node": Case("audit --all", 3),
+        "timeout": Case("audit --all", 4),
+    },
     "doctor": {
         "ok": Case("doctor", 0, {"healthy": bool, "findings": [{"check": str, "state": str, "message": str, "fix": str}]}),
         "empty": Case("doctor", 0, {"healthy": bool, "findings": []}),
@@ -144,7 +156,7 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "timeout": Case("verify", 4),
     },
 }
-NO_TIMEOUT_OPTION = ("demo", "run", "up")
+NO_TIMEOUT_OPTION = ("demo", "run", "up", "secret")
 
 
 def test_every_verb_is_in_the_table() -> None:

@@ -8,20 +8,26 @@ from typing import Any
 
 import pytest
 
+from mesh.core import node as node_module
 from mesh.core.directory import Directory
-from mesh.core.inputs import HandlerEnded, Replay
+from mesh.core.inputs import HandlerEnded, MemberRevoked, Outlawed, Replay
+from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
-from mesh.core.records import merkle
+from mesh.core.records import merkle, witness
 from mesh.core.work import placing
+from mesh.core.work.contractor import Contractor
 from mesh.core.work.leases import Leases
-from mesh.effects import Append, Dial, Execute, Need, Reply, Send
+from mesh.effects import Append, Dial, Execute, HangUp, Need, Reply, Send
 from mesh.limits import Limits, LinkLimits
 from mesh.messages.membership import Alive, Digest, Rumours, Suspect
 from mesh.messages.records import Candidate, Decided, Finished, Opened, Submitted
 from mesh.messages.signed import Signed
 from mesh.messages.work import Accept, Result
+from mesh.sim.checkers.trust import TrustChecker
 from mesh.sim.disk import Disk
+from mesh.sim.faults import Fault
+from mesh.sim.host import Host
 from mesh.sim.labour import Sink
 from mesh.sim.scenario import Outcome, Plan, Scenario
 
@@ -276,6 +282,43 @@ def offers_are_told_to_oneself_only(patch: Patch) -> None:
     patch.setattr(Directory, "set_offers", set_offers)
 
 
+# ---- trust
+
+
+def a_revoked_holders_result_is_taken(patch: Patch) -> None:
+    """The wire lets it in, the link stays up, the core's own gate is open; and the revoked node does not give in."""
+    patch.setattr(Host, "refuses", lambda self, peer: False)
+    patch.setattr(node_module, "MESSAGES", frozenset())
+    twist_effects(patch, lambda node, effect: () if type(effect) is HangUp else (effect,))
+    twist_inputs(patch, lambda node, sender, body: None if type(body) is Outlawed and body.node == node.me else body)
+
+
+def trust_is_not_compared(patch: Patch) -> None:
+    """Told once to those who are linked, and never to who comes later."""
+    patch.setattr(Trust, "_differs", lambda self, now_s, sender: iter(()))
+
+
+def the_revoked_are_asked_again(patch: Patch) -> None:
+    """The runtime keeps the statement and forgets to enforce it."""
+    patch.setattr(Host, "refuses", lambda self, peer: False)
+    twist_inputs(patch, lambda node, sender, body: None if type(body) is Outlawed else body)
+
+
+def work_for_a_revoked_manager_goes_on(patch: Patch) -> None:
+    before = Contractor.__init__
+
+    def init(self: Contractor, *arguments: Any) -> None:
+        before(self, *arguments)
+        del self.inputs[MemberRevoked]
+
+    patch.setattr(Contractor, "__init__", init)
+
+
+def heads_are_cosigned_that_never_were(patch: Patch) -> None:
+    before = witness.seal_of
+    patch.setattr(witness, "seal_of", lambda commit: before(commit)[::-1])
+
+
 BUGS: list[tuple[Callable[[Patch], None], str, tuple[str, ...]]] = [
     (no_watermark, "D2", ()),
     (accept_does_not_wait, "D2", ()),
@@ -302,10 +345,13 @@ BUGS: list[tuple[Callable[[Patch], None], str, tuple[str, ...]]] = [
     (nobody_votes, "M2", ()),
     (one_node_is_deaf_to_gossip, "M5", ("worker_crash",)),
     (offers_are_told_to_oneself_only, "M5", ()),
+    (a_revoked_holders_result_is_taken, "R1", ("revoke",)),
+    (the_revoked_are_asked_again, "R1", ("revoke",)),
+    (heads_are_cosigned_that_never_were, "L4", ()),
 ]
 
 
-@pytest.mark.parametrize(("plant", "invariant", "kinds"), BUGS, ids=[bug[0].__name__ for bug in BUGS])
+@pytest.mark.parametrize(("plant", "invariant", "kinds"), BUGS, ids=[f"{bug[0].__name__}-{bug[1]}" for bug in BUGS])
 def test_a_planted_bug_is_caught(monkeypatch: Patch, plant: Callable[[Patch], None], invariant: str, kinds: tuple[str, ...]) -> None:
     plant(monkeypatch)
     seen: dict[str, str] = {}
@@ -317,6 +363,34 @@ def test_a_planted_bug_is_caught(monkeypatch: Patch, plant: Callable[[Patch], No
     pytest.fail(f"{plant.__name__} got past {invariant} in {SEEDS} seeds; caught: {seen}")
 
 
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [(a_revoked_holders_result_is_taken, "commits a result for"), (work_for_a_revoked_manager_goes_on, "reports on")],
+    ids=["result", "manager"],
+)
+def test_what_a_revoked_node_still_effects_is_caught_in_the_journal(monkeypatch: Patch, plant: Callable[[Patch], None], says: str) -> None:
+    """Not only where a message comes in. Long work, so that some of it is under way when it happens."""
+    plant(monkeypatch)
+    monkeypatch.setattr(TrustChecker, "_delivered", lambda self, record: iter(()))
+    texts = [
+        verdict.text for seed in range(1, SEEDS + 1) for verdict in run(seed, ("revoke",), capabilities=("long",), until_s=20.0).verdicts
+    ]
+    assert any(says in text for text in texts), texts
+
+
+def test_a_trust_set_that_is_not_sent_on_link_up_is_caught(monkeypatch: Patch) -> None:
+    """A node is down while another is revoked: it hears of it when it comes back, from whoever it links with."""
+    down = (Fault(5.0, "crash", ("n3",), 6.0, 0.9), Fault(8.0, "revoke", ("n4", "n1"), 0.0, 0.0))
+
+    def verdicts() -> dict[str, str]:
+        outcome = Scenario(Plan(4, 1, (), 25.0, schedule=down)).run()
+        return {verdict.invariant: verdict.text for verdict in outcome.verdicts}
+
+    assert verdicts() == {}
+    trust_is_not_compared(monkeypatch)
+    assert verdicts()["R3"] == "n3 has not heard that n4 was revoked"
+
+
 def test_a_queue_that_only_grows_is_caught(monkeypatch: Patch) -> None:
     limits = Limits(links=LinkLimits(queue_messages_max=4))
     monkeypatch.setattr(Outbox, "release", lambda self, synced: [])
@@ -325,5 +399,5 @@ def test_a_queue_that_only_grows_is_caught(monkeypatch: Patch) -> None:
 
 def test_without_a_bug_nothing_is_caught() -> None:
     for seed in (1, 2):
-        outcome = run(seed, ("one_way", "partition", "pause", "crash", "crash_lose_tail", "worker_crash"))
+        outcome = run(seed, ("one_way", "partition", "pause", "crash", "crash_lose_tail", "worker_crash", "revoke"))
         assert outcome.verdicts == (), outcome.plan.command

@@ -118,6 +118,22 @@ def test_one_accept_per_manager_and_turn_and_the_disk_holds_back_only_what_is_du
     assert b.at(b.now + b.limits.accept_wait_s) == [Send(BOSS, Accept(((T1, F1), (T2, F1), (task_of(4), F1))), need=Need.FREE)]
 
 
+def test_whose_work_it_is_right_now() -> None:
+    """Who asks is told a secret only for what he runs: that worker, that fence, a lease that holds, not told to stop."""
+    b = attached()
+    b.attach("greet", worker=2)
+    runs = b.contractor.runs
+    assert runs(1, T1, F1, NOW_MS) == ""
+    b.turn(b.award(), BOSS)
+    assert runs(1, T1, F1, NOW_MS) == runs(1, T1, F1, NOW_MS + 2999) == "greet"
+    assert runs(1, T1, F1, NOW_MS + 3000) == "", "the lease is over"
+    assert runs(2, T1, F1, NOW_MS) == runs(1, T1, F2, NOW_MS) == runs(1, T2, F1, NOW_MS) == runs(0, T1, F1, NOW_MS) == ""
+    b.turn(Revoke(((T1, F1),)), BOSS)
+    assert runs(1, T1, F1, NOW_MS) == "", "it shall stop"
+    b.turn(ended(outcome="cancelled"))
+    assert runs(1, T1, F1, NOW_MS) == ""
+
+
 def test_work_of_its_own_manager_is_accepted_at_once() -> None:
     b = attached()
     b.give(award_of(b.now, item_of(1, author=ME)), ME)

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from mesh.wire.signing import Keyring
 
 from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
 from mesh.core.records.journal import last_of
@@ -25,7 +26,6 @@ from mesh.runtime.store import Store
 from mesh.runtime.store_file import StoreError
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal
-from mesh.wire.signing import Keyring
 
 
 def parked(count: int, start: int = 0) -> list[Parked]:

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from mesh.runtime.keys import load_genesis, load_identity
+from mesh.wire.signing import mesh_id, node_id
 
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
 from mesh.runtime.home import Home, HomeError
-from mesh.runtime.keys import load_genesis, load_identity
 from mesh.wire.packing import Refusal
-from mesh.wire.signing import mesh_id, node_id
 
 
 @pytest.fixture

@@ -1,0 +1,113 @@
+"""One run of a handler, and what the runner needs of the time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mesh.agent import Capability
+from mesh.ids import Fence, TaskId
+from mesh.secret import Redactor
+from mesh.threads import Interruptible
+
+
+class Timer(Protocol):
+    """A pending call."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time for handlers: real, or a simulated mesh's."""
+
+    def now_ms(self) -> int:
+        """Milliseconds on the machine's clock that counts sleep, the one leases are given on."""
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class RunEnded(Exception):
+    """Raised where a handler's end is known already, as a value: `outcome` and `error` as in an `ended` item."""
+
+    def __init__(self, outcome: str, error: dict[str, Any]) -> None:
+        super().__init__(outcome)
+        self.outcome, self.error = outcome, error
+
+
+class Isolation(Protocol):
+    """Runs a handler in a process of its own. When its task is cancelled, the process is killed."""
+
+    async def run(self, run: Run, runner: Any) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+        """The output and its files. Raises RunEnded for every other end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerStatistics:
+    running: int
+    queued: int
+    ended: int
+    failed: int
+    declined_by_error: int
+
+
+class Run:
+    """One run of a handler."""
+
+    __slots__ = (
+        "attempt",
+        "begun",
+        "capability",
+        "fence",
+        "handle",
+        "input",
+        "isolated",
+        "lease_end_ms",
+        "lease_waiters",
+        "lent",
+        "over",
+        "parent",
+        "progress",
+        "redactor",
+        "started_ms",
+        "stopping",
+        "task",
+        "thread",
+        "timeout_ms",
+        "timer",
+        "waits",
+        "works",
+    )
+
+    def __init__(self, item: list[Any], capability: Capability, *, isolated: bool = False) -> None:
+        self.task: TaskId = item[0]
+        self.fence: Fence = item[1]
+        self.capability = capability
+        self.isolated = isolated
+        """Its handler runs in a process of its own."""
+        self.input: bytes = item[3]
+        self.lease_end_ms: int = item[4]
+        self.timeout_ms: int = item[5]
+        self.parent: TaskId = item[6]
+        self.attempt: int = item[7]
+        self.handle: asyncio.Task[None] | None = None
+        self.timer: Timer | None = None
+        self.thread: Interruptible | None = None
+        self.stopping = ""
+        self.begun = False
+        self.over = False
+        self.started_ms = 0
+        self.lease_waiters: list[asyncio.Future[None]] = []
+        self.waits: list[asyncio.Task[Any]] = []
+        """Who waits on its behalf, and is cancelled when it is stopped in its thread."""
+        self.works = 0
+        """Steps and calls of its own that it waits for: while there are any, its slot is free."""
+        self.lent = False
+        """The node has been told so."""
+        self.progress: tuple[float, str] | None = None
+        self.redactor: Redactor | None = None
+        """Of a run that was told a secret: takes it out of whatever the run says."""

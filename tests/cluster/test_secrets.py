@@ -1,0 +1,70 @@
+"""Secrets through real processes: of 200 of them not one is found on disk, in a log or in an answer, in any of five encodings."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from mesh.errors import MeshError
+from mesh.runtime.home import Home
+from mesh.runtime.secrets import Secrets
+from mesh.runtime.vault import open_vault
+
+HERE = Path(__file__).parent
+CANARIES = 200
+
+
+def encodings(text: str) -> list[bytes]:
+    data = text.encode()
+    return [data, data.hex().encode(), base64.b64encode(data)[:-4], base64.b85encode(data)[:-5], base64.b32encode(data)[:-8]]
+
+
+def test_no_canary_is_found_anywhere(cluster: Any) -> None:
+    texts = [f"canary-{os.urandom(8).hex()}-{number}" for number in range(CANARIES)]
+    home = Home(cluster.home)
+    cluster.node("otter", "heron")
+    cluster.worker("heron", agent=HERE / "vaulted_agent.py")
+    cluster.gather()
+    client = cluster.client("otter")
+    secrets = Secrets(home, lambda: open_vault(home))
+    answers: list[str] = []
+    for number, text in enumerate(texts):
+        secrets.set("db", text, ("report.*",))
+        secrets.set(f"db-{number}", text)
+        if number % 4 == 0:
+            task = client.submit("report.login", password="secret://db")
+            answers += [repr(task.result(60)), repr(task.why()), repr(client.story(task.id))]
+            assert answers[-3] == str(len(text))
+        elif number % 4 == 1:
+            answers.append(failure(client.submit("report.crash"), "[secret db]"))
+        elif number % 4 == 2:
+            answers.append(failure(client.submit("mail.send"), "is not for mail.send: its scope is report.*"))
+        else:
+            assert client.call("report.login", password=f"secret://db-{number}") == len(text)
+    status = client.status()
+    assert cluster.client("heron").status()["refusals"]["secret_out_of_scope"] == CANARIES // 4
+    listed = cluster.run("secret", "list", "--home", str(cluster.home), "--json")
+    answers += [repr(status), repr(listed.stdout), repr(client.tasks())]
+
+    log = (cluster.folder / "heron.log").read_text()
+    assert log.count("audit: secret_read db ") == CANARIES // 2 and "report.login" in log
+    places = {str(path): path.read_bytes() for path in cluster.folder.rglob("*") if path.is_file()}
+    assert any(path.endswith("journal.sqlite-wal") for path in places) and any(path.endswith("worker.log") for path in places)
+    places["answers"] = "\n".join(answers).encode()
+    places["processes"] = subprocess.run(["ps", "axeww"], capture_output=True, check=True).stdout
+    for text in texts:
+        for form in encodings(text):
+            for place, data in places.items():
+                assert form not in data, f"{form!r} is in {place}"
+
+
+def failure(task: Any, says: str) -> str:
+    try:
+        task.result(60)
+    except MeshError as error:
+        assert says in error.message, error.message
+        return repr(error.body())
+    raise AssertionError("it must fail")
