@@ -27,6 +27,6 @@ async def invitation(where: Where) -> bytes:
 async def _answer(where: Where, verb: str) -> dict[str, Any]:
     try:
         async with asyncio.timeout(where.timeout_s + SLACK_S), connect(where.home, where.node, where.timeout_s) as mesh:
-            return await mesh._view(verb)
+            return await (mesh.status() if verb == "status" else mesh.office(verb))
     except TimeoutError:
         raise TimedOut(f"the node here did not answer within {where.timeout_s:g} s", fix="mesh doctor") from None

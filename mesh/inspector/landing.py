@@ -112,7 +112,7 @@ class Landing:
         if mesh is None or str(self._mesh("id").get("mesh", "")).startswith(mesh):
             return
         token = self._talk.ask("invitation")
-        self._answered(self._run(self._words("join", "-"), stdin=token.decode()))
+        self._answered(self._run(self._words("join", "-", "--no-start"), stdin=token.decode()))
         self.changed["membership"] = None
 
     def _ensure_node(self, node: NodeFolder, key: str) -> None:
