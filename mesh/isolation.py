@@ -8,7 +8,8 @@ The process gets no descriptor but that pair, /dev/null and two pipes for what i
 (what a program needs to run and to read text), and the import path where it is not the interpreter's own. HOME is an empty folder that goes
 with the task: libraries that look for credentials and settings there find none. Invariant: a task's end is told only when its process is
 gone; whatever it sends is checked before anybody acts on it, and bounded. It is no sandbox: like every process of this user it may open
-what the user may open, the node's folder among it, and reach the network; what it is spared is being handed any of that.
+what the user may open, the node's folder among it, reach the network, and start what leaves its process group and outlives it; what it is
+spared is being handed any of that.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ ASKS_BYTES_MAX = 64 * 1024 * 1024
 PRINTED_BYTES_MAX = 1024 * 1024
 """Of each of stdout and stderr, per task; what is more is counted and dropped."""
 LINE_BYTES_MAX = 64 * 1024
+PRINT_S = 1.0
+"""After its end: time for what it printed last to be read."""
 EXIT_S = 5.0
 """After its result: time to close its lifespan."""
 Ended = tuple[str, bytes, tuple[tuple[str, int], ...], dict[str, Any]]
@@ -66,11 +69,14 @@ class Processes:
             return await process.end()
         finally:
             process.kill()
-            burial = asyncio.ensure_future(process.bury())
+            burial = asyncio.ensure_future(self._bury(process))
             self._burials.add(burial)
             burial.add_done_callback(self._burials.discard)
             await asyncio.shield(burial)
-            self.running.pop(process.pid, None)
+
+    async def _bury(self, process: _Process) -> None:
+        await process.bury()
+        self.running.pop(process.pid, None)
 
     async def close(self) -> None:
         """Wait until no process and no folder of one is left."""
@@ -114,9 +120,8 @@ class _Process:
             )
         except OSError as error:
             ours.close()
-            raise RunEnded(
-                "worker_lost", _failure("worker_lost", f"no process could be started for this task: {error.strerror}")
-            ) from error
+            message = f"no process could be started for this task: {error.strerror}"
+            raise RunEnded("worker_lost", _failure("worker_lost", message)) from error
         finally:
             theirs.close()
         await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
@@ -160,8 +165,11 @@ class _Process:
         self._channel.close("done")
         if self._process is not None:
             await self._process.wait()
-        for printer in self._printers:
-            await printer
+        if self._printers:
+            # What has left the group may hold the pipes open for as long as it likes.
+            await asyncio.wait(self._printers, timeout=PRINT_S)
+            for printer in self._printers:
+                printer.cancel()
         if self._folder:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 

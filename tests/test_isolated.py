@@ -268,6 +268,18 @@ def test_a_flood_of_output_is_cut_and_counted(with_toy: Any, agent: Agent, capfd
     assert len(printed.out) < 1_300_000 and "toy.1.1 printed 18" in printed.err and "bytes more than is passed on" in printed.err
 
 
+@pytest.mark.usefixtures("tasks")
+def test_what_outlives_it_does_not_hold_its_task_open(with_toy: Any, agent: Agent) -> None:
+    async def story(toy: Any) -> None:
+        async with serving(toy, agent) as (worker, client):
+            left = await client.call("leaves_a_child")
+            assert not is_gone(left), "it has left the process group: what this user may do, it may do"
+            os.kill(left, signal.SIGKILL)
+            assert worker._processes is not None and not worker._processes.running
+
+    with_toy(story)
+
+
 FORGERIES: list[tuple[Any, str]] = [
     ([{"raw": "00000005ffffffffff"}], "makes no sense (not_msgpack)"),
     ([{"raw": "7fffffff"}], "makes no sense (frame_too_big)"),
