@@ -26,6 +26,7 @@ import sysconfig
 import tempfile
 from collections.abc import Coroutine
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TextIO
 
 from mesh import isolation_checks as checks
@@ -47,6 +48,8 @@ PRINT_S = 1.0
 """After its end: time for what it printed last to be read."""
 EXIT_S = 5.0
 """After its result: time to close its lifespan."""
+FOLDER = "mesh-task-"
+"""A task's own folder is called so, with its worker's process id, in the system's place for temporary files."""
 Ended = tuple[str, bytes, tuple[tuple[str, int], ...], dict[str, Any]]
 _KEPT = ("PATH", "TZ", "LANG")
 
@@ -59,6 +62,7 @@ class Processes:
         self.running: dict[int, Run] = {}
         """By process id."""
         self._burials: set[asyncio.Task[None]] = set()
+        _sweep()
 
     async def run(self, run: Run, runner: Runner) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         """The handler's output and files. Raises RunEnded: its failure, or what became of its process."""
@@ -108,7 +112,7 @@ class _Process:
         """Raises RunEnded if the system gives us no process."""
         ours, theirs = socket.socketpair()
         try:
-            self._folder = tempfile.mkdtemp(prefix="mesh-task-")
+            self._folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-s", "-m", "mesh.isolated", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
@@ -281,6 +285,19 @@ class _Process:
                 sink.write(text.encode(encoding, "backslashreplace").decode(encoding))
                 sink.flush()
         return data[cut:]
+
+
+def _sweep() -> None:
+    """Remove the folders of tasks whose worker was killed and could not."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        worker = folder.name.removeprefix(FOLDER).partition("-")[0]
+        try:
+            if folder.lstat().st_uid == os.geteuid():
+                os.kill(int(worker), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, OverflowError, PermissionError, FileNotFoundError):  # none of a task, of another's worker, or gone meanwhile
+            continue
 
 
 def environment(folder: str) -> dict[str, str]:

@@ -187,7 +187,7 @@ def test_deaths_and_limits_say_what_happened(how: str, kind: str, says: str, ret
     with_toy(story)
 
 
-def test_a_killed_worker_takes_its_tasks_along(with_toy: Any, tasks: Path) -> None:
+def test_a_killed_worker_takes_its_tasks_along(with_toy: Any, agent: Agent, tasks: Path) -> None:
     async def story(toy: Any) -> None:
         code = "import asyncio; from pathlib import Path; from mesh.worker import serve; from mesh.inspector.targets import load_agents\n"
         code += f"asyncio.run(serve(load_agents([{str(TARGET)!r}]), Path({str(toy.path)!r})))"
@@ -206,8 +206,14 @@ def test_a_killed_worker_takes_its_tasks_along(with_toy: Any, tasks: Path) -> No
         finally:
             worker.kill()
             worker.wait()
-        for left in tasks.glob("mesh-task-*"):  # who was killed tidies nothing
-            left.rmdir()
+        stray = tasks / "mesh-task-of-somebody"
+        stray.mkdir()
+        mine = tasks / f"mesh-task-{os.getpid()}-x"
+        mine.mkdir()
+        assert len(list(tasks.glob("mesh-task-*"))) == 3, "who was killed tidies nothing"
+        async with serving(toy, agent):
+            assert set(tasks.glob("mesh-task-*")) == {stray, mine}, "the next worker does"
+        stray.rmdir(), mine.rmdir()
 
     with_toy(story)
 
