@@ -244,6 +244,19 @@ class DiscoveryLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class IsolationLimits:
+    """What one task may use in a process of its own; the system enforces it. Whoever needs more says so at the capability."""
+
+    memory_mib: int = 4096
+    """Address space: what a library reserves counts, so this is several times what is used."""
+    cpu_s: int = 3600
+    """Processor time of all its threads together. Ends what computes for ever where no `timeout_s` does."""
+    open_files: int = 256
+    file_mib: int = 4096
+    """The largest file it may write: as large as the mesh carries."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     membership: MembershipLimits = field(default_factory=MembershipLimits)
     trust: TrustLimits = field(default_factory=TrustLimits)

@@ -87,7 +87,7 @@ class Opened:
 
 @dataclass(slots=True)
 class Rekeyed:
-    """First of a commit: this and all later ones are signed with `new_key`. `proof` is the old key's word for it (`handover_bytes`)."""
+    """The commit that holds this, and all later ones, are signed with `new_key`. `proof`: the old key's word for it (`handover_bytes`)."""
 
     old_key: bytes
     new_key: bytes

@@ -133,12 +133,13 @@ def check_door(address: Any, option: str = "--join") -> str:
     """A door's address ``host:port``: numeric, or a name of the LAN. Raises UsageError."""
     host, colon, digits = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     host = host.removeprefix("[").removesuffix("]")
+    fix = f"{option} 192.168.1.20:{PORT}" if option.startswith("--") else f'join = ["192.168.1.20:{PORT}"]'
     if not colon or not host or not digits.isascii() or not digits.isdigit() or not 0 < int(digits[:6]) < 65536:
-        raise UsageError(f"{option}: {address!r} is no HOST:PORT", fix=f"{option} 192.168.1.20:{PORT}")
+        raise UsageError(f"{option}: {address!r} is no HOST:PORT", fix=fix)
     if host == "localhost":
         host = "127.0.0.1"
     if not _HOST.fullmatch(host):
-        raise UsageError(f"{option}: {host!r} is no name of a host", fix=f"{option} 192.168.1.20:{PORT}")
+        raise UsageError(f"{option}: {host!r} is no name of a host", fix=fix)
     return f"[{host}]:{int(digits)}" if ":" in host else f"{host}:{int(digits)}"
 
 

@@ -240,9 +240,9 @@ class Store:
         found = self._key_of(body, signature)
         assert found is not None, "the chain was checked"
         index, mesh = found
-        past = self._lives.keys[index - 1] if index else None
-        handover = Rekeyed(past.old, past.new, past.proof, self._wall_ms()) if past else None
-        return Beginning("" if mesh == self._signer.mesh else self._signer.mesh, handover)
+        since = self._lives.keys[index - 1 :] if index else ()
+        handovers = tuple(Rekeyed(past.old, past.new, past.proof, self._wall_ms()) for past in since)
+        return Beginning("" if mesh == self._signer.mesh else self._signer.mesh, handovers)
 
     def rekey(self, seed: bytes) -> None:
         """The entry `Rekeyed` that names this key will come: the commit that holds it, and all later ones, are signed with it."""

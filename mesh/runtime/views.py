@@ -135,7 +135,10 @@ class Views:
     def _refusals(self) -> dict[str, int]:
         links = self._process.links.statistics()
         total = dict(self._process.driver.refusals)
-        for counted in (links.refusals, links.door.refusals, links.dropped, self._process.local.statistics().refusals):
+        counts = [links.refusals, links.door.refusals, links.dropped, self._process.local.statistics().refusals]
+        if links.gate is not None:
+            counts += [links.gate.zap.denied, links.gate.guard.cut, links.gate.refused_keys]
+        for counted in counts:
             for reason, count in counted.items():
                 total[reason] = total.get(reason, 0) + count
         return dict(sorted(total.items()))

@@ -113,6 +113,7 @@ def test_a_newest_commit_by_another_key(honest: Any) -> None:
     """Consistent in itself: only the signature tells."""
     file = sqlite3.connect(honest.path)
     forger = honest.signer_from(66)
+
     from mesh.runtime.store_chain import peek
     from mesh.wire.objects import signed_bytes
     from mesh.wire.packing import pack
