@@ -24,7 +24,7 @@ from mesh.runtime.genesis import Genesis
 from mesh.runtime.home import HomeError, NodeFolder, host_name, read_private, write_atomic
 from mesh.runtime.keyfiles import TRANSPORT, PastKey, adopt_key, make_key, next_of, prepare_key, public_of, read_key
 from mesh.wire import ed25519
-from mesh.wire.authorization import OFFER, REQUEST, Rights, rights_of
+from mesh.wire.authorization import OBSERVE, OFFER, QUESTIONS, REQUEST, Rights, rights_of
 from mesh.wire.chain import PAST_KEYS_MAX, Chain, read_deed, split_chain
 from mesh.wire.codec import decode_object
 from mesh.wire.keyring import Keyring
@@ -62,6 +62,11 @@ class Identity:
     def may_request(self, capability: str) -> bool:
         rights = self._rights()
         return REQUEST in rights.rights and covers(rights.requests, capability)
+
+    def may_ask(self, question: str) -> bool:
+        """Whether others would answer such a question of this node: who asks all the same is taken for hostile."""
+        rights = self._rights().rights
+        return OBSERVE in rights and QUESTIONS.get(question, OBSERVE) in rights
 
     def _rights(self) -> Rights:
         member = self.keyring.member(self.node)
