@@ -187,7 +187,7 @@ def test_deaths_and_limits_say_what_happened(how: str, kind: str, says: str, ret
     with_toy(story)
 
 
-def test_a_killed_worker_takes_its_tasks_along(with_toy: Any, tasks: Path) -> None:
+def test_a_killed_worker_takes_its_tasks_along(with_toy: Any, agent: Agent, tasks: Path) -> None:
     async def story(toy: Any) -> None:
         code = "import asyncio; from pathlib import Path; from mesh.worker import serve; from mesh.inspector.targets import load_agents\n"
         code += f"asyncio.run(serve(load_agents([{str(TARGET)!r}]), Path({str(toy.path)!r})))"
@@ -206,8 +206,14 @@ def test_a_killed_worker_takes_its_tasks_along(with_toy: Any, tasks: Path) -> No
         finally:
             worker.kill()
             worker.wait()
-        for left in tasks.glob("mesh-task-*"):  # who was killed tidies nothing
-            left.rmdir()
+        stray = tasks / "mesh-task-of-somebody"
+        stray.mkdir()
+        mine = tasks / f"mesh-task-{os.getpid()}-x"
+        mine.mkdir()
+        assert len(list(tasks.glob("mesh-task-*"))) == 3, "who was killed tidies nothing"
+        async with serving(toy, agent):
+            assert set(tasks.glob("mesh-task-*")) == {stray, mine}, "the next worker does"
+        stray.rmdir(), mine.rmdir()
 
     with_toy(story)
 
@@ -266,6 +272,18 @@ def test_a_flood_of_output_is_cut_and_counted(with_toy: Any, agent: Agent, capfd
     printed = capfd.readouterr()
     assert printed.out.startswith("first\nsecond\nxxxx")
     assert len(printed.out) < 1_300_000 and "toy.1.1 printed 18" in printed.err and "bytes more than is passed on" in printed.err
+
+
+@pytest.mark.usefixtures("tasks")
+def test_what_outlives_it_does_not_hold_its_task_open(with_toy: Any, agent: Agent) -> None:
+    async def story(toy: Any) -> None:
+        async with serving(toy, agent) as (worker, client):
+            left = await client.call("leaves_a_child")
+            assert not is_gone(left), "it has left the process group: what this user may do, it may do"
+            os.kill(left, signal.SIGKILL)
+            assert worker._processes is not None and not worker._processes.running
+
+    with_toy(story)
 
 
 FORGERIES: list[tuple[Any, str]] = [

@@ -214,6 +214,7 @@ class NodeProcess:
             decoders={"story": self.views.story, "audit": self.views.audit},
             sources=self._linked,
             may_request=self.identity.may_request,
+            may_ask=self.identity.may_ask,
             secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit).read,
         )
 

@@ -22,10 +22,10 @@ from mesh.runtime.curve import CurveKey
 from mesh.runtime.founding import found
 from mesh.runtime.genesis import Genesis
 from mesh.runtime.home import HomeError, NodeFolder, host_name, read_private, write_atomic
-from mesh.runtime.keyfiles import TRANSPORT, PastKey, adopt_key, make_key, next_of, public_of, read_key
+from mesh.runtime.keyfiles import TRANSPORT, PastKey, adopt_key, make_key, next_of, prepare_key, public_of, read_key
 from mesh.wire import ed25519
-from mesh.wire.authorization import OFFER, REQUEST, Rights, rights_of
-from mesh.wire.chain import Chain, read_deed, split_chain
+from mesh.wire.authorization import OBSERVE, OFFER, QUESTIONS, REQUEST, Rights, rights_of
+from mesh.wire.chain import PAST_KEYS_MAX, Chain, read_deed, split_chain
 from mesh.wire.codec import decode_object
 from mesh.wire.keyring import Keyring
 from mesh.wire.objects import Signer, handover_bytes, node_id, parts, signed_bytes
@@ -62,6 +62,11 @@ class Identity:
     def may_request(self, capability: str) -> bool:
         rights = self._rights()
         return REQUEST in rights.rights and covers(rights.requests, capability)
+
+    def may_ask(self, question: str) -> bool:
+        """Whether others would answer such a question of this node: who asks all the same is taken for hostile."""
+        rights = self._rights().rights
+        return OBSERVE in rights and QUESTIONS.get(question, OBSERVE) in rights
 
     def _rights(self) -> Rights:
         member = self.keyring.member(self.node)
@@ -137,8 +142,11 @@ def _deed(folder: NodeFolder, credentials: Credentials, seed: bytes) -> tuple[No
 
 
 def _chain(folder: NodeFolder, credentials: Credentials, node: NodeId, seed: bytes, deed: bytes) -> Chain:
-    """The node's chain; made anew where the one on disk is not for this key, this home's certificate of today, or this mesh."""
-    public, past = public_of(seed), tuple(one.old for one in past_keys(folder))
+    """The node's chain; made anew where the one on disk is not for this key, this home's certificate of today, or this mesh.
+
+    It lists the newest past keys alone: what was signed with older ones, others believe by the journal's own handovers.
+    """
+    public, past = public_of(seed), tuple(one.old for one in past_keys(folder))[-PAST_KEYS_MAX:]
     raw = read_private(folder.certificate_path)
     if raw is not None and (known := _still_right(credentials, raw, node, public, past)) is not None:
         return known
@@ -164,8 +172,8 @@ def folder_id(folder: NodeFolder) -> NodeId:
 
 
 def node_key(folder: NodeFolder) -> bytes:
-    """The public identity key of the node in `folder`. Raises HomeError if it has none yet."""
-    return Signer("", make_key(folder.identity_path), "").public_key
+    """The public identity key of the node in `folder`; made if it was never started. Raises HomeError."""
+    return public_of(make_key(folder.identity_path))
 
 
 def _still_right(credentials: Credentials, raw: bytes, node: NodeId, public: bytes, past: tuple[bytes, ...]) -> Chain | None:
@@ -225,6 +233,13 @@ def make_binding(folder: NodeFolder, signer: Signer, curve: CurveKey, seq_before
 
 
 # ---- rotation
+
+
+def replace_identity(folder: NodeFolder) -> bytes:
+    """Take the node's next identity key into use; returns its seed. Raises HomeError."""
+    seed = prepare_key(folder.identity_path)
+    complete_rotation(folder)
+    return seed
 
 
 def complete_rotation(folder: NodeFolder) -> None:

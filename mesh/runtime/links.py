@@ -32,6 +32,7 @@ from mesh.messages.session import Stale
 from mesh.messages.signed import Signed
 from mesh.runtime import clock
 from mesh.runtime.door import Door, DoorKeys, DoorStatistics
+from mesh.runtime.gate import GateStatistics
 from mesh.runtime.link import ENVELOPES_PER_FLUSH, Link
 from mesh.runtime.listening import Listening
 from mesh.runtime.meeting import Meeting
@@ -67,6 +68,8 @@ class LinksStatistics:
     dropped: dict[str, int]
     sockets: dict[str, int]
     door: DoorStatistics
+    gate: GateStatistics | None
+    """None without encryption."""
     punished: dict[str, int]
     """How often each peer was cut for what it sent."""
 
@@ -364,6 +367,7 @@ class Links:
             dropped=dict(self.dropped),
             sockets=dict(sockets),
             door=self._door.statistics(),
+            gate=self._sockets.statistics(),
             punished=self._penalties.statistics(),
         )
 

@@ -159,7 +159,7 @@ class Registrar:
         self._forget_old()
         waiting = self._asks.get(home)
         if waiting is None or waiting.ask.nonce != ask.nonce:
-            if len(self._asks) >= ASKS_MAX:
+            if waiting is None and len(self._asks) >= ASKS_MAX:
                 raise Refusal("busy", home)
             self._asks[home] = Waiting(home, ask, code(self._door_key(), ask.home_key, ask.nonce), self._wall_ms())
             raise Refusal("wait", home)
@@ -179,10 +179,10 @@ class Registrar:
 
     def _admit(self, credentials: Credentials, home: NodeId, who: Join | Ask, grant: Grant, issuer: str) -> tuple[bytes, bytes]:
         authority = Authority(credentials, self._wall_ms)
-        if credentials.authorities.revocation_of((home,)) is not None:
+        if credentials.authorities.revocation_of(("", home)) is not None:
             raise Refusal("revoked", home)
         admitted = self._list(credentials)
-        others = any(one["issuer"] for one in admitted.values())
+        others = any(one["issuer"] for who, one in admitted.items() if who != home)  # a crash may have come after its own row
         wanted = issuer == "yes" or (issuer == "auto" and not others and "member" in grant.roles)
         own_issuer = b""
         if wanted and who.issuer_key and authority.can_make_issuers:

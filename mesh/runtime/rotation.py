@@ -21,7 +21,7 @@ from mesh.errors import Refused
 from mesh.runtime import clock
 from mesh.runtime.authority import Authority
 from mesh.runtime.curve import CurveKey
-from mesh.runtime.identity import chain_of_node, make_binding, past_keys, retire_identity
+from mesh.runtime.identity import chain_of_node, make_binding, past_keys, replace_identity
 from mesh.runtime.keyfiles import TRANSPORT, adopt_key, prepare_key, read_key
 from mesh.runtime.succession import amend_root, finish_root, replace_home_key, replace_issuer_key
 from mesh.wire.objects import node_id
@@ -95,14 +95,8 @@ class Rotation:
     async def _identity(self) -> Document:
         process, folder, identity = self._process, self._process.folder, self._process.identity
 
-        def prepare() -> bytes:
-            seed = prepare_key(folder.identity_path)
-            retire_identity(folder)
-            adopt_key(folder.identity_path)
-            return seed
-
         old = identity.signer.public_key
-        seed = await anyio.to_thread.run_sync(prepare)
+        seed = await anyio.to_thread.run_sync(replace_identity, folder)
         chain = chain_of_node(folder, identity.credentials)
         past = past_keys(folder)
         process.store.rekey(seed)

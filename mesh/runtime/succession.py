@@ -26,17 +26,16 @@ def replace_home_key(home: Home) -> bytes:
         credentials = Credentials(home)
         public, today = public_of(prepare_key(credentials.paths.home_key)), credentials.chain.last
         grant = Grant(today.roles, today.offers, today.requests)
-        adopt_home_key(
-            credentials, credentials.authorities.chains.read(Authority(credentials).admit(today.subject, public, today.name, grant))
-        )
+        fresh = Authority(credentials).admit(today.subject, public, today.name, grant)
+        adopt_home_key(credentials, credentials.authorities.chains.read(fresh))
         return public
 
 
 def adopt_home_key(credentials: Credentials, fresh: Chain) -> None:
-    """If `fresh` is for the home's next key, that is the home's key from now on. With the home's lock held."""
+    """If `fresh` is this home's and for its next key, that is the home's key from now on. With the home's lock held."""
     path = credentials.paths.home_key
     seed = read_key(next_of(path))
-    if seed is not None and public_of(seed) == fresh.last.key:
+    if seed is not None and (fresh.last.subject, fresh.last.key) == (credentials.home_id, public_of(seed)):
         write_atomic(credentials.paths.membership, fresh.raw)
         adopt_key(path)
 

@@ -31,7 +31,7 @@ def trust_findings(identity: Identity, renewal: str, refusals: Mapping[str, int]
         return []
     found = [told for reason, told in TURNED.items() if refusals.get(reason)]
     members = identity.keyring.members()
-    if authorities.revocation_of((identity.node, identity.credentials.home_id)) is not None:
+    if authorities.revocation_of((*identity.credentials.chain.subjects, identity.node)) is not None:
         found.append(("this node was revoked: nobody believes it any more", "mesh join TOKEN --home DIR, from a new home"))
     issuers = {member.home for member in members if ISSUER_ROLE in member.rights.roles}
     homes = {member.home for member in members}

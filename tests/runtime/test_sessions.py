@@ -88,7 +88,7 @@ def test_who_is_turned_away() -> None:
     stranger.row = member.row
     assert reason_of(right, stranger.said()) in ("not_own", "unknown_author")
     assert reason_of(right, member.said(binding=Side(b"e").binding)) in ("not_own", "unknown_author", "malformed")
-    assert reason_of(right, member.said(binding=member.row)) == "malformed"
+    assert reason_of(right, member.said(binding=member.row)) == "not_own"
     assert not right.sessions.inbound
 
 

@@ -1,0 +1,48 @@
+"""The attacker's process:  attacker.py ATTACK TOLD  (TOLD: JSON, what he knows of his victim).
+
+Says ``ready``, waits for a line, attacks, says as JSON what he saw, and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from attacks.floods import FLOODS
+from attacks.insiders import INSIDERS
+from attacks.member import member
+from attacks.strangers import STRANGERS
+
+
+async def go() -> None:
+    print("ready", flush=True)
+    await anyio.to_thread.run_sync(sys.stdin.readline)
+
+
+async def attack(name: str, told: dict[str, Any]) -> dict[str, Any]:
+    if name in STRANGERS:
+        await go()
+        return await STRANGERS[name](told)
+    async with member(told) as mallory:
+        if name in INSIDERS:
+            await go()
+            return await INSIDERS[name](mallory)
+        frames = FLOODS[name](mallory)
+        await go()
+        sent = await anyio.to_thread.run_sync(mallory.flood, frames, told["seconds"])
+        return {"cut_s": mallory.cut_s, "sent": sent}
+
+
+async def main() -> None:
+    print(json.dumps(await attack(sys.argv[1], json.loads(sys.argv[2]))), flush=True)
+
+
+if __name__ == "__main__":
+    anyio.run(main)
