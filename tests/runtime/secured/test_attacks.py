@@ -27,7 +27,7 @@ from mesh.limits import LinkLimits
 from mesh.runtime.curve import CurveKey
 from mesh.runtime.sockets import Sockets, split_address
 
-from .hostile import HostileMember
+from .hostile import GREETING, HostileMember, box, command, sodium
 
 HERE = Path(__file__).parent
 TIME_S = 30
@@ -230,6 +230,42 @@ def test_whoever_says_nothing_of_routing_ids_is_one_like_others() -> None:
         terse.stream.sendall(terse.frame(b"hello", more=False))
         assert at.until("left")["guard"]["cut"] == {}
         terse.close()
+
+
+def test_a_member_whom_we_dial_can_end_our_process() -> None:
+    """A hole of libzmq that we know and cannot close. When this test fails it is mended: strike it from docs/security.md."""
+    key = CurveKey.make()
+    dial = """
+        import sys
+        import anyio
+        from mesh.limits import LinkLimits
+        from mesh.runtime.curve import CurveKey
+        from mesh.runtime.sockets import Sockets
+        sockets = Sockets(LinkLimits(), CurveKey.make())
+        sender = sockets.dealer(sys.argv[1], bytes.fromhex(sys.argv[2]))
+        anyio.run(sender.watch, print)
+    """
+    sodium()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(dial), address, key.public.hex()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            listener.settimeout(TIME_S)
+            stream, _ = listener.accept()
+            with stream, stream.makefile("rb") as said:
+                stream.sendall(GREETING[:32] + b"\x01" + bytes(31))
+                said.read(64 + 2)
+                hello = said.read(200)
+                nonce = os.urandom(16)
+                low_order = bytes(32)
+                welcome = box(low_order + bytes(96), b"WELCOME-" + nonce, hello[80:112], key.secret)
+                stream.sendall(command(b"\x07WELCOME" + nonce + welcome))
+                assert process.wait(TIME_S) == -6
+        finally:
+            process.kill()
+            process.wait()
 
 
 # ---- the end, and the LAN
