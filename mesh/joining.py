@@ -27,11 +27,11 @@ from mesh.runtime import interfaces
 from mesh.runtime.credentials import Credentials, Paths
 from mesh.runtime.dialling import key_at, request
 from mesh.runtime.discovery import browse
-from mesh.runtime.founding import enter, found, open_up
+from mesh.runtime.founding import complete, enter, found, open_up
 from mesh.runtime.frames import BadFrame
 from mesh.runtime.home import Home, NodeFolder, host_name
 from mesh.runtime.identity import folder_id, node_key
-from mesh.runtime.keyfiles import make_key
+from mesh.runtime.keyfiles import make_key, public_of
 from mesh.runtime.sessions import read_turned
 from mesh.wire.enrolment import read_admission
 from mesh.wire.objects import Signer, node_id
@@ -63,16 +63,18 @@ def make_mesh(home: Home, mode: str, name: str) -> Credentials:
     """A mesh that other machines may join, with this home as its root. Raises Refused if the home belongs to such a mesh, HomeError."""
     home.make()
     with home.lock():
-        if not Credentials.exist(home):
-            return found(home, mode, name)
-        known = Credentials(home)
-        if known.mode != "open":
+        complete(home)
+        existed = Credentials.exist(home)
+        known = found(home, mode, name)
+        if known.mode == "open":
+            return open_up(home, mode, name)
+        if existed:
             raise Refused(
                 f"this home belongs to the mesh {known.name} already (mode {known.mode})",
                 fix="mesh invite (let others in), or choose another --home",
                 code="member_already",
             )
-        return open_up(home, mode, name)
+        return known
 
 
 # ---- joining another
@@ -86,7 +88,6 @@ async def join_by_token(home: Home, text: str, name: str = "", node: str = "") -
     except Refusal:
         fix = "copy it again, whole: mesh join -  (then paste it, and Ctrl-D)"
         raise UsageError("this is no invitation: it is cut or mistyped", fix=fix, code="bad_token") from None
-    _not_member(home, token.mesh)
     if token.expires_ms < time.time_ns() // 1_000_000:
         raise _turned_away("expired")
     signer, issuer_key = _own_keys(home, token.mesh)
@@ -130,7 +131,6 @@ async def join_by_asking(
     home: Home, address: str, on_code: Callable[[str], None], timeout_s: float, *, name: str = "", node: str = ""
 ) -> Credentials:
     """Ask at `address` until a person there admits this home by the code that `on_code` shows here. Raises Refused, TimedOut."""
-    _not_member(home, "")
     signer, issuer_key = _own_keys(home, "")
     body = Ask(signer.public_key, issuer_key, name or host_name(), os.urandom(16))
     frame = signer.seal(Signed(signer.node, body))
@@ -169,7 +169,8 @@ async def _ask_once(address: str, frame: bytes, pinned: bytes, on_code: Callable
 
 
 def _not_member(home: Home, mesh: str) -> None:
-    """A home is in one mesh. An open one, of its own, is left for the new one."""
+    """A home is in one mesh. An open one, of its own, is left for the new one. With the home's lock held."""
+    complete(home)
     if Credentials.exist(home):
         known = Credentials(home)
         if known.mode != "open" or known.mesh == mesh:
@@ -179,12 +180,14 @@ def _not_member(home: Home, mesh: str) -> None:
 
 
 def _own_keys(home: Home, mesh: str) -> tuple[Signer, bytes]:
+    """The keys with which this home asks to be let in. Raises Refused if it is in such a mesh already."""
     home.make()
     with home.lock():
+        _not_member(home, mesh)
         paths = Paths(home.mesh_path)
         seed = make_key(paths.home_key)
-        issuer_key = Signer("", make_key(paths.issuer_key), "").public_key
-    public = Signer("", seed, "").public_key
+        issuer_key = public_of(make_key(paths.issuer_key))
+    public = public_of(seed)
     return Signer(node_id(public), seed, mesh), issuer_key
 
 
@@ -198,6 +201,7 @@ def _admission(answer: bytes) -> Admission | Turned:
 
 def _enter(home: Home, admission: Admission, node: str) -> Credentials:
     with home.lock():
+        _not_member(home, "")
         credentials = enter(home, admission)
     for folder in home.nodes() or [home.node(node)]:
         folder.make().save_peers(list(admission.doors))

@@ -35,12 +35,12 @@ class MembershipLimits:
 
 @dataclass(frozen=True, slots=True)
 class TrustLimits:
-    """Statements are kept for good, so what one key may say is bounded too: it must not use up the room of the others."""
+    """Statements are kept for good, so there is room for the roots' own that nobody else can use up."""
 
     statements_max: int = 4096
     """Revocations and amendments held: about 1.5 KiB each with the chain of their author, so 6 MiB."""
-    author_statements_max: int = 1024
-    """Of one author: a quarter of all. Whoever must revoke more nodes than this revokes their home or its issuer."""
+    members_statements_max: int = 1024
+    """Of all who are no root: above what the wire takes from them. The rest is for the roots."""
     message_statements_max: int = 64
     message_bytes_max: int = 32 * 1024
     """Of one TRUST message, so that it shares an envelope of 64 KiB; one statement alone may be larger."""
@@ -241,6 +241,19 @@ class DiscoveryLimits:
     """Changes of what is offered are told no faster."""
     look_again_s: float = 300.0
     """Asks the network anew: whoever started while a cable was out is found after so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationLimits:
+    """What one task may use in a process of its own; the system enforces it. Whoever needs more says so at the capability."""
+
+    memory_mib: int = 4096
+    """Address space: what a library reserves counts, so this is several times what is used."""
+    cpu_s: int = 3600
+    """Processor time of all its threads together. Ends what computes for ever where no `timeout_s` does."""
+    open_files: int = 256
+    file_mib: int = 4096
+    """The largest file it may write: as large as the mesh carries."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from mesh.worker import Worker
 # Started by something that ignores SIGINT (a job in the background), our children would ignore it too, and with it every Ctrl-C test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SLOW = ("tests/inspector/", "tests/runtime/store/", "tests/sim/")
+SLOW = ("tests/inspector/", "tests/runtime/store/", "tests/sim/", "tests/test_isolated.py")
 """What starts processes or runs many seeds: left out by ``scripts/test --fast``, as are those marked cluster."""
 
 

@@ -62,7 +62,7 @@ def _show_nodes(document: dict[str, Any]) -> str:
         rows.append(
             (
                 "* " + n["name"] if n["self"] else "  " + n["name"],
-                n["state"],
+                "revoked" if n.get("revoked") else n["state"],
                 n["addr"],
                 seconds(n["seen_ms"]),
                 short(n["id"]),

@@ -87,7 +87,7 @@ class Opened:
 
 @dataclass(slots=True)
 class Rekeyed:
-    """First of a commit: this and all later ones are signed with `new_key`. `proof` is the old key's word for it (`handover_bytes`)."""
+    """The commit that holds this, and all later ones, are signed with `new_key`. `proof`: the old key's word for it (`handover_bytes`)."""
 
     old_key: bytes
     new_key: bytes
@@ -150,8 +150,10 @@ class Bound:
 
 @dataclass(slots=True)
 class Lost:
-    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, revoked, released, failed:*,
-    node_revoked, ..."""
+    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, node_revoked, released, failed:*, ...
+
+    ``revoked`` is the holder's word that it runs no more; ``node_revoked`` that the holder is not believed any more.
+    """
 
     task: TaskId
     fence: Fence

@@ -8,6 +8,7 @@ Nothing listens to clients before the journal has been replayed, and nothing lea
 from __future__ import annotations
 
 import gc
+import ipaddress
 import os
 import signal
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
-from mesh.runtime import clock
+from mesh.runtime import clock, uninvited
 from mesh.runtime.blinding import Blinding
 from mesh.runtime.blobs import Blobs
 from mesh.runtime.credentials import Credentials
@@ -94,6 +95,8 @@ async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -
     with folder.lock():
         identity = load_identity(folder)
         vault = open_vault(home, settings.kek, prompt=options.prompt)
+        if identity.credentials.mode == "open" and settings.bind and not ipaddress.ip_address(settings.bind).is_loopback:
+            raise await uninvited.explain(settings.bind)
         where = place(settings, identity.credentials.mode)
         listening = await _listen(settings, where, identity)
         try:
@@ -208,7 +211,7 @@ class NodeProcess:
             limits.work,
             name=self.folder.name,
             stop=self._stop.set,
-            decoders={"story": self.views.story},
+            decoders={"story": self.views.story, "audit": self.views.audit},
             sources=self._linked,
             may_request=self.identity.may_request,
             secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit).read,

@@ -4,6 +4,7 @@
     home.key  membership  statements            of the home: its key, its chain (issuer, home), amendments and revocations
     root.key  issuer.key  issuer                only where members are admitted
     past                                        ids of meshes this home belonged to before: its journals go on
+    pending                                     a step of `founding.py` that was begun and is not yet complete
 
 Invariant: the folder is whole at any moment: what belongs together is written in an order in which a crash in between leaves the old state
 or a state that is completed at the next look. Signs nothing (`authority.py`), and knows no node's files (`identity.py`).
@@ -19,9 +20,9 @@ from pathlib import Path
 from mesh.ids import NodeId
 from mesh.runtime.genesis import GENESIS_BYTES_MAX, Genesis, read_genesis
 from mesh.runtime.home import Home, HomeError, read_private, write_atomic
-from mesh.runtime.keyfiles import KEY_BYTES, SECRET, read_key, write_key
+from mesh.runtime.keyfiles import KEY_BYTES, SECRET, adopt_key, next_of, public_of, read_key, write_key
 from mesh.wire.authorities import Authorities
-from mesh.wire.chain import Chain
+from mesh.wire.chain import Chain, join_chain
 from mesh.wire.objects import Signer, node_id
 from mesh.wire.packing import Refusal, pack, unpack_row
 
@@ -42,6 +43,7 @@ class Paths:
         self.membership = folder / "membership"
         self.statements = folder / "statements"
         self.past = folder / "past"
+        self.pending = folder / "pending"
         self.invites = folder / "invites.json"
         self.admitted = folder / "admitted.json"
 
@@ -61,10 +63,11 @@ class Credentials:
         self.genesis: Genesis = read_genesis(raw, str(self.paths.genesis))
         self.mesh = self.genesis.mesh
         self.discovery_key = self._need(self.paths.discovery, SECRET)
-        self._home_seed = self._need(self.paths.home_key)
         self.authorities = Authorities(self.mesh, (self.genesis.root_public_key,), self.genesis.mode)
         for statement in self.kept_statements():
             self._uphold(statement)
+        self._membership = read_private(self.paths.membership)
+        self._home_seed = self._seed_of(self.paths.home_key, self._membership) or self._need(self.paths.home_key)
         self._chain: Chain | None = None
 
     @staticmethod
@@ -78,6 +81,18 @@ class Credentials:
             raise HomeError(f"{path} is gone", fix=f"restore {path} from a backup, or choose another --home")
         return key
 
+    def _seed_of(self, path: Path, chain: bytes | None) -> bytes | None:
+        """The key in `path`, or the next one, whichever `chain` ends in: a certificate is written first, then its key is taken into use.
+
+        None if neither is.
+        """
+        try:
+            certified = self.authorities.chains.read(chain or b"").last.key
+        except Refusal:
+            return None
+        seeds = (read_key(path), read_key(next_of(path)))
+        return next((seed for seed in seeds if seed is not None and public_of(seed) == certified), None)
+
     @property
     def chain(self) -> Chain:
         """Issuer's and home's certificates. Raises HomeError if they are not there, or do not hold."""
@@ -87,9 +102,8 @@ class Credentials:
 
     def _read_chain(self) -> Chain:
         path = self.paths.membership
-        raw = read_private(path)
         try:
-            chain = self.authorities.chains.read(raw or b"")
+            chain = self.authorities.chains.read(self._membership or b"")
         except Refusal as refusal:
             fix = f"restore {path} from a backup, or join again: mesh join TOKEN"
             raise HomeError(f"{path} does not hold in this mesh: {refusal.reason}", fix=fix) from None
@@ -123,22 +137,18 @@ class Credentials:
     @property
     def home_key(self) -> bytes:
         """The home's public key of today."""
-        return Signer("", self._home_seed, self.mesh).public_key
+        return public_of(self._home_seed)
 
     def home_signer(self) -> Signer:
         return Signer(self.home_id, self._home_seed, self.mesh)
 
     def issuer_signer(self) -> tuple[Signer, bytes] | None:
         """The issuer's key and its certificate, if members are admitted here and the certificate still holds."""
-        seed, raw = read_key(self.paths.issuer_key), read_private(self.paths.issuer)
-        if seed is None or raw is None:
-            return None
-        try:
-            certificate = self.authorities.chains.read(pack((raw,))).last
-        except Refusal:
-            return None  # signed by a root that counts no more: `mesh grant issuer` gives a new one
-        signer = Signer(certificate.subject, seed, self.mesh)
-        return (signer, raw) if signer.public_key == certificate.key else None
+        raw = read_private(self.paths.issuer)
+        seed = self._seed_of(self.paths.issuer_key, join_chain((raw,))) if raw is not None else None
+        if raw is None or seed is None:
+            return None  # signed by a root that counts no more, perhaps: `mesh grant issuer` gives a new one
+        return Signer(node_id(public_of(seed)), seed, self.mesh), raw
 
     def root_signer(self) -> Signer | None:
         """The root key, if it lies here and still counts."""
@@ -174,6 +184,29 @@ class Credentials:
             raise Refusal("not_own", chain.last.subject)
         write_atomic(self.paths.membership, raw)
         self._chain = chain
+
+    def settle(self) -> None:
+        """Complete rotations of the home's, issuer's and root key that a crash interrupted. With the home's lock held."""
+        issuer = read_private(self.paths.issuer)
+        chains = {self.paths.home_key: read_private(self.paths.membership), self.paths.issuer_key: issuer and join_chain((issuer,))}
+        for path, chain in chains.items():
+            seed = self._seed_of(path, chain)
+            if seed is not None and seed == read_key(next_of(path)):
+                adopt_key(path)
+        self.settle_root()
+
+    def settle_root(self) -> None:
+        """Take the next root key into use if an amendment names it, keep the one before while it counts, and no longer."""
+        path = self.paths.root
+        retired = path.with_name(path.name + ".old")
+        following = read_key(next_of(path))
+        if following is not None and public_of(following) in self.authorities.roots:
+            if path.exists():
+                os.replace(path, retired)
+            adopt_key(path)
+        old = read_key(retired)
+        if old is not None and public_of(old) not in self.authorities.roots:
+            retired.unlink()
 
     @property
     def past(self) -> tuple[str, ...]:

@@ -215,7 +215,7 @@ async def browse(interface: Interface, seconds: float, limits: DiscoveryLimits |
     """Who announces himself on this interface, of whatever mesh, in order of address; at most `candidates_max`. Announces nothing.
 
     Answers come within 0.2 s, or within 1.5 s where something else of this machine listens at this address.
-    Raises OSError or zeroconf.Error where there is no multicast.
+    Raises OSError where there is no multicast.
     """
     from zeroconf import DNSQuestionType, ServiceStateChange
     from zeroconf.asyncio import AsyncServiceBrowser

@@ -46,13 +46,13 @@ class Gate:
             tasks.start_soon(self._zap.run)
             tasks.start_soon(self.guard.run)
 
-    def meet(self, user: str, fd: int) -> Connection | None:
-        """The connection of a first message, with its User-Id and descriptor (-1: not told); None if whoever sent it has been cut off."""
+    def meet(self, user: str, routing_id: bytes, fd: int) -> Connection | None:
+        """The connection of a first message, by what libzmq says of it (`fd` -1: not told); None if whoever sent it has been cut off."""
         ticket = self._zap.claim(user)
         if ticket is None:
             self.guard.refuse(fd)
             return None
-        return self.guard.claim(user, ticket, fd)
+        return self.guard.claim(ticket, routing_id, fd)
 
     def admit(self, key: bytes, node: NodeId) -> bool:
         """From now on `key` opens our ROUTER in the name of `node`, beside its other keys. False if not: see `refused_keys`.

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import resource
 from collections import Counter, deque
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ READY_BYTES = 256
 class Connection:
     """One TCP connection. `number` tells when it was accepted; `delivered` counts the bytes of the wire that were taken."""
 
-    __slots__ = ("cut", "delivered", "fd", "node", "number", "peer", "port", "proven", "since_s", "ticket", "user")
+    __slots__ = ("cut", "delivered", "fd", "node", "number", "peer", "port", "proven", "routing_id", "since_s", "ticket")
 
     def __init__(self, fd: int, peer: tuple[Any, ...], port: int, number: int) -> None:
         self.fd, self.peer, self.port, self.number = fd, peer, port, number
@@ -59,7 +59,7 @@ class Connection:
         self.delivered = 0
         self.proven = self.cut = False
         self.node: NodeId = ""
-        self.user = ""
+        self.routing_id = b""
         self.ticket: Ticket | None = None
 
     def is_of(self, node: NodeId, key: bytes) -> bool:
@@ -97,11 +97,11 @@ class Guard:
         """Of these, who is still in the handshake; the oldest first."""
         self._addresses: dict[str, dict[int, Connection]] = {}
         """The same once more, by the address they come from."""
-        self._dialled: dict[object, Connection] = {}
+        self._dialled: dict[object, tuple[Connection, Callable[[], None]]] = {}
         self._nodes: dict[NodeId, list[Connection]] = {}
         self._ended: deque[Connection] = deque()
-        self.known: dict[str, Connection] = {}
-        """By User-Id: whose messages are taken."""
+        self.known: dict[bytes, Connection] = {}
+        """Whose messages are taken, by the routing id that libzmq gave: it never gives one twice."""
         self._blind = False
         """Messages do not tell their descriptor: nobody can say who is silent, or what of whom was taken."""
         self._void = self._sweeps = 0
@@ -137,11 +137,11 @@ class Guard:
             connection.fd = -1
             self._part(connection)
 
-    def dialled(self, dealer: object, fd: int) -> None:
-        """A DEALER of ours is connected."""
+    def dialled(self, dealer: object, fd: int, lost: Callable[[], None]) -> None:
+        """A DEALER of ours is connected. `lost` is called if that has to end."""
         names = self._place.names(fd)
         if names is not None:
-            self._dialled[dealer] = Connection(fd, names[0], names[1][1], 0)
+            self._dialled[dealer] = (Connection(fd, names[0], names[1][1], 0), lost)
             self._somebody.set()
 
     def hung_up(self, dealer: object) -> None:
@@ -155,16 +155,16 @@ class Guard:
 
     # ---- who it is
 
-    def claim(self, user: str, ticket: Ticket, fd: int) -> Connection:
+    def claim(self, ticket: Ticket, routing_id: bytes, fd: int) -> Connection:
         """The connection whose first message has come, under this ticket. `fd`: as the message tells; -1 if it does not."""
         self._blind = self._blind or fd < 0
         connection = self._inbound.get(fd)
         ended = connection is None or connection.ticket is not None or connection.number > ticket.number
         if ended or connection is None:
             connection = Connection(-1, (), 0, ticket.number)
-        connection.node, connection.user, connection.ticket = ticket.node, user, ticket
+        connection.node, connection.routing_id, connection.ticket = ticket.node, routing_id, ticket
         self._prove(connection)
-        self.known[user] = connection
+        self.known[routing_id] = connection
         mine = self._nodes.setdefault(ticket.node, [])
         mine.append(connection)
         live = [one for one in mine if not one.cut]
@@ -189,7 +189,7 @@ class Guard:
             self._forget_ended()
 
     def _forget_ended(self) -> None:
-        self.known.pop(self._ended.popleft().user, None)
+        self.known.pop(self._ended.popleft().routing_id, None)
 
     def refuse(self, fd: int) -> None:
         """A message came in under a ticket that is void: its connection, if it is still there, is cut."""
@@ -214,7 +214,7 @@ class Guard:
 
     def disown(self, connection: Connection, reason: str) -> None:
         """Cut it, and take nothing any more of what it has sent before."""
-        self.known.pop(connection.user, None)
+        self.known.pop(connection.routing_id, None)
         self.cut(connection, reason)
 
     def expel(self, node: NodeId, key: bytes = b"") -> bool:
@@ -278,10 +278,11 @@ class Guard:
         for connection in tuple(self._inbound.values()):
             if not connection.cut and (reason := self._fault(connection, now)):
                 self.disown(connection, reason)
-        for connection in self._dialled.values():
+        for dealer, (connection, lost) in tuple(self._dialled.items()):
             traffic = self._place.traffic(connection.fd)
-            if traffic is not None and traffic[0] > ANSWER_BYTES_MAX:
-                self.cut(connection, "answered")
+            if traffic is not None and traffic[0] > ANSWER_BYTES_MAX and self.cut(connection, "answered"):
+                self.hung_up(dealer)
+                lost()
         self._place.leave()
 
     def _fault(self, connection: Connection, now: float) -> str:

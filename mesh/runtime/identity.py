@@ -10,10 +10,8 @@ a home can do what its home can, no more. Does not start anything.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from mesh.ids import NodeId
 from mesh.messages.signed import Signed
@@ -24,10 +22,10 @@ from mesh.runtime.curve import CurveKey
 from mesh.runtime.founding import found
 from mesh.runtime.genesis import Genesis
 from mesh.runtime.home import HomeError, NodeFolder, host_name, read_private, write_atomic
-from mesh.runtime.keyfiles import TRANSPORT, PastKey, make_key, read_key
+from mesh.runtime.keyfiles import TRANSPORT, PastKey, adopt_key, make_key, next_of, prepare_key, public_of, read_key
 from mesh.wire import ed25519
 from mesh.wire.authorization import OFFER, REQUEST, Rights, rights_of
-from mesh.wire.chain import Chain, read_deed, split_chain
+from mesh.wire.chain import PAST_KEYS_MAX, Chain, read_deed, split_chain
 from mesh.wire.codec import decode_object
 from mesh.wire.keyring import Keyring
 from mesh.wire.objects import Signer, handover_bytes, node_id, parts, signed_bytes
@@ -35,8 +33,6 @@ from mesh.wire.packing import Refusal, pack, unpack_row
 from mesh.wire.patterns import covers
 
 MEMBERS_BYTES_MAX = 1024 * 1024
-NEXT = ".next"
-"""Behind the name of a key that is to be taken into use."""
 
 
 @dataclass(slots=True)
@@ -133,7 +129,7 @@ def _deed(folder: NodeFolder, credentials: Credentials, seed: bytes) -> tuple[No
         except Refusal as refusal:
             raise HomeError(f"{folder.deed_path} is damaged: {refusal.reason}", fix=f"restore {folder.deed_path} from a backup") from None
         return deed.node, raw
-    public = Signer("", seed, "").public_key
+    public = public_of(seed)
     signer = Signer(node_id(public), seed, "")
     raw = signer.seal(Signed(signer.node, Deed(signer.node, credentials.home_id, public)))
     write_atomic(folder.deed_path, raw)
@@ -141,8 +137,11 @@ def _deed(folder: NodeFolder, credentials: Credentials, seed: bytes) -> tuple[No
 
 
 def _chain(folder: NodeFolder, credentials: Credentials, node: NodeId, seed: bytes, deed: bytes) -> Chain:
-    """The node's chain; made anew where the one on disk is not for this key, this home's certificate of today, or this mesh."""
-    public, past = Signer("", seed, "").public_key, tuple(one.old for one in past_keys(folder))
+    """The node's chain; made anew where the one on disk is not for this key, this home's certificate of today, or this mesh.
+
+    It lists the newest past keys alone: what was signed with older ones, others believe by the journal's own handovers.
+    """
+    public, past = public_of(seed), tuple(one.old for one in past_keys(folder))[-PAST_KEYS_MAX:]
     raw = read_private(folder.certificate_path)
     if raw is not None and (known := _still_right(credentials, raw, node, public, past)) is not None:
         return known
@@ -168,8 +167,8 @@ def folder_id(folder: NodeFolder) -> NodeId:
 
 
 def node_key(folder: NodeFolder) -> bytes:
-    """The public identity key of the node in `folder`. Raises HomeError if it has none yet."""
-    return Signer("", make_key(folder.identity_path), "").public_key
+    """The public identity key of the node in `folder`; made if it was never started. Raises HomeError."""
+    return public_of(make_key(folder.identity_path))
 
 
 def _still_right(credentials: Credentials, raw: bytes, node: NodeId, public: bytes, past: tuple[bytes, ...]) -> Chain | None:
@@ -231,29 +230,25 @@ def make_binding(folder: NodeFolder, signer: Signer, curve: CurveKey, seq_before
 # ---- rotation
 
 
-def prepare_key(path: Path, kind: str = "ed25519") -> bytes:
-    """The next key, on disk beside the one in use; the same one again after a crash."""
-    return make_key(path.with_name(path.name + NEXT), kind)
-
-
-def adopt_key(path: Path) -> None:
-    """Take the next key into use: a rename, so that a crash leaves one or the other."""
-    os.replace(path.with_name(path.name + NEXT), path)
+def replace_identity(folder: NodeFolder) -> bytes:
+    """Take the node's next identity key into use; returns its seed. Raises HomeError."""
+    seed = prepare_key(folder.identity_path)
+    complete_rotation(folder)
+    return seed
 
 
 def complete_rotation(folder: NodeFolder) -> None:
     """A rotation of the identity that was interrupted after the next key had been made: finish it. Before, nothing had happened."""
-    path = folder.identity_path
-    if read_key(path.with_name(path.name + NEXT)) is not None:
+    if read_key(next_of(folder.identity_path)) is not None:
         retire_identity(folder)
-        adopt_key(path)
+        adopt_key(folder.identity_path)
 
 
 def retire_identity(folder: NodeFolder) -> None:
     """Put the identity key of today among the past ones, with its word for the next, before that is adopted. Twice is as once."""
-    seed, following = read_key(folder.identity_path), read_key(folder.identity_path.with_name(folder.identity_path.name + NEXT))
+    seed, following = read_key(folder.identity_path), read_key(next_of(folder.identity_path))
     assert seed is not None and following is not None, "a node that rotates has a key and a next one"
-    old, new = Signer("", seed, "").public_key, Signer("", following, "").public_key
+    old, new = public_of(seed), public_of(following)
     past = past_keys(folder)
     if all(one.old != old for one in past):
         word = Signer("", seed, "").sign(handover_bytes(old, new))

@@ -57,7 +57,7 @@ class Invites:
     def make(self, grant: Grant, life_ms: int, issuer: str) -> Invite:
         """A new invitation, kept. Raises Refused if too many are open."""
         invites = self._read()
-        if sum(not one.used_by for one in invites) >= OPEN_MAX:
+        if self.counts()[0] >= OPEN_MAX:
             raise Refused(f"{OPEN_MAX} invitations are open already", fix="wait until some expire", code="too_many_invites")
         made = Invite(
             os.urandom(INVITE_BYTES).hex(),
@@ -82,8 +82,8 @@ class Invites:
 
     def counts(self) -> tuple[int, int]:
         """How many are open, and how many were used lately."""
-        invites = self._read()
-        return sum(not one.used_by for one in invites), sum(bool(one.used_by) for one in invites)
+        invites, now_ms = self._read(), self._wall_ms()
+        return sum(not one.used_by and now_ms <= one.expires_ms for one in invites), sum(bool(one.used_by) for one in invites)
 
     def _read(self) -> list[Invite]:
         raw = read_private(self._path, FILE_BYTES_MAX)

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.runtime.home import HomeError, read_private, write_atomic
+from mesh.wire import ed25519
 
 KEY_BYTES = 32
 IDENTITY, TRANSPORT, SECRET = "ed25519", "curve", "secret"
+NEXT = ".next"
+"""Behind the name of a key that is to be taken into use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,11 @@ def read_key(path: Path, kind: str = IDENTITY) -> bytes | None:
     return key
 
 
+def public_of(seed: bytes) -> bytes:
+    """The public key of an Ed25519 seed."""
+    return ed25519.signer_of(seed)[0]
+
+
 def write_key(path: Path, key: bytes, kind: str = IDENTITY) -> bytes:
     """Keep `key` durably; returns it. Raises HomeError."""
     write_atomic(path, kind.encode() + b" " + key.hex().encode() + b"\n")
@@ -61,3 +69,21 @@ def make_key(path: Path, kind: str = IDENTITY) -> bytes:
     """The key in `path`, made from the system's randomness if there is none. Raises HomeError."""
     found = read_key(path, kind)
     return found if found is not None else write_key(path, os.urandom(KEY_BYTES), kind)
+
+
+# ---- rotation
+
+
+def next_of(path: Path) -> Path:
+    """Where the key lies that is to follow the one in `path`."""
+    return path.with_name(path.name + NEXT)
+
+
+def prepare_key(path: Path, kind: str = IDENTITY) -> bytes:
+    """The next key, on disk beside the one in use; the same one again after a crash."""
+    return make_key(next_of(path), kind)
+
+
+def adopt_key(path: Path) -> None:
+    """Take the next key into use: a rename, so that a crash leaves one or the other."""
+    os.replace(next_of(path), path)

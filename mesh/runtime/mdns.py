@@ -190,8 +190,8 @@ class _GatedProtocol(asyncio.DatagramProtocol):
 
 @asynccontextmanager
 async def opened(interface: Interface, gate: Gate) -> AsyncIterator[AsyncZeroconf]:
-    """zeroconf on this interface alone, behind `gate`. Raises OSError or zeroconf.Error where there is no multicast."""
-    from zeroconf import IPVersion
+    """zeroconf on this interface alone, behind `gate`. Raises OSError where there is no multicast."""
+    from zeroconf import Error, IPVersion
     from zeroconf.asyncio import AsyncZeroconf
 
     # zeroconf tells malformed packets to its logger; without a handler of its own they would reach the user's terminal.
@@ -204,7 +204,10 @@ async def opened(interface: Interface, gate: Gate) -> AsyncIterator[AsyncZerocon
         probe.bind((interface.address, 0))
     zeroconf = AsyncZeroconf(interfaces=[interface.address], ip_version=IPVersion.V4Only)
     try:
-        await zeroconf.zeroconf.async_wait_for_start()
+        try:
+            await zeroconf.zeroconf.async_wait_for_start()
+        except Error as error:
+            raise OSError(str(error) or "mDNS does not start") from error
         for reader in zeroconf.zeroconf.engine.readers:
             _GatedProtocol(gate, reader.transport, zeroconf.zeroconf)
         yield zeroconf

@@ -97,6 +97,7 @@ class Meeting:
                 self._tell(link.node, LinkUp(link.alive))
             self._dialing.discard(address)
         if reason:
+            self.refusals[f"dial_{reason}"] += 1
             self._tell(self._me, DialFailed(address, reason))
 
     async def renew(self, peer: NodeId) -> bool:

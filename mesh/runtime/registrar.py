@@ -79,7 +79,7 @@ class Registrar:
             credentials = self._credentials()
             if credentials.mode == "open":
                 raise Refused("this mesh is open: it stays on this machine and invites nobody", fix="mesh init", code="open_mesh")
-            authority = Authority(credentials)
+            authority = Authority(credentials, self._wall_ms)
             if issuer == "yes" and not authority.can_make_issuers:
                 raise Refused("issuers are made only where the root key is", fix="mesh invite, without --issuer", code="no_root")
             authority.admit("probe", credentials.home_key, "probe", grant)  # raises if that is more than may be given
@@ -154,12 +154,12 @@ class Registrar:
             return self._admission(credentials, bytes.fromhex(invite.chain), bytes.fromhex(invite.own_issuer))
 
     def _ask(self, credentials: Credentials, home: NodeId, ask: Ask) -> bytes:
-        if credentials.mode == "open" or not Authority(credentials).can_admit:
+        if credentials.mode == "open" or not Authority(credentials, self._wall_ms).can_admit:
             raise Refusal("no_issuer", home)
         self._forget_old()
         waiting = self._asks.get(home)
         if waiting is None or waiting.ask.nonce != ask.nonce:
-            if len(self._asks) >= ASKS_MAX:
+            if waiting is None and len(self._asks) >= ASKS_MAX:
                 raise Refusal("busy", home)
             self._asks[home] = Waiting(home, ask, code(self._door_key(), ask.home_key, ask.nonce), self._wall_ms())
             raise Refusal("wait", home)
@@ -178,11 +178,11 @@ class Registrar:
             del self._asks[home]
 
     def _admit(self, credentials: Credentials, home: NodeId, who: Join | Ask, grant: Grant, issuer: str) -> tuple[bytes, bytes]:
-        authority = Authority(credentials)
-        if credentials.authorities.revocation_of((home,)) is not None:
+        authority = Authority(credentials, self._wall_ms)
+        if credentials.authorities.revocation_of(("", home)) is not None:
             raise Refusal("revoked", home)
         admitted = self._list(credentials)
-        others = any(one["issuer"] for one in admitted.values())
+        others = any(one["issuer"] for who, one in admitted.items() if who != home)  # a crash may have come after its own row
         wanted = issuer == "yes" or (issuer == "auto" and not others and "member" in grant.roles)
         own_issuer = b""
         if wanted and who.issuer_key and authority.can_make_issuers:
@@ -216,7 +216,7 @@ class Registrar:
             if authorities.revocation_of(known.subjects) is not None:
                 raise Refusal("revoked", home)
             renewal = open_renewal(raw, credentials.mesh, home, today.key)
-            authority = Authority(credentials)
+            authority = Authority(credentials, self._wall_ms)
             grant = Grant(today.roles, today.offers, today.requests)
             own_issuer = b""
             if ISSUER_ROLE in today.roles and renewal.issuer_key and authority.can_make_issuers:
@@ -229,7 +229,7 @@ class Registrar:
         """Certificates that make a member's home an issuer. Raises Refused: not where the root key is, or its issuer key is not known."""
         with self._lock:
             credentials = self._credentials()
-            authority = Authority(credentials)
+            authority = Authority(credentials, self._wall_ms)
             today = credentials.authorities.chains.read(chain).certificates[1]
             admitted = self._list(credentials)
             key = bytes.fromhex(admitted.get(home, {}).get("issuer_key", ""))

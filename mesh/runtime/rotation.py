@@ -11,7 +11,6 @@ endpoint stays until every linked peer has moved or `grace_s` is over. Saying a 
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,16 +18,13 @@ import anyio.to_thread
 
 from mesh.core.inputs import Audit, KeyReplaced, RowChanged
 from mesh.errors import Refused
-from mesh.messages.signed import Signed
-from mesh.messages.trust import Amendment
 from mesh.runtime import clock
 from mesh.runtime.authority import Authority
-from mesh.runtime.credentials import Credentials
 from mesh.runtime.curve import CurveKey
-from mesh.runtime.home import write_atomic
-from mesh.runtime.identity import NEXT, adopt_key, chain_of_node, make_binding, past_keys, prepare_key, retire_identity
-from mesh.runtime.keyfiles import TRANSPORT, read_key
-from mesh.wire.objects import Signer, node_id
+from mesh.runtime.identity import chain_of_node, make_binding, past_keys, replace_identity
+from mesh.runtime.keyfiles import TRANSPORT, adopt_key, prepare_key, read_key
+from mesh.runtime.succession import amend_root, finish_root, replace_home_key, replace_issuer_key
+from mesh.wire.objects import node_id
 
 if TYPE_CHECKING:
     from mesh.runtime.app import NodeProcess
@@ -99,14 +95,8 @@ class Rotation:
     async def _identity(self) -> Document:
         process, folder, identity = self._process, self._process.folder, self._process.identity
 
-        def prepare() -> bytes:
-            seed = prepare_key(folder.identity_path)
-            retire_identity(folder)
-            adopt_key(folder.identity_path)
-            return seed
-
         old = identity.signer.public_key
-        seed = await anyio.to_thread.run_sync(prepare)
+        seed = await anyio.to_thread.run_sync(replace_identity, folder)
         chain = chain_of_node(folder, identity.credentials)
         past = past_keys(folder)
         process.store.rekey(seed)
@@ -127,66 +117,39 @@ class Rotation:
     async def _home(self) -> Document:
         process = self._process
         credentials = process.identity.credentials
-        path = credentials.paths.home_key
-        seed = await anyio.to_thread.run_sync(prepare_key, path)
-        public = Signer("", seed, "").public_key
-        authority = Authority(credentials)
-        if not authority.can_admit:
-            asked = process.warden.renew(home_seed=seed)
-            return {"note": "asked a member that may issue" if asked else process.warden.renewal, "pending": True}
-        await anyio.to_thread.run_sync(process.warden.replace_home_key, public)
+        if credentials.mode == "open":  # a node's deed names its home by the first key, under which alone an open home can join a mesh
+            raise Refused("this mesh is open: its keys are throw-away", fix="mesh init, or mesh join TOKEN", code="open_mesh")
+        if not Authority(credentials).can_admit:
+            self._ask(home_seed=await anyio.to_thread.run_sync(prepare_key, credentials.paths.home_key))
+            return {"note": "asked a member that may issue", "pending": True}
+        public = await anyio.to_thread.run_sync(replace_home_key, process.folder.home)
         process.warden.take_into_use()
         return {"note": public.hex()[:8]}
 
     async def _issuer(self) -> Document:
         process = self._process
         credentials = process.identity.credentials
-        if read_key(credentials.paths.issuer_key) is None:
+        path = credentials.paths.issuer_key
+        if read_key(path) is None:
             raise Refused("this machine admits nobody, so it has no issuer's key", fix="mesh grant issuer NODE, where the mesh was made")
-        seed = await anyio.to_thread.run_sync(prepare_key, credentials.paths.issuer_key)
-        public = Signer("", seed, "").public_key
-        authority = Authority(credentials)
-        if not authority.can_make_issuers:
-            asked = process.warden.renew(issuer_seed=seed, from_others=True)
-            return {"note": "asked a member that holds the root key" if asked else process.warden.renewal, "pending": True}
-
-        def replace() -> None:
-            with credentials.home.lock():
-                raw = authority.certify_issuer(public, credentials.chain.last.name)
-                os.replace(credentials.paths.issuer_key.with_name(credentials.paths.issuer_key.name + NEXT), credentials.paths.issuer_key)
-                write_atomic(credentials.paths.issuer, raw)
-
-        await anyio.to_thread.run_sync(replace)
+        if not Authority(credentials).can_make_issuers:
+            self._ask(issuer_seed=await anyio.to_thread.run_sync(prepare_key, path), from_others=True)
+            return {"note": "asked a member that holds the root key", "pending": True}
+        public = await anyio.to_thread.run_sync(replace_issuer_key, process.folder.home)
         await process.warden.renew_self()
         return {"note": public.hex()[:8]}
+
+    def _ask(self, **words: Any) -> None:
+        """Raises Refused if nobody can be asked. The next key stays prepared."""
+        warden = self._process.warden
+        if not warden.renew(**words):
+            raise Refused(f"not rotated: {warden.renewal}", fix="mesh nodes: wait until one is linked, then this again", code="no_issuer")
 
     # ---- root
 
     async def _root(self) -> Document:
         """The next root key counts beside the one of today; this home's issuer gets a certificate by it."""
-        credentials = self._process.identity.credentials
-        root = credentials.root_signer()
-        if root is None:
-            raise Refused("the root key of this mesh is not on this machine", fix="do it where `mesh init` was typed", code="no_root")
-        if len(credentials.authorities.roots) > 1 and root.public_key == credentials.authorities.roots[-1]:
-            raise Refused("the last rotation of the root key is not finished", fix="mesh rotate root --finish", code="unfinished")
-        path = credentials.paths.root
-
-        def amend() -> Signed:
-            seed = prepare_key(path)
-            fresh = Signer("", seed, credentials.mesh)
-            fresh.node = node_id(fresh.public_key)
-            authorities = credentials.authorities
-            if fresh.public_key in authorities.roots:  # a crash came after the amendment
-                signed = next(one for one in reversed(authorities.statements()) if isinstance(one.body, Amendment))
-            else:
-                roots = (*(key for key in authorities.roots), fresh.public_key)
-                signed = Authority(credentials).amend(roots, credentials.mode, credentials.name, root)
-            os.replace(path, path.with_name(path.name + ".old"))
-            adopt_key(path)
-            return signed
-
-        signed = await anyio.to_thread.run_sync(amend)
+        signed = await anyio.to_thread.run_sync(amend_root, self._process.folder.home)
         self._process.proclaim(signed)
         await self._process.warden.renew_self()
         return {"note": "old and new count; when every issuer has moved: mesh rotate root --finish", "late": self._under_old_roots()}
@@ -201,18 +164,14 @@ class Rotation:
         return sorted(directory.name_of(one.node) for one in members if authorities.chains.root_of(one.chain) != newest)
 
     async def _finish_root(self) -> Document:
-        credentials = Credentials(self._process.folder.home)
         if late := self._under_old_roots():
             raise Refused(
                 f"the old root key is still in use by {', '.join(late)}",
                 fix="mesh rotate issuer, on those that admit; then this again",
                 code="in_use",
             )
-        if len(credentials.authorities.roots) == 1:
+        signed = await anyio.to_thread.run_sync(finish_root, self._process.folder.home)
+        if signed is None:
             return {"note": "one root key counts already"}
-        newest = credentials.authorities.roots[-1]
-        signed = Authority(credentials).amend((newest,), credentials.mode, credentials.name)
         self._process.proclaim(signed)
-        old = credentials.paths.root.with_name(credentials.paths.root.name + ".old")
-        old.unlink(missing_ok=True)
         return {"note": "the old root key counts no more"}

@@ -108,9 +108,14 @@ def loopback(host: str, option: str = "--bind") -> str:
     """`host`, a loopback address. Raises UsageError for anything else: a node of an open mesh stays on its machine."""
     if host and ipaddress.ip_address(host).is_loopback:
         return host
-    raise UsageError(
-        f"{option} {host}: this mesh is open (throw-away keys, for this machine only), so its nodes listen on this machine only",
-        fix="mesh init (a mesh of your own on the LAN), or mesh join TOKEN (from `mesh invite` on a machine of another)",
+    raise not_on_a_lan(host, option=option)
+
+
+def not_on_a_lan(host: str, more: str = "", fix: str = "", *, option: str = "--bind") -> UsageError:
+    """The error for whoever wants an open mesh beyond its machine."""
+    return UsageError(
+        f"{option} {host}: this mesh is open (throw-away keys, for this machine only), so its nodes listen on this machine only{more}",
+        fix=fix or "mesh init (a mesh of your own on the LAN), or mesh join TOKEN (from `mesh invite` on a machine of another)",
         code="loopback_only",
     )
 
@@ -128,12 +133,13 @@ def check_door(address: Any, option: str = "--join") -> str:
     """A door's address ``host:port``: numeric, or a name of the LAN. Raises UsageError."""
     host, colon, digits = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     host = host.removeprefix("[").removesuffix("]")
+    fix = f"{option} 192.168.1.20:{PORT}" if option.startswith("--") else f'join = ["192.168.1.20:{PORT}"]'
     if not colon or not host or not digits.isascii() or not digits.isdigit() or not 0 < int(digits[:6]) < 65536:
-        raise UsageError(f"{option}: {address!r} is no HOST:PORT", fix=f"{option} 192.168.1.20:{PORT}")
+        raise UsageError(f"{option}: {address!r} is no HOST:PORT", fix=fix)
     if host == "localhost":
         host = "127.0.0.1"
     if not _HOST.fullmatch(host):
-        raise UsageError(f"{option}: {host!r} is no name of a host", fix=f"{option} 192.168.1.20:{PORT}")
+        raise UsageError(f"{option}: {host!r} is no name of a host", fix=fix)
     return f"[{host}]:{int(digits)}" if ":" in host else f"{host}:{int(digits)}"
 
 

@@ -36,7 +36,7 @@ from mesh.limits import LinkLimits
 from mesh.runtime.addresses import NotLoopback, is_loopback, require_loopback, require_numeric, split_address, tcp_endpoint
 from mesh.runtime.curve import KEY_BYTES, CurveKey
 from mesh.runtime.gate import Gate, GateStatistics
-from mesh.runtime.guard import Guard
+from mesh.runtime.guard import Connection, Guard
 from mesh.runtime.readiness import call_when_readable
 from mesh.runtime.zap import DOMAIN, ENDPOINT
 
@@ -64,7 +64,6 @@ _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = int(zmq.EVENTS)
 _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 _SRCFD = int(zmq.SRCFD)
-_USER = b"User-Id"
 _get = cast(Callable[[object, int], int], zmq.backend.Socket.get)
 _send = cast(Callable[[object, bytes, int], None], zmq.backend.Socket.send)
 _text = cast(Callable[[object, bytes], str], zmq.backend.Frame.get)
@@ -148,7 +147,7 @@ class _Socket:
     def close(self) -> None:
         """What libzmq has already taken has GOODBYE_MS to leave. Call when no task waits on this socket any more."""
         if not self.closed:
-            self.closed = True
+            self.closed, self._tell = True, _nobody
             while self._drain():  # an I/O thread that waits for room in there would never let the monitor go
                 pass
             self._raw.disable_monitor()
@@ -162,6 +161,7 @@ class Receiver(_Socket):
     def __init__(self, raw: zmq.Socket[bytes], limits: LinkLimits, gate: Gate | None) -> None:
         super().__init__(raw, limits, gate.guard if gate is not None else None)
         self._gate = gate
+        self._known: dict[bytes, Connection] = gate.guard.known if gate is not None else {}
         self._endpoints: dict[str, CurveKey | None] = {}
         self._ports: set[int] = set()
         self._cutting_short = False
@@ -184,7 +184,9 @@ class Receiver(_Socket):
         try:
             raw.bind(endpoint)
         except zmq.ZMQError as error:
-            raise OSError(error.errno, f"cannot bind {host}:{port}: {error.strerror}") from error
+            # Telling the monitor of it may have changed libzmq's errno.
+            number = errno.EADDRINUSE if error.errno == errno.EAGAIN else error.errno or 0
+            raise OSError(number, f"cannot bind {host}:{port}: {os.strerror(number)}") from error
         self.address = cast(bytes, raw.getsockopt(zmq.LAST_ENDPOINT)).decode().removeprefix("tcp://").rstrip("\0")
         self._endpoints[self.address] = curve
         self._ports.add(split_address(self.address)[1])
@@ -197,7 +199,7 @@ class Receiver(_Socket):
             self._gate is not None
             and raw.getsockopt(zmq.MECHANISM) == zmq.CURVE
             and raw.getsockopt(zmq.CURVE_SERVER) == 1
-            and raw.getsockopt(zmq.ZAP_DOMAIN) == DOMAIN + b"\0"
+            and cast(bytes, raw.getsockopt(zmq.ZAP_DOMAIN)).rstrip(b"\0") == DOMAIN
             and raw.getsockopt(zmq.ZAP_ENFORCE_DOMAIN) == 1
             and 0 < cast(int, raw.getsockopt(zmq.MAXMSGSIZE)) <= self._limits.frame_bytes_max
             and raw.getsockopt(zmq.HANDSHAKE_IVL) != 0
@@ -246,38 +248,52 @@ class Receiver(_Socket):
 
     def take(self) -> Arrival | None:
         """One message, or None if there is none now. At most FRAMES_MAX frames are kept, and whoever sends more is cut."""
-        raw, gate, guard = self._raw, self._gate, self._guard
+        recv, known = self._raw.recv, self._known
         while True:
             if self._cutting_short and self._drop_frames():
                 return _CUT_SHORT
             try:
-                frame = raw.recv(_NOBLOCK, copy=False)
+                routing_id = recv(_NOBLOCK)
             except zmq.Again:
                 return None
-            connection, first = None, False
-            if gate is not None and guard is not None:
-                user = _text(frame, _USER)
-                connection = guard.known.get(user)
-                if connection is None:
-                    first, connection = True, gate.meet(user, _fd_of(frame))
-            frames: list[bytes] = []
-            size_bytes = 0
+            frame = recv(_NOBLOCK, False)
+            connection, first = known.get(routing_id), False
+            if connection is None and self._gate is not None:
+                first, connection = True, self._meet(self._gate, routing_id, frame)
+            frames = [frame.bytes]
             while frame.more:
-                frame = raw.recv(_NOBLOCK, copy=False)
-                data = frame.bytes
-                size_bytes += len(data) + (_SMALL_EXTRA if len(data) <= _SMALL_MAX else _LARGE_EXTRA)
-                frames.append(data)
-                if len(frames) == FRAMES_MAX and frame.more:
-                    self._cutting_short = True
-                    if guard is not None and connection is not None:
-                        guard.disown(connection, "too_many_frames")
+                if len(frames) == FRAMES_MAX:
+                    self._cut_short(connection)
                     break
-            if guard is None:
-                return Arrival("", frames)
+                frame = recv(_NOBLOCK, False)
+                frames.append(frame.bytes)
             if connection is not None:
-                connection.delivered += size_bytes
+                wire_bytes = 0
+                for data in frames:
+                    size_bytes = len(data)
+                    wire_bytes += size_bytes + (_SMALL_EXTRA if size_bytes <= _SMALL_MAX else _LARGE_EXTRA)
+                connection.delivered += wire_bytes
                 if not first or frames != [b""]:
                     return Arrival(connection.node, frames)
+            elif self._gate is None:
+                return Arrival("", frames)
+
+    def _meet(self, gate: Gate, routing_id: bytes, frame: zmq.Frame) -> Connection | None:
+        """The first message of a connection is here; None if whoever sent it has been cut off."""
+        try:
+            chosen = _text(frame, b"Identity") != ""
+        except UnicodeDecodeError:
+            chosen = True
+        connection = gate.meet(_text(frame, b"User-Id"), routing_id, _fd_of(frame))
+        if chosen and connection is not None:  # ours never do: it is good for nothing but to guess the id that libzmq gives next
+            gate.guard.disown(connection, "chose_routing_id")
+            return None
+        return connection
+
+    def _cut_short(self, connection: Connection | None) -> None:
+        self._cutting_short = True
+        if connection is not None and self._gate is not None:
+            self._gate.guard.disown(connection, "too_many_frames")
 
     def _drop_frames(self) -> bool:
         """Throw away what is left of a message of too many frames. True if there is more of it."""
@@ -318,9 +334,14 @@ class Sender(_Socket):
 
     def _inform(self, guard: Guard, event: zmq.Event, value: int) -> None:
         if event is zmq.Event.CONNECTED:
-            guard.dialled(self, value)
+            guard.dialled(self, value, self._lost)
         elif event is zmq.Event.DISCONNECTED:
             guard.hung_up(self)
+
+    def _lost(self) -> None:
+        """Cut by the guard. libzmq would tell only after it has got rid of what came back, and nobody takes that."""
+        self.events["disconnected"] += 1
+        self._tell(zmq.Event.DISCONNECTED, -1)
 
     def close(self) -> None:
         super().close()

@@ -32,15 +32,15 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
-from mesh.core.records.journal import JournalWriter, keys
+from mesh.core.records.journal import AUDIT, JournalWriter, keys
 from mesh.core.records.records import Beginning
 from mesh.effects import ReadBody, ReadStory, Remember
 from mesh.errors import MeshError
 from mesh.ids import Hash, NodeId
 from mesh.limits import RecordsLimits
-from mesh.messages.records import Fork, Rekeyed
+from mesh.messages.records import Rekeyed
 from mesh.messages.signed import Signed
-from mesh.runtime import store_chain, store_file
+from mesh.runtime import store_chain, store_file, store_memory
 from mesh.runtime.clock import wall_ms
 from mesh.runtime.keyfiles import Lives
 from mesh.runtime.sealing import Sealer
@@ -240,9 +240,9 @@ class Store:
         found = self._key_of(body, signature)
         assert found is not None, "the chain was checked"
         index, mesh = found
-        past = self._lives.keys[index - 1] if index else None
-        handover = Rekeyed(past.old, past.new, past.proof, self._wall_ms()) if past else None
-        return Beginning("" if mesh == self._signer.mesh else self._signer.mesh, handover)
+        since = self._lives.keys[index - 1 :] if index else ()
+        handovers = tuple(Rekeyed(past.old, past.new, past.proof, self._wall_ms()) for past in since)
+        return Beginning("" if mesh == self._signer.mesh else self._signer.mesh, handovers)
 
     def rekey(self, seed: bytes) -> None:
         """The entry `Rekeyed` that names this key will come: the commit that holds it, and all later ones, are signed with it."""
@@ -263,14 +263,8 @@ class Store:
             raise store_file.explain(self.path, error) from error
 
     def remembered(self) -> Remembered:
-        """What earlier lives kept of other authors, for the records machine, before `Started`. Rows that cannot be read are left out."""
-        heads = [one for (raw,) in self._connection.execute("SELECT raw FROM peer_heads ORDER BY author") if (one := _peek_or_none(raw))]
-        forks: list[Fork] = []
-        for author, one, other in self._connection.execute("SELECT author, one, other FROM forks ORDER BY author, one, other"):
-            first, second = _peek_or_none(one), _peek_or_none(other)
-            if first and second:
-                forks.append(Fork(author, first, second))
-        return Remembered(tuple(heads), tuple(forks))
+        """What earlier lives kept of what others signed, for the records machine, before `Started`. Raises sqlite3.Error."""
+        return store_memory.recall(self._connection)
 
     # ---- the loop's side
 
@@ -297,19 +291,22 @@ class Store:
         self._reads.put(lambda reader: self._tell(self._signer.node, BodyRead(token, reader.body(name))))
 
     def _do_read_story(self, effect: ReadStory) -> None:
-        token, question, key, since = effect.token, effect.question, effect.key, effect.since
-
         def read(reader: Reader) -> None:
-            body = reader.touched(key) if question == "hash" else reader.story(key, since)
-            self._tell(self._signer.node, StoryRead(token, body))
+            if effect.question == "hash":
+                body = reader.touched(effect.key)
+            elif effect.question == AUDIT:
+                body = reader.under(effect.key, effect.since, effect.newest)
+            else:
+                body = reader.story(effect.key, effect.since)
+            self._tell(self._signer.node, StoryRead(effect.token, body))
 
         self._reads.put(read)
 
     def _do_remember(self, effect: Remember) -> None:
-        """Heads ride with the next commit, or are written at the end; a proof of a fork does not wait."""
+        """Heads ride with the next commit, or are written at the end; a proof of a fork does not wait, nor does what is asked for soon."""
         with self._something:
             self._remember.append(effect)
-            if effect.forks:
+            if effect.forks or effect.soon:
                 self._urgent = True
                 self._something.notify()
 
@@ -368,8 +365,8 @@ class Store:
     def examine(self, export_to: Path | None = None) -> dict[str, Any]:
         """Check the whole journal again, every signature included, and write it to `export_to`. Slow: not on the loop's thread.
 
-        Answers ``{"ok", "problem", "author", "entries", "commits", "incarnation", "head", "exported"}``. Raises OSError if the export
-        cannot be written.
+        Answers ``{"ok", "problem", "author", "entries", "commits", "incarnation", "head", "witnesses", "exported"}``. Raises OSError if the
+        export cannot be written.
         """
         return examine(self._rows, self._signer.node, self._is_own, export_to)
 
@@ -467,18 +464,7 @@ def _insert(
         if bodies:
             connection.executemany("INSERT OR IGNORE INTO bodies VALUES(?, ?)", bodies)
     for one in remember:
-        heads = [(head.author, head.raw) for head in one.heads]
-        connection.executemany("INSERT OR REPLACE INTO peer_heads VALUES(?, ?)", heads)
-        forks = [(fork.author, fork.one.raw, fork.other.raw) for fork in one.forks]
-        connection.executemany("INSERT OR IGNORE INTO forks VALUES(?, ?, ?)", forks)
-
-
-def _peek_or_none(raw: Any) -> Signed | None:
-    """Peers' statements are a hint to us after a restart (they are verified by whoever gets them from us), so a bad one is left out."""
-    try:
-        return store_chain.peek(raw)[0]
-    except (Refusal, TypeError):
-        return None
+        store_memory.keep(connection, one)
 
 
 def _set_from_thread(token: anyio.lowlevel.EventLoopToken, event: anyio.Event) -> None:

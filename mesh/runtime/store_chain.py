@@ -69,8 +69,9 @@ def read_commits(connection: sqlite3.Connection, rows: Rows, author: NodeId) -> 
         if commit.prev != head or commit.first != last + 1 or commit.incarnation < incarnation:
             raise broken(path, f"the commit of entries {commit.first} to {last_of(commit)} does not follow the one that ends with {last}")
         entries = stored.fetchmany(commit.count)
-        if [seq for seq, _ in entries] != list(range(commit.first, commit.first + commit.count)):
-            raise broken(path, f"entries are missing between {commit.first} and {last_of(commit)}")
+        for seq in range(commit.first, commit.first + commit.count):
+            if seq - commit.first >= len(entries) or entries[seq - commit.first][0] != seq:
+                raise broken(path, f"entry {seq} is missing")
         data = [rows.entry_out(seq, entry) for seq, entry in entries]
         check_root(path, commit, data)
         head, last, incarnation = hashed, last_of(commit), commit.incarnation
@@ -102,7 +103,17 @@ def check_root(path: Path, commit: Commit, entries: list[bytes]) -> list[bytes]:
         leaves = [merkle.leaf(entry) for entry in entries]
         if merkle.root(leaves) == commit.merkle_root:
             return leaves
+        raise broken(path, _what_changed(commit, leaves))
     raise broken(path, f"an entry between {commit.first} and {last_of(commit)} was changed on disk")
+
+
+def _what_changed(commit: Commit, leaves: list[bytes]) -> str:
+    """A root says that something is wrong with its entries, not with which; that two neighbours changed places can be tried out."""
+    for at in range(len(leaves) - 1):
+        swapped = [*leaves[:at], leaves[at + 1], leaves[at], *leaves[at + 2 :]]
+        if merkle.root(swapped) == commit.merkle_root:
+            return f"the entries {commit.first + at} and {commit.first + at + 1} changed places"
+    return f"an entry between {commit.first} and {last_of(commit)} was changed on disk"
 
 
 def walk(connection: sqlite3.Connection, rows: Rows, author: NodeId, verify: Callable[[bytes], bool]) -> ChainEnd:

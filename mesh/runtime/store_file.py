@@ -3,7 +3,7 @@
     commits  the chain: signed bytes as they were signed        entries  number -> canonical bytes; a commit covers a range
     bodies   arguments and results by content hash, outside the chain, so that one can be erased and the chain still holds
     about    key -> entries that tell about it: a fold, rebuilt when it disagrees with the entries
-    meta     author, incarnation, vault        peer_heads, forks  what others signed
+    meta     author, incarnation, vault        peer_heads, forks, witnesses  what others signed
 
 Invariant: a transaction holds whole commits; nothing is acknowledged before SQLite has synced it (WAL, ``synchronous=FULL``). One process
 has the file: an advisory lock on ``FILE.lock`` refuses a second one. Does not know what an entry means.
@@ -31,6 +31,7 @@ CREATE TABLE about(key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY(key, seq
 CREATE TABLE bodies(hash TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE peer_heads(author TEXT PRIMARY KEY, raw BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE forks(author TEXT NOT NULL, one BLOB NOT NULL, other BLOB NOT NULL, PRIMARY KEY(author, one, other)) WITHOUT ROWID;
+CREATE TABLE witnesses(author TEXT PRIMARY KEY, raw BLOB NOT NULL) WITHOUT ROWID;
 """
 
 

@@ -23,6 +23,7 @@ from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
 from mesh.runtime import store_chain
 from mesh.runtime.sealing import Sealer
 from mesh.runtime.store_file import StoreError, broken, connect, explain, get_meta
+from mesh.runtime.store_memory import Confirmed
 from mesh.runtime.store_rows import Rows
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal, pack
@@ -56,7 +57,17 @@ class Reader:
 
     def story(self, key: str, since: int = 0) -> bytes:
         """A packed page of the story of `key`, a task or a content hash: its entries after number `since`."""
-        wanted = sorted(seq for seq in self._about_all(key) if seq > since)
+        return self._page(sorted(seq for seq in self._about_all(key) if seq > since))
+
+    def under(self, key: str, since: int = 0, newest: int = 0) -> bytes:
+        """A packed page of the entries under `key` alone, after number `since`: all, or the `newest` of them."""
+        most = self._limits.story_entries_max
+        order, limit = ("DESC", min(newest, most)) if newest else ("ASC", most)
+        found = self._connection.execute(f"SELECT seq FROM about WHERE key=? AND seq>? ORDER BY seq {order} LIMIT ?", (key, since, limit))
+        return self._page(sorted(seq for (seq,) in found))
+
+    def _page(self, wanted: list[int]) -> bytes:
+        """As many of the entries `wanted` as one answer may hold; the page says after which number the next one begins."""
         chapters: list[Chapter] = []
         limit = self._limits.story_bytes_max
         size = at = 0
@@ -188,13 +199,17 @@ def examine(rows: Rows, author: NodeId, verify: Callable[[bytes], bool], export_
     connection = connect(path, read_only=True)
     try:
         connection.execute("BEGIN")
+        confirmed = Confirmed(connection, path)
         for commit, raw, _ in store_chain.read_commits(connection, rows, author):
+            confirmed.check(commit, raw)
             if not verify(raw):
                 raise broken(path, f"the signature of the commit that ends with entry {last_of(commit)} is not this node's")
             document["entries"], document["incarnation"] = last_of(commit), commit.incarnation
             document["commits"] += 1
             document["head"] = content_hash(store_chain.peek(raw)[1])
+        confirmed.check_end(document["entries"])
         store_chain.check_bodies(connection, rows)
+        document["witnesses"] = confirmed.reach()
         document["ok"] = True
     except (StoreError, sqlite3.Error) as error:
         document["problem"] = str(error)

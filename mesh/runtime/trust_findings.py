@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mesh.runtime.authority import ISSUER_ROLE
 from mesh.runtime.identity import Identity
 
 DAY_MS = 86_400_000
 
 
-def trust_findings(identity: Identity, renewal: str, now_ms: int) -> list[tuple[str, str]]:
-    """``(what is wrong, what to type)``. `renewal`: why the last attempt to renew failed; `now_ms`: Unix time."""
+TURNED = {
+    "dial_revoked": (
+        "a door says that this node was revoked",
+        "mesh join TOKEN --home DIR, from a new home, if that is true: mesh trust, there",
+    ),
+    "dial_expired": ("a door says that this node's certificate has expired", "mesh status, on a machine that may renew: mesh trust"),
+    "dial_cut": ("a door says that this node was cut off for what it sent", "wait; mesh audit, there, says why"),
+}
+"""What doors say when they turn this node away. Not signed: a hint for people, and no more."""
+
+
+def trust_findings(identity: Identity, renewal: str, refusals: Mapping[str, int], now_ms: int) -> list[tuple[str, str]]:
+    """``(what is wrong, what to type)``.
+
+    `renewal`: why the last attempt to renew failed; `refusals`: the links' counts; `now_ms`: Unix time.
+    """
     authorities = identity.keyring.authorities
     if authorities.mode == "open":
         return []
-    found: list[tuple[str, str]] = []
+    found = [told for reason, told in TURNED.items() if refusals.get(reason)]
     members = identity.keyring.members()
-    if authorities.revocation_of((identity.node, identity.credentials.home_id)) is not None:
+    if authorities.revocation_of((*identity.credentials.chain.subjects, identity.node)) is not None:
         found.append(("this node was revoked: nobody believes it any more", "mesh join TOKEN --home DIR, from a new home"))
     issuers = {member.home for member in members if ISSUER_ROLE in member.rights.roles}
     homes = {member.home for member in members}

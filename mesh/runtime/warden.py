@@ -9,7 +9,6 @@ this home's key and later than the one in use. Does not decide who is revoked or
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,9 +32,10 @@ from mesh.runtime.authority import ISSUER_ROLE, Authority, Grant
 from mesh.runtime.credentials import Credentials
 from mesh.runtime.home import NodeFolder, write_atomic
 from mesh.runtime.identity import Identity, chain_of_node, keep_chains
-from mesh.runtime.keyfiles import read_key
+from mesh.runtime.keyfiles import public_of, read_key
 from mesh.runtime.links import Links
 from mesh.runtime.registrar import Registrar
+from mesh.runtime.succession import adopt_home_key, keep_issuer
 from mesh.wire.chain import Chain, join_chain, split_chain
 from mesh.wire.enrolment import home_proof_bytes
 from mesh.wire.objects import Signer
@@ -180,15 +180,6 @@ class Warden:
             return
         self.take_into_use()
 
-    def replace_home_key(self, public: bytes) -> None:
-        """Certify the home's next key by the own issuer's, and take it into use. Blocking. Raises Refused, HomeError."""
-        with self._folder.home.lock():
-            credentials = Credentials(self._folder.home)
-            today = credentials.chain.last
-            grant = Grant(today.roles, today.offers, today.requests)
-            fresh = Authority(credentials).admit(credentials.home_id, public, today.name, grant)
-            _adopt_next_home_key(credentials, credentials.authorities.chains.read(fresh))
-
     def _renew_self_now(self) -> None:
         with self._folder.home.lock():
             credentials = Credentials(self._folder.home)
@@ -204,7 +195,7 @@ class Warden:
         credentials = self._identity.credentials
         signer = credentials.home_signer()
         seed = issuer_seed or read_key(credentials.paths.issuer_key)
-        issuer_key = Signer("", seed, "").public_key if seed else b""
+        issuer_key = public_of(seed) if seed else b""
         body = Renewal(credentials.mesh, credentials.home_id, credentials.home_key, issuer_key, b"", time.time_ns() // 1_000_000)
         if home_seed:
             following = Signer("", home_seed, "")
@@ -253,11 +244,11 @@ class Warden:
             newest, today = self._under_newest_root(credentials, fresh), self._under_newest_root(credentials, credentials.chain)
             if (newest, is_later) <= (today, False):
                 raise Refusal("old", fresh.last.subject)
-            _adopt_next_home_key(credentials, fresh)
+            adopt_home_key(credentials, fresh)
             credentials = Credentials(self._folder.home)
             credentials.keep_chain(granted.chain)
             if granted.issuer:
-                _keep_issuer(credentials, granted.issuer)
+                keep_issuer(credentials, granted.issuer)
 
     def take_into_use(self) -> None:
         """The home's certificates changed: a new chain for this node, and a row that shows it."""
@@ -278,31 +269,3 @@ class Warden:
             if subject == member.home:
                 return authorities.chains.read(join_chain(split_chain(chain.raw)[:2]))
         return None
-
-
-def _adopt_next_home_key(credentials: Credentials, fresh: Chain) -> None:
-    """The certificate is for the home's next key: from now on that is the home's key."""
-    path = credentials.paths.home_key
-    following = path.with_name(path.name + ".next")
-    seed = read_key(following)
-    if seed is not None and Signer("", seed, "").public_key == fresh.last.key:
-        os.replace(following, path)
-        write_atomic(credentials.paths.membership, fresh.raw)
-
-
-def _keep_issuer(credentials: Credentials, raw: bytes) -> None:
-    """A certificate for this home's issuer key, or for the next one, which it takes into use.
-
-    Raises Refusal ``not_own`` for another key.
-    """
-    certificate = credentials.authorities.chains.read(join_chain((raw,))).last
-    path = credentials.paths.issuer_key
-    following = path.with_name(path.name + ".next")
-    for candidate in (path, following):
-        seed = read_key(candidate)
-        if seed is not None and Signer("", seed, "").public_key == certificate.key:
-            if candidate is following:
-                os.replace(following, path)
-            write_atomic(credentials.paths.issuer, raw)
-            return
-    raise Refusal("not_own", certificate.subject)

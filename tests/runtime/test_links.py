@@ -14,6 +14,7 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 import zmq
+from mesh.wire.signing import Keyring, Signer, node_id
 
 from mesh.core.inputs import DialFailed, Heard, LinkDown, LinkUp
 from mesh.effects import Dial, HangUp, Send
@@ -28,7 +29,6 @@ from mesh.runtime.listening import Listening, listen
 from mesh.runtime.sockets import Sockets
 from mesh.wire.codec import encode, kind_of
 from mesh.wire.envelope import Batch, frame_message, seal_flush
-from mesh.wire.signing import Keyring, Signer, node_id
 
 pytestmark = pytest.mark.anyio
 LIMITS = LinkLimits()

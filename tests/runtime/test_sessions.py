@@ -5,38 +5,36 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from attacks.world import Line, line_of, sealed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.limits import LinkLimits
-from mesh.messages.membership import Alive, Offer
-from mesh.messages.session import Certificate, Hello
+from mesh.messages.membership import Offer
+from mesh.messages.session import Hello
 from mesh.messages.signed import Signed
 from mesh.runtime.sessions import Greeting, Sessions, read_turned, turned
+from mesh.wire.keyring import Keyring
 from mesh.wire.packing import Refusal, pack
-from mesh.wire.signing import Keyring, Signer, node_id
 
 LIMITS = LinkLimits(peers_max=4, pending_sessions_max=3)
-
-
-def signer(seed: bytes, mesh: str = "m") -> Signer:
-    made = Signer("", seed * 32, mesh)
-    made.node = node_id(made.public_key)
-    return made
+DOORS = {"door": "127.0.0.1:1", "router": "127.0.0.1:2"}
 
 
 class Side:
-    """One node's sessions, with a clock that the test moves."""
+    """One node's sessions, with a clock that the test moves. `root`: the seed of the mesh's root key."""
 
-    def __init__(self, seed: bytes, *, mesh: str = "m", incarnation: int = 1, root: bytes = b"r", offers: tuple[Offer, ...] = ()) -> None:
-        self.signer, authority = signer(seed, mesh), signer(root, mesh)
-        certificate = authority.seal(Signed(authority.node, Certificate(mesh, self.signer.node, self.signer.public_key, "member", 1, 0)))
+    def __init__(self, seed: bytes, *, mesh: str = "m", incarnation: int = 1, root: int = 1, offers: tuple[Offer, ...] = ()) -> None:
+        self.line: Line = line_of(seed[0], mesh, root=root)
+        self.signer = self.line.node
         self.node, self.now_ms, self._tokens = self.signer.node, 1_000_000, 0
-        self.row = Signed(self.node, Alive(self.node, incarnation, 1, "n", "127.0.0.1:1", "127.0.0.1:2", offers, certificate))
+        self.row = self.line.row(incarnation=incarnation, offers=offers, **DOORS)
+        self.binding = self.line.binding()
         self.sessions = Sessions(
             lambda: self.row,
+            lambda: self.binding,
             self.signer,
-            Keyring(mesh, authority.public_key),
+            Keyring(mesh, (self.line.root.public_key,)),
             LIMITS,
             token=self._token,
             clock_ms=lambda: self.now_ms,
@@ -47,7 +45,7 @@ class Side:
         return self._tokens.to_bytes(2, "big") + self.signer.public_key[: size - 2]
 
     def said(self, **changes: object) -> bytes:
-        hello = Hello(1, self.signer.mesh, self.row, "", b"n" * 16, self.now_ms)
+        hello = Hello(1, self.signer.mesh, self.row, "", b"n" * 16, self.now_ms, self.binding)
         return self.signer.seal(Signed(self.node, replace(hello, **changes)))  # type: ignore[arg-type]
 
 
@@ -77,7 +75,7 @@ def test_a_greeting_gives_each_side_what_it_needs() -> None:
 def test_who_is_turned_away() -> None:
     right = Side(b"b")
     assert reason_of(right, Side(b"c", mesh="other").said()) == "other_mesh"
-    assert reason_of(right, Side(b"c", root=b"x").said()) == "bad_certificate"
+    assert reason_of(right, Side(b"c", root=9).said()) == "bad_certificate"
     assert reason_of(right, right.said()) == "self"
     assert reason_of(right, Side(b"c").said(v=2)) == "version"
     assert reason_of(right, Side(b"c").said(recipient="somebody")) == "other_node"
@@ -87,9 +85,10 @@ def test_who_is_turned_away() -> None:
     assert reason_of(right, b"\x93noise") == "malformed"
     assert reason_of(right, Side(b"c").signer.seal(Side(b"c").row)) == "malformed"
     stranger, member = Side(b"d"), Side(b"c")
-    member.signer.seal(member.row)
     stranger.row = member.row
     assert reason_of(right, stranger.said()) in ("not_own", "unknown_author")
+    assert reason_of(right, member.said(binding=Side(b"e").binding)) in ("not_own", "unknown_author", "malformed")
+    assert reason_of(right, member.said(binding=member.row)) == "malformed"
     assert not right.sessions.inbound
 
 
@@ -128,7 +127,24 @@ def test_a_no_is_read_with_care() -> None:
     assert read_turned(pack(("alive", "a", b"", b""))) is None
 
 
-def test_an_old_session_ends_only_when_a_new_one_is_used() -> None:
+def test_an_older_binding_brings_no_transport_key_back() -> None:
+    left, right = Side(b"a"), Side(b"b")
+    recorded = left.said()
+    left.binding = left.line.binding(seq=2, curve_key=bytes(reversed(range(32))))
+    _, seen = right.sessions.answer(left.said())
+    assert (seen.curve_key, seen.binding_seq) == (bytes(reversed(range(32))), 2)
+    assert reason_of(right, recorded) == "old_binding"
+    _, again = right.sessions.answer(left.said())
+    assert again.binding_seq == 2, "the one of today may be said again"
+
+
+def test_a_binding_by_another_key_is_refused() -> None:
+    left, right = Side(b"a"), Side(b"b")
+    left.binding = sealed(Side(b"c").signer, left.binding.body, left.node)
+    assert reason_of(right, left.said()) == "bad_signature"
+
+
+def test_what_was_sent_under_the_session_before_still_counts_until_the_next() -> None:
     left, right = Side(b"a"), Side(b"b")
     inbound = right.sessions.inbound
     first = greet(left, right).session
@@ -136,11 +152,52 @@ def test_an_old_session_ends_only_when_a_new_one_is_used() -> None:
     second, third = greet(left, right).session, greet(left, right).session
     assert set(inbound) == {first, second, third}
     right.sessions.used(inbound[first])
-    assert set(inbound) == {first, second, third}
+    assert set(inbound) == {first, second, third}, "that is no news"
     right.sessions.used(inbound[second])
+    assert set(inbound) == {first, second, third}, "an envelope under the first may still be on its way"
+    right.sessions.used(inbound[first])
+    assert set(inbound) == {first, second, third}, "late, and nothing is turned back by it"
+    right.sessions.used(inbound[third])
     assert set(inbound) == {second, third}
+
+
+def test_sessions_that_were_skipped_end_with_those_before() -> None:
+    left, right = Side(b"a"), Side(b"b")
+    inbound = right.sessions.inbound
+    first, _, third = (greet(left, right).session for _ in range(3))
     right.sessions.used(inbound[third])
     assert set(inbound) == {third}
+    fourth = greet(left, right).session
+    right.sessions.used(inbound[fourth])
+    assert set(inbound) == {third, fourth} and first not in inbound
+
+
+def test_a_new_life_ends_both_sessions_of_the_former_one() -> None:
+    left, right = Side(b"a"), Side(b"b")
+    inbound = right.sessions.inbound
+    first, second = (greet(left, right).session for _ in range(2))
+    right.sessions.used(inbound[first])
+    right.sessions.used(inbound[second])
+    assert set(inbound) == {first, second}
+    left.row = left.line.row(incarnation=2, **DOORS)
+    fresh = greet(left, right).session
+    assert set(inbound) == {first, second, fresh}, "a HELLO alone, which may be a recorded one, ends nothing"
+    right.sessions.used(inbound[fresh])
+    assert set(inbound) == {fresh}
+    another = greet(left, right).session
+    right.sessions.used(inbound[another])
+    assert set(inbound) == {fresh, another}, "from then on as ever"
+
+
+def test_who_is_forgotten_may_send_under_nothing() -> None:
+    left, right, third = Side(b"a"), Side(b"b"), Side(b"c")
+    used, pending, other = greet(left, right).session, greet(left, right).session, greet(third, right).session
+    right.sessions.used(right.sessions.inbound[used])
+    right.sessions.used(right.sessions.inbound[pending])
+    greet(left, right)
+    right.sessions.forget(left.node)
+    assert set(right.sessions.inbound) == {other}
+    right.sessions.forget("nobody")
 
 
 def test_sessions_never_used_do_not_pile_up_and_never_push_out_the_one_in_use() -> None:

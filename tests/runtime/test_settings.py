@@ -7,8 +7,24 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import UsageError
+from mesh.runtime import interfaces
 from mesh.runtime.home import Home, HomeError
-from mesh.runtime.settings import Settings, check_door, check_port, load_kek, load_settings, loopback, port_pairs, ports_taken
+from mesh.runtime.interfaces import Choice, Interface, local
+from mesh.runtime.settings import (
+    Place,
+    Settings,
+    check_door,
+    check_port,
+    load_kek,
+    load_settings,
+    loopback,
+    numeric,
+    place,
+    port_pairs,
+    ports_taken,
+)
+
+LAN = Interface("eth0", "192.168.1.20", 24)
 
 
 @pytest.fixture
@@ -17,14 +33,16 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_defaults_file_and_options(home: Home) -> None:
-    assert load_settings(home) == Settings("127.0.0.1", 0, (), True, "auto")
+    assert load_settings(home) == Settings("", 0, (), True, "", False, "auto")
     home.config_path.write_text(
-        'port = 7800\njoin = ["127.0.0.1:7710", "localhost:7712", "[::1]:7714"]\nmdns = false\nbind = "::1"\nkek = "file"\n'
+        'port = 7800\njoin = ["127.0.0.1:7710", "localhost:7712", "[::1]:7714", "otter.local:7716"]\nmdns = false\nbind = "192.168.1.20"\n'
+        'advertise = "public"\nplain = true\nkek = "file"\n'
     )
-    assert load_settings(home) == Settings("::1", 7800, ("127.0.0.1:7710", "127.0.0.1:7712", "[::1]:7714"), False, "file")
+    doors = ("127.0.0.1:7710", "127.0.0.1:7712", "[::1]:7714", "otter.local:7716")
+    assert load_settings(home) == Settings("192.168.1.20", 7800, doors, False, "public", True, "file")
     assert load_kek(home) == "file"
-    given = load_settings(home, bind="127.0.0.2", port=0, join=("127.0.0.1:9",), mdns=True)
-    assert given == Settings("127.0.0.2", 0, ("127.0.0.1:9",), True, "file")
+    given = load_settings(home, bind="localhost", port=0, join=("127.0.0.1:9",), mdns=True)
+    assert given == Settings("127.0.0.1", 0, ("127.0.0.1:9",), True, "public", True, "file")
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\xef\xbb\xbfport = 7800\n", b"port = 7800\r\n", b"# nothing\r\n"])
@@ -43,7 +61,7 @@ def test_files_as_editors_write_them(data: bytes, home: Home) -> None:
         (b"a = " + b"[" * 30_000, "not TOML", "correct or remove"),
         (b"#" * 70_000, "larger than 64 KiB", "move"),
         (b"prot = 7710", "field 'prot' is unknown", "write port"),
-        (b"colour = 1", "field 'colour' is unknown", "known are bind, join, kek, mdns, port"),
+        (b"colour = 1", "field 'colour' is unknown", "known are advertise, bind, join, kek, mdns, plain, port"),
         (b'port = "7710"', "port", "--port"),
         (b"port = true", "port", "--port"),
         (b"port = -1", "port", "--port"),
@@ -55,10 +73,14 @@ def test_files_as_editors_write_them(data: bytes, home: Home) -> None:
         (b'mdns = "no"', "mdns", "mdns = true"),
         (b"mdns = 0", "mdns", "mdns = true"),
         (b'join = "127.0.0.1:7710"', "join", "join = ["),
-        (b"join = [7710]", "join", "--join"),
-        (b'join = ["127.0.0.1"]', "join", "--join"),
-        (b'bind = "0.0.0.0"', "bind", "mesh init"),
-        (b"bind = 5", "bind", "mesh init"),
+        (b"join = [7710]", "join", 'join = ["192.168.1.20:7710"]'),
+        (b'join = ["127.0.0.1"]', "join", 'join = ["192.168.1.20:7710"]'),
+        (b'bind = "otter"', "bind: 'otter' is no address", "--bind 192.168.1.20"),
+        (b"bind = 5", "bind", "--bind"),
+        (b'advertise = "loud"', "neither public nor blinded", 'advertise = "blinded"'),
+        (b"advertise = true", "advertise", "advertise ="),
+        (b'plain = "yes"', "plain", "plain = true"),
+        (b"plain = 1", "plain", "plain = true"),
     ],
 )
 def test_every_error_names_the_file_the_field_and_the_fix(data: bytes, says: str, fix: str, home: Home) -> None:
@@ -75,19 +97,52 @@ def test_a_folder_in_the_files_place_is_told(home: Home) -> None:
         load_settings(home)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1"])
-def test_loopback_addresses(host: str) -> None:
-    assert loopback(host) == host
-    assert loopback("localhost") == "127.0.0.1"
-
-
 @pytest.mark.parametrize(
-    "host", ["0.0.0.0", "::", "192.168.1.5", "otter.local", "127.1", "", "127.0.0.1 ", "localhost.evil", None, 5, "0x7f.0.0.1"]
+    ("said", "meant"), [("", ""), ("localhost", "127.0.0.1"), ("127.8.9.1", "127.8.9.1"), ("::1", "::1"), ("0.0.0.0", "0.0.0.0")]
 )
-def test_everything_else_stays_closed_and_says_when_it_comes(host: object) -> None:
+def test_addresses_to_listen_at(said: str, meant: str) -> None:
+    assert numeric(said) == meant
+
+
+@pytest.mark.parametrize("host", ["otter.local", "127.1", "127.0.0.1 ", "localhost.evil", "0x7f.0.0.1", "1.2.3.4:5", None, 5, True, []])
+def test_names_are_not_looked_up_to_listen_at(host: object) -> None:
+    with pytest.raises(UsageError, match="is no address") as caught:
+        numeric(host)
+    assert "--bind" in caught.value.fix and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1"])
+def test_an_open_mesh_stays_on_this_machine(host: str) -> None:
+    assert loopback(host) == host
+    assert place(Settings(bind=host), "open") == Place(host, "", local(host))
+    assert place(Settings(), "open") == Place("127.0.0.1", "", local("127.0.0.1"))
+    assert place(Settings(plain=True), "open").bind == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "8.8.8.8", "fe80::1"])
+def test_beyond_this_machine_an_open_mesh_says_how_to_make_one_that_may(host: str) -> None:
     with pytest.raises(UsageError) as caught:
-        loopback(host)
-    assert "mesh init" in caught.value.fix and caught.value.code == "loopback_only"
+        place(Settings(bind=host), "open")
+    assert "mesh init" in caught.value.fix and "mesh join TOKEN" in caught.value.fix and caught.value.code == "loopback_only"
+
+
+@pytest.mark.parametrize("mode", ["token", "ca"])
+def test_a_guarded_mesh_listens_at_the_address_of_the_lan(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def find(bind: str = "") -> Choice:
+        asked.append(bind)
+        return Choice(LAN, (), "the only one")
+
+    monkeypatch.setattr(interfaces, "find", find)
+    assert place(Settings(), mode) == Place(LAN.address, LAN.address, LAN)
+    assert place(Settings(bind=LAN.address), mode) == Place(LAN.address, LAN.address, LAN)
+    assert place(Settings(bind="0.0.0.0"), mode) == Place("0.0.0.0", LAN.address, LAN), "all of them, and one that others are told"
+    assert asked == ["", LAN.address, ""]
+    assert place(Settings(bind="127.0.0.1"), mode) == Place("127.0.0.1", "", local("127.0.0.1")), "no interface is looked for"
+    assert len(asked) == 3
+    with pytest.raises(UsageError, match="plain = true is for open meshes"):
+        place(Settings(plain=True, bind="127.0.0.1"), mode)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +158,10 @@ def test_everything_else_stays_closed_and_says_when_it_comes(host: object) -> No
         "127.0.0.1:１",
         "127.0.0.1:-1",
         "127.0.0.1:9999999999",
+        "a b:1",
+        "a/b:1",
+        "a\x1b[31m:1",
+        "x" * 254 + ":1",
         5,
     ],
 )
@@ -111,9 +170,18 @@ def test_bad_doors(address: object) -> None:
         check_door(address)
 
 
-def test_doors_outside_this_machine_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"--join 10\.0\.0\.5"):
-        check_door("10.0.0.5:7710")
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("10.0.0.5:7710", "10.0.0.5:7710"),
+        ("localhost:1", "127.0.0.1:1"),
+        ("::1:7710", "[::1]:7710"),
+        ("[fe80::1]:65535", "[fe80::1]:65535"),
+        ("otter.local:07710", "otter.local:7710"),
+    ],
+)
+def test_doors_of_the_lan(said: str, meant: str) -> None:
+    assert check_door(said) == meant == check_door(meant)
 
 
 def test_ports() -> None:

@@ -65,11 +65,13 @@ def test_options_of_both_kinds(factory: Sockets) -> None:
 
 def test_a_taken_port_is_an_os_error(factory: Sockets) -> None:
     receiver = factory.router()
+    other = Sockets(LinkLimits())
     try:
         with pytest.raises(OSError, match="cannot bind"):
-            factory.router(port=int(receiver.address.split(":")[1]))
+            other.router(port=int(receiver.address.split(":")[1]))
     finally:
         receiver.close()
+        other.close()
 
 
 def test_libc_is_seeded_before_each_router(factory: Sockets) -> None:
@@ -98,8 +100,8 @@ async def test_a_cancelled_wait_loses_nothing(factory: Sockets) -> None:
                     tasks.cancel_scope.cancel()
                 while len(got) <= number:
                     await receiver.wait()
-                    while frames := receiver.take():
-                        got.append(frames[0])
+                    while arrival := receiver.take():
+                        got.append(arrival.frames[0])
         assert got == [b"%d" % number for number in range(200)]
     finally:
         sender.close()
@@ -136,9 +138,14 @@ async def test_a_message_of_many_frames_is_cut_not_kept(factory: Sockets) -> Non
         with anyio.fail_after(TIME_S):
             await sender.wait_writable()
             assert sender.send([b"x"] * 5000)
-            while (frames := receiver.take()) is None:
+            while (arrival := receiver.take()) is None:
                 await receiver.wait()
-        assert len(frames) == sockets.FRAMES_MAX and receiver.frames_dropped == 5000 - sockets.FRAMES_MAX
+            assert len(arrival.frames) == sockets.FRAMES_MAX
+            turns = 0
+            while receiver.take() is not None:
+                turns += 1
+        assert receiver.frames_dropped == 5000 - sockets.FRAMES_MAX
+        assert turns == receiver.frames_dropped // sockets.FRAMES_DROPPED_PER_TURN, "others have their turn in between"
     finally:
         sender.close()
         receiver.close()

@@ -57,10 +57,10 @@ class TableDue:
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """What the first commit of this life has to say beside its incarnation: that the node is in another mesh than before (`mesh`), or signs
-    with another key (`handover`)."""
+    with another key (`handovers`: from the key before to that of today)."""
 
     mesh: str = ""
-    handover: Rekeyed | None = None
+    handovers: tuple[Rekeyed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,8 @@ class Records:
         head, seq = self._opened_at
         self._deadlines.set(TableDue(), now_s + self._table_s())
         yield Append(Opened(self._incarnation, head, seq, self._name, self._begins.mesh))
-        if self._begins.handover is not None:
-            yield Append(self._begins.handover)
+        for handover in self._begins.handovers:
+            yield Append(handover)
 
     def _do_replace_key(self, now_s: float, sender: NodeId, replaced: KeyReplaced) -> Iterator[Any]:
         yield Append(Rekeyed(replaced.old_key, replaced.new_key, replaced.proof, replaced.at_ms))

@@ -160,6 +160,14 @@ def verify_story(
     return Story(tuple(items), more)
 
 
+def gathered(stories: list[Story], missing: list[str], name_of: Callable[[NodeId], str]) -> dict[str, Any]:
+    """The audit entries of one node or of all as one document, oldest first, with the names that this node has for whom they concern."""
+    names = (("node", "author"), ("about_name", "about"), ("by_name", "by"))
+    rows = [row | {name: name_of(row.get(field, "")) for name, field in names} for story in stories for row in story.rows()]
+    rows.sort(key=lambda row: (row["wall_ms"], row["author"], row["seq"]))
+    return {"entries": rows, "missing": missing, "more": stories[0].more if len(stories) == 1 else 0}
+
+
 def _unpack(data: bytes) -> tuple[list[Any], int]:
     try:
         document = json.loads(data)

@@ -411,9 +411,7 @@ class Contractor:
         out: list[Any] = []
         self._load.closed = self._load.closed or fact.node == me
         self._load.forget(fact.node)
-        for manager, pair in list(self._holdings.by_manager.items()):
-            if fact.node in (manager, me):
-                self._terms.disown(now_s, pair, out)
+        self._terms.disown(now_s, "" if fact.node == me else fact.node, out)
         self._load.note(now_s)
         return out
 
@@ -473,9 +471,8 @@ class Contractor:
     def runs(self, worker: int, task: TaskId, fence: Fence, now_ms: int) -> str:
         """The capability that this worker runs for `task` under that fence and a lease that holds; "" if it does not, or shall stop."""
         run, holding = self._slots.runs.get(task), self._holdings.by_task.get(task)
-        if run is None or holding is None or run.stopping or not run.fence == holding.fence == fence:
-            return ""
-        return run.capability if run.worker.worker == worker and holding.lease_end_ms > now_ms else ""
+        is_held = run and holding and not run.stopping and run.fence == holding.fence == fence and holding.lease_end_ms > now_ms
+        return run.capability if run and is_held and run.worker.worker == worker else ""
 
     def statistics(self) -> ContractorStatistics:
         slots = self._slots

@@ -14,7 +14,7 @@ from mesh.ids import NodeId, content_hash
 from mesh.messages.records import Accepted, Bound, Candidate, Closed, Decided, Ended, Finished, Opened, Submitted
 from mesh.runtime.store import Store
 from mesh.wire import ed25519
-from mesh.wire.signing import Signer, node_id
+from mesh.wire.objects import Signer, node_id
 
 FENCE = 1 << 32 | 1
 WALL_MS = 1_700_000_000_000
@@ -117,6 +117,12 @@ class Desk:
         for store in self._open:
             store.close()
         self._open.clear()
+
+
+@pytest.fixture(scope="session")
+def desks() -> type[Desk]:
+    """For fixtures that live longer than one test."""
+    return Desk
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from mesh.core.inputs import Synced
 from mesh.messages.records import Opened, Parked
 from mesh.runtime.store import Store
 from mesh.wire import ed25519
-from mesh.wire.signing import Signer, node_id
+from mesh.wire.objects import Signer, node_id
 
 path, where, lots, lot = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)

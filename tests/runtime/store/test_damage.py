@@ -96,7 +96,7 @@ def test_missing_foreign_or_moved_rows(honest: Any, statement: str) -> None:
 
 def test_swapped_entries(honest: Any) -> None:
     edit(honest, "UPDATE entries SET seq=-1 WHERE seq=4", "UPDATE entries SET seq=4 WHERE seq=5", "UPDATE entries SET seq=5 WHERE seq=-1")
-    assert "between 2 and 8" in refused(honest).message
+    assert "the entries 4 and 5 changed places" in refused(honest).message
 
 
 def test_a_refusal_changes_nothing_and_a_copy_put_back_works(honest: Any) -> None:
@@ -113,9 +113,10 @@ def test_a_newest_commit_by_another_key(honest: Any) -> None:
     """Consistent in itself: only the signature tells."""
     file = sqlite3.connect(honest.path)
     forger = honest.signer_from(66)
+
     from mesh.runtime.store_chain import peek
+    from mesh.wire.objects import signed_bytes
     from mesh.wire.packing import pack
-    from mesh.wire.signing import signed_bytes
 
     [raw] = file.execute("SELECT raw FROM commits WHERE first=38").fetchone()
     _, body, _ = peek(raw)

@@ -19,13 +19,15 @@ from mesh.effects import ReadBody, ReadStory, Remember
 from mesh.ids import content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Fork, Parked, Submitted
-from mesh.messages.session import Certificate
 from mesh.messages.signed import Signed
+from mesh.messages.trust import Certificate, Deed
 from mesh.runtime.store import Store
 from mesh.runtime.store_file import StoreError
+from mesh.wire.chain import join_chain
 from mesh.wire.codec import decode_entry
+from mesh.wire.keyring import Keyring
+from mesh.wire.objects import Signer
 from mesh.wire.packing import Refusal
-from mesh.wire.signing import Keyring
 
 
 def parked(count: int, start: int = 0) -> list[Parked]:
@@ -293,10 +295,16 @@ def ask(desk: Any, store: Store, effect: Any) -> Any:
 
 
 def keyring(desk: Any) -> Keyring:
-    root = desk.signer_from(1)
-    ring = Keyring(desk.signer.mesh, root.public_key)
-    certificate = Signed(root.node, Certificate(root.mesh, desk.signer.node, desk.signer.public_key, "member", 1, 0))
-    ring.add_certificate(root.seal(certificate))
+    """Believes the journal's author: one key is root, issuer and home of its mesh."""
+    mesh, root, me = desk.signer.mesh, desk.signer_from(1), desk.signer
+
+    def certified(level: str, holder: Signer, deed: bytes = b"") -> bytes:
+        return root.seal(Signed(root.node, Certificate(mesh, level, holder.node, holder.public_key, "x", 1, 0, deed=deed)))
+
+    nowhere = desk.signer_from(7, "")
+    deed = nowhere.seal(Signed(me.node, Deed(me.node, root.node, me.public_key)))
+    ring = Keyring(mesh, (root.public_key,))
+    ring.introduce(join_chain((certified("issuer", root), certified("home", root), certified("node", me, deed))))
     return ring
 
 

@@ -19,8 +19,11 @@ import msgpack
 import pytest
 
 from mesh.core.records import merkle
+from mesh.messages.records import Opened, Rekeyed
+from mesh.runtime.keyfiles import Lives, PastKey
 from mesh.runtime.store_read import export
-from mesh.wire.signing import Signer, signed_bytes
+from mesh.wire import ed25519
+from mesh.wire.objects import Signer, handover_bytes, signed_bytes
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "verify"
 FIRST_ENTRY = 1
@@ -121,7 +124,7 @@ def test_an_empty_journal_is_good(desk: Any, tmp_path: Path) -> None:
 
 def check(verifier: ModuleType, exported: Exported) -> None:
     _, _, author, mesh, key, head, seq = exported.header
-    last, _, _, end = verifier.check(author, mesh, key, exported.commits)
+    last, _, _, end, _ = verifier.check(author, mesh, key, exported.commits)
     verifier.need((last, end) == (seq, head), "another end than was claimed")
 
 
@@ -237,8 +240,7 @@ def trailing(exported: Exported) -> None:
 
 
 def _other() -> Signer:
-    from mesh.wire import ed25519
-    from mesh.wire.signing import node_id
+    from mesh.wire.objects import node_id
 
     return Signer(node_id(ed25519.signer_of(b"x" * 32)[0]), b"x" * 32, "mesh-one")
 
@@ -335,3 +337,145 @@ def test_anything_else_is_refused_in_words(tmp_path: Path, content: bytes) -> No
 def test_usage(tmp_path: Path) -> None:
     assert verdict(tmp_path / "missing")[0] == 1
     assert subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, timeout=60).returncode == 2
+
+
+# ---- a node that took other keys into use, and moved to another mesh
+
+
+def seed_of(number: int) -> bytes:
+    return bytes([100 + number]) * 32
+
+
+def handover(old: bytes, new: bytes) -> PastKey:
+    """The word of the key with the first seed for the one with the other."""
+    public, sign = ed25519.signer_of(old)
+    follows = ed25519.signer_of(new)[0]
+    return PastKey(public, follows, sign(handover_bytes(public, follows)))
+
+
+@pytest.fixture
+def moved(desk: Any) -> Exported:
+    """Four lives. 1: a new key while it runs. 2: in another mesh. 3: two new keys since the last commit, and back. 4: nothing new."""
+    first = desk.signer
+    chain = [handover(bytes([7]) * 32, seed_of(1)), handover(seed_of(1), seed_of(2)), handover(seed_of(2), seed_of(3))]
+    lives = (("mesh-one", 0, ()), ("mesh-two", 1, ("mesh-one",)), ("mesh-one", 3, ("mesh-two",)), ("mesh-one", 3, ("mesh-two",)))
+    for mesh, keys, before in lives:
+        signer = Signer(first.node, seed_of(keys) if keys else bytes([7]) * 32, mesh)
+        store = desk.start(signer=signer, lives=Lives(tuple(chain[:keys]), before))
+        begins = store.begins
+        desk.write(store, Opened(store.incarnation, store.head, store.head_seq, "otter", begins.mesh), *begins.handovers)
+        if not keys:
+            store.rekey(seed_of(1))
+            desk.write(store, Rekeyed(chain[0].old, chain[0].new, chain[0].proof, desk.WALL_MS))
+        desk.write(store, *desk.story_of(f"{first.node}.{store.incarnation}.1", first.node, b"{}", b"1"))
+        desk.close()
+    out = io.BytesIO()
+    export(desk.path, out)
+    return Exported(out.getvalue(), first)
+
+
+def entry_of(exported: Exported, kind: str, number: int = 0) -> tuple[list[bytes], int, list[Any]]:
+    """Where the entry of that kind stands: the entries of its commit, its place among them, its fields."""
+    found = [
+        (entries, at, fields)
+        for _, entries in exported.commits
+        for at, entry in enumerate(entries)
+        if (fields := msgpack.unpackb(entry))[0] == kind
+    ]
+    return found[number]
+
+
+def test_a_journal_goes_on_under_new_keys_and_in_other_meshes(moved: Exported, desk: Any, tmp_path: Path) -> None:
+    file = tmp_path / "moved"
+    file.write_bytes(moved.bytes())
+    newest = ed25519.signer_of(seed_of(3))[0].hex()
+    for path in (file, desk.path):
+        code, said = verdict(path, "--author", desk.signer.node, "--key", newest)
+        assert code == 0 and "of 4 lives" in said and "under 4 keys in 3 meshes" in said, said
+    assert verdict(file, "--key", desk.signer.public_key.hex())[0] == 0
+    code, said = verdict(file, "--key", _other().public_key.hex())
+    assert code == 1 and "not one of those you named" in said
+
+
+def forged_proof(moved: Exported) -> None:
+    entries, at, fields = entry_of(moved, "Rekeyed")
+    fields[3] = ed25519.signer_of(seed_of(1))[1](handover_bytes(fields[1], fields[2]))
+    entries[at] = msgpack.packb(fields)
+
+
+def proof_for_another_purpose(moved: Exported) -> None:
+    """The old key did sign these bytes, but not as a handover."""
+    entries, at, fields = entry_of(moved, "Rekeyed")
+    fields[3] = ed25519.signer_of(bytes([7]) * 32)[1](signed_bytes("commit", "", fields[1] + fields[2]))
+    entries[at] = msgpack.packb(fields)
+
+
+def rekeyed_by_a_stranger(moved: Exported) -> None:
+    """Somebody hands over a key of his own, with a proof that holds for it."""
+    entries, at, fields = entry_of(moved, "Rekeyed")
+    word = handover(b"x" * 32, seed_of(1))
+    entries[at] = msgpack.packb(["Rekeyed", word.old, word.new, word.proof, fields[4]])
+
+
+def rekeyed_from_an_old_key(moved: Exported) -> None:
+    """The first key, given up and perhaps stolen, hands over once more."""
+    entries, at, fields = entry_of(moved, "Rekeyed", 1)
+    word = handover(bytes([7]) * 32, seed_of(3))
+    entries[at] = msgpack.packb(["Rekeyed", word.old, word.new, word.proof, fields[4]])
+
+
+def no_handover(moved: Exported) -> None:
+    entries, at, _ = entry_of(moved, "Rekeyed")
+    entries[at] = msgpack.packb(["Rekeyed", 1, 2, 3, 4])
+
+
+def never_rekeyed(moved: Exported) -> None:
+    entries, at, _ = entry_of(moved, "Rekeyed")
+    entries[at] = entry_of(moved, "Bound")[0][3]
+
+
+def opened_in_a_mesh_it_is_not_in(moved: Exported) -> None:
+    entries, at, fields = entry_of(moved, "Opened", 1)
+    entries[at] = msgpack.packb([*fields[:5], "mesh-three"])
+
+
+def never_moved(moved: Exported) -> None:
+    entries, at, fields = entry_of(moved, "Opened", 1)
+    entries[at] = msgpack.packb([*fields[:5], ""])
+
+
+def moved_to_where_it_was(moved: Exported) -> None:
+    entries, at, fields = entry_of(moved, "Opened", 3)
+    entries[at] = msgpack.packb([*fields[:5], "mesh-one"])
+
+
+def mesh_that_is_no_name(moved: Exported) -> None:
+    entries, at, fields = entry_of(moved, "Opened", 1)
+    entries[at] = msgpack.packb([*fields[:5], 5])
+
+
+def begun_in_another_mesh(moved: Exported) -> None:
+    moved.header[3] = "mesh-two"
+
+
+MOVED_MUTATIONS: list[tuple[Callable[[Exported], None], str]] = [
+    (forged_proof, "the old key did not agree"),
+    (proof_for_another_purpose, "the old key did not agree"),
+    (rekeyed_by_a_stranger, "not the one in use"),
+    (rekeyed_from_an_old_key, "not the one in use"),
+    (no_handover, "no handover of a key"),
+    (never_rekeyed, "signature does not hold"),
+    (opened_in_a_mesh_it_is_not_in, "signature does not hold"),
+    (never_moved, "signature does not hold"),
+    (moved_to_where_it_was, "moves to no other mesh"),
+    (mesh_that_is_no_name, "moves to no other mesh"),
+    (begun_in_another_mesh, "signature does not hold"),
+]
+
+
+@pytest.mark.parametrize("mutate,said", MOVED_MUTATIONS, ids=lambda value: getattr(value, "__name__", ""))
+def test_keys_and_meshes_change_only_by_the_authors_word(
+    moved: Exported, tmp_path: Path, mutate: Callable[[Exported], None], said: str
+) -> None:
+    mutate(moved)
+    assert said in refused(moved, tmp_path)
