@@ -1,7 +1,7 @@
 """What somebody without a certificate can try, at the door and at the ROUTER. He comes from loopback addresses of his own.
 
-At worst he is told the ROUTER's public key, as whoever was a member once may know it. Each attack goes on for so many seconds and gives what
-was seen: how long his connections lived, and every word he was told.
+At worst he is told the ROUTER's public key, as whoever was a member once may know it. Each attack goes on for so many seconds and gives
+what was seen: how long his connections lived, and every word he was told.
 """
 
 from __future__ import annotations
@@ -311,10 +311,8 @@ def _curve_crowd(told: Told) -> Said:
     return {"tried": tried}
 
 
-STRANGERS: dict[str, Callable[[Told], Coroutine[Any, Any, Said]]] = {
-    each.__name__: each
-    for each in (
-        rogue_door, rogue_router, silent_tcp, silent_tls, half_tls, silent_curve, silent_crowd, tls_crowd, tcp_flood, slow_loris, slow_greeting,
-        unfinished_hello, oversize_hello, curve_crowd,
-    )
-}  # fmt: skip
+_ALL = (
+    *(rogue_door, rogue_router, silent_tcp, silent_tls, half_tls, silent_curve, silent_crowd, tls_crowd, curve_crowd, tcp_flood),
+    *(slow_loris, slow_greeting, unfinished_hello, oversize_hello),
+)
+STRANGERS: dict[str, Callable[[Told], Coroutine[Any, Any, Said]]] = {each.__name__: each for each in _ALL}

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import anyio
+from anyio import wrap_file  # now: later there may be no descriptor left to load it with
 
 from mesh.limits import LinkLimits
 from mesh.runtime import sockets
@@ -54,7 +55,7 @@ async def main() -> None:
         await tasks.start(made.run)
         tasks.start_soon(receiver.listen, take)
         print(receiver.address, flush=True)
-        async for _ in anyio.wrap_file(sys.stdin):
+        async for _ in wrap_file(sys.stdin):
             found = made.statistics()
             assert found is not None
             seen = {"grown_kib": resident_kib("VmHWM") - before_kib, "arrived": arrived, "open": len(os.listdir("/proc/self/fd"))}
