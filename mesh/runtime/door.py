@@ -6,11 +6,16 @@
 
 Invariant: a stranger costs at most one handshake, one frame of `door_frame_bytes_max`, `handshake_s` of time and one of
 `door_connections_max` places (`door_per_address_max` from one address), and learns one word; whatever he sends (HTTP, other TLS, noise,
-nothing) is one counted refusal. Does not know what a HELLO is: `runtime/sessions.py` does. Dialling is `runtime/dialling.py`.
+nothing) is one counted refusal. Where places run out, whoever has stood there longest without a word goes; where connections or handshakes
+come too fast, those of one address are turned away, then those of all addresses at which no linked peer lives. Nothing that comes from
+outside ends the door, nor does want of descriptors. Does not know what a HELLO is: `runtime/sessions.py` does. Dialling is
+`runtime/dialling.py`.
 """
 
 from __future__ import annotations
 
+import resource
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +35,10 @@ from mesh.wire.token import knock_proof, same
 
 VERSION = 1
 NONCE_BYTES = 16
+ACCEPTS_PER_TURN = 64
+"""Connections taken before others have their turn."""
+ACCEPT_AGAIN_S = 0.1
+"""After a failure to accept, mostly for want of descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,76 +62,142 @@ class DoorKeys:
     discovery: bytes
 
 
+@dataclass(slots=True, eq=False)
+class _Guest:
+    """One connection. `scope` ends it."""
+
+    address: str
+    scope: anyio.CancelScope
+    inside: bool = True
+
+
 class Door:
     """Serves `listener`.
 
-    `answer(frame)` gives the answer to a HELLO and never raises or waits; `enrol(frame)` may wait, and raises Refusal.
+    `answer(frame)` gives the answer to a HELLO and never raises or waits; `enrol(frame)` may wait, and raises Refusal. `lives(address)`:
+    whether a linked peer lives there.
     """
 
     def __init__(
         self,
-        listener: anyio.abc.Listener[anyio.abc.SocketStream],
+        listener: anyio.abc.SocketListener,
         limits: LinkLimits,
         keys: Callable[[], DoorKeys],
         answer: Callable[[bytes], bytes],
         enrol: Callable[[bytes], bytes] | None = None,
         noted: Callable[[str, str], None] | None = None,
+        lives: Callable[[str], bool] = lambda address: False,
     ) -> None:
-        self._noted = noted
+        self._noted, self._lives = noted, lives
         self._listener, self._limits, self._keys, self._answer, self._enrol = listener, limits, keys, answer, enrol
-        self._rates = Rates(limits.hello_per_s, limits.hello_burst, keys_max=limits.peers_max)
-        self._places: Counter[str] = Counter()
+        self._handshakes = Rates(limits.hello_per_s, limits.hello_burst, keys_max=limits.peers_max)
+        self._all_handshakes = Rates(limits.all_hellos_per_s, limits.all_hellos_burst)
+        self._connects = Rates(limits.connects_per_s, limits.connects_burst, keys_max=limits.peers_max)
+        self._all_connects = Rates(limits.all_connects_per_s, limits.all_connects_burst)
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._places = max(1, min(limits.door_connections_max, descriptors // 4))
+        self._silent: dict[_Guest, None] = {}
+        """Inside, and no word said yet; the longest there first."""
+        self._inside: Counter[str] = Counter()
         self._answered = self._enrolled = self._empty = 0
         self.refusals: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Until cancelled; then the listener is closed and who is inside is put out."""
-        async with self._listener:
-            await self._listener.serve(self._serve)
+        listening = self._listener.extra(anyio.abc.SocketAttribute.raw_socket)
+        async with self._listener, anyio.create_task_group() as tasks:
+            while True:
+                await anyio.wait_readable(listening)
+                if not self._accept(listening, tasks):
+                    await anyio.sleep(ACCEPT_AGAIN_S)
 
-    async def _serve(self, stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            address = _address_of(stream)
-            if reason := self._full(address):
-                self._refuse(reason, address)
-                return
-            self._places[address] += 1
+    def _accept(self, listening: socket.socket, tasks: anyio.abc.TaskGroup) -> bool:
+        """Take those who wait outside. False if that is impossible now."""
+        for _ in range(ACCEPTS_PER_TURN):
             try:
-                with anyio.fail_after(self._limits.handshake_s):
-                    await self._converse(stream, address)
-            except TimeoutError:
-                self._refuse("timeout", address)
-            except BadFrame as bad:
-                if bad.reason == "empty":
-                    self._empty += 1
-                else:
-                    self._refuse(bad.reason, address)
-            finally:
-                self._places[address] -= 1
-                if not self._places[address]:
-                    del self._places[address]
+                stream, (address, *_) = listening.accept()
+            except (BlockingIOError, ConnectionError):  # none is left, or one that is gone again
+                return True
+            except OSError:
+                self._refuse("no_descriptors", "")
+                return False
+            if reason := self._turned_away(address):
+                stream.close()
+                self._refuse(reason, address)
+            else:
+                guest = _Guest(address, anyio.CancelScope())
+                self._inside[address] += 1
+                self._silent[guest] = None
+                tasks.start_soon(self._serve, stream, guest)
+        return True
+
+    def _turned_away(self, address: str) -> str:
+        """Why nobody more from this address is let in now; empty if somebody is. May put somebody out for him."""
+        if not (self._connects.allow(address) and (self._lives(address) or self._all_connects.allow(""))):
+            return "too_many_connects"
+        if self._inside[address] >= self._limits.door_per_address_max and not self._make_room(address):
+            return "too_many_from_address"
+        if self._inside.total() >= self._places and not self._make_room(""):
+            return "too_many_connections"
+        return ""
+
+    def _make_room(self, address: str) -> bool:
+        """Put out who has stood there longest without a word ("": of all). False if there is none."""
+        oldest = next((guest for guest in self._silent if address in ("", guest.address)), None)
+        if oldest is None:
+            return False
+        self._refuse("silent_too_long", oldest.address)
+        self._leave(oldest)
+        oldest.scope.cancel()
+        return True
+
+    def _leave(self, guest: _Guest) -> None:
+        """His place is free. Twice is as once."""
+        self._silent.pop(guest, None)
+        if guest.inside:
+            guest.inside = False
+            self._inside[guest.address] -= 1
+            if not self._inside[guest.address]:
+                del self._inside[guest.address]
+
+    async def _serve(self, accepted: socket.socket, guest: _Guest) -> None:
+        try:
+            with guest.scope:
+                async with await _stream_of(accepted) as stream:
+                    with anyio.fail_after(self._limits.handshake_s):
+                        await self._converse(stream, guest)
+        except TimeoutError:
+            self._refuse("timeout", guest.address)
+        except BadFrame as bad:
+            if bad.reason == "empty":
+                self._empty += 1
+            else:
+                self._refuse(bad.reason, guest.address)
+        except OSError:  # gone before it was looked at
+            self._empty += 1
+        finally:
+            self._leave(guest)
 
     def _refuse(self, reason: str, address: str) -> None:
         self.refusals[reason] += 1
         if self._noted is not None:
             self._noted(f"door_{reason}", address)
 
-    def _full(self, address: str) -> str:
-        if self._places.total() >= self._limits.door_connections_max:
-            return "too_many_connections"
-        return "too_many_from_address" if self._places[address] >= self._limits.door_per_address_max else ""
-
-    async def _converse(self, stream: anyio.abc.SocketStream, address: str) -> None:
-        keys = self._keys()
+    async def _converse(self, stream: anyio.abc.SocketStream, guest: _Guest) -> None:
+        keys, address = self._keys(), guest.address
         inside = await self._under_tls(stream, address, keys)
         frame = await read_frame(inside, self._limits.door_frame_bytes_max)
-        if keys.tls is None and not self._rates.allow(address):
+        self._silent.pop(guest, None)
+        if keys.tls is None and not self._may_greet(address):
             self._refuse("too_fast", address)
             await write_frame(inside, turned("busy"))
         elif _is_knock(frame):
             await self._let_in(inside, frame, keys, address)
         else:
             await write_frame(inside, await self._enrolment(frame, address))
+
+    def _may_greet(self, address: str) -> bool:
+        return self._handshakes.allow(address) and (self._lives(address) or self._all_handshakes.allow(""))
 
     async def _under_tls(self, stream: anyio.abc.SocketStream, address: str, keys: DoorKeys) -> anyio.abc.ByteStream:
         """The connection inside TLS. A handshake costs milliseconds, so who is too fast is cut before it."""
@@ -131,7 +206,7 @@ class Door:
         first = await _first_byte(stream)
         if not first:
             raise BadFrame("empty")
-        if not self._rates.allow(address):
+        if not self._may_greet(address):
             raise BadFrame("too_fast")
         try:
             return await TLSStream.wrap(_Unread(stream, first), server_side=True, ssl_context=keys.tls, standard_compatible=False)
@@ -163,11 +238,15 @@ class Door:
         return answer
 
     def statistics(self) -> DoorStatistics:
-        return DoorStatistics(self._places.total(), self._answered, self._enrolled, self._empty, dict(self.refusals))
+        return DoorStatistics(self._inside.total(), self._answered, self._enrolled, self._empty, dict(self.refusals))
 
 
-def _address_of(stream: anyio.abc.SocketStream) -> str:
-    return str(stream.extra(anyio.abc.SocketAttribute.remote_address)[0])
+async def _stream_of(accepted: socket.socket) -> anyio.abc.SocketStream:
+    try:
+        return await anyio.abc.SocketStream.from_socket(accepted)
+    except BaseException:
+        accepted.close()
+        raise
 
 
 async def _first_byte(stream: anyio.abc.SocketStream) -> bytes:

@@ -37,7 +37,7 @@ from mesh.runtime.link import ENVELOPES_PER_FLUSH, Link
 from mesh.runtime.listening import Listening
 from mesh.runtime.meeting import Meeting
 from mesh.runtime.outgoing import CLASS_OF, WORK
-from mesh.runtime.penalties import HOSTILE
+from mesh.runtime.penalties import HOSTILE, REFUSED_EFFORT, effort_of
 from mesh.runtime.rates import Rates
 from mesh.runtime.sessions import Sessions
 from mesh.runtime.sockets import Sender
@@ -111,13 +111,15 @@ class Links:
             noted=self._note,
         )
         self._meeting.unstick = self._unstick
-        self._door = Door(listening.door, limits, door_keys, self._meeting.answer, enrol, self._note)
+        self._door = Door(listening.door, limits, door_keys, self._meeting.answer, enrol, self._note, self._meeting.lives)
         self._links, self._penalties = self._meeting.links, self._meeting.penalties
         self._dirty: list[Link] = []
         self._events: deque[tuple[NodeId, Any]] = deque()
         self._look = False
         """Something has come since the ROUTER was last seen empty: turns for this machine alone do not ask it."""
         self._stale_rates = Rates(limits.stale_answers_per_s, limits.stale_answers_per_s, keys_max=limits.peers_max)
+        self._price = 0
+        """Of the envelope that was taken last, due if the core refuses what is in it."""
         self._msg_id = 0
         self._last_body: tuple[Any, bytes] = (None, b"")
         self._counts = Counter[str]()
@@ -191,8 +193,9 @@ class Links:
 
         `carrier`: the node whose transport key the connection proved; empty without encryption.
         """
-        if carrier and not self._penalties.take(carrier, clock.now_s(), sum(map(len, frames))):
-            self._punish(carrier, "too_fast")
+        size_bytes = sum(map(len, frames))
+        if carrier and not self._penalties.take(carrier, clock.now_s(), size_bytes):
+            self._meeting.punish(carrier, "too_fast")
             return None
         try:
             header, messages, refused, skewed = open_envelope(self._keyring, frames, self._expect, carrier)
@@ -200,8 +203,8 @@ class Links:
             self.refusals[refusal.reason] += 1
             if refusal.reason == "stale_session":
                 self._answer_stale(refusal.peer, frames[0])
-            else:
-                self._hold_against(carrier or refusal.peer, refusal.reason)
+            if not self._hold_against(carrier or refusal.peer, refusal.reason):
+                self._tax(carrier, effort_of([], size_bytes)[0])
             return None
         sender = header.sender
         self._sessions.used(self._sessions.inbound[header.session])
@@ -219,6 +222,9 @@ class Links:
             self.refusals[reason] += 1
             if self._hold_against(carrier, reason):
                 return None
+        effort, self._price = effort_of([received.message for received in messages], size_bytes)
+        if self._tax(carrier, effort + len(refused) * REFUSED_EFFORT):
+            return None
         link.stamp_ms = max(link.stamp_ms, header.stamp_ms)
         items: list[tuple[NodeId, Any]] = [(sender, Heard(header.stamp_ms, header.echo_ms))]
         for received in messages:
@@ -245,14 +251,20 @@ class Links:
         self._note(reason, peer)
         if not peer or not self._penalties.bad(peer, reason, clock.now_s()):
             return False
-        self._punish(peer, reason)
+        self._meeting.punish(peer, reason)
         return True
 
-    def _punish(self, peer: NodeId, reason: str) -> None:
-        """Cut a peer for what it sends; its HELLO is turned away for a while, longer each time."""
-        self._penalties.punish(peer, clock.now_s())
-        self.refusals[f"cut_{reason}"] += 1
-        self._meeting.expel(peer)
+    def _tax(self, peer: NodeId, effort: int) -> bool:
+        """Count what a peer costs beside the work it brings; True if that was too much and the peer was cut."""
+        if not peer or not self._penalties.tax(peer, effort, clock.now_s()):
+            return False
+        self._meeting.punish(peer, "too_much_effort")
+        return True
+
+    def refused(self, peer: NodeId) -> None:
+        """The core refused something of the envelope that was taken last: it was not free."""
+        price, self._price = self._price, 0
+        self._tax(peer, REFUSED_EFFORT + price)
 
     # ---- for the rest of the runtime
 

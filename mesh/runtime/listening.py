@@ -24,7 +24,7 @@ class Listening:
 
     sockets: Sockets
     receiver: Receiver
-    door: anyio.abc.Listener[anyio.abc.SocketStream]
+    door: anyio.abc.SocketListener
     door_address: str
     """``host:port``, what others dial."""
     router_address: str
@@ -74,6 +74,7 @@ async def listen(
 
 async def _bind_pair(sockets: Sockets, host: str, port: int, advertise: str) -> Listening:
     door = (await anyio.create_tcp_listener(local_host=host, local_port=port)).listeners[0]
+    assert isinstance(door, anyio.abc.SocketListener)
     try:
         receiver = sockets.router(host, port + 1 if port else 0)
     except OSError:

@@ -28,7 +28,7 @@ from mesh.runtime.dialling import connect, knock
 from mesh.runtime.door import DoorKeys
 from mesh.runtime.frames import BadFrame
 from mesh.runtime.link import Link
-from mesh.runtime.penalties import Penalties
+from mesh.runtime.penalties import GREETING_EFFORT, Penalties
 from mesh.runtime.sessions import Greeting, Sessions, turned
 from mesh.runtime.sockets import NotLoopback, Sender, Sockets
 from mesh.wire.keyring import Keyring
@@ -156,6 +156,8 @@ class Meeting:
         """What the door says to a HELLO."""
         try:
             welcome, greeting = self.sessions.answer(frame)
+            if self.penalties.tax(greeting.peer, GREETING_EFFORT, clock.now_s()):
+                self.punish(greeting.peer, "too_many_greetings")
             link = self._met(greeting)
         except Refusal as refusal:
             self.refusals[f"hello_{refusal.reason}"] += 1
@@ -207,6 +209,10 @@ class Meeting:
                 del self.links[node]
                 return
         raise Refusal("busy")
+
+    def lives(self, host: str) -> bool:
+        """Whether a linked peer says of itself that its door is at this address."""
+        return any(link.up and link.door.rpartition(":")[0].strip("[]") == host for link in self.links.values())
 
     # ---- opening and losing
 
@@ -274,6 +280,13 @@ class Meeting:
         self.sessions.forget(effect.peer)
         if link is not None and (lost := link.shut()):
             self.dropped["hung_up"] += lost
+
+    def punish(self, peer: NodeId, reason: str) -> None:
+        """Cut a peer for what it sends; its HELLO is turned away for a while, longer each time."""
+        self.penalties.punish(peer, clock.now_s())
+        self.refusals[f"cut_{reason}"] += 1
+        self._noted(f"cut_{reason}", peer)
+        self.expel(peer)
 
     def expel(self, peer: NodeId) -> None:
         """End everything with this peer at once: its key, its live connections, its sessions, our link to it."""

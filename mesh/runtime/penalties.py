@@ -1,7 +1,11 @@
 """Peers that send too much, or too much that is refused: when to cut them, and how long they stay out.
 
     take(peer, bytes) -> may this envelope be looked at?        bad(peer, reason) -> was this the refusal too many?
+    tax(peer, effort) -> has it made us work too much for nothing?
     punish(peer) --> out for penalty_s, twice as long each time
+
+*Effort* is what a peer costs beside the work that it brings: gossip, questions, greetings, whatever is refused. One unit is about 10 us of
+a processor. An envelope is free if it brings work that the core wants: whoever is busy is not cut, whoever floods with valid nonsense is.
 
 Invariant: nothing here costs more than a few additions an envelope; an honest peer stays far below every limit. Decides; cuts nothing.
 """
@@ -10,11 +14,39 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 from mesh.ids import NodeId
 from mesh.limits import LinkLimits
+from mesh.messages import membership, records, session, trust, work
 
 MINUTE_S = 60.0
+ENVELOPE_EFFORT = 30
+"""One signature to check, and mostly one to make for the answer."""
+EFFORT_BYTES = 256
+"""So many bytes of an envelope that brings no work are one unit: rows have to be read and checked."""
+REFUSED_EFFORT = 4
+GREETING_EFFORT = 300
+"""TLS, the HELLO, and one in return."""
+_EFFORT: dict[type, int] = {
+    session.Stale: 2,
+    membership.Ping: 2,
+    membership.Ack: 2,
+    membership.PingRequest: 4,
+    membership.PingReport: 2,
+    membership.Rumours: 3,
+    membership.Digest: 15,
+    membership.Load: 4,
+    trust.Trust: 10,
+    trust.RenewAsk: 100,
+    trust.Granted: 20,
+    records.Heads: 3,
+    records.Fork: 20,
+    records.Witnessed: 20,
+}
+_QUESTIONS = {"result": 5}
+"""Those who wait for results ask again and again; all else a person asks, and it may read the disk."""
+_QUESTION_EFFORT = 100
 HOSTILE = frozenset(
     (
         "frames",
@@ -39,13 +71,32 @@ HOSTILE = frozenset(
 """Refusals that an honest peer never earns, however old or new it is: only these are held against the one who sent it."""
 
 
+def effort_of(messages: list[Any], size_bytes: int) -> tuple[int, int]:
+    """``(effort, price)`` of the messages of one envelope. Where there is work among them the price is due only if that is refused."""
+    effort, brings_work = 0, False
+    for message in messages:
+        kind = type(message)
+        if (units := _EFFORT.get(kind)) is not None:
+            effort += units
+        elif kind is work.Ask:
+            effort += _QUESTIONS.get(message.question, _QUESTION_EFFORT)
+        else:
+            brings_work = True
+            if kind is work.Cfp or kind is work.FileAsk:  # answered whoever asks, and nothing may ever come of it
+                effort += len(message.items) if kind is work.Cfp else 2
+    price = ENVELOPE_EFFORT + size_bytes // EFFORT_BYTES
+    return (effort, price) if brings_work else (effort + price, 0)
+
+
 @dataclass(slots=True)
 class _Account:
-    """Of one peer. `envelopes` and `bytes` are what it may still send now, refilled by time."""
+    """Of one peer. `envelopes`, `bytes` and `effort` are what it may still send and cost now, refilled by time."""
 
     at_s: float
     envelopes: float
     bytes: float
+    effort: float
+    effort_at_s: float
     bad: float = 0.0
     bad_at_s: float = 0.0
     cuts: int = 0
@@ -62,7 +113,9 @@ class Penalties:
     def _account(self, peer: NodeId, now_s: float) -> _Account:
         account = self._accounts.get(peer)
         if account is None:
-            account = self._accounts[peer] = _Account(now_s, self._limits.envelopes_burst, self._limits.bytes_per_s)
+            account = self._accounts[peer] = _Account(
+                now_s, self._limits.envelopes_burst, self._limits.bytes_per_s, self._limits.effort_burst, now_s
+            )
             if len(self._accounts) > self._limits.peers_max:
                 self._accounts.popitem(last=False)
         return account
@@ -75,6 +128,14 @@ class Penalties:
         account.envelopes = min(limits.envelopes_burst, account.envelopes + passed_s * limits.envelopes_per_s) - 1.0
         account.bytes = min(limits.bytes_per_s, account.bytes + passed_s * limits.bytes_per_s) - size_bytes
         return account.envelopes >= 0.0 and account.bytes >= 0.0
+
+    def tax(self, peer: NodeId, effort: float, now_s: float) -> bool:
+        """Count effort that the peer has cost; True if it was too much."""
+        limits, account = self._limits, self._account(peer, now_s)
+        gained = (now_s - account.effort_at_s) * limits.effort_per_s
+        account.effort = min(limits.effort_burst, account.effort + gained) - effort
+        account.effort_at_s = now_s
+        return account.effort < 0.0
 
     def bad(self, peer: NodeId, reason: str, now_s: float) -> bool:
         """Count one refusal of what the peer sent; True if it was one too many."""
@@ -92,6 +153,7 @@ class Penalties:
         account.cuts += 1
         account.out_until_s = now_s + penalty_s
         account.bad, account.envelopes, account.bytes = 0.0, self._limits.envelopes_burst, self._limits.bytes_per_s
+        account.effort = self._limits.effort_burst
 
     def is_out(self, peer: NodeId, now_s: float) -> bool:
         account = self._accounts.get(peer)

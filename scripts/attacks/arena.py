@@ -34,6 +34,7 @@ HERE = Path(__file__).parent
 NOOP = HERE.parent / "benchmarks" / "noop_agent.py"
 LOAD = HERE / "load_agent.py"
 CLI = (sys.executable, "-m", "mesh.inspector.cli")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent)}
 VICTIM, PEER = "otter", "heron"
 WARM_S = 1.0
 """Left out at the beginning of the load."""
@@ -50,8 +51,8 @@ def pinned(victim: bool) -> list[str]:
 
 @dataclass
 class Outcome:
-    """What one attack did. `accepted`: envelopes or greetings of the attacker that counted for anything; `ratio`: honest calls answered during
-    the attack to those before it; `attack_cpu`: cores that the attack cost the victim beyond what the honest load takes."""
+    """What one attack did. `ratio`: honest calls answered during the attack to those before it; `attack_cpu`: cores that the attack cost
+    the victim beyond what the honest load takes; `counted`: what the victim's own counters say of it."""
 
     attack: str
     ratio: float
@@ -142,7 +143,8 @@ class Arena:
         """What an attacker is told, as JSON: all that even a former member could know."""
         info = self.info()
         binding = Home(self.home).node(VICTIM).binding_path.read_bytes()
-        told: dict[str, Any] = {"door": info["door"], "router": info["router"], "node": info["node"], "mesh": info["mesh"], "binding": binding.hex()}
+        told: dict[str, Any] = {name: info[name] for name in ("door", "router", "node", "mesh")}
+        told["binding"] = binding.hex()
         told["others"] = [row["id"] for row in self.client().nodes()["nodes"]]
         return json.dumps(told | {"folder": str(self.folder / "mallory")} | more)
 
@@ -152,10 +154,10 @@ class Arena:
         """Load, calm, the attack under the load, calm again."""
         victim = self.nodes[VICTIM].pid
         told = self.target(seconds=seconds, token=self.invite())
-        words = [*pinned(False), sys.executable, str(HERE / "attacker.py"), name, told]
+        words = [*pinned(False), sys.executable, "-m", "attacks.attacker", name, told]
         log = self.folder / f"{name}.log"
         with log.open("w") as errors:
-            attacker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+            attacker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=ENVIRONMENT)
         self._group.all.append(attacker)
         assert attacker.stdin is not None and attacker.stdout is not None
         _expect(attacker, log, "ready")

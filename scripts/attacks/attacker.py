@@ -1,4 +1,4 @@
-"""The attacker's process:  attacker.py ATTACK TOLD  (TOLD: JSON, what he knows of his victim).
+"""The attacker's process:  python -m attacks.attacker ATTACK TOLD  (TOLD: JSON, what he knows of his victim).
 
 Says ``ready``, waits for a line, attacks, says as JSON what he saw, and ends.
 """
@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from attacks.floods import FLOODS
 from attacks.insiders import INSIDERS

@@ -147,10 +147,9 @@ def cfps(member: Member) -> Frames:
     return _endless(member, cfp, 32)
 
 
-FLOODS: dict[str, Callable[[Any], Frames]] = {
-    each.__name__: each
-    for each in (
-        noise, one_frame, many_frames, oversize, replays, false_signatures, false_payloads, stale_sessions, pings, single_pings, loads,
-        unknown_kinds, stales, rumours, digests, heads, bids, results, file_parts, asks, file_asks, cfps,
-    )
-}  # fmt: skip
+_ALL = (
+    *(noise, one_frame, many_frames, oversize, replays, false_signatures, false_payloads, stale_sessions),
+    *(pings, single_pings, loads, unknown_kinds, stales, rumours, digests, heads, bids, results, file_parts),
+    *(asks, file_asks, cfps),
+)
+FLOODS: dict[str, Callable[[Any], Frames]] = {each.__name__: each for each in _ALL}

@@ -153,9 +153,7 @@ async def member(told: dict[str, Any]) -> AsyncIterator[Member]:
     await join_by_token(home, told["token"], "mallory", "mallory")
     identity = load_identity(home.node("mallory"))
     listening = await listen(LIMITS, "127.0.0.1", 0, curve=identity.curve)
-    body = Alive(
-        identity.node, 1, 1, "mallory", listening.door_address, listening.router_address, certificate=identity.chain
-    )
+    body = Alive(identity.node, 1, 1, "mallory", listening.door_address, listening.router_address, certificate=identity.chain)
     row = Signed(identity.node, body)
     row = Signed(identity.node, body, identity.signer.seal(row))
     keys = DoorKeys(server_context(identity.seed), identity.signer.public_key, identity.credentials.discovery_key)

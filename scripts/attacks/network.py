@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from benchmarks.common import show
 
 from attacks.arena import Outcome, arena
 from attacks.floods import FLOODS
 from attacks.insiders import INSIDERS
 from attacks.strangers import STRANGERS
-from benchmarks.common import show
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:

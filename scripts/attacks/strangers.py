@@ -1,15 +1,17 @@
 """What somebody without a certificate can try, at the door and at the ROUTER. He comes from loopback addresses of his own.
 
-At worst he is told the ROUTER's public key, as whoever was a member once may know it. Each attack goes on for so many seconds and gives what
-was seen: how long his connections lived, and every word he was told.
+At worst he is told the ROUTER's public key, as whoever was a member once may know it. Each attack goes on for so many seconds and gives
+what was seen: how long his connections lived, and every word he was told.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import socket
 import ssl
 import statistics
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -149,6 +151,26 @@ async def _handshake_and_go(stream: Any) -> None:
     await (await _under_tls(stream)).aclose()
 
 
+async def tcp_flood(told: Told) -> Said:
+    """Connect and leave, at both listeners, as fast as one processor can."""
+    return await anyio.to_thread.run_sync(_tcp_flood, told)
+
+
+def _tcp_flood(told: Told) -> Said:
+    end, tried, failed = time.monotonic() + told["seconds"], 0, 0
+    targets = itertools.cycle([split_address(told[port]) for port in ("door", "router")])
+    while time.monotonic() < end:
+        with socket.socket() as knocker:
+            knocker.settimeout(0.2)
+            knocker.bind((f"127.0.0.{66 + tried % CROWD}", 0))
+            tried += 1
+            try:
+                knocker.connect(next(targets))
+            except OSError:
+                failed += 1
+    return {"tried": tried, "failed": failed}
+
+
 # ---- slowness
 
 
@@ -241,23 +263,23 @@ def _rogue_router(told: Told) -> Said:
     messages = [world.seal([sample_of(cls, world)]) for cls in KINDS.values()]
     messages += [[str(kind_of(sample_of(cls, world))).encode(), encode(sample_of(cls, world), world.a.seal)] for cls in KINDS.values()]
     said: Said = {}
-    for name, socket in _rogue_sockets(told):
-        monitor = socket.get_monitor_socket()
+    for name, rogue in _rogue_sockets(told):
+        monitor = rogue.get_monitor_socket()
         sent = 0
         for frames in messages:
             with suppress(zmq.Again):
-                socket.send_multipart(frames, zmq.NOBLOCK)
+                rogue.send_multipart(frames, zmq.NOBLOCK)
                 sent += 1
         heard = 0
-        while socket.poll(1000):
-            socket.recv()
+        while rogue.poll(1000):
+            rogue.recv()
             heard += 1
         events = set()
         while monitor.poll(0):
             events.add(zmq.Event(int.from_bytes(monitor.recv_multipart()[0][:2], "little")).name)
         said[name] = {"heard": heard, "let_in": "HANDSHAKE_SUCCEEDED" in events}
-        socket.disable_monitor()
-        socket.close(0)
+        rogue.disable_monitor()
+        rogue.close(0)
     return said
 
 
@@ -277,28 +299,20 @@ async def curve_crowd(told: Told) -> Said:
 
 
 def _curve_crowd(told: Told) -> Said:
-    key, end, tried = curve_key(told), anyio_time() + told["seconds"], 0
-    while anyio_time() < end:
+    key, end, tried = curve_key(told), time.monotonic() + told["seconds"], 0
+    while time.monotonic() < end:
         sockets = [raw_dealer(f"127.0.0.{66 + n}:0;{told['router']}", key, CurveKey.make()) for n in range(CROWD)]
-        monitors = [socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH) for socket in sockets]
-        for socket, monitor in zip(sockets, monitors, strict=True):
+        monitors = [each.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH) for each in sockets]
+        for each, monitor in zip(sockets, monitors, strict=True):
             monitor.poll(2000)
-            socket.disable_monitor()
-            socket.close(0)
+            each.disable_monitor()
+            each.close(0)
         tried += CROWD
     return {"tried": tried}
 
 
-def anyio_time() -> float:
-    import time
-
-    return time.monotonic()
-
-
-STRANGERS: dict[str, Callable[[Told], Coroutine[Any, Any, Said]]] = {
-    each.__name__: each
-    for each in (
-        rogue_door, rogue_router, silent_tcp, silent_tls, half_tls, silent_curve, silent_crowd, tls_crowd, slow_loris, slow_greeting,
-        unfinished_hello, oversize_hello, curve_crowd,
-    )
-}  # fmt: skip
+_ALL = (
+    *(rogue_door, rogue_router, silent_tcp, silent_tls, half_tls, silent_curve, silent_crowd, tls_crowd, curve_crowd, tcp_flood),
+    *(slow_loris, slow_greeting, unfinished_hello, oversize_hello),
+)
+STRANGERS: dict[str, Callable[[Told], Coroutine[Any, Any, Said]]] = {each.__name__: each for each in _ALL}
