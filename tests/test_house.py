@@ -40,8 +40,8 @@ FLOORS = {
         "mesh.runtime.home",
         "mesh.runtime.settings",
         "mesh.runtime.app",
-        "mesh.runtime.vault",
-        "mesh.runtime.secrets",
+        "mesh.runtime.disk.vault",
+        "mesh.runtime.disk.secrets",
     ),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }
@@ -112,9 +112,9 @@ def _runner(path: Path) -> bool:
     return _name(path) == "mesh/sim/run.py"
 
 
-FACTORY = "mesh/runtime/sockets.py"
+FACTORY = "mesh/runtime/sockets/sockets.py"
 MAKES_SOCKETS = {"Context", "Socket", "socket", "bind", "connect", "instance", "shadow", "monitor", "get_monitor_socket"}
-DOOR = "mesh/runtime/listening.py"
+DOOR = "mesh/runtime/links/listening.py"
 LISTENS = {
     "create_tcp_listener",
     "create_server",

@@ -29,7 +29,7 @@ from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
-from mesh.runtime.blobs import Blobs
+from mesh.runtime.disk.blobs import Blobs
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers

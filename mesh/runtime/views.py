@@ -16,9 +16,9 @@ from mesh.core.records.story import BadStory, Story, gathered, verify_story
 from mesh.errors import Refused
 from mesh.messages.membership import Offer
 from mesh.runtime import clock
-from mesh.runtime.store_file import StoreError
-from mesh.runtime.trust_findings import trust_findings
-from mesh.runtime.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
+from mesh.runtime.disk.store_file import StoreError
+from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
+from mesh.runtime.trust.trust_findings import trust_findings
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal
 

@@ -18,10 +18,10 @@ from attacks.strangers import CROWD, REFUSED_OPENING, _under_tls, connected
 from attacks.world import World
 from mesh.messages import KINDS
 from mesh.messages.membership import Ping
-from mesh.runtime.dialling import _knock
-from mesh.runtime.frames import BadFrame
-from mesh.runtime.sessions import read_turned
-from mesh.runtime.tls import key_in
+from mesh.runtime.links.dialling import _knock
+from mesh.runtime.links.frames import BadFrame
+from mesh.runtime.links.sessions import read_turned
+from mesh.runtime.links.tls import key_in
 from mesh.wire.packing import pack
 
 if TYPE_CHECKING:

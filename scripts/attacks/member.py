@@ -23,12 +23,12 @@ from mesh.limits import LinkLimits
 from mesh.messages.membership import Ack, Alive, Ping
 from mesh.messages.signed import Signed
 from mesh.runtime import clock
-from mesh.runtime.door import DoorKeys
 from mesh.runtime.home import Home
-from mesh.runtime.identity import load_identity
-from mesh.runtime.links import Links
-from mesh.runtime.listening import listen
-from mesh.runtime.tls import server_context
+from mesh.runtime.links.door import DoorKeys
+from mesh.runtime.links.links import Links
+from mesh.runtime.links.listening import listen
+from mesh.runtime.links.tls import server_context
+from mesh.runtime.trust.identity import load_identity
 from mesh.wire.codec import encode, kind_of
 from mesh.wire.envelope import Batch, frame_message, seal_flush
 

@@ -26,9 +26,9 @@ from attacks.member import raw_dealer
 from attacks.samples import sample_of
 from attacks.world import World, sealed
 from mesh.messages import KINDS, SIGNED
-from mesh.runtime.curve import CurveKey
-from mesh.runtime.sockets import split_address
-from mesh.runtime.tls import client_context
+from mesh.runtime.links.tls import client_context
+from mesh.runtime.sockets.curve import CurveKey
+from mesh.runtime.sockets.sockets import split_address
 from mesh.wire.codec import decode_object, encode, kind_of
 from mesh.wire.objects import parts
 from mesh.wire.packing import Refusal, pack, unpack_row

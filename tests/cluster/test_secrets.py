@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mesh.errors import MeshError
+from mesh.runtime.disk.secrets import Secrets
+from mesh.runtime.disk.vault import open_vault
 from mesh.runtime.home import Home
-from mesh.runtime.secrets import Secrets
-from mesh.runtime.vault import open_vault
 
 HERE = Path(__file__).parent
 CANARIES = 200

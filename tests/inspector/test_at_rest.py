@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mesh.runtime.disk.vault import kek_source, open_vault
 from mesh.runtime.home import Home
-from mesh.runtime.vault import kek_source, open_vault
 
 CLI = (sys.executable, "-m", "mesh.inspector.cli")
 

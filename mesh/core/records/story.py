@@ -5,7 +5,7 @@
 A packed story is JSON, bytes in base64; `more` is the number after which the next page begins, 0 at the end. Invariant: an item is
 `verified` only if its bytes are under the root of a commit whose signature the given function accepted, and author, incarnation, number and
 time then come from that commit, not from the story's own claims. What cannot be verified is shown as such, never dropped. Reads no disk;
-which entries belong to a story is `runtime/store_read.py`'s to find. Source: Certificate Transparency's inclusion proofs (RFC 6962).
+which entries belong to a story is `runtime/disk/store_read.py`'s to find. Source: Certificate Transparency's inclusion proofs (RFC 6962).
 """
 
 from __future__ import annotations
