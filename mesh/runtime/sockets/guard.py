@@ -9,9 +9,9 @@ What libzmq does not bound is bounded here, by looking at each connection throug
     connections    of one node; and those that have proven a key and then never say a word
     answers        what a peer sends back through our DEALER, which nobody reads
 
-Invariant: what is cut is exactly the connection that was meant (`runtime/sockets/descriptors.py` says how), and an honest peer never is, except
-that the oldest of too many at once goes. Where the system does not count bytes, `watching` is False and bytes are not bounded; all else is.
-Decides nothing about nodes: whom to expel, its caller says.
+Invariant: what is cut is exactly the connection that was meant (`runtime/sockets/descriptors.py` says how), and an honest peer never is,
+except that the oldest of too many at once goes. Where the system does not count bytes, `watching` is False and bytes are not bounded; all
+else is. Decides nothing about nodes: whom to expel, its caller says.
 """
 
 from __future__ import annotations
