@@ -191,7 +191,7 @@ class LinkLimits:
     all_hellos_per_s: float = 20.0
     """Of all addresses at which no linked peer lives: whoever has a network of addresses costs 5 % of a processor (TLS takes 2 ms), and
     newcomers are then met late."""
-    all_hellos_burst: float = 256.0
+    all_hellos_burst: float = 128.0
     connects_per_s: float = 50.0
     """Connections of one address to the door, handshake or not: peers that lost a link ask by them whether the process lives."""
     connects_burst: float = 256.0

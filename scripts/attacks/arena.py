@@ -74,6 +74,7 @@ class Arena:
         self._stack = ExitStack()
         self.nodes: dict[str, subprocess.Popen[str]] = {}
         self._clients: dict[str, Mesh] = {}
+        self._attackers = 0
         self.home.mkdir(mode=0o700)
         (self.home / "config.toml").write_text('bind = "127.0.0.1"\nmdns = false\n')
         make_mesh(Home(self.home), "token", "arena")
@@ -146,7 +147,8 @@ class Arena:
         told: dict[str, Any] = {name: info[name] for name in ("door", "router", "node", "mesh")}
         told["binding"] = binding.hex()
         told["others"] = [row["id"] for row in self.client().nodes()["nodes"]]
-        return json.dumps(told | {"folder": str(self.folder / "mallory")} | more)
+        self._attackers += 1
+        return json.dumps(told | {"folder": str(self.folder / f"mallory-{self._attackers}")} | more)
 
     # ---- attack and measure
 

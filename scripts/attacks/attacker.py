@@ -12,9 +12,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from attacks.floods import FLOODS
+from attacks.floods import FLOODS, Frames
 from attacks.insiders import INSIDERS
-from attacks.member import member
+from attacks.member import Member, member
 from attacks.strangers import STRANGERS
 
 
@@ -33,8 +33,20 @@ async def attack(name: str, told: dict[str, Any]) -> dict[str, Any]:
             return await INSIDERS[name](mallory)
         frames = FLOODS[name](mallory)
         await go()
-        sent = await anyio.to_thread.run_sync(mallory.flood, frames, told["seconds"])
-        return {"cut_s": mallory.cut_s, "sent": sent}
+        return await flood_again_and_again(mallory, name, frames)
+
+
+async def flood_again_and_again(mallory: Member, name: str, frames: Frames) -> dict[str, Any]:
+    """Until the time is over: whoever is cut tries to come back."""
+    end, sent, came_back = anyio.current_time() + mallory.told["seconds"], 0, 0
+    sent += await anyio.to_thread.run_sync(mallory.flood, frames, mallory.told["seconds"])
+    with anyio.move_on_after(end - anyio.current_time()):
+        while True:
+            await mallory.link_up()
+            came_back += 1
+            frames = FLOODS[name](mallory)
+            sent += await anyio.to_thread.run_sync(mallory.flood, frames, end - anyio.current_time())
+    return {"cut_s": mallory.cut_s, "sent": sent, "came_back": came_back}
 
 
 async def main() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count, cycle, repeat
 from typing import TYPE_CHECKING, Any
 
 from mesh.messages import membership, records, session, work
+from mesh.messages.signed import Signed
 
 if TYPE_CHECKING:
     from attacks.member import Member
@@ -108,6 +110,27 @@ def rumours(member: Member) -> Frames:
     return _endless(member, lambda n: membership.Rumours((member.row,)), 16)
 
 
+def fresh_rows(member: Member) -> Frames:
+    """Its own row, always a newer one: the victim checks each, and tells the others."""
+
+    def row(number: int) -> membership.Rumours:
+        body = replace(member.row.body, version=2 + number)
+        return membership.Rumours((Signed(member.identity.node, body),))
+
+    return _endless(member, row, 16)
+
+
+def slanders(member: Member) -> Frames:
+    """That the victim's other peers are dead, again and again, each time of a newer version."""
+    others = [node for node in member.told["others"] if node != member.identity.node]
+
+    def suspicion(number: int) -> membership.Rumours:
+        body = membership.Suspect(others[number % len(others)], 1 + number % 3, 1 + number // 3, number % 2 == 0)
+        return membership.Rumours((Signed(member.identity.node, body),))
+
+    return _endless(member, suspicion, 16)
+
+
 def digests(member: Member) -> Frames:
     """Each asks for the whole table."""
     return _endless(member, lambda n: membership.Digest((), True), 16)
@@ -149,7 +172,7 @@ def cfps(member: Member) -> Frames:
 
 _ALL = (
     *(noise, one_frame, many_frames, oversize, replays, false_signatures, false_payloads, stale_sessions),
-    *(pings, single_pings, loads, unknown_kinds, stales, rumours, digests, heads, bids, results, file_parts),
+    *(pings, single_pings, loads, unknown_kinds, stales, rumours, fresh_rows, slanders, digests, heads, bids, results, file_parts),
     *(asks, file_asks, cfps),
 )
 FLOODS: dict[str, Callable[[Any], Frames]] = {each.__name__: each for each in _ALL}

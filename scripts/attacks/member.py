@@ -53,14 +53,11 @@ class Member:
 
     async def link_up(self) -> None:
         """Dial until the victim takes us."""
-        while True:
+        while not self.links.is_up(self.victim):
             self.links.effects[Dial](Dial(self.told["door"]))
-            with anyio.move_on_after(LIMITS.handshake_s):
-                while not self.links.is_up(self.victim):
-                    self._drain()
-                    await anyio.sleep(0.01)
-                self.next_seq = 1
-                return
+            await anyio.sleep(0.2)
+            self._drain()
+        self.next_seq = 1
 
     def _drain(self) -> None:
         """Answer probes: who does not is soon nobody's peer."""
@@ -124,7 +121,7 @@ class Member:
                     break
             while time.monotonic() - began < seconds and not monitor.poll(20):
                 continue
-            if monitor.poll(0):
+            if monitor.poll(0) and self.cut_s is None:
                 self.cut_s = time.monotonic() - began
         finally:
             socket.disable_monitor()

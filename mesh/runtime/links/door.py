@@ -135,6 +135,8 @@ class Door:
         """Why nobody more from this address is let in now; empty if somebody is. May put somebody out for him."""
         if not (self._connects.allow(address) and (self._lives(address) or self._all_connects.allow(""))):
             return "too_many_connects"
+        if not (self._handshakes.has(address) and (self._lives(address) or self._all_handshakes.has(""))):
+            return "too_fast"
         if self._inside[address] >= self._limits.door_per_address_max and not self._make_room(address):
             return "too_many_from_address"
         if self._inside.total() >= self._places and not self._make_room(""):

@@ -55,6 +55,7 @@ class Link:
         "tasks",
         "unsent",
         "up",
+        "waited_for",
     )
 
     def __init__(self, greeting: Greeting, limits: LinkLimits, dropped: Counter[str]) -> None:
@@ -74,6 +75,8 @@ class Link:
         self.next_seq = 1
         self.hello_no = 0
         self.connected = self.greeted = self.up = self.dirty = self.rehello = self.stuck = False
+        self.waited_for: Sender | None = None
+        """The connection for which a task waits until it takes more."""
         self.stamp_ms = 0
         """Newest stamp heard in this life of the peer, on its clock."""
         self.learn(greeting)

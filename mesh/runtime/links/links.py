@@ -36,7 +36,7 @@ from mesh.runtime.links.link import ENVELOPES_PER_FLUSH, Link
 from mesh.runtime.links.listening import Listening
 from mesh.runtime.links.meeting import Meeting
 from mesh.runtime.links.outgoing import CLASS_OF, WORK
-from mesh.runtime.links.penalties import HOSTILE, REFUSED_EFFORT, effort_of
+from mesh.runtime.links.penalties import CONNECTION_EFFORT, HOSTILE, REFUSED_EFFORT, effort_of
 from mesh.runtime.links.sessions import Sessions
 from mesh.runtime.rates import Rates
 from mesh.runtime.sockets.gate import GateStatistics
@@ -113,6 +113,7 @@ class Links:
         self._meeting.unstick = self._unstick
         self._door = Door(listening.door, limits, door_keys, self._meeting.answer, enrol, self._note, self._meeting.lives)
         self._links, self._penalties = self._meeting.links, self._meeting.penalties
+        self._sockets.ask_before(lambda peer: not self._tax(peer, CONNECTION_EFFORT))
         self._dirty: list[Link] = []
         self._events: deque[tuple[NodeId, Any]] = deque()
         self._look = False
@@ -351,14 +352,21 @@ class Links:
                 link.tasks.start_soon(self._unstick, link, link.sender)
 
     async def _unstick(self, link: Link, sender: Sender) -> None:
-        """Send on as libzmq takes it. Ends when nothing is left; cancelled with the connection."""
-        while link.sender is sender:
-            await sender.wait_writable()
-            if link.send_kept():
-                link.stuck = False
-                self._flush((link,))
-                return
-            await anyio.lowlevel.checkpoint()
+        """Send on as libzmq takes it. Ends when nothing is left; cancelled with the connection. One at a time waits for a connection."""
+        if link.waited_for is sender:
+            return
+        link.waited_for = sender
+        try:
+            while link.sender is sender:
+                await sender.wait_writable()
+                if link.send_kept():
+                    link.stuck = False
+                    self._flush((link,))
+                    return
+                await anyio.lowlevel.checkpoint()
+        finally:
+            if link.waited_for is sender:
+                link.waited_for = None
 
     def statistics(self) -> LinksStatistics:
         links = self._links.values()

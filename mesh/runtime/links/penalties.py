@@ -21,12 +21,18 @@ from mesh.limits import LinkLimits
 from mesh.messages import membership, records, session, trust, work
 
 MINUTE_S = 60.0
-ENVELOPE_EFFORT = 30
+ENVELOPE_EFFORT = 50
 """One signature to check, and mostly one to make for the answer."""
 EFFORT_BYTES = 256
 """So many bytes of an envelope that brings no work are one unit: rows have to be read and checked."""
 REFUSED_EFFORT = 4
-GREETING_EFFORT = 300
+CONNECTION_EFFORT = 100
+"""To the ROUTER: the handshake, and what is done at its beginning and its end."""
+CFP_EFFORT = 3
+"""Of each task. A busy manager auctions below 1000 a second; most work is awarded without."""
+FILE_ASK_EFFORT = 2
+"""Of 48 KiB: more than a network of 1 Gbit/s carries is too much for long."""
+GREETING_EFFORT = 500
 """TLS, the HELLO, and one in return."""
 _EFFORT: dict[type, int] = {
     session.Stale: 2,
@@ -82,8 +88,10 @@ def effort_of(messages: list[Any], size_bytes: int) -> tuple[int, int]:
             effort += _QUESTIONS.get(message.question, _QUESTION_EFFORT)
         else:
             brings_work = True
-            if kind is work.Cfp or kind is work.FileAsk:  # answered whoever asks, and nothing may ever come of it
-                effort += len(message.items) if kind is work.Cfp else 2
+            if kind is work.Cfp:  # answered whoever asks, and nothing may ever come of it
+                effort += CFP_EFFORT * len(message.items)
+            elif kind is work.FileAsk:
+                effort += FILE_ASK_EFFORT
     price = ENVELOPE_EFFORT + size_bytes // EFFORT_BYTES
     return (effort, price) if brings_work else (effort + price, 0)
 

@@ -40,6 +40,10 @@ class Gate:
         self._zap = Zap(raw, limits, self.guard.number, catch_up)
         self._refused_keys: Counter[str] = Counter()
 
+    def ask_before(self, may_come: Callable[[NodeId], bool]) -> None:
+        """Let `may_come` decide about each connection of an admitted node."""
+        self._zap.may_come = may_come
+
     async def run(self) -> None:
         """Answer handshakes and watch connections, until cancelled."""
         async with anyio.create_task_group() as tasks:

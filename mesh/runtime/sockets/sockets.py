@@ -437,6 +437,11 @@ class Sockets:
         if self._curve is not None:
             self._curve = curve
 
+    def ask_before(self, may_come: Callable[[NodeId], bool]) -> None:
+        """Let `may_come` decide about each connection of an admitted node to our ROUTER."""
+        if self._gate is not None:
+            self._gate.ask_before(may_come)
+
     def admit(self, key: bytes, node: NodeId) -> bool:
         """From now on `key` opens our ROUTER in the name of `node`. False, and counted, if it cannot: `Gate.admit` says when."""
         return self._gate is None or self._gate.admit(key, node)

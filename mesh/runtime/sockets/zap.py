@@ -64,6 +64,8 @@ class Zap:
         """Each node's keys, the oldest first; nodes in the order they came in."""
         self._tickets: dict[NodeId, dict[str, Ticket]] = {}
         """Given out and not yet shown by a first message, by User-Id; the oldest first."""
+        self.may_come: Callable[[NodeId], bool] = _always
+        """Asked about each connection that would be let in."""
         self._running = False
         self._admitted = self._errors = 0
         self._last_error = ""
@@ -185,6 +187,8 @@ class Zap:
         node = self._nodes.get(key)
         if node is None:
             return b"", "unknown_key"
+        if not self.may_come(node):
+            return b"", "too_fast"
         return self._give(node, key).encode(), ""
 
     def statistics(self) -> ZapStatistics:
@@ -201,4 +205,8 @@ def _is_address(address: bytes) -> bool:
         ipaddress.ip_address(address.decode("ascii"))
     except ValueError:
         return False
+    return True
+
+
+def _always(node: NodeId) -> bool:
     return True
