@@ -171,10 +171,10 @@ class LinkLimits:
     be and one more that is coming in, stay below undelivered_bytes_max. Of usual ones (batch_bytes_max) that is 1 MiB of one peer."""
     undelivered_bytes_max: int = 16 * 1024 * 1024
     """Of one connection, in libzmq and not taken by us; beyond it the connection is cut. By rcvhwm's formula no honest peer gets there."""
-    unproven_per_address_max: int = 64
+    unproven_per_address_max: int = 128
     """Connections of one address to the ROUTER whose handshake is not finished; beyond it the oldest is cut. An honest one takes
-    milliseconds, and on one machine all nodes share an address."""
-    unproven_max: int = 256
+    milliseconds; on one machine all nodes share an address, and may dial us all at once."""
+    unproven_max: int = 512
     """The same for all addresses together; never more than a quarter of the descriptors this process may open."""
     silent_s: float = 6.0
     """A connection that has proven its key and sent nothing at all for so long is cut: ours send one empty message at once."""
