@@ -165,18 +165,16 @@ class Links:
 
     def take(self) -> list[tuple[NodeId, Any]] | None:
         """The next inputs: see the module's docstring."""
-        if self._events:
-            items = list(self._events)
-            self._events.clear()
-            return items
-        for _ in range(REFUSED_PER_TURN if self._look else 0):
+        for _ in range(REFUSED_PER_TURN if self._look and not self._events else 0):
             arrival = self._receiver.take()
             if arrival is None:
                 self._look = False
                 break
             if found := self._open(arrival.user, arrival.frames):
                 return found
-        return None
+        items = list(self._events)  # those too that a refused envelope has just caused
+        self._events.clear()
+        return items or None
 
     def waiting(self) -> bool:
         """Whether `take` may have something."""
@@ -198,7 +196,7 @@ class Links:
             if refusal.reason == "stale_session":
                 self._answer_stale(refusal.peer, frames[0])
             else:
-                self._hold_against(carrier or refusal.peer, refusal.reason)
+                self._hold_against(carrier, refusal.reason, refusal.peer)
             return None
         sender = header.sender
         self._sessions.used(self._sessions.inbound[header.session])
@@ -214,7 +212,7 @@ class Links:
             self.clocks[sender] = header.sent_ms - clock.wall_ms()
         for _, reason in refused:
             self.refusals[reason] += 1
-            if self._hold_against(carrier, reason):
+            if self._hold_against(sender, reason):
                 return None
         link.stamp_ms = max(link.stamp_ms, header.stamp_ms)
         items: list[tuple[NodeId, Any]] = [(sender, Heard(header.stamp_ms, header.echo_ms))]
@@ -235,11 +233,14 @@ class Links:
             self._queue(link, Stale(unpack_row(header)[4]))
             self.flush()
 
-    def _hold_against(self, peer: NodeId, reason: str) -> bool:
-        """Note what an honest peer never sends; True if it was too much of it and the peer was cut."""
+    def _hold_against(self, peer: NodeId, reason: str, claimed: NodeId = "") -> bool:
+        """Note what an honest peer never sends; True if it was too much of it and the peer was cut.
+
+        `peer`: who proved to have sent it; where nobody did, it is noted under the name it `claimed`, and nobody is cut for it.
+        """
         if reason not in HOSTILE:
             return False
-        self._note(reason, peer)
+        self._note(reason, peer or claimed)
         if not peer or not self._penalties.bad(peer, reason, clock.now_s()):
             return False
         self._punish(peer, reason)
