@@ -305,6 +305,21 @@ class Mesh(Work):
             if not since:
                 return {"schema": "mesh.story/1", "task": _full(task, entries), "entries": entries}
 
+    async def audit(self, about: str = "", *, everywhere: bool = False, since: int = 0, limit: int = 0) -> Document:
+        """``{"entries": [{"what", "about", "by", "note", "node", "wall_ms", "verified", ...}], "missing": [...]}``, oldest first.
+
+        `about`: only what concerns that node (name or id), home or invitation. Of this node's journal: all entries after number `since`, or
+        the newest `limit` of them. `everywhere`: the newest of every linked node; `missing` names those that did not answer.
+        """
+        entries: list[Document] = []
+        while True:
+            args: Document = {"all": True, "limit": limit} if everywhere else {"since": since, "limit": limit}
+            page = await self._ask("audit", about, args)
+            entries += page["entries"]
+            since = int(page.get("more") or 0)
+            if not since:
+                return {"schema": "mesh.audit/1", "entries": entries, "missing": page["missing"]}
+
     async def find(self, sha256: str) -> Document:
         """``{"tasks": [{"task", "as", "capability", ...}]}`` that read or made these bytes."""
         return {"schema": "mesh.find/1", "hash": sha256, **await self._ask("hash", sha256)}

@@ -4,7 +4,7 @@
     File.path     <------- the node's store, under the file's own name
 
 Invariant: what a reference names never changes, it is a hash. Does not copy bytes through messages; the nodes fetch from one another
-before a handler starts. The blob layout (`aa/aabb...`) is that of `runtime/blobs.py`.
+before a handler starts. The blob layout (`aa/aabb...`) is that of `runtime/disk/blobs.py`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Shelf:
         """A path under the file's own name. Brings the file to this machine if it is not here. Raises NoSuchFile, NoNode, OSError."""
         blob = self.blobs / file.sha256[:2] / file.sha256
         if not blob.exists():
-            _fetch(self._sock, file.sha256, file.size)
+            self.bring(file)
             if not blob.exists():
                 raise NoSuchFile(f"the file {file.name!r} ({file.sha256[:12]}...) is not in this node's store")
         with self._lock:
@@ -78,6 +78,10 @@ class Shelf:
                 link.parent.mkdir(exist_ok=True)
                 link.symlink_to(blob)
         return link
+
+    def bring(self, file: File) -> None:
+        """Have the local node fetch the bytes from another. Blocks. Raises NoSuchFile, NoNode, MeshError."""
+        _fetch(self._sock, file.sha256, file.size)
 
     def close(self) -> None:
         """Remove the links; the bytes stay in the node's store."""

@@ -25,7 +25,7 @@ from mesh.errors import MeshError, TooBig, UsageError, task_error
 from mesh.failures import failure, report
 from mesh.files import Ask, Shelf, check_files, put_all
 from mesh.ids import Fence, TaskId
-from mesh.runs import Clock, Run, RunnerStatistics
+from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
 from mesh.threads import HandlerStopped, Interruptible
 
@@ -41,7 +41,10 @@ NOTE_CHARACTERS_MAX = 200
 
 
 class Runner:
-    """`out(verb, item)` gets started, progress, ended and priced items; `ask` reaches the local node. Use `flush` before frames leave."""
+    """`out(verb, item)` gets started, progress, ended and priced items; `ask` reaches the local node. Use `flush` before frames leave.
+
+    `isolation` runs the handlers that are to have a process of their own; without it they run here.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,9 @@ class Runner:
         shelf: Shelf | None = None,
         body_bytes_max: int,
         lifespan: Any = None,
+        isolation: Isolation | None = None,
     ) -> None:
+        self._isolation = isolation
         self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
         self.shelf = shelf
         self.lifespan = lifespan
@@ -87,7 +92,7 @@ class Runner:
             }
             self._out("ended", [item[0], item[1], "error", b"", [], error, 0])
             return
-        run = self._runs[item[0], item[1]] = Run(item, capability)
+        run = self._runs[item[0], item[1]] = Run(item, capability, isolated=self._isolation is not None and capability.limits is not None)
         if self._active < self._agent.concurrency:
             self._start(run)
         else:
@@ -170,6 +175,8 @@ class Runner:
             if not run.stopping:
                 output, files = await self._result_of(run)
             outcome = "ok"
+        except RunEnded as ended:
+            outcome, error = ended.outcome, ended.error
         except (asyncio.CancelledError, HandlerStopped):
             outcome = run.stopping
             if not outcome:
@@ -186,6 +193,19 @@ class Runner:
         self._end(run, run.stopping or outcome, output, files, error)
 
     async def _result_of(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+        name = run.capability.name
+        if run.isolated:
+            assert self._isolation is not None
+            output, stored = await self._isolation.run(run, self)
+        else:
+            output, stored = await self._run_here(run)
+        if len(output) > self.body_bytes_max:
+            raise TooBig(what=f"the result of {name}", size_bytes=len(output), size_bytes_max=self.body_bytes_max)
+        if run.redactor is not None:
+            run.redactor.check(f"the result of {name}", output)
+        return output, stored
+
+    async def _run_here(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         capability = run.capability
         shape = capability.shape
         secrets: list[Secret] = []
@@ -205,10 +225,6 @@ class Runner:
             if await put_all(self._ask, files, self.shelf):
                 output, files = shape.dump(result)
             stored = check_files(files, values.FILES_MAX)
-        if len(output) > self.body_bytes_max:
-            raise TooBig(what=f"the result of {capability.name}", size_bytes=len(output), size_bytes_max=self.body_bytes_max)
-        if run.redactor is not None:
-            run.redactor.check(f"the result of {capability.name}", output)
         return output, stored
 
     async def _in_thread(self, run: Run, arguments: dict[str, Any]) -> Any:
@@ -267,7 +283,7 @@ class Runner:
             self._end(run, run.stopping, b"", (), None)
         elif not run.begun:
             return  # cancelled before its first step, a task would vanish without a word; it looks at `stopping` when it begins
-        elif run.capability.is_async:
+        elif run.capability.is_async or run.isolated:
             run.handle.cancel()
         elif run.thread is not None:
             for wait in run.waits:
@@ -278,8 +294,10 @@ class Runner:
 
     def progress(self, task: TaskInfo, fraction: float, note: str) -> None:
         run = self._runs.get((task.id, task.fence))
-        if run is None:
-            return
+        if run is not None:
+            self.progress_of(run, fraction, note)
+
+    def progress_of(self, run: Run, fraction: float, note: str) -> None:
         note = note if run.redactor is None else run.redactor.text(note)
         fresh = run.progress is None
         said = run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
@@ -343,25 +361,36 @@ class Runner:
         if len(data) > self.body_bytes_max:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self.body_bytes_max)
         run = self._living(task)
+        return result_of(await self._begin(run, verb, params | {"capability": capability, "input": data, "files": files}), self.shelf)
+
+    async def _begin(self, run: Run, verb: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Start a step or a call on behalf of `run` and wait for its end. Its slot is free meanwhile."""
         if run.redactor is not None:
-            run.redactor.check(f"what is passed to {capability}", data + str(params.get("name")).encode())
+            run.redactor.check(f"what is passed to {params['capability']}", params["input"] + str(params.get("name")).encode())
         await self._may_start(run)
         self._lend_slot(run)
         try:
-            asked = self._ask(verb, params | {"capability": capability, "input": data, "files": files})
-            return result_of(await self._wait(run, asked), self.shelf)
+            return await self._wait(run, self._ask(verb, params))
         finally:
             self._take_slot(run)
+
+    async def relay(self, run: Run, verb: str, params: dict[str, Any]) -> dict[str, Any]:
+        """What a handler in a process of its own asks of the node. `params` have been checked; whose task it is, we say."""
+        if run.over or run.stopping:
+            raise _task_over(run.task)
+        if verb == "secret":
+            return {"text": await self._text_of(run, params["name"])}
+        if verb == "step":
+            return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
+        if verb == "call":
+            return await self._begin(run, verb, params | {"parent": run.task})
+        return await self._ask(verb, params)
 
     def _living(self, task: TaskInfo) -> Run:
         """The run behind a context. Raises MeshError if it is over."""
         run = self._runs.get((task.id, task.fence))
         if run is None or run.stopping:
-            raise MeshError(
-                f"the task {task.id} is over: nothing new starts for it",
-                fix="await every step before the handler returns",
-                code="task_over",
-            )
+            raise _task_over(task.id)
         return run
 
     def _lend_slot(self, run: Run) -> None:
@@ -428,6 +457,12 @@ class Runner:
             self._declined += 1
             report(f"the price function of {capability} failed, so this worker declines: {failure(error)['message']}")
         self._out("priced", [round_number, task, cost, eta_ms])
+
+
+def _task_over(task: TaskId) -> MeshError:
+    return MeshError(
+        f"the task {task} is over: nothing new starts for it", fix="await every step before the handler returns", code="task_over"
+    )
 
 
 def result_of(reply: dict[str, Any], shelf: Shelf | None) -> Any:

@@ -30,6 +30,22 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None: ...
 
 
+class RunEnded(Exception):
+    """Raised where a handler's end is known already, as a value: `outcome` and `error` as in an `ended` item."""
+
+    def __init__(self, outcome: str, error: dict[str, Any]) -> None:
+        super().__init__(outcome)
+        self.outcome, self.error = outcome, error
+
+
+class Isolation(Protocol):
+    """Runs a handler in a process of its own. When its task is cancelled, the process is killed."""
+
+    async def run(self, run: Run, runner: Any) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+        """The output and its files. Raises RunEnded for every other end."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerStatistics:
     running: int
@@ -49,6 +65,7 @@ class Run:
         "fence",
         "handle",
         "input",
+        "isolated",
         "lease_end_ms",
         "lease_waiters",
         "lent",
@@ -66,10 +83,12 @@ class Run:
         "works",
     )
 
-    def __init__(self, item: list[Any], capability: Capability) -> None:
+    def __init__(self, item: list[Any], capability: Capability, *, isolated: bool = False) -> None:
         self.task: TaskId = item[0]
         self.fence: Fence = item[1]
         self.capability = capability
+        self.isolated = isolated
+        """Its handler runs in a process of its own."""
         self.input: bytes = item[3]
         self.lease_end_ms: int = item[4]
         self.timeout_ms: int = item[5]

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh.agent import Agent
 from mesh.errors import NodeLost, NoNode
@@ -30,6 +30,9 @@ from mesh.files import Shelf
 from mesh.link import Link
 from mesh.runner import Runner
 from mesh.runs import RunnerStatistics, Timer
+
+if TYPE_CHECKING:
+    from mesh.isolation import Processes
 
 RESULTS_KEPT_S = 10.0
 """Longer than any group commit: a result that old is on the node's disk."""
@@ -76,6 +79,7 @@ class Worker:
     def __init__(self, agent: Agent, find: Callable[[], Path], *, on_attached: Callable[[dict[str, Any]], None] | None = None) -> None:
         self._agent, self._find, self._on_attached = agent, find, on_attached
         self._offers = [_fields(offer) for offer in agent.offers()]
+        self._processes = processes_of(agent)
         self._link: Link | None = None
         self._runner: Runner | None = None
         self._ready: asyncio.Event = asyncio.Event()
@@ -101,7 +105,15 @@ class Worker:
 
     async def _serve(self, lifespan: Any) -> None:
         clock = RealClock()
-        runner = self._runner = Runner(self._agent, out=self._out, ask=self._ask, clock=clock, body_bytes_max=0, lifespan=lifespan)
+        runner = self._runner = Runner(
+            self._agent,
+            out=self._out,
+            ask=self._ask,
+            clock=clock,
+            body_bytes_max=0,
+            lifespan=lifespan,
+            isolation=self._processes,
+        )
         runner.connected(False)
         try:
             await self._stay_attached(runner, clock)
@@ -110,6 +122,8 @@ class Worker:
                 self._link.close()
             runner.stop_all()
             await asyncio.wait([asyncio.ensure_future(runner.drained())], timeout=ENDING_S)
+            if self._processes is not None:
+                await asyncio.wait([asyncio.ensure_future(self._processes.close())], timeout=ENDING_S)
             runner.close()
             if runner.shelf is not None:
                 runner.shelf.close()
@@ -297,6 +311,7 @@ def run_agent(agent: Agent, home: Path | None, node: str) -> None:
     from mesh.runtime.home import Home
 
     agent.offers()
+    processes_of(agent)
     folder = node_for_worker(Home.locate(home), node)
     if not folder.is_running():
         words = (["--home", str(home)] if home else []) + (["--name", node] if node else [])
@@ -306,6 +321,15 @@ def run_agent(agent: Agent, home: Path | None, node: str) -> None:
         report(f"{agent.name}@{found['node']} offers {', '.join(agent.capabilities)}")
 
     asyncio.run(serve([agent], folder.socket_path, on_attached=attached))
+
+
+def processes_of(agent: Agent) -> Processes | None:
+    """What runs its isolated capabilities; None if it has none. Raises DeclarationError if no other process could load it."""
+    if all(capability.limits is None for capability in agent.capabilities.values()):
+        return None
+    from mesh.isolation import Processes
+
+    return Processes(agent)
 
 
 @contextmanager

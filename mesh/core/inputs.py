@@ -195,7 +195,7 @@ class HandlerWaits:
 
 @dataclass(slots=True)
 class HandlerEnded:
-    """`outcome`: ``ok`` (output is JSON bytes), ``error`` (error is set), ``cancelled``, ``timeout``."""
+    """`outcome`: ``ok`` (output is JSON bytes), ``error`` (error is set), ``cancelled``, ``timeout``, ``worker_lost`` (process died)."""
 
     worker: int
     task: TaskId

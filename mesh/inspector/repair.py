@@ -71,7 +71,18 @@ def _show_verify(document: dict[str, Any]) -> str:
         for key in ("author", "entries", "commits", "incarnation", "head", "forks")
         if key in document
     ]
+    lines += [f"{fit('co-signed', 13)}{line}" for line in _cosigned(document.get("witnesses") or [])]
     if document.get("export"):
         lines.append(f"{fit('exported', 13)}{clean(document['export'])}; check it apart: scripts/verify {clean(document['export'])}")
     lines.append("every signature, link and hash holds" if document["ok"] else f"WRONG: {clean(document['problem'])}")
     return "\n".join(lines)
+
+
+def _cosigned(witnesses: list[dict[str, Any]]) -> list[str]:
+    """Who confirms how much: whoever has signed a later entry has confirmed the earlier ones too."""
+    lines: dict[int, str] = {}
+    names: list[str] = []
+    for witness in witnesses:
+        names.append(clean(witness["node"]))
+        lines[witness["entry"]] = f"entries up to {witness['entry']} by {', '.join(names)}"
+    return list(lines.values())

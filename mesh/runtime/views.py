@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, UNREACHABLE, Row
-from mesh.core.records.story import BadStory, verify_story
+from mesh.core.records.story import BadStory, Story, gathered, verify_story
 from mesh.errors import Refused
 from mesh.messages.membership import Offer
 from mesh.runtime import clock
-from mesh.runtime.store_file import StoreError
-from mesh.runtime.trust_findings import trust_findings
-from mesh.runtime.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
+from mesh.runtime.disk.store_file import StoreError
+from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
+from mesh.runtime.trust.trust_findings import trust_findings
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal
 
@@ -94,10 +94,12 @@ class Views:
         records = process.assembly.records.statistics()
         membership = process.assembly.membership.statistics()
         found += [(f"those who offer {name} disagree about its arguments", f"give one {name} another name") for name in self._disputed()]
+        if process.assembly.directory.revoked(process.assembly.directory.me):
+            found.append(("this node was revoked: nobody in the mesh hears it any more", "join again as another node: mesh join TOKEN"))
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
         if records.rolled_back:
-            found.append(("peers know a newer head of this node's journal: its disk was restored from an old copy", "mesh verify"))
+            found.append((f"this node's journal is not what it was: {records.rolled_back}", "mesh verify"))
         if records.forks:
             found.append((f"{records.forks} authors signed two commits for one place: proof is kept", "mesh verify --json"))
         if membership.clones_seen:
@@ -133,7 +135,10 @@ class Views:
     def _refusals(self) -> dict[str, int]:
         links = self._process.links.statistics()
         total = dict(self._process.driver.refusals)
-        for counted in (links.refusals, links.door.refusals, links.dropped, self._process.local.statistics().refusals):
+        counts = [links.refusals, links.door.refusals, links.dropped, self._process.local.statistics().refusals]
+        if links.gate is not None:
+            counts += [links.gate.zap.denied, links.gate.guard.cut, links.gate.refused_keys]
+        for counted in counts:
             for reason, count in counted.items():
                 total[reason] = total.get(reason, 0) + count
         return dict(sorted(total.items()))
@@ -156,6 +161,7 @@ class Views:
             "caps": sorted(row.offers),
             "self": is_self,
             "linked": row.linked,
+            "revoked": row.revoked,
             "incarnation": row.incarnation,
             "seen_ms": seen_ms,
         }
@@ -172,11 +178,19 @@ class Views:
 
     def story(self, body: Document) -> Document:
         """A packed story, every proof in it checked against the keys this node knows."""
+        story = self._checked(body["story"])
+        return {"entries": story.rows(), "more": story.more}
+
+    def _checked(self, packed: bytes) -> Story:
         try:
-            story = verify_story(body["story"], self._process.keyring.open, decode_entry, (Refusal, ValueError))
+            return verify_story(packed, self._process.keyring.open, decode_entry, (Refusal, ValueError))
         except BadStory as error:
             raise Refused(f"the answer is no story: {error}", fix="mesh doctor", code="bad_story") from error
-        return {"entries": story.rows(), "more": story.more}
+
+    def audit(self, body: Document) -> Document:
+        """Packed audit entries of one node or of all, every proof in them checked, oldest first."""
+        stories = [self._checked(packed) for _, packed in body["pages"]]
+        return gathered(stories, body["missing"], self._process.assembly.directory.name_of)
 
     async def verify(self, params: Document) -> Document:
         """Read the whole journal again and check it; export it if asked to."""
@@ -192,9 +206,21 @@ class Views:
             document |= {"ok": False, "problem": error.message}
         records = self._process.assembly.records.statistics()
         document |= {"forks": records.forks, "rolled_back": records.rolled_back}
-        if records.rolled_back:
-            document |= {"ok": False, "problem": f"peers hold a newer head of this journal than its own disk: {records.rolled_back}"}
+        document["witnesses"] = self._witnesses()
+        if records.rolled_back and document["ok"]:
+            document |= {"ok": False, "problem": records.rolled_back}
         return document
+
+    def _witnesses(self) -> list[Document]:
+        """Who has co-signed this node's journal, and up to which entry, furthest first; only what verifies here and now."""
+        process, found = self._process, {}
+        for signed in process.assembly.records.witnesses():
+            try:
+                body = process.keyring.open(signed.raw).body
+            except Refusal:
+                continue
+            found[signed.author] = {"node": process.assembly.directory.name_of(signed.author), "id": signed.author, "entry": body.last}
+        return sorted(found.values(), key=lambda row: (-row["entry"], row["node"]))
 
     # ---- the rest
 
@@ -209,6 +235,7 @@ class Views:
             "workers": process.workers,
             "local": process.local,
             "membership": process.assembly.membership,
+            "trust": process.assembly.trust,
             "records": process.assembly.records,
             "manager": process.assembly.manager,
             "contractor": process.assembly.contractor,

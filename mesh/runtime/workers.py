@@ -31,7 +31,7 @@ LOT_BYTES_MAX = 4 * 1024 * 1024
 """A lot with more bodies than this is cut into several frames."""
 
 _OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str)
-_OUTCOMES = ("ok", "error", "cancelled", "timeout")
+_OUTCOMES = ("ok", "error", "cancelled", "timeout", "worker_lost")
 
 
 @dataclass(frozen=True, slots=True)

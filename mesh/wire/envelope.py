@@ -202,14 +202,14 @@ def open_envelope(keyring: Keyring, frames: Sequence[bytes], expect: Expectation
 
     Reasons, in the order of the checks: ``frames``, ``too_big``, ``malformed``, ``version``, ``other_mesh``, ``not_for_me``,
     ``too_many_messages``, ``wrong_link``, ``unknown_sender``, ``stale_session`` (answer with `Stale`), ``wrong_sender``, ``replayed``,
-    ``payload_changed``, ``bad_proof``, ``bad_signature``, ``bad_framing``. After a refusal nothing has changed.
+    ``payload_changed``, ``bad_framing``, ``bad_proof``, ``bad_signature``. After a refusal nothing has changed.
     """
     header = _read_header(frames, expect.limits)
     session = _check_header(keyring, header, len(frames[1]), expect, carrier)
     if hashlib.sha256(frames[1]).digest() != header.payload_hash:
         raise Refusal("payload_changed", header.sender)
-    _check_proof(keyring, session, header, frames)
     parts = _split(frames[1], header)
+    _check_proof(keyring, session, header, frames)
     session.window.accept(header.first_seq, header.count)
     skewed = abs(header.sent_ms - expect.wall_ms()) > expect.limits.clock_skew_ms
     return _decode_parts(keyring, header, parts, skewed)

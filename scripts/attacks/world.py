@@ -9,6 +9,7 @@ Everything here is honest; what attacks it is beside (`forgery.py`). The same in
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from mesh.messages.membership import Alive, Offer
@@ -33,6 +34,7 @@ NARROW = {
 }
 """Roles that may do less than a member, or something else, and the session of the one who has that alone."""
 LIMITED_SESSION = b"session-L-to-B--"
+E_SESSION = b"session-E-to-B--"
 MESH = mesh_id(b"genesis of the tests")
 
 
@@ -116,6 +118,7 @@ class World:
 
     mode: str = "token"
     mesh: str = MESH
+    receiver: str = "b"
     now_ms: int = NOW_MS
     root: Signer = field(init=False)
     lines: dict[str, Line] = field(init=False)
@@ -126,12 +129,10 @@ class World:
     stranger: Signer = field(init=False)
 
     def __post_init__(self) -> None:
-        seeds = {"a": 2, "b": 3, "c": 4, **{role: 20 + n for n, role in enumerate(NARROW)}, "limited": 30}
-        self.lines = {name: line_of(seed, self.mesh) for name, seed in seeds.items()}
-        self.lines["e"] = line_of(6, self.mesh, issuer=11)
+        lines, rows = _people(self.mesh)
+        self.lines, self.rows = dict(lines), dict(rows)
         self.root = self.lines["a"].root
         self.stranger = signer_of(5, self.mesh)
-        self.rows = {name: line.row(name, line.chain(**grants(name)), offers=offers(name)) for name, line in self.lines.items()}
         self.keyring = Keyring(self.mesh, (self.root.public_key,), self.mode, lambda: self.now_ms)
         for name, row in self.rows.items():
             if name != "e":
@@ -140,9 +141,9 @@ class World:
 
     def forget_sessions(self) -> None:
         """The receiver starts anew: the same sessions, nothing received yet."""
-        by = {SESSION: "a", OTHER_SESSION: "c", LIMITED_SESSION: "limited", **{each: role for role, each in NARROW.items()}}
+        by = {SESSION: "a", OTHER_SESSION: "c", LIMITED_SESSION: "limited", E_SESSION: "e", **{each: role for role, each in NARROW.items()}}
         self.sessions = {each: Session(self.lines[name].node.node, each) for each, name in by.items()}
-        self.expect = Expectations(self.b.node, self.sessions, lambda: self.now_ms)
+        self.expect = Expectations(self.lines[self.receiver].node.node, self.sessions, lambda: self.now_ms)
 
     @property
     def a(self) -> Signer:
@@ -160,7 +161,7 @@ class World:
         """The frames of one honest envelope from `a` to `b`, or with `changes` to its batch."""
         signer = signer or self.a
         parts = [frame_message(kind_of(message), encode(message, signer.seal), number) for number, message in enumerate(messages, 1)]
-        fields = {"recipient": self.b.node, "session": SESSION, "first_seq": 1, "echo_ms": 0, "parts": parts} | changes
+        fields = {"recipient": self.b.node, "session": SESSION, "first_seq": 1, "echo_ms": 5, "parts": parts} | changes
         return seal_flush(signer, [Batch(**fields)], sent_ms=NOW_MS, stamp_ms=77, cert_serial=1, journal_head=bytes(32))[0]
 
     def open(self, frames: list[bytes], carrier: str = "") -> Opened:
@@ -171,12 +172,24 @@ class World:
 
         return sample_of(cls, self)
 
-    def state(self) -> Any:
+    def state(self, windows: bool = True) -> Any:
         """All that a refusal must leave as it was."""
         members = [(each.node, each.home, each.serial, each.key, each.chain, each.before_until_ms) for each in self.keyring.members()]
         trust = [signed.raw for signed in self.keyring.authorities.statements()]
-        windows = [(each.window.newest, each.window._seen, each.proven) for each in self.sessions.values()]
-        return members, trust, self.keyring.authorities.roots, self.keyring.authorities.mode, windows, list(self.sessions)
+        links = [
+            (each.id, each.peer, *((each.window.newest, each.window._seen, each.proven) if windows else ()))
+            for each in self.sessions.values()
+        ]
+        return members, trust, self.keyring.authorities.roots, self.keyring.authorities.mode, links
+
+
+@cache
+def _people(mesh: str) -> tuple[dict[str, Line], dict[str, Signed]]:
+    """Everybody, and what each says of itself: the same in every world of this mesh."""
+    seeds = {"a": 2, "b": 3, "c": 4, **{role: 20 + n for n, role in enumerate(NARROW)}, "limited": 30}
+    lines = {name: line_of(seed, mesh) for name, seed in seeds.items()}
+    lines["e"] = line_of(6, mesh, issuer=11)
+    return lines, {name: line.row(name, line.chain(**grants(name)), offers=offers(name)) for name, line in lines.items()}
 
 
 def grants(name: str) -> dict[str, dict[str, Any]]:

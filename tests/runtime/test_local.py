@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +295,47 @@ def test_views_that_refuse(with_toy: Any) -> None:
                 await mesh.status()
 
     with_toy(story)
+
+
+STRANGER = """
+import os, socket, sys
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+with socket.socket(socket.AF_UNIX) as line:
+    try:
+        line.connect(sys.argv[1])
+    except PermissionError:
+        sys.exit(13)
+    try:
+        line.sendall(bytes.fromhex(sys.argv[2]))
+        answer = line.recv(65536)
+    except ConnectionError:
+        answer = b""
+sys.exit(1 if answer else 7)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_another_account_is_kept_out_twice(toy_class: Any) -> None:
+    """By the folder and the socket's own mode; and where somebody has opened both, by what the kernel says of the peer."""
+
+    async def visit(path: Path) -> int:
+        asking = frame([1, "hello", {"v": 1}]).hex()
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", STRANGER, str(path), asking)
+        return await process.wait()
+
+    async def main(folder: Path) -> None:
+        async with toy_class(folder).running() as toy:
+            assert await visit(toy.path) == 13, "the folder is its owner's"
+            folder.chmod(0o711)
+            assert await visit(toy.path) == 13, "and so is the socket"
+            toy.path.chmod(0o666)
+            assert await visit(toy.path) == 7, "cut off without a word"
+            assert dict(toy.server.statistics().refusals) == {"other_account": 1}
+            assert toy.server.statistics().connections == 0 and not toy.seen
+            mine = await raw(toy)
+            mine.send(1, "hello", {"v": 1})
+            assert (await mine.next())[2]["node"] == "toy"
+            mine.close()
+
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="mesh-") as folder:
+        asyncio.run(asyncio.wait_for(main(Path(folder)), 30))

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from attacks import delegations
 from attacks.keys import NOT_REDUCED, SMALL_ORDER
 from attacks.world import MESH, Line, deed_of, line_of, sealed, signer_of
 
@@ -361,3 +362,10 @@ def test_no_home_lives_longer_than_its_issuer_may_give(begins: int, ends: int, h
 def test_the_limit_of_life_is_the_issuers_alone() -> None:
     assert chains().read(LINE.chain(home={"ttl_ms": 5})), "a home's nodes end with the home"
     assert chains().read(LINE.chain(home={"not_after_ms": 10**15})), "no limit, no bound"
+
+
+def test_random_delegations_never_widen() -> None:
+    """Signed and read for real, judged name by name; `scripts/attack delegations` makes a million."""
+    tally = delegations.run(700, 3)
+    assert tally.wrong == [] and tally.chains >= 700
+    assert set(tally.outcomes) == {"read", "widened"} and min(tally.outcomes.values()) > 50

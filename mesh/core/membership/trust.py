@@ -70,7 +70,7 @@ class Trust:
         self._limits = limits.trust
         self._records_limits = limits.records
         self._held: dict[tuple[str, ...], Signed] = {}
-        self._by_author: dict[NodeId, int] = {}
+        self._of_members = 0
         self._gaps: dict[NodeId, _Gap] = {}
         self._on_record: dict[tuple[str, str, str, str], None] = {}
         """What earlier lives wrote: a statement is audited once per node, not once per start."""
@@ -111,7 +111,7 @@ class Trust:
             if identity is None:
                 yield Refused("no_statement", sender)
             elif identity not in self._held:
-                if self._full(signed.author):
+                if self._full(signed):
                     yield Refused("trust_full", signed.author)
                     continue
                 self._hold(identity, signed)
@@ -122,13 +122,13 @@ class Trust:
             if peer != sender:
                 yield from self._tell(peer, fresh)
 
-    def _full(self, author: NodeId) -> bool:
+    def _full(self, signed: Signed) -> bool:
         limits = self._limits
-        return len(self._held) >= limits.statements_max or self._by_author.get(author, 0) >= limits.author_statements_max
+        return len(self._held) >= limits.statements_max or (_of_member(signed) and self._of_members >= limits.members_statements_max)
 
     def _hold(self, identity: tuple[str, ...], signed: Signed) -> None:
         self._held[identity] = signed
-        self._by_author[signed.author] = self._by_author.get(signed.author, 0) + 1
+        self._of_members += _of_member(signed)
         self._revocations += type(signed.body) is Revocation
         # A sum, so that the order in which statements came leaves no trace in it.
         digest = hashlib.blake2b("\0".join(identity).encode(), digest_size=8).digest()
@@ -209,11 +209,17 @@ def identity_of(signed: Signed) -> tuple[str, ...] | None:
     return None
 
 
+def _of_member(signed: Signed) -> bool:
+    """Not by a root: it shows the chain in which its author stands."""
+    return type(signed.body) is Revocation and bool(signed.body.certificate)
+
+
 def _audit(signed: Signed) -> Audit:
     body = signed.body
     if type(body) is Revocation:
         return Audit(REVOKED, body.target, signed.author, f"{body.level} {body.name}: {body.reason}")
-    return Audit(AMENDED, body.mesh, signed.author, f"number {body.seq}, mode {body.mode}, {len(body.roots)} root keys")
+    roots = " ".join(root.hex()[:16] for root in body.roots)
+    return Audit(AMENDED, body.mesh, signed.author, f"number {body.seq}, mode {body.mode}, roots {roots}")
 
 
 def _size_of(signed: Signed) -> int:

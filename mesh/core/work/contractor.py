@@ -411,9 +411,7 @@ class Contractor:
         out: list[Any] = []
         self._load.closed = self._load.closed or fact.node == me
         self._load.forget(fact.node)
-        for manager, pair in list(self._holdings.by_manager.items()):
-            if fact.node in (manager, me):
-                self._terms.disown(now_s, pair, out)
+        self._terms.disown(now_s, "" if fact.node == me else fact.node, out)
         self._load.note(now_s)
         return out
 

@@ -154,14 +154,15 @@ class Terms:
             self._running.stop(now_s, self._slots.runs[holding.task], reason, out)
         self._reports.forget(holding, out)
 
-    def disown(self, now_s: float, pair: HeldFor, out: list[Any]) -> None:
-        """The manager itself was revoked: all that is held for him ends at once, and nothing of it is said."""
-        pair.accepts, pair.durable_accepts = [], []
-        for holding in list(pair.tasks.values()):
-            if (run := self._slots.runs.get(holding.task)) is not None:
-                run.answers.clear()
-            self._reclaims.pop(holding.task, None)
-            self.withdraw(now_s, holding, "revoked", out)
+    def disown(self, now_s: float, manager: NodeId, out: list[Any]) -> None:
+        """A manager was revoked: all that is held for him ends at once, and nothing of it is said. "": for whomever it is held."""
+        for pair in [pair for pair in self._holdings.by_manager.values() if manager in ("", pair.manager)]:
+            pair.accepts, pair.durable_accepts = [], []
+            for holding in list(pair.tasks.values()):
+                if (run := self._slots.runs.get(holding.task)) is not None:
+                    run.answers.clear()
+                self._reclaims.pop(holding.task, None)
+                self.withdraw(now_s, holding, "revoked", out)
 
     def _on_revoke(self, now_s: float, manager: NodeId, revoke: Revoke) -> list[Any]:
         out: list[Any] = []

@@ -22,6 +22,7 @@ from mesh.core.inputs import (
     MemberLeft,
     MemberLinked,
     MemberRestarted,
+    MemberRevoked,
     MemberSuspected,
     MemberUnreachable,
     OffersChanged,
@@ -34,7 +35,17 @@ from mesh.limits import MembershipLimits
 from mesh.messages.membership import Alive, Offer
 from mesh.messages.signed import Signed
 
-FACTS = (MemberAlive, MemberLinked, MemberSuspected, MemberUnreachable, MemberDied, MemberLeft, MemberRestarted, OffersChanged)
+FACTS = (
+    MemberAlive,
+    MemberLinked,
+    MemberSuspected,
+    MemberUnreachable,
+    MemberDied,
+    MemberLeft,
+    MemberRestarted,
+    MemberRevoked,
+    OffersChanged,
+)
 
 
 def door(name: str) -> str:

@@ -12,6 +12,7 @@ from mesh.core.records.journal import FIRST_PREV, JournalWriter, conflict, keys,
 from mesh.messages.records import (
     ENTRIES,
     Accepted,
+    Audited,
     Bound,
     Calls,
     CancelAsked,
@@ -23,6 +24,7 @@ from mesh.messages.records import (
     Lost,
     Opened,
     Parked,
+    Rekeyed,
     Submitted,
 )
 from mesh.messages.signed import Signed
@@ -116,6 +118,9 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Ended("t", 1, "ok", OUT, ((MADE, 1),)), ("t", OUT, MADE)),
         (Closed("t", 1), ("t",)),
         (Calls(3, b""), ()),
+        (Audited("joined", "n", "m", "by invitation"), ("audit", "audit:n")),
+        (Audited("refused", "", "m"), ("audit",)),
+        (Rekeyed(b"a", b"b", b"p"), ()),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -110,11 +110,12 @@ def test_an_older_head_changes_nothing() -> None:
 def test_the_table_goes_to_one_peer_in_turn_and_to_disk() -> None:
     bench = Bench()
     bench.give(Started(), now_s=100.0)
-    bench.give(Heads((commit("gone", 4),)), "c")
+    bench.give(Heads((commit("gone", 4),)), "c", now_s=100.0)
     table = Heads((commit("gone", 4),))
     assert bench.due(107.9) == []
     assert bench.due(108.0) == [Remember((commit("gone", 4),), (), need=FREE), Send("c", table, need=FREE)]
-    assert bench.due(116.0) == [Send("b", table, need=FREE)]
+    kept = Remember((commit("gone", 4),), soon=True, need=FREE)
+    assert bench.due(116.0) == [kept, Send("b", table, need=FREE)], "kept before anything is said of it: see test_witness.py"
     assert bench.due(124.0) == [Send("c", table, need=FREE)]
 
 

@@ -1,0 +1,85 @@
+"""What a handler's own process says, checked before the worker acts on it: user code shares that process, and may say anything.
+
+Invariant: what these functions return has the form that the node and the runner expect, and bounds; else they raise BadFrame, TypeError,
+ValueError or KeyError, and the process is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from mesh.failures import DETAILS_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX
+from mesh.files import CHUNK_BYTES, is_hash
+from mesh.runtime.protocol_local import BadFrame
+from mesh.values import FILES_MAX
+
+TEXT_CHARACTERS_MAX = 200
+KINDS = ("error", "invalid_argument", "invalid_result", "too_big")
+"""What a handler's failure can be; all else is the worker's to say."""
+
+
+def ended(params: dict[str, Any], size_max: int) -> tuple[str, bytes, tuple[tuple[str, int], ...], dict[str, Any]]:
+    """``(outcome, output, files, error)``: ``ok`` with JSON of at most `size_max` bytes, or ``error``."""
+    outcome, output, files, error = params["outcome"], params["output"], params["files"], params["error"]
+    if outcome not in ("ok", "error") or type(output) is not bytes or len(output) > size_max or type(error) is not dict:
+        raise BadFrame("bad_ended")
+    if outcome == "ok":
+        json.loads(output)
+    return outcome, output, tuple((sha256, size) for sha256, size in _files(files)), _error(error) if outcome == "error" else {}
+
+
+def _files(files: Any) -> list[list[Any]]:
+    if type(files) is not list or len(files) > FILES_MAX:
+        raise BadFrame("bad_files")
+    for file in files:
+        if type(file) is not list or len(file) != 2 or not is_hash(file[0]) or type(file[1]) is not int or file[1] < 0:
+            raise BadFrame("bad_files")
+    return files
+
+
+def _error(error: dict[str, Any]) -> dict[str, Any]:
+    kind, retryable = error.get("kind"), error.get("retryable") is True
+    found: dict[str, Any] = {"kind": kind if kind in KINDS else "error", "retryable": retryable}
+    for name, characters in (("message", MESSAGE_CHARACTERS_MAX), ("details", DETAILS_CHARACTERS_MAX), ("argument", TEXT_CHARACTERS_MAX)):
+        value = error.get(name)
+        if type(value) is str:
+            found[name] = value[:characters]
+    return found
+
+
+def progress(params: dict[str, Any]) -> tuple[float, str]:
+    """``(fraction, note)``."""
+    fraction, note = params["fraction"], params["note"]
+    if type(fraction) is not float or not math.isfinite(fraction) or not 0 <= fraction <= 1 or type(note) is not str:
+        raise BadFrame("bad_progress")
+    return fraction, note
+
+
+def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
+    """The parameters, made anew of what is known."""
+    if verb == "secret":
+        return {"name": _text(params["name"])}
+    if verb in ("step", "call"):
+        data = params["input"]
+        if type(data) is not bytes or len(data) > size_max:
+            raise BadFrame("bad_work")
+        work = {"capability": _text(params["capability"]), "input": data, "files": _files(params["files"])}
+        return work | {"name": _text(params["name"])} if verb == "step" else work
+    if verb == "put":
+        upload, offset, data, last = _text(params["upload"]), params["offset"], params["data"], params["last"]
+        if type(offset) is not int or offset < 0 or type(data) is not bytes or len(data) > CHUNK_BYTES or type(last) is not bool:
+            raise BadFrame("bad_put")
+        return {"upload": upload, "offset": offset, "data": data, "last": last}
+    if verb == "fetch":
+        if not is_hash(params["file"]) or type(params["size"]) is not int or params["size"] < 0:
+            raise BadFrame("bad_fetch")
+        return {"file": params["file"], "size": params["size"]}
+    raise BadFrame("unknown_verb")
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str or not 0 < len(value) <= TEXT_CHARACTERS_MAX:
+        raise BadFrame("bad_text")
+    return value

@@ -1,0 +1,93 @@
+"""What a task's process may say: everything else is refused before anybody acts on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mesh import isolation_checks as checks
+from mesh.runtime.protocol_local import BadFrame
+
+SIZE_MAX = 1000
+ENDED: dict[str, Any] = {"outcome": "ok", "output": b"1", "files": [["ab" * 32, 5]], "error": {}}
+WORK: dict[str, Any] = {"capability": "c", "input": b"{}", "files": [["ab" * 32, 5]]}
+PUT: dict[str, Any] = {"upload": "u", "offset": 0, "data": b"x", "last": True}
+REFUSED = (BadFrame, TypeError, ValueError, KeyError)
+
+
+def test_what_is_well_formed_passes_made_anew() -> None:
+    assert checks.ended(ENDED, SIZE_MAX) == ("ok", b"1", (("ab" * 32, 5),), {})
+    assert checks.request("call", WORK | {"parent": "x", "fence": 1, "timeout_ms": 5}, SIZE_MAX) == WORK
+    assert checks.request("step", WORK | {"name": "s", "task": "x"}, SIZE_MAX) == WORK | {"name": "s"}
+    assert checks.request("secret", {"name": "db", "task": "x", "fence": 9}, SIZE_MAX) == {"name": "db"}
+    assert checks.request("put", PUT | {"more": 1}, SIZE_MAX) == PUT
+    assert checks.request("fetch", {"file": "ab" * 32, "size": 7}, SIZE_MAX) == {"file": "ab" * 32, "size": 7}
+    assert checks.progress({"fraction": 0.5, "note": "half"}) == (0.5, "half")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"outcome": "timeout"},
+        {"outcome": "cancelled"},
+        {"outcome": "worker_lost"},
+        {"outcome": ["ok"]},
+        {"output": "1"},
+        {"output": b""},
+        {"output": b"{"},
+        {"output": b"\xff"},
+        {"output": b"[" * 500},
+        {"output": b'"' + b"x" * SIZE_MAX + b'"'},
+        {"files": {}},
+        {"files": [["../etc/passwd", 1]]},
+        {"files": [["ab" * 32]]},
+        {"files": [["ab" * 32, -1]]},
+        {"files": [["ab" * 32, 1.0]]},
+        {"files": [["ab" * 32, 1]] * 257},
+        {"error": "text"},
+    ],
+)
+def test_bad_ends(change: dict[str, Any]) -> None:
+    with pytest.raises(REFUSED):
+        checks.ended(ENDED | change, SIZE_MAX)
+    for name in change:
+        with pytest.raises(KeyError):
+            checks.ended({key: value for key, value in ENDED.items() if key != name}, SIZE_MAX)
+
+
+def test_an_error_is_cut_and_claims_no_more_than_a_handlers_failure() -> None:
+    wild = {"kind": "worker_lost", "message": "m" * 9999, "details": "d" * 99_999, "retryable": 1, "argument": 5, "node": "x"}
+    _, _, _, error = checks.ended(ENDED | {"outcome": "error", "error": wild}, SIZE_MAX)
+    assert error == {"kind": "error", "retryable": False, "message": "m" * 2000, "details": "d" * 8000}
+    honest = {"kind": "invalid_argument", "message": "m", "details": "", "retryable": False, "argument": "name"}
+    assert checks.ended(ENDED | {"outcome": "error", "error": honest}, SIZE_MAX)[3] == honest
+    assert checks.ended(ENDED | {"outcome": "error", "error": {"kind": ["x"]}}, SIZE_MAX)[3]["kind"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("verb", "params"),
+    [
+        *[(verb, {}) for verb in ("attach", "down", "hello", "submit", "ask", "ended", "", True, None, 7)],
+        *[("call", WORK | change) for change in ({"capability": ""}, {"capability": "c" * 201}, {"capability": 5}, {"input": "{}"})],
+        *[("call", WORK | change) for change in ({"input": b"x" * (SIZE_MAX + 1)}, {"files": [["x", 1]]}, {"files": None})],
+        *[("step", WORK | change) for change in ({}, {"name": ""}, {"name": b"s"}, {"name": "s" * 201})],
+        *[("put", PUT | change) for change in ({"offset": -1}, {"offset": 0.5}, {"data": "x"}, {"last": 1}, {"upload": ["u"]})],
+        ("put", PUT | {"data": bytes(1024 * 1024 + 1)}),
+        *[("fetch", {"file": file, "size": 1}) for file in ("../../etc/passwd", "AB" * 32, "ab" * 31, 7)],
+        *[("fetch", {"file": "ab" * 32, "size": size}) for size in (-1, 1.0, None)],
+        *[("secret", {"name": name}) for name in ("", ["db"], None, "x" * 201)],
+    ],
+)
+def test_bad_requests(verb: Any, params: dict[str, Any]) -> None:
+    with pytest.raises(REFUSED):
+        checks.request(verb, params, SIZE_MAX)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"fraction": 7.0}, {"fraction": -0.1}, {"fraction": float("nan")}, {"fraction": 1}, {"fraction": "x"}, {"note": b""}, {"note": None}],
+)
+def test_bad_progress(change: dict[str, Any]) -> None:
+    with pytest.raises(REFUSED):
+        checks.progress({"fraction": 0.5, "note": "x"} | change)
