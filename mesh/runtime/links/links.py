@@ -119,9 +119,8 @@ class Links:
         self._look = False
         """Something has come since the ROUTER was last seen empty: turns for this machine alone do not ask it."""
         self._stale_rates = Rates(limits.stale_answers_per_s, limits.stale_answers_per_s, keys_max=limits.peers_max)
-        self._price = 0
-        """Of the envelope that was taken last, due if the core refuses what is in it."""
-        self._msg_id = 0
+        self._msg_id = self._price = 0
+        """The price is that of the envelope taken last, due if the core refuses what is in it."""
         self._last_body: tuple[Any, bytes] = (None, b"")
         self._counts = Counter[str]()
         self.clocks: dict[NodeId, int] = {}
