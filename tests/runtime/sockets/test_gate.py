@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mesh.limits import LinkLimits
+from mesh.runtime.sockets import sockets
 from mesh.runtime.sockets.curve import CurveKey
 from mesh.runtime.sockets.descriptors import Place
-from mesh.runtime.sockets.sockets import sockets
 from mesh.runtime.sockets.zap import Ticket
 
 from .conftest import Ground, until

@@ -15,8 +15,8 @@ import pytest
 import zmq
 
 from mesh.limits import LinkLimits
-from mesh.runtime import guard as guards
 from mesh.runtime.clock import now_s
+from mesh.runtime.sockets import guard as guards
 from mesh.runtime.sockets.curve import CurveKey
 from mesh.runtime.sockets.descriptors import Place
 from mesh.runtime.sockets.guard import Guard

@@ -13,7 +13,8 @@ import zmq
 
 from mesh.limits import LinkLimits
 from mesh.runtime.links.listening import listen
-from mesh.runtime.sockets.sockets import NotLoopback, Sockets, require_loopback, sockets, split_address
+from mesh.runtime.sockets import sockets
+from mesh.runtime.sockets.sockets import NotLoopback, Sockets, require_loopback, split_address
 
 TIME_S = 10
 
