@@ -119,9 +119,8 @@ class Links:
         self._look = False
         """Something has come since the ROUTER was last seen empty: turns for this machine alone do not ask it."""
         self._stale_rates = Rates(limits.stale_answers_per_s, limits.stale_answers_per_s, keys_max=limits.peers_max)
-        self._price = 0
-        """Of the envelope that was taken last, due if the core refuses what is in it."""
-        self._msg_id = 0
+        self._msg_id = self._price = 0
+        """The price is that of the envelope taken last, due if the core refuses what is in it."""
         self._last_body: tuple[Any, bytes] = (None, b"")
         self._counts = Counter[str]()
         self.clocks: dict[NodeId, int] = {}
@@ -171,18 +170,16 @@ class Links:
 
     def take(self) -> list[tuple[NodeId, Any]] | None:
         """The next inputs: see the module's docstring."""
-        if self._events:
-            items = list(self._events)
-            self._events.clear()
-            return items
-        for _ in range(REFUSED_PER_TURN if self._look else 0):
+        for _ in range(REFUSED_PER_TURN if self._look and not self._events else 0):
             arrival = self._receiver.take()
             if arrival is None:
                 self._look = False
                 break
             if found := self._open(arrival.user, arrival.frames):
                 return found
-        return None
+        items = list(self._events)  # those too that a refused envelope has just caused
+        self._events.clear()
+        return items or None
 
     def waiting(self) -> bool:
         """Whether `take` may have something."""
@@ -204,7 +201,7 @@ class Links:
             self.refusals[refusal.reason] += 1
             if refusal.reason == "stale_session":
                 self._answer_stale(refusal.peer, frames[0])
-            if not self._hold_against(carrier or refusal.peer, refusal.reason):
+            if not self._hold_against(carrier, refusal.reason, refusal.peer):
                 self._tax(carrier, effort_of([], size_bytes)[0])
             return None
         sender = header.sender
@@ -221,7 +218,7 @@ class Links:
             self.clocks[sender] = header.sent_ms - clock.wall_ms()
         for _, reason in refused:
             self.refusals[reason] += 1
-            if self._hold_against(carrier, reason):
+            if self._hold_against(sender, reason):
                 return None
         effort, self._price = effort_of([received.message for received in messages], size_bytes)
         if self._tax(carrier, effort + len(refused) * REFUSED_EFFORT):
@@ -245,11 +242,14 @@ class Links:
             self._queue(link, Stale(unpack_row(header)[4]))
             self.flush()
 
-    def _hold_against(self, peer: NodeId, reason: str) -> bool:
-        """Note what an honest peer never sends; True if it was too much of it and the peer was cut."""
+    def _hold_against(self, peer: NodeId, reason: str, claimed: NodeId = "") -> bool:
+        """Note what an honest peer never sends; True if it was too much of it and the peer was cut.
+
+        `peer`: who proved to have sent it; where nobody did, it is noted under the name it `claimed`, and nobody is cut for it.
+        """
         if reason not in HOSTILE:
             return False
-        self._note(reason, peer)
+        self._note(reason, peer or claimed)
         if not peer or not self._penalties.bad(peer, reason, clock.now_s()):
             return False
         self._meeting.punish(peer, reason)

@@ -266,10 +266,29 @@ async def test_too_fast_is_cut_before_tls_costs_anything() -> None:
         await until(lambda: house.refusals == {"too_fast": 2})
 
 
-async def test_too_fast_without_tls_is_told_busy() -> None:
+async def test_too_fast_without_tls_is_cut_too() -> None:
     async with opened(LinkLimits(hello_per_s=0.001, hello_burst=2), PLAIN) as house:
-        assert [(await house.knock(PLAIN))[0] for _ in range(3)] == [b"answer to hello"] * 2 + [turned("busy")]
+        assert [(await house.knock(PLAIN))[0] for _ in range(2)] == [b"answer to hello"] * 2
+        with pytest.raises(BadFrame):
+            await house.knock(PLAIN)
         assert house.refusals == {"too_fast": 1}
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [(LinkLimits(door_connections_max=2), "too_many_connections"), (LinkLimits(door_per_address_max=2), "too_many_from_address")],
+)
+async def test_who_is_in_the_middle_of_something_is_not_put_out(limits: LinkLimits, reason: str) -> None:
+    async with opened(limits) as house, inside(house.address) as one, inside(house.address) as other:
+        for stream in (one, other):
+            await write_frame(stream, a_knock())
+            assert b"open" in await read_frame(stream, 1000)
+        async with await connect(house.address, anywhere=False) as late:
+            assert await rest_of(late) == b""
+        await until(lambda: house.refusals == {reason: 1})
+        for stream in (one, other):
+            await write_frame(stream, b"hello")
+            assert await read_frame(stream, 1000) == b"answer to hello"
 
 
 # ---- strangers, within TLS

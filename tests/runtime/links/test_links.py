@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,25 +15,36 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 import zmq
-from mesh.wire.signing import Keyring, Signer, node_id
+from anyio.streams.tls import TLSAttribute, TLSStream
+from attacks.world import Line, line_of, sealed
 
 from mesh.core.inputs import DialFailed, Heard, LinkDown, LinkUp
 from mesh.effects import Dial, HangUp, Send
 from mesh.limits import LinkLimits
-from mesh.messages.membership import Ack, Alive, Offer, Ping
-from mesh.messages.session import Certificate, Stale
+from mesh.messages.membership import Ack, Offer, Ping
+from mesh.messages.session import Stale
 from mesh.messages.signed import Signed
+from mesh.messages.trust import NODE, Revocation
 from mesh.messages.work import FilePart
 from mesh.runtime import clock
+from mesh.runtime.links.door import DoorKeys
+from mesh.runtime.links.frames import read_frame, write_frame
 from mesh.runtime.links.links import Links
 from mesh.runtime.links.listening import Listening, listen
+from mesh.runtime.links.tls import client_context, key_in, server_context
+from mesh.runtime.sockets.curve import CurveKey
 from mesh.runtime.sockets.sockets import Sockets
+from mesh.wire.chain import join_chain
 from mesh.wire.codec import encode, kind_of
 from mesh.wire.envelope import Batch, frame_message, seal_flush
+from mesh.wire.keyring import Keyring
+from mesh.wire.packing import pack
+from mesh.wire.token import knock_proof
 
 pytestmark = pytest.mark.anyio
 LIMITS = LinkLimits()
 TIME_S = 20
+DISCOVERY = b"k" * 32
 
 
 @pytest.fixture(
@@ -42,40 +54,47 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-class Root:
-    """A mesh: its root key, and certificates for as many nodes as a test wants."""
-
-    def __init__(self, mesh: str = "mesh-one", seed: bytes = b"r" * 32) -> None:
-        self.mesh = mesh
-        self.key = Signer("", seed, mesh)
-        self.key.node = node_id(self.key.public_key)
-
-    def member(self, seed: int) -> tuple[Signer, bytes]:
-        signer = Signer("", bytes([seed]) * 32, self.mesh)
-        signer.node = node_id(signer.public_key)
-        certificate = Certificate(self.mesh, signer.node, signer.public_key, "member", 1, 0)
-        return signer, self.key.seal(Signed(self.key.node, certificate))
-
-    def keyring(self) -> Keyring:
-        return Keyring(self.mesh, self.key.public_key)
-
-
 class Peer:
-    """A node without a core: keeps what it is told, answers Ping with Ack."""
+    """A node without a core: keeps what it is told, answers Ping with Ack. `curve` None: nothing is encrypted."""
 
     def __init__(
-        self, root: Root, seed: int, listening: Listening, limits: LinkLimits, incarnation: int, offers: tuple[Offer, ...]
+        self,
+        line: Line,
+        seed: int,
+        listening: Listening,
+        curve: CurveKey | None,
+        limits: LinkLimits,
+        incarnation: int,
+        offers: tuple[Offer, ...],
+        discovery: bytes,
     ) -> None:
-        self.signer, certificate = root.member(seed)
-        self.node = self.signer.node
+        self.line, self.signer, self.listening, self.curve = line, line.node, listening, curve
+        self.node, self.discovery = self.signer.node, discovery
         self.door, self.router = listening.door_address, listening.router_address
-        self.row = Signed(self.node, Alive(self.node, incarnation, 1, f"n{seed}", self.door, self.router, offers, certificate))
-        self.links = Links(listening, self.signer, root.keyring(), lambda: self.row, limits)
+        self._incarnation, self._offers = incarnation, offers
+        self.row = self.own_row()
+        self.bind(curve)
+        tls = server_context(bytes([seed]) * 32) if curve else None
+        self.keys = DoorKeys(tls, line.node.public_key if curve else b"", discovery)
+        self.keyring = Keyring(line.node.mesh, (line.root.public_key,))
+        self.keyring.open(self.row.raw)
+        self.links = Links(listening, self.signer, self.keyring, lambda: self.row, lambda: self.binding, lambda: self.keys, limits)
         self.links.wake = self._wake
+        self.noted: list[tuple[str, str]] = []
+        self.links.noted = lambda reason, who: self.noted.append((reason, who))
         self.told: list[tuple[str, Any]] = []
         self.echoing = True
         self._ready, self._news = anyio.Event(), anyio.Event()
         self.scope = anyio.CancelScope()
+
+    def own_row(self, version: int = 1) -> Signed:
+        return self.line.row(
+            f"n{self.node[:4]}", incarnation=self._incarnation, version=version, door=self.door, router=self.router, offers=self._offers
+        )
+
+    def bind(self, curve: CurveKey | None, seq: int = 1) -> None:
+        self.curve = curve
+        self.binding = self.line.binding(curve_key=curve.public if curve else bytes(32), seq=seq)
 
     def _wake(self) -> None:
         self._ready.set()
@@ -121,26 +140,29 @@ class Peer:
 class Ground:
     """Where the peers of one test live."""
 
-    def __init__(self, tasks: anyio.abc.TaskGroup) -> None:
-        self.tasks = tasks
-        self.root = Root()
+    def __init__(self, tasks: anyio.abc.TaskGroup, secure: bool) -> None:
+        self.tasks, self.secure = tasks, secure
 
     async def start(
         self,
         seed: int,
         *,
-        root: Root | None = None,
+        mesh: str = "mesh-one",
+        root: int = 1,
         incarnation: int = 1,
         port: int = 0,
         limits: LinkLimits = LIMITS,
         offers: tuple[Offer, ...] = (),
+        discovery: bytes = DISCOVERY,
     ) -> Peer:
-        peer = Peer(root or self.root, seed, await listen(limits, port=port), limits, incarnation, offers)
+        curve = CurveKey.of(os.urandom(32)) if self.secure else None
+        line = line_of(seed, mesh, root=root)
+        peer = Peer(line, seed, await listen(limits, port=port, curve=curve), curve, limits, incarnation, offers, discovery)
         await self.tasks.start(peer.run)
         return peer
 
-    async def pair(self) -> tuple[Peer, Peer]:
-        left, right = await self.start(1), await self.start(2)
+    async def pair(self, limits: LinkLimits = LIMITS) -> tuple[Peer, Peer]:
+        left, right = await self.start(1, limits=limits), await self.start(2, limits=limits)
         left.dial(right.door)
         await left.until(lambda: left.of(LinkUp, right.node))
         await right.until(lambda: right.of(LinkUp, left.node))
@@ -148,10 +170,10 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground() -> AsyncIterator[Ground]:
+async def ground(*, plain: bool = False) -> AsyncIterator[Ground]:
     with anyio.fail_after(3 * TIME_S):
         async with anyio.create_task_group() as tasks:
-            yield Ground(tasks)
+            yield Ground(tasks, not plain)
             tasks.cancel_scope.cancel()
 
 
@@ -244,23 +266,36 @@ async def test_dials_that_fail_say_why() -> None:
         assert quick.of(DialFailed) == [DialFailed(f"127.0.0.1:{port}", "timeout")]
 
 
-async def test_another_mesh_is_turned_away() -> None:
+async def test_another_mesh_is_turned_away_before_anybody_says_who_he_is() -> None:
     async with ground() as at:
-        left, stranger = await at.start(1), await at.start(2, root=Root("mesh-two", b"s" * 32))
-        imposter = await at.start(3, root=Root("mesh-one", b"t" * 32))
+        left, stranger = await at.start(1), await at.start(2, mesh="mesh-two", root=9, discovery=b"x" * 32)
+        stranger.dial(left.door)
+        await stranger.until(lambda: stranger.of(DialFailed))
+        assert stranger.of(DialFailed)[0].reason == "other_mesh"
+        assert left.links.statistics().door.refusals == {"knock_other_mesh": 1}
+        assert not left.told and not left.links.refusals
+        left.dial(stranger.door)
+        await left.until(lambda: left.of(DialFailed))
+        assert left.of(DialFailed)[0].reason == "other_mesh"
+
+
+async def test_who_only_knows_the_discovery_key_is_turned_away_with_a_reason_on_record() -> None:
+    async with ground() as at:
+        left, stranger = await at.start(1), await at.start(2, mesh="mesh-two", root=9)
+        imposter = await at.start(3, root=9)
         stranger.dial(left.door)
         imposter.dial(left.door)
         await stranger.until(lambda: stranger.of(DialFailed))
         await imposter.until(lambda: imposter.of(DialFailed))
-        assert stranger.of(DialFailed)[0].reason == "other_mesh"
+        assert stranger.of(DialFailed)[0].reason in ("other_mesh", "bad_certificate")
         assert imposter.of(DialFailed)[0].reason == "bad_certificate"
-        assert left.links.statistics().refusals == {"hello_other_mesh": 1, "hello_bad_certificate": 1}
-        assert not left.told
+        assert sum(left.links.refusals.values()) == 2 and not left.told
+        assert len(left.noted) == 2 and all(reason.startswith("hello_") for reason, _ in left.noted)
 
 
 async def test_20_000_messages_with_512_in_flight() -> None:
     async with ground() as at:
-        left, right = await at.pair()
+        left, right = await at.pair(LinkLimits(effort_burst=10_000_000.0))  # such a flood is none of an honest peer's
         total, sent = 20_000, 512
         for probe in range(sent):
             left.send(right.node, Ping(probe))
@@ -315,17 +350,19 @@ async def test_a_peer_that_ends_is_refused_at_its_door() -> None:
 
 CHILD = """
 import importlib.util, sys
+sys.path.insert(0, sys.argv[2])
 spec = importlib.util.spec_from_file_location("peers", sys.argv[1])
 peers = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(peers)
 peers.anyio.run(peers.child)
 """
+SCRIPTS = str(Path(__file__).parents[3] / "scripts")
 
 
 async def child() -> None:
     """Another process's node: says its door, echoes until it is killed."""
     async with anyio.create_task_group() as tasks:
-        peer = await Ground(tasks).start(2)
+        peer = await Ground(tasks, True).start(2)
         print(peer.door, flush=True)
 
 
@@ -333,7 +370,7 @@ async def child() -> None:
 async def test_a_killed_process_is_known_at_once() -> None:
     async with ground() as at:
         left = await at.start(1)
-        async with await anyio.open_process([sys.executable, "-c", CHILD, __file__], stderr=None) as process:
+        async with await anyio.open_process([sys.executable, "-c", CHILD, __file__, SCRIPTS], stderr=None) as process:
             assert process.stdout is not None
             left.dial((await process.stdout.receive()).decode().strip())
             await left.until(lambda: left.of(LinkUp))
@@ -403,8 +440,9 @@ async def test_a_stale_answer_about_another_session_changes_nothing() -> None:
         assert not left.of(Stale)
 
 
-async def test_replayed_altered_and_misdirected_envelopes_have_no_effect() -> None:
-    async with ground() as at:
+@pytest.mark.parametrize("plain", [False, True])
+async def test_replayed_altered_and_misdirected_envelopes_have_no_effect(plain: bool) -> None:
+    async with ground(plain=plain) as at:
         left, right = await at.pair()
         link = left.links._links[right.node]
         part = frame_message(kind_of(Ping(9)), encode(Ping(9)), 1)
@@ -443,7 +481,7 @@ async def test_an_echo_from_the_future_is_refused() -> None:
 
 
 async def test_noise_on_the_router_is_counted_and_survived() -> None:
-    async with ground() as at:
+    async with ground(plain=True) as at:
         left, right = await at.pair()
         noise: list[list[bytes]] = [
             [b""],
@@ -474,7 +512,7 @@ async def test_noise_on_the_router_is_counted_and_survived() -> None:
 
 
 async def test_a_frame_beyond_the_limit_costs_only_its_connection() -> None:
-    async with ground() as at:
+    async with ground(plain=True) as at:
         left, right = await at.pair()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         raw = context.socket(zmq.DEALER)
@@ -506,7 +544,7 @@ async def test_a_peer_that_does_not_read_costs_bounded_memory_and_says_so() -> N
 
 
 async def test_after_hanging_up_a_dial_mends_both_directions() -> None:
-    async with ground() as at:
+    async with ground(plain=True) as at:
         left, right = await at.pair()
         left.links.effects[HangUp](HangUp(right.node))
         right.send(left.node, Ping(1))
@@ -523,6 +561,189 @@ async def test_after_hanging_up_a_dial_mends_both_directions() -> None:
         await right.until(lambda: right.of(Ack) == [Ack(2)])
         await left.until(lambda: left.of(Ack) == [Ack(3)])
         assert not left.of(LinkDown) and not right.of(LinkDown)
+
+
+# ---- keys
+
+
+async def test_a_new_transport_key_is_taken_into_use_while_messages_flow() -> None:
+    async with ground() as at:
+        left, right = await at.pair()
+        old, fresh = left.listening.receiver.address, CurveKey.of(os.urandom(32))
+        left.router = left.listening.add_router(fresh)
+        left.listening.sockets.rekey(fresh)
+        left.bind(fresh, seq=2)
+        left.row = left.own_row(version=2)
+        for probe in range(50):
+            right.send(left.node, Ping(probe))
+            left.send(right.node, Ping(1000 + probe))
+        right.links.flush()
+        left.links.flush()
+        assert await left.links.renew(right.node)
+        left.listening.receiver.drop_endpoint(old)
+        for probe in range(50, 100):
+            right.send(left.node, Ping(probe))
+            left.send(right.node, Ping(1000 + probe))
+        right.links.flush()
+        left.links.flush()
+        await right.until(lambda: len(right.of(Ack)) == 100)
+        await left.until(lambda: len(left.of(Ack)) == 100)
+        assert left.of(Ping) == [Ping(probe) for probe in range(100)]
+        assert right.of(Ping) == [Ping(1000 + probe) for probe in range(100)]
+        assert not left.of(LinkDown) and not right.of(LinkDown)
+        assert right.links._links[left.node].curve_key == fresh.public and right.links._links[left.node].router == left.router
+        for peer in (left, right):
+            assert not peer.links.statistics().refusals and not peer.links.statistics().dropped
+
+
+async def test_renewing_what_is_no_link_does_nothing() -> None:
+    async with ground() as at:
+        left, right = await at.start(1), await at.start(2)
+        assert not await left.links.renew(right.node)
+
+
+async def test_an_old_binding_said_again_is_turned_away() -> None:
+    """A HELLO recorded before the transport key was replaced."""
+    async with ground() as at:
+        left, right = await at.pair()
+        left.bind(CurveKey.of(os.urandom(32)), seq=2)
+        left.links.effects[HangUp](HangUp(right.node))
+        left.dial(right.door)
+        await left.until(lambda: len(left.of(LinkUp)) == 2)
+        left.bind(CurveKey.of(os.urandom(32)), seq=1)
+        left.dial(right.door)
+        await left.until(lambda: left.of(DialFailed))
+        assert left.of(DialFailed)[0].reason == "old_binding"
+
+
+# ---- enemies
+
+
+@asynccontextmanager
+async def member_between(target: str) -> AsyncIterator[str]:
+    """An insider: he knows the discovery key, shows a key of his own, and passes HELLO and WELCOME on."""
+    listener = (await anyio.create_tcp_listener(local_host="127.0.0.1")).listeners[0]
+    mine = b"m" * 32
+    context, key = server_context(mine), line_of(mine[0]).node.public_key
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            ours = await TLSStream.wrap(stream, server_side=True, ssl_context=context, standard_compatible=False)
+            nonce = (await read_frame(ours, 16384))[-50:-34]
+            await write_frame(ours, pack(("open", 1, knock_proof(DISCOVERY, "open", nonce, key))))
+            hello = await read_frame(ours, 16384)
+            host, port = target.split(":")
+            async with await anyio.connect_tcp(host, int(port)) as plain:
+                theirs = await TLSStream.wrap(plain, server_side=False, ssl_context=client_context(), standard_compatible=False)
+                der = theirs.extra(TLSAttribute.peer_certificate_binary)
+                real = key_in(der)
+                await write_frame(theirs, pack(("knock", 1, nonce, knock_proof(DISCOVERY, "knock", nonce, real))))
+                await read_frame(theirs, 16384)
+                await write_frame(theirs, hello)
+                await write_frame(ours, await read_frame(theirs, 1 << 20))
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        yield f"127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_member_between_two_others_is_found_out_by_his_key() -> None:
+    async with ground() as at:
+        left, right = await at.start(1), await at.start(2)
+        async with member_between(right.door) as address:
+            left.dial(address)
+            await left.until(lambda: left.of(DialFailed))
+            assert left.of(DialFailed) == [DialFailed(address, "wrong_door")]
+            assert not left.of(LinkUp) and not right.of(LinkUp)
+
+
+def hostile(sender: Peer, to: Peer, probe: int) -> list[bytes]:
+    """An envelope whose signature does not hold."""
+    link = sender.links._links[to.node]
+    part = frame_message(kind_of(Ping(probe)), encode(Ping(probe)), 1)
+    batch = Batch(to.node, link.session, link.next_seq, 0, [part])
+    frames = seal_flush(sender.signer, [batch], sent_ms=clock.wall_ms(), stamp_ms=clock.now_ms())[0]
+    return [frames[0], frames[1], bytes(64) + frames[2][64:]]
+
+
+async def test_who_sends_too_much_that_is_refused_is_cut_and_comes_back_later() -> None:
+    limits = LinkLimits(bad_per_minute=3, penalty_s=0.2)
+    async with ground() as at:
+        left, right = await at.pair(limits)
+        link = left.links._links[right.node]
+        for number in range(6):
+            assert link.sender is not None
+            await link.sender.wait_writable()
+            assert link.sender.send(hostile(left, right, number))
+        await right.until(lambda: right.of(LinkDown))
+        assert right.links.refusals["bad_signature"] == 4 and right.links.refusals["cut_bad_signature"] == 1
+        assert right.links.statistics().punished == {left.node: 1}
+        assert right.noted[:4] == [("bad_signature", left.node)] * 4
+        await left.until(lambda: left.of(LinkDown))
+        left.dial(right.door)
+        await left.until(lambda: left.of(DialFailed))
+        assert left.of(DialFailed)[0].reason == "cut"
+        left.told.clear()
+        while not left.of(LinkUp):
+            left.told.clear()
+            left.dial(right.door)
+            await left.until(lambda: left.of(LinkUp) or left.of(DialFailed))
+        left.send(right.node, Ping(99))
+        left.links.flush()
+        await left.until(lambda: left.of(Ack) == [Ack(99)])
+
+
+async def test_who_sends_too_much_at_once_is_cut() -> None:
+    async with ground() as at:
+        left, right = await at.pair(LinkLimits(envelopes_per_s=1.0, envelopes_burst=5.0))
+        right.echoing = False
+        for number in range(60):
+            left.send(right.node, Ping(number))
+            left.links.flush()
+        await right.until(lambda: right.of(LinkDown))
+        assert right.links.refusals["cut_too_fast"] == 1 and len(right.of(Ping)) < 60
+
+
+async def test_nobody_is_cut_for_what_a_stranger_says_in_his_name() -> None:
+    """Without encryption a connection proves nothing."""
+    async with ground(plain=True) as at:
+        left, right = await at.pair(LinkLimits(bad_per_minute=3))
+        sockets = Sockets(LIMITS)
+        stranger = sockets.dealer(right.router)
+        try:
+            with anyio.fail_after(TIME_S):
+                for number in range(10):
+                    await stranger.wait_writable()
+                    assert stranger.send(hostile(left, right, number))
+                while right.links.refusals["bad_signature"] < 10:
+                    await anyio.lowlevel.checkpoint()
+        finally:
+            stranger.close()
+            sockets.close()
+        assert right.noted == [("bad_signature", left.node)] * 10, "it is on record, under the name that was used"
+        left.send(right.node, Ping(1))
+        left.links.flush()
+        await left.until(lambda: left.of(Ack) == [Ack(1)])
+        assert not right.of(LinkDown)
+
+
+async def test_who_was_revoked_is_cut_at_once_and_stays_out() -> None:
+    async with ground() as at:
+        left, right = await at.pair()
+        chain = join_chain(left.line.certificates())
+        said = sealed(right.line.root, Revocation("mesh-one", NODE, left.node, "left", "sold", 1, chain))
+        right.keyring.authorities.open(said.raw)
+        assert right.keyring.forget_revoked() == [left.node]
+        right.links.expel(left.node)
+        await right.until(lambda: right.of(LinkDown))
+        await left.until(lambda: left.of(LinkDown))
+        left.dial(right.door)
+        await left.until(lambda: left.of(DialFailed))
+        assert left.of(DialFailed)[0].reason == "revoked"
+        right.dial(left.door)
+        await right.until(lambda: right.of(DialFailed))
+        assert right.of(DialFailed)[0].reason == "revoked"
 
 
 async def test_a_row_too_large_for_the_door_goes_without_its_offers() -> None:
