@@ -4,7 +4,7 @@
     File.path     <------- the node's store, under the file's own name
 
 Invariant: what a reference names never changes, it is a hash. Does not copy bytes through messages; the nodes fetch from one another
-before a handler starts. The blob layout (`aa/aabb...`) is that of `runtime/blobs.py`.
+before a handler starts. The blob layout (`aa/aabb...`) is that of `runtime/disk/blobs.py`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ The process gets no descriptor but that pair, /dev/null and two pipes for what i
 (what a program needs to run and to read text), and the import path where it is not the interpreter's own. HOME is an empty folder that goes
 with the task: libraries that look for credentials and settings there find none. Invariant: a task's end is told only when its process is
 gone; whatever it sends is checked before anybody acts on it, and bounded. It is no sandbox: like every process of this user it may open
-what the user may open, the node's folder among it, and reach the network; what it is spared is being handed any of that.
+what the user may open, the node's folder among it, reach the network, and start what leaves its process group and outlives it; what it is
+spared is being handed any of that.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sysconfig
 import tempfile
 from collections.abc import Coroutine
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TextIO
 
 from mesh import isolation_checks as checks
@@ -42,8 +44,12 @@ ASKS_BYTES_MAX = 64 * 1024 * 1024
 PRINTED_BYTES_MAX = 1024 * 1024
 """Of each of stdout and stderr, per task; what is more is counted and dropped."""
 LINE_BYTES_MAX = 64 * 1024
+PRINT_S = 1.0
+"""After its end: time for what it printed last to be read."""
 EXIT_S = 5.0
 """After its result: time to close its lifespan."""
+FOLDER = "mesh-task-"
+"""A task's own folder is called so, with its worker's process id, in the system's place for temporary files."""
 Ended = tuple[str, bytes, tuple[tuple[str, int], ...], dict[str, Any]]
 _KEPT = ("PATH", "TZ", "LANG")
 
@@ -56,6 +62,7 @@ class Processes:
         self.running: dict[int, Run] = {}
         """By process id."""
         self._burials: set[asyncio.Task[None]] = set()
+        _sweep()
 
     async def run(self, run: Run, runner: Runner) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         """The handler's output and files. Raises RunEnded: its failure, or what became of its process."""
@@ -66,11 +73,14 @@ class Processes:
             return await process.end()
         finally:
             process.kill()
-            burial = asyncio.ensure_future(process.bury())
+            burial = asyncio.ensure_future(self._bury(process))
             self._burials.add(burial)
             burial.add_done_callback(self._burials.discard)
             await asyncio.shield(burial)
-            self.running.pop(process.pid, None)
+
+    async def _bury(self, process: _Process) -> None:
+        await process.bury()
+        self.running.pop(process.pid, None)
 
     async def close(self) -> None:
         """Wait until no process and no folder of one is left."""
@@ -102,7 +112,7 @@ class _Process:
         """Raises RunEnded if the system gives us no process."""
         ours, theirs = socket.socketpair()
         try:
-            self._folder = tempfile.mkdtemp(prefix="mesh-task-")
+            self._folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-s", "-m", "mesh.isolated", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
@@ -114,9 +124,8 @@ class _Process:
             )
         except OSError as error:
             ours.close()
-            raise RunEnded(
-                "worker_lost", _failure("worker_lost", f"no process could be started for this task: {error.strerror}")
-            ) from error
+            message = f"no process could be started for this task: {error.strerror}"
+            raise RunEnded("worker_lost", _failure("worker_lost", message)) from error
         finally:
             theirs.close()
         await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
@@ -160,8 +169,11 @@ class _Process:
         self._channel.close("done")
         if self._process is not None:
             await self._process.wait()
-        for printer in self._printers:
-            await printer
+        if self._printers:
+            # What has left the group may hold the pipes open for as long as it likes.
+            await asyncio.wait(self._printers, timeout=PRINT_S)
+            for printer in self._printers:
+                printer.cancel()
         if self._folder:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -273,6 +285,19 @@ class _Process:
                 sink.write(text.encode(encoding, "backslashreplace").decode(encoding))
                 sink.flush()
         return data[cut:]
+
+
+def _sweep() -> None:
+    """Remove the folders of tasks whose worker was killed and could not."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        worker = folder.name.removeprefix(FOLDER).partition("-")[0]
+        try:
+            if folder.lstat().st_uid == os.geteuid():
+                os.kill(int(worker), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, OverflowError, PermissionError, FileNotFoundError):  # none of a task, of another's worker, or gone meanwhile
+            continue
 
 
 def environment(folder: str) -> dict[str, str]:

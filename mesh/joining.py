@@ -23,16 +23,16 @@ from mesh.limits import LinkLimits
 from mesh.messages.enrol import Admission, Ask, Join
 from mesh.messages.session import Turned
 from mesh.messages.signed import Signed
-from mesh.runtime import interfaces
-from mesh.runtime.credentials import Credentials, Paths
-from mesh.runtime.dialling import key_at, request
-from mesh.runtime.discovery import browse
-from mesh.runtime.founding import complete, enter, found, open_up
-from mesh.runtime.frames import BadFrame
 from mesh.runtime.home import Home, NodeFolder, host_name
-from mesh.runtime.identity import folder_id, node_key
-from mesh.runtime.keyfiles import make_key, public_of
-from mesh.runtime.sessions import read_turned
+from mesh.runtime.lan import interfaces
+from mesh.runtime.lan.discovery import browse
+from mesh.runtime.links.dialling import key_at, request
+from mesh.runtime.links.frames import BadFrame
+from mesh.runtime.links.sessions import read_turned
+from mesh.runtime.trust.credentials import Credentials, Paths
+from mesh.runtime.trust.founding import complete, enter, found, open_up
+from mesh.runtime.trust.identity import folder_id, node_key
+from mesh.runtime.trust.keyfiles import make_key, public_of
 from mesh.wire.enrolment import read_admission
 from mesh.wire.objects import Signer, node_id
 from mesh.wire.packing import Refusal

@@ -70,3 +70,14 @@ def end(pid: int, how: signal.Signals = signal.SIGTERM) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def command_line(pid: int) -> bytes:
+    """How the process was started; b"" if it does not run (a zombie does not)."""
+    proc = Path("/proc")
+    if (proc / "self/cmdline").exists():
+        try:
+            return (proc / str(pid) / "cmdline").read_bytes()
+        except OSError:
+            return b""
+    return subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False).stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mesh.core import inputs
+from mesh.core.records.story import Story, gathered
 from mesh.errors import NoNode, NoSuchFile, Refused, TimedOut, UsageError, from_body
 from mesh.files import Shelf
 from mesh.sim.host import Host
@@ -40,9 +41,14 @@ class Connection:
             return here(params)
         body = await self._request(verb, params, timeout_s, what)
         if params.get("question") == "story":
-            story = read_story((host.disk for host in self._mesh.world.hosts.values()), body["story"])
+            story = self._story(body["story"])
             return {"entries": story.rows(), "more": story.more}
+        if params.get("question") == "audit":
+            return gathered([self._story(page) for _, page in body["pages"]], body["missing"], self._host.directory.name_of)
         return body
+
+    def _story(self, packed: bytes) -> Story:
+        return read_story((host.disk for host in self._mesh.world.hosts.values()), packed)
 
     async def _request(self, verb: str, params: dict[str, Any], timeout_s: float | None, what: str) -> dict[str, Any]:
         mesh, host = self._mesh, self._host

@@ -95,6 +95,9 @@ class Mesh(View):
     def verify(self, export: str | os.PathLike[str] | None = None) -> Document:
         return self._portal.call(self._mesh.verify, export)
 
+    def office(self, verb: str, /, **params: Any) -> Document:
+        return self._portal.call(lambda: self._mesh.office(verb, **params))
+
     def tasks(self) -> Document:
         return self._portal.call(self._mesh.tasks)
 

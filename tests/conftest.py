@@ -28,19 +28,19 @@ from mesh.core.inputs import (
 )
 from mesh.effects import Execute, Need, Price, Reply, Stop
 from mesh.limits import WorkLimits
-from mesh.runtime.blobs import Blobs
 from mesh.runtime.clock import now_ms
+from mesh.runtime.disk.blobs import Blobs
+from mesh.runtime.disk.secrets import SecretDesk, Secrets
+from mesh.runtime.disk.vault import open_vault
 from mesh.runtime.home import Home
 from mesh.runtime.local import LocalServer
-from mesh.runtime.secrets import SecretDesk, Secrets
-from mesh.runtime.vault import open_vault
 from mesh.runtime.workers import Workers
 from mesh.worker import Worker
 
 # Started by something that ignores SIGINT (a job in the background), our children would ignore it too, and with it every Ctrl-C test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SLOW = ("tests/inspector/", "tests/runtime/store/", "tests/sim/")
+SLOW = ("tests/inspector/", "tests/runtime/disk/", "tests/sim/", "tests/test_isolated.py")
 """What starts processes or runs many seeds: left out by ``scripts/test --fast``, as are those marked cluster."""
 
 

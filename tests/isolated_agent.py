@@ -144,6 +144,12 @@ def forges(frames: list[Any]) -> None:
 
 
 @agent.capability(isolation="process")
+def leaves_a_child() -> int:
+    """One that has left the process group, and holds what it inherited."""
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True).pid
+
+
+@agent.capability(isolation="process")
 async def reaches(ctx: Context, name: str) -> int:
     return len((await ctx.secret(name)).reveal())
 

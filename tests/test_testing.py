@@ -50,6 +50,25 @@ def test_a_call_a_submission_and_its_story() -> None:
     run(story())
 
 
+def test_a_revoked_node_is_out_and_the_journals_say_so() -> None:
+    async def story() -> None:
+        async with LocalMesh(agents=[greeter()]) as m:
+            client = m.at("n1")
+            assert (await client.audit(everywhere=True))["entries"] == []
+            m.world.revoke("n3", at="n1")
+            await m.sleep(1)
+            assert await m.call("greet", name="Bob") == "hello Bob"
+            found = await client.audit("n3", everywhere=True)
+            assert [(e["what"], e["about_name"], e["node"], e["verified"]) for e in found["entries"]] == [
+                ("revoked", "n3", "n1", True),
+                ("revoked", "n3", "n2", True),
+            ]
+            assert found["schema"] == "mesh.audit/1" and found["missing"] == []
+            assert [e["node"] for e in (await client.audit())["entries"]] == ["n1"]
+
+    run(story())
+
+
 def test_thirty_days_and_a_retry_take_no_time() -> None:
     agent, days = Agent("patient"), 30 * 86400.0
     tries: list[float] = []

@@ -159,6 +159,8 @@ class Wire:
     def waiting(self) -> bool:
         return bool(self.arrived)
 
+    def refused(self, peer: str) -> None: ...
+
 
 class Local:
     """Worker, clients and the rest of a node, written down."""

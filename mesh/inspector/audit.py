@@ -9,9 +9,11 @@ import typer
 
 from mesh.client import Mesh
 from mesh.errors import UsageError
+from mesh.ids import short
 from mesh.inspector.render import clean, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, fail
 
+NODE_ID_CHARS = 32
 SHOWN = 200
 """The newest entries, where nothing else is asked for."""
 
@@ -50,8 +52,8 @@ def _show_audit(document: dict[str, Any]) -> str:
         (
             datetime.fromtimestamp(entry["wall_ms"] / 1000).strftime("%Y-%m-%d %H:%M:%S"),
             entry.get("what", entry["kind"]),
-            entry.get("about_name", ""),
-            entry.get("by_name", ""),
+            _named(entry, "about"),
+            _named(entry, "by"),
             entry.get("note", "") if entry["verified"] else f"NOT VERIFIED {entry.get('note', '')}",
             entry["node"],
         )
@@ -61,3 +63,9 @@ def _show_audit(document: dict[str, Any]) -> str:
     if document["missing"]:
         lines.append(f"not answering, so their records are not shown: {clean(', '.join(map(str, document['missing'])))}")
     return "\n".join(lines)
+
+
+def _named(entry: dict[str, Any], field: str) -> str:
+    """A node by its name; an id that nobody here has a name for, in its short form."""
+    name, identifier = str(entry.get(f"{field}_name", "")), str(entry.get(field, ""))
+    return short(identifier) if name == identifier and len(name) == NODE_ID_CHARS and name.isalnum() else name

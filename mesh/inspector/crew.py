@@ -20,7 +20,7 @@ import anyio.to_thread
 from mesh.client import connect
 from mesh.errors import MeshError, NoNode, Refused, TimedOut
 from mesh.joining import make_mesh
-from mesh.launch import end, last_words, spawn, wait_ready
+from mesh.launch import command_line, end, last_words, spawn, wait_ready
 from mesh.runtime.home import Home, Lock
 
 STOP_S = 5.0
@@ -161,14 +161,3 @@ class Crew:
                     await mesh.down()
             except (NoNode, TimedOut):
                 return
-
-
-def command_line(pid: int) -> bytes:
-    """How the process was started; b"" if it does not run (a zombie does not)."""
-    proc = Path("/proc")
-    if (proc / "self/cmdline").exists():
-        try:
-            return (proc / str(pid) / "cmdline").read_bytes()
-        except OSError:
-            return b""
-    return subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, check=False).stdout

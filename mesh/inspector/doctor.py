@@ -17,9 +17,9 @@ from mesh.client import connect
 from mesh.errors import MeshError
 from mesh.inspector import doctor_trust
 from mesh.inspector.findings import FAIL, OK, WARN, Finding
+from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source
 from mesh.runtime.home import Home, NodeFolder
 from mesh.runtime.settings import PORT, load_settings, port_pairs
-from mesh.runtime.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source
 
 DISK_BYTES_MIN = 256 * 1024 * 1024
 MULTICAST_S = 0.5

@@ -60,10 +60,10 @@ def secret(
 
 
 def _secrets(home: str | None) -> Any:
+    from mesh.runtime.disk.secrets import Secrets
+    from mesh.runtime.disk.vault import open_vault
     from mesh.runtime.home import Home
-    from mesh.runtime.secrets import Secrets
     from mesh.runtime.settings import load_kek
-    from mesh.runtime.vault import open_vault
 
     where = Home.locate(home)
     return Secrets(where, lambda: open_vault(where, load_kek(where), prompt=prompter()))

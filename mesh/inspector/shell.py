@@ -18,6 +18,7 @@ import typer
 
 from mesh.client import Mesh, connect
 from mesh.errors import MeshError, TimedOut, UsageError, error_document
+from mesh.inspector import notify
 from mesh.inspector.render import clean, clean_lines, cut_to_screen, say
 
 Document = dict[str, Any]
@@ -80,6 +81,7 @@ class Where:
 
 def tell(error: MeshError, *, as_json: bool) -> int:
     """Say what went wrong and what to do next. Returns the exit code."""
+    notify.failed(error.message)
     if as_json:
         put(json.dumps(error_document(error)))
         return error.exit_code

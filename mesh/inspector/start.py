@@ -15,6 +15,7 @@ import typer
 
 from mesh.client import Mesh, connect
 from mesh.errors import MeshError, NoNode, TimedOut, UsageError
+from mesh.inspector import notify
 from mesh.inspector.render import clean, say
 from mesh.inspector.shell import HomeOption, JsonOption, NodeOption, Where, ask, bound, fail, filled, prompter, put
 from mesh.inspector.shell import run as run_async
@@ -52,6 +53,8 @@ MdnsOption = Annotated[bool, typer.Option("--no-mdns", help="Do not announce or 
 MeshOption = Annotated[
     str | None, typer.Option("--mesh", metavar="NAME", help="A separate mesh of this name.", show_default=False, callback=filled)
 ]
+AttachOption = Annotated[bool, typer.Option("--attach", hidden=True)]
+"""For a service beside the node's own: wait for the node, never start one."""
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="Return once it answers, and leave it running.")]
 RELOAD_EVERY_S = 0.3
 ATTACH_S = 30.0
@@ -81,6 +84,7 @@ def up(
             put(json.dumps({"schema": "mesh.up/1", **info}))
         else:
             say(f"node {info['name']} is up: door {info['door']}, process {info['pid']}, home {clean(info['home'])}")
+        notify.ready(f"node {info['name']}, door {info['door']}")
 
     if detach:
 
@@ -141,6 +145,7 @@ def run(
     no_mdns: MdnsOption = False,
     mesh: MeshOption = None,
     detach: DetachOption = False,
+    attach: AttachOption = False,
     reload: Annotated[bool, typer.Option("--reload", help="Start the worker again whenever the code changes; the node stays.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -161,22 +166,24 @@ def run(
         if reload:
             _reload(targets, words, folder)
         elif detach:
-            _show_attached(run_async(where, lambda: _detach(targets, words, folder)), as_json)
+            _show_attached(run_async(where, lambda: _detach(targets, [*words, *(["--attach"] if attach else [])], folder)), as_json)
         else:
-            _serve(targets, words, folder, where)
+            _serve(targets, words, folder, where, attach=attach)
     except MeshError as error:
         fail(error, as_json)
 
 
-def _serve(targets: list[str], words: list[str], folder: NodeFolder, where: Where) -> None:
+def _serve(targets: list[str], words: list[str], folder: NodeFolder, where: Where, *, attach: bool) -> None:
     from mesh.inspector.targets import load_agents
     from mesh.worker import serve
 
     agents = load_agents(targets)
-    started = _ensure_node(folder, [*words, "--while-used"])
+    started = not attach and _ensure_node(folder, [*words, "--while-used"])
 
     def attached(_: object = None) -> None:
-        _show_attached(_attached_document(agents, folder.name), where.as_json)
+        document = _attached_document(agents, folder.name)
+        _show_attached(document, where.as_json)
+        notify.ready(f"{', '.join(agent.name for agent in agents)} at node {folder.name}")
 
     try:
         run_async(where, lambda: serve(agents, folder.socket_path, on_attached=attached))

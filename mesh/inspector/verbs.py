@@ -21,6 +21,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "init": "enrol",
         "invite": "enrol",
         "join": "enrol",
+        "launch": "launch",
+        "service": "service",
         "down": "start",
     },
     "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use", "secret": "secrets"},
@@ -41,6 +43,20 @@ GROUPS: dict[str, dict[str, str]] = {
 """group -> verb -> the module beside this one that holds the function of the verb's name."""
 MODULES = {verb: module for members in GROUPS.values() for verb, module in members.items()}
 
+WITH_REST = ("launch", "service")
+"""Verbs that take another verb after ``--``."""
+REST = "rest"
+"""Where they find its words, in their context's `meta`."""
+
+
+class WithRest(typer.core.TyperCommand):
+    """A verb whose words after ``--`` are another verb's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta[REST] = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
 
 class Verbs(typer.core.TyperGroup):
     """`mesh` itself."""
@@ -54,7 +70,7 @@ class Verbs(typer.core.TyperGroup):
             return None
         function = getattr(importlib.import_module(f"mesh.inspector.{module}"), cmd_name)
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=HELP)
-        single.command(cmd_name)(function)
+        single.command(cmd_name, cls=WithRest if cmd_name in WITH_REST else None)(function)
         return typer.main.get_command(single)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -84,6 +100,12 @@ app = typer.Typer(
 @app.callback()
 def _mesh() -> None:
     """An agent mesh with no server."""
+
+
+def parsed(verb: str, words: list[str]) -> dict[str, Any]:
+    """The parameters that a command line gives a verb, which is not run. Raises as its use would."""
+    command = typer.main.get_command(app).get_command(typer.Context(typer.main.get_command(app)), verb)  # type: ignore[attr-defined]
+    return dict(command.make_context(f"mesh {verb}", list(words)).params)
 
 
 def verbs() -> Iterator[tuple[str, str, str]]:

@@ -39,7 +39,7 @@ def _show_status(document: dict[str, Any]) -> str:
     rows = {
         "node": f"{clean(document['node'])}  {clean(short(document['id']))}  pid {document['pid']}  up {up}",
         "addr": clean(document["addr"]),
-        "mesh": clean(document["mesh"]),
+        "mesh": f"{clean(document['mesh_name'])} (mode {document['mode']})  {clean(document['mesh'])}",
         "workers": workers,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
@@ -62,7 +62,7 @@ def _show_nodes(document: dict[str, Any]) -> str:
         rows.append(
             (
                 "* " + n["name"] if n["self"] else "  " + n["name"],
-                n["state"],
+                "revoked" if n.get("revoked") else n["state"],
                 n["addr"],
                 seconds(n["seen_ms"]),
                 short(n["id"]),

@@ -150,8 +150,10 @@ class Bound:
 
 @dataclass(slots=True)
 class Lost:
-    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, revoked, released, failed:*,
-    node_revoked, ..."""
+    """By the manager: this award ended without a result. Reasons: declined:*, suspected, lease_over, node_revoked, released, failed:*, ...
+
+    ``revoked`` is the holder's word that it runs no more; ``node_revoked`` that the holder is not believed any more.
+    """
 
     task: TaskId
     fence: Fence

@@ -27,31 +27,32 @@ from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
-from mesh.runtime import clock, uninvited
-from mesh.runtime.blinding import Blinding
-from mesh.runtime.blobs import Blobs
-from mesh.runtime.credentials import Credentials
-from mesh.runtime.discovery import Discovery
-from mesh.runtime.door import DoorKeys
+from mesh.runtime import clock
+from mesh.runtime.disk.blobs import Blobs
+from mesh.runtime.disk.kek import Prompt
+from mesh.runtime.disk.secrets import SecretDesk, Secrets
+from mesh.runtime.disk.store import Store
+from mesh.runtime.disk.store_newest import Newest
+from mesh.runtime.disk.vault import Vault, open_vault
 from mesh.runtime.driver import Driver
 from mesh.runtime.home import Home, NodeFolder
-from mesh.runtime.identity import Identity, load_identity
-from mesh.runtime.kek import Prompt
-from mesh.runtime.keyfiles import Lives
-from mesh.runtime.links import Links
-from mesh.runtime.listening import Listening, listen
+from mesh.runtime.lan.blinding import Blinding
+from mesh.runtime.lan.discovery import Discovery
+from mesh.runtime.links.door import DoorKeys
+from mesh.runtime.links.links import Links
+from mesh.runtime.links.listening import Listening, listen
+from mesh.runtime.links.tls import server_context
 from mesh.runtime.local import LocalServer
-from mesh.runtime.office import Office
-from mesh.runtime.registrar import Registrar
-from mesh.runtime.rotation import Rotation
-from mesh.runtime.secrets import SecretDesk, Secrets
 from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
-from mesh.runtime.store import Store
-from mesh.runtime.store_newest import Newest
-from mesh.runtime.tls import server_context
-from mesh.runtime.vault import Vault, open_vault
+from mesh.runtime.trust import uninvited
+from mesh.runtime.trust.credentials import Credentials
+from mesh.runtime.trust.identity import Identity, load_identity
+from mesh.runtime.trust.keyfiles import Lives
+from mesh.runtime.trust.office import Office
+from mesh.runtime.trust.registrar import Registrar
+from mesh.runtime.trust.rotation import Rotation
+from mesh.runtime.trust.warden import Warden
 from mesh.runtime.views import Views
-from mesh.runtime.warden import Warden
 from mesh.runtime.workers import Workers
 from mesh.wire.objects import Signer
 
@@ -214,6 +215,7 @@ class NodeProcess:
             decoders={"story": self.views.story, "audit": self.views.audit},
             sources=self._linked,
             may_request=self.identity.may_request,
+            may_ask=self.identity.may_ask,
             secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit).read,
         )
 

@@ -48,6 +48,8 @@ class Envelopes(Protocol):
 
     def waiting(self) -> bool: ...
 
+    def refused(self, peer: NodeId) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class DriverStatistics:
@@ -176,16 +178,16 @@ class Driver:
                 for effect in self._outbox.release(body.seq):
                     self._perform[type(effect)](effect)
             elif effects := node.handle(now, sender, body):
-                self._take(effects)
+                self._take(effects, sender)
         if effects := node.handle(now, node.me, TurnEnds()):
-            self._take(effects)
+            self._take(effects, node.me)
         for flush in self._flush:
             flush()
         if self._appended:
             self._appended = False
             self._store.flush_soon()
 
-    def _take(self, effects: list[Any]) -> None:
+    def _take(self, effects: list[Any], sender: NodeId) -> None:
         seq = self._node.seq - sum(type(effect) is Append for effect in effects)
         for effect in effects:
             kind = type(effect)
@@ -195,6 +197,8 @@ class Driver:
                 self._appended = True
             elif kind is Refused:
                 self.refusals[effect.reason] += 1
+                if sender != self._node.me:
+                    self._envelopes.refused(sender)
             elif self._outbox.may_leave(effect):
                 self._perform[kind](effect)
 

@@ -29,7 +29,7 @@ from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
-from mesh.runtime.blobs import Blobs
+from mesh.runtime.disk.blobs import Blobs
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers
@@ -74,7 +74,7 @@ class _Connection:
 class LocalServer:
     """`name` is the node's, `views` answer read-only verbs, `sources` names the nodes a file may be fetched from, `stop` ends the process.
 
-    `may_request`: whether this home's certificate lets it ask for a capability.
+    `may_request`, `may_ask`: whether this home's certificate lets it ask for a capability, or a question of the desk.
     `decoders` turn the node's answer to a question into the client's document, such as ``{"story": unpack_and_check}``. `secret` gives the
     text of a secret to the worker of that number, for a task that it runs.
     """
@@ -94,12 +94,13 @@ class LocalServer:
         decoders: Mapping[str, Decoder] | None = None,
         sources: Callable[[], tuple[NodeId, ...]] = tuple,
         may_request: Callable[[str], bool] | None = None,
+        may_ask: Callable[[str], bool] | None = None,
         secret: Secret | None = None,
     ) -> None:
         self._path, self._me, self._name, self._tell = path, me, name or me, tell
         self._workers, self._blobs, self._views, self._limits = workers, blobs, views, limits
         self._stop, self._decoders, self._sources = stop, decoders or {}, sources
-        self._may_request, self._secret = may_request, secret
+        self._may_request, self._may_ask, self._secret = may_request, may_ask, secret
         self._boot = os.urandom(8).hex()
         self._connections: dict[_Connection, None] = {}
         self._requests: dict[int, tuple[_Connection, int, str]] = {}
@@ -318,6 +319,10 @@ class LocalServer:
         question, key, args = _text(params, "question"), _text(params, "key"), params.get("args", {})
         if question not in QUESTIONS or type(args) is not dict:
             raise Refused(f"no such question: {question!r}", code="unknown_verb")
+        if self._may_ask is not None and not self._may_ask(question):
+            raise Refused(
+                f"this home's certificate does not let it ask for {question}", fix="mesh id; mesh invite --role, there", code="not_granted"
+            )
         self._tell(self._me, Enquire(self._request(connection, number, question), question, key, args))
 
     def _do_down(self, connection: _Connection, number: int, _params: dict[str, Any]) -> None:

@@ -21,12 +21,19 @@ class Rates:
 
     def allow(self, key: str) -> bool:
         """Take one token of `key`; False if it has none."""
-        now = self._clock()
-        tokens, at = self._buckets.get(key, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - at) * self._per_s)
+        tokens, now = self._tokens(key)
         allowed = tokens >= 1
         self._buckets[key] = (tokens - 1 if allowed else tokens, now)
         self._buckets.move_to_end(key)
         if len(self._buckets) > self._keys_max:
             self._buckets.popitem(last=False)
         return allowed
+
+    def has(self, key: str) -> bool:
+        """Whether `allow` would say yes now. Takes nothing."""
+        return self._tokens(key)[0] >= 1
+
+    def _tokens(self, key: str) -> tuple[float, float]:
+        now = self._clock()
+        tokens, at = self._buckets.get(key, (self._burst, now))
+        return min(self._burst, tokens + (now - at) * self._per_s), now

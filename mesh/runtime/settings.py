@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from mesh.errors import UsageError
-from mesh.runtime import interfaces
+from mesh.runtime.disk.kek import SOURCES
 from mesh.runtime.home import Home, HomeError
-from mesh.runtime.kek import SOURCES
+from mesh.runtime.lan import interfaces
 
 PORT = 7710
 PAIRS_MAX = 200

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, UNREACHABLE, Row
-from mesh.core.records.story import BadStory, verify_story
+from mesh.core.records.story import BadStory, Story, gathered, verify_story
 from mesh.errors import Refused
 from mesh.messages.membership import Offer
 from mesh.runtime import clock
-from mesh.runtime.store_file import StoreError
-from mesh.runtime.trust_findings import trust_findings
-from mesh.runtime.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
+from mesh.runtime.disk.store_file import StoreError
+from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
+from mesh.runtime.trust.trust_findings import trust_findings
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal
 
@@ -94,6 +94,8 @@ class Views:
         records = process.assembly.records.statistics()
         membership = process.assembly.membership.statistics()
         found += [(f"those who offer {name} disagree about its arguments", f"give one {name} another name") for name in self._disputed()]
+        if process.assembly.directory.revoked(process.assembly.directory.me):
+            found.append(("this node was revoked: nobody in the mesh hears it any more", "join again as another node: mesh join TOKEN"))
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
         if records.rolled_back:
@@ -133,7 +135,10 @@ class Views:
     def _refusals(self) -> dict[str, int]:
         links = self._process.links.statistics()
         total = dict(self._process.driver.refusals)
-        for counted in (links.refusals, links.door.refusals, links.dropped, self._process.local.statistics().refusals):
+        counts = [links.refusals, links.door.refusals, links.dropped, self._process.local.statistics().refusals]
+        if links.gate is not None:
+            counts += [links.gate.zap.denied, links.gate.guard.cut, links.gate.refused_keys]
+        for counted in counts:
             for reason, count in counted.items():
                 total[reason] = total.get(reason, 0) + count
         return dict(sorted(total.items()))
@@ -173,24 +178,19 @@ class Views:
 
     def story(self, body: Document) -> Document:
         """A packed story, every proof in it checked against the keys this node knows."""
+        story = self._checked(body["story"])
+        return {"entries": story.rows(), "more": story.more}
+
+    def _checked(self, packed: bytes) -> Story:
         try:
-            story = verify_story(body["story"], self._process.keyring.open, decode_entry, (Refusal, ValueError))
+            return verify_story(packed, self._process.keyring.open, decode_entry, (Refusal, ValueError))
         except BadStory as error:
             raise Refused(f"the answer is no story: {error}", fix="mesh doctor", code="bad_story") from error
-        return {"entries": story.rows(), "more": story.more}
 
     def audit(self, body: Document) -> Document:
         """Packed audit entries of one node or of all, every proof in them checked, oldest first."""
-        entries: list[Document] = []
-        more = 0
-        for _, packed in body["pages"]:
-            page = self.story({"story": packed})
-            name_of = self._process.assembly.directory.name_of
-            names = (("node", "author"), ("about_name", "about"), ("by_name", "by"))
-            entries += [{**row, **{name: name_of(row.get(field, "")) for name, field in names}} for row in page["entries"]]
-            more = page["more"]
-        entries.sort(key=lambda row: (row["wall_ms"], row["author"], row["seq"]))
-        return {"entries": entries, "missing": body["missing"], "more": more if len(body["pages"]) == 1 else 0}
+        stories = [self._checked(packed) for _, packed in body["pages"]]
+        return gathered(stories, body["missing"], self._process.assembly.directory.name_of)
 
     async def verify(self, params: Document) -> Document:
         """Read the whole journal again and check it; export it if asked to."""

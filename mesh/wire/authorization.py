@@ -65,7 +65,6 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         records.Heads,
         records.Fork,
         records.Witnessed,
-        work.Ask,
         work.Answer,
         work.FilePart,
     ),
@@ -95,6 +94,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.StepSeen,
         work.StepDone,
     ),
+    OBSERVE: (work.Ask,),
     READ: (work.FileAsk,),
     ISSUE: (trust.Granted,),
 }

@@ -3,7 +3,8 @@
     mesh1_<base64url of [mesh, door key, doors, invitation, secret, expiry, role] and 4 bytes of checksum>
 
 Invariant: the token pins mesh and door before anything is sent, and its secret never travels: `proof` is keyed with it. Does not know
-whether an invitation was used (`runtime/invites.py`). Sources: kubeadm's pinned discovery; HMAC, RFC 2104; proquints (Wilkerson 2009).
+whether an invitation was used (`runtime/trust/invites.py`). Sources: kubeadm's pinned discovery; HMAC, RFC 2104; proquints (Wilkerson
+2009).
 """
 
 from __future__ import annotations

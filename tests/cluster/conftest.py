@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from mesh.runtime.disk.store_read import export
+from mesh.runtime.disk.vault import open_vault
 from mesh.runtime.home import Home
-from mesh.runtime.store_read import export
-from mesh.runtime.vault import open_vault
 from mesh.sync import Mesh, connect
 
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ CLI = (sys.executable, "-m", "mesh.inspector.cli")
 
 
 def is_gone(pid: int) -> bool:
+    """Dead, reaped or not: an orphan's remains are its new parent's affair."""
+    if sys.platform != "linux":
+        return subprocess.run(["ps", "-p", str(pid)], capture_output=True, check=False).returncode != 0
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except FileNotFoundError:

@@ -16,6 +16,13 @@ async def crash(ctx: Context) -> None:
     raise ValueError((await ctx.secret("db")).reveal())
 
 
+@agent.capability(name="report.echo")
+async def echo(text: str, fails: bool = False) -> str:
+    if fails:
+        raise ValueError(f"cannot echo {text}")
+    return text[::-1]
+
+
 @agent.capability(name="mail.send")
 async def send(ctx: Context) -> str:
     return (await ctx.secret("db")).reveal()

@@ -26,10 +26,10 @@ import anyio
 import anyio.abc
 
 from mesh.limits import DiscoveryLimits
-from mesh.runtime.blinding import DAY_MS, Blinding
 from mesh.runtime.clock import now_s, wall_ms
-from mesh.runtime.discovery import Discovery, browse
-from mesh.runtime.interfaces import find
+from mesh.runtime.lan.blinding import DAY_MS, Blinding
+from mesh.runtime.lan.discovery import Discovery, browse
+from mesh.runtime.lan.interfaces import find
 
 PROBE_S = 0.01
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mesh.limits import DiscoveryLimits
-from mesh.runtime.blinding import Blinding, day_of
 from mesh.runtime.clock import wall_ms
+from mesh.runtime.lan.blinding import Blinding, day_of
 
 HERE = Path(__file__).parent
 KEY, OTHER_KEY = "11" * 32, "22" * 32

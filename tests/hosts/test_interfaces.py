@@ -9,7 +9,7 @@ from typing import Any
 CHOOSE = """
 import json, sys
 from mesh.errors import UsageError
-from mesh.runtime.interfaces import find
+from mesh.runtime.lan.interfaces import find
 try:
     choice = find(*sys.argv[1:])
     said = {"address": choice.address, "name": choice.interface.name, "others": [each.address for each in choice.others], "why": choice.why}

@@ -50,9 +50,9 @@ def test_set_list_remove(mesh: Callable[..., Any], say: Callable[[bytes], None],
     assert (gone.code, gone.document["code"]) == (5, "no_such_secret")
     for path in (tmp_path / "home").rglob("*"):
         assert path.is_dir() or TEXT.encode() not in path.read_bytes()
+    from mesh.runtime.disk.secrets import Secrets
+    from mesh.runtime.disk.vault import open_vault
     from mesh.runtime.home import Home
-    from mesh.runtime.secrets import Secrets
-    from mesh.runtime.vault import open_vault
 
     where = Home(tmp_path / "home")
     assert Secrets(where, lambda: open_vault(where)).read("other").text == "two\nlines\n", "one line break at the end is the shell's"

@@ -28,8 +28,10 @@ class Case:
 
 WORKER = {"agent": str, "pid": int}
 NODE = {"name": str, "id": str, "state": str, "addr": str, "caps": list}
-STATUS = {"node": str, "id": str, "pid": int, "addr": str, "workers": [WORKER], "healthy": bool, "findings": []}
+STATUS = {"node": str, "id": str, "pid": int, "addr": str, "workers": [WORKER], "healthy": bool, "findings": [], "notes": []}
 TASK = {"task": str, "capability": str, "state": str, "owner": str, "fence": int, "attempts": int}
+HOST = {"host": str, "state": str, "changed": list, "node": str, "message": str, "fix": str}
+SERVICE = {"units": [{"unit": str, "path": str, "state": str, "pid": int, "runs": str}], "changed": list, "note": str, "type": list}
 REFUSED = 5
 TABLE: dict[str, dict[str, Case | str]] = {
     "demo": {
@@ -51,6 +53,18 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "timeout": Case("up --name lynx --detach", REFUSED),
     },
     "down": {"ok": "the fixtures run it", "empty": Case("down --node nope", 3), "no node": Case("down", 3), "timeout": Case("down", 4)},
+    "launch": {
+        "ok": Case("launch nas", REFUSED),
+        "empty": Case("launch nas --down --ssh /no/such/ssh", 1, {"hosts": [HOST]}),
+        "no node": Case("launch nas", 3),
+        "timeout": Case("launch nas", 4),
+    },
+    "service": {
+        "ok": Case("service show", 0, SERVICE),
+        "empty": Case("service", 0, SERVICE),
+        "no node": Case("service show", 0, SERVICE),
+        "timeout": "nothing here waits for a node",
+    },
     "call": {
         "ok": Case("call greet name=Bob", 0, {"capability": str, "result": str}),
         "empty": Case("call greet name=Bob", REFUSED),

@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from mesh.messages.enrol import Admission, Ask, Join
 from mesh.messages.signed import Signed
-from mesh.runtime.authority import Grant
 from mesh.runtime.clock import wall_ms
-from mesh.runtime.credentials import Credentials, Paths
-from mesh.runtime.founding import enter, found
 from mesh.runtime.home import Home
-from mesh.runtime.keyfiles import make_key, public_of
-from mesh.runtime.registrar import Registrar
+from mesh.runtime.trust.authority import Grant
+from mesh.runtime.trust.credentials import Credentials, Paths
+from mesh.runtime.trust.founding import enter, found
+from mesh.runtime.trust.keyfiles import make_key, public_of
+from mesh.runtime.trust.registrar import Registrar
 from mesh.wire.enrolment import read_admission
 from mesh.wire.objects import Signer, node_id
 from mesh.wire.token import Token, proof, read_token

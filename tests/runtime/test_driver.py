@@ -46,6 +46,8 @@ class Door:
     def waiting(self) -> bool:
         return False
 
+    def refused(self, peer: str) -> None: ...
+
     def add(self, seq: int, entry: Any, bodies: dict[str, bytes]) -> None:
         raise AssertionError("nothing is appended")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import UsageError
-from mesh.runtime import interfaces
 from mesh.runtime.home import Home, HomeError
-from mesh.runtime.interfaces import Choice, Interface, local
+from mesh.runtime.lan import interfaces
+from mesh.runtime.lan.interfaces import Choice, Interface, local
 from mesh.runtime.settings import (
     Place,
     Settings,

@@ -81,7 +81,7 @@ class Shells:
         return path
 
     def clear(self) -> None:
-        from mesh.inspector.crew import command_line
+        from mesh.launch import command_line
 
         for process in self._started:
             if process.poll() is None:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from mesh.files import sha256_of
-from mesh.inspector.crew import Crew, command_line
+from mesh.inspector.crew import Crew
+from mesh.launch import command_line
 from mesh.runtime.home import Home
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]

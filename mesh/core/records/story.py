@@ -5,7 +5,7 @@
 A packed story is JSON, bytes in base64; `more` is the number after which the next page begins, 0 at the end. Invariant: an item is
 `verified` only if its bytes are under the root of a commit whose signature the given function accepted, and author, incarnation, number and
 time then come from that commit, not from the story's own claims. What cannot be verified is shown as such, never dropped. Reads no disk;
-which entries belong to a story is `runtime/store_read.py`'s to find. Source: Certificate Transparency's inclusion proofs (RFC 6962).
+which entries belong to a story is `runtime/disk/store_read.py`'s to find. Source: Certificate Transparency's inclusion proofs (RFC 6962).
 """
 
 from __future__ import annotations
@@ -158,6 +158,14 @@ def verify_story(
             items.append(_item(commit, claimed, index, entry, path, decode_entry, refusals))
     items.sort(key=lambda item: (item.wall_ms, item.author, item.seq))
     return Story(tuple(items), more)
+
+
+def gathered(stories: list[Story], missing: list[str], name_of: Callable[[NodeId], str]) -> dict[str, Any]:
+    """The audit entries of one node or of all as one document, oldest first, with the names that this node has for whom they concern."""
+    names = (("node", "author"), ("about_name", "about"), ("by_name", "by"))
+    rows = [row | {name: name_of(row.get(field, "")) for name, field in names} for story in stories for row in story.rows()]
+    rows.sort(key=lambda row: (row["wall_ms"], row["author"], row["seq"]))
+    return {"entries": rows, "missing": missing, "more": stories[0].more if len(stories) == 1 else 0}
 
 
 def _unpack(data: bytes) -> tuple[list[Any], int]:

@@ -11,7 +11,7 @@ names, knows nothing about tasks.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,7 +87,8 @@ class Files:
         self._known: dict[Hash, None] = {}
         self._fetches: dict[Hash, _Fetch] = {}
         self._queue: deque[FileWanted] = deque()
-        self._reading = 0
+        self._reading: Counter[NodeId] = Counter()
+        """From the disk now, by who has asked."""
         self._fetched = self._failed = self._bytes_in = self._bytes_out = self._retries = self._wrong = 0
         self.inputs: dict[type, Any] = {
             FileWanted: self._do_wanted,
@@ -273,7 +274,9 @@ class Files:
 
     def _do_read(self, now_s: float, _me: NodeId, read: FileRead) -> Iterator[Any]:
         if read.to != self._me:
-            self._reading = max(0, self._reading - 1)
+            self._reading[read.to] -= 1
+            if self._reading[read.to] <= 0:
+                del self._reading[read.to]
             data = read.data
             self._bytes_out += len(data or b"")
             yield Send(read.to, FilePart(read.file, read.offset, -1 if data is None else read.total, data or b""), need=Need.FREE)
@@ -295,11 +298,16 @@ class Files:
     def _on_file_ask(self, _now_s: float, peer: NodeId, ask: FileAsk) -> Iterator[Any]:
         if not is_hash(ask.file) or ask.offset < 0 or not 0 <= ask.size <= self._limits.piece_bytes:
             yield Refused("bad_file_ask", peer)
-        elif self._reading >= self._limits.fetches_max * self._limits.window:
+        elif self._reads_full(peer):
             yield Refused("file_reads_full", peer)
         else:
-            self._reading += 1
+            self._reading[peer] += 1
             yield ReadFile(peer, ask.file, ask.offset, ask.size, need=Need.FREE)
+
+    def _reads_full(self, peer: NodeId) -> bool:
+        """Half of all is the most that one peer gets: however much it asks, others are served."""
+        most = self._limits.fetches_max * self._limits.window
+        return self._reading.total() >= most or self._reading[peer] >= max(1, most // 2)
 
     def statistics(self) -> FilesStatistics:
         return FilesStatistics(
@@ -312,5 +320,5 @@ class Files:
             bytes_out=self._bytes_out,
             retries=self._retries,
             wrong=self._wrong,
-            reading=self._reading,
+            reading=self._reading.total(),
         )

@@ -8,7 +8,7 @@ R3  a revocation reaches everybody and stays: at the end of quiet each running n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId, author_of
@@ -67,13 +67,12 @@ class TrustChecker:
 
     # ---- R1
 
-    def _appended(self, record: Appended) -> Iterator[Verdict]:
+    def _appended(self, record: Appended) -> Iterable[Verdict]:
         node, entry = record.node, record.entry
         if type(entry) is Decided:
             self._awarded[entry.task, entry.fence] = entry.winner
         what = self._effect_of(node, entry) if self._revoked else ""
-        if what:
-            yield Verdict(record.at_s, "R1", f"{node} {what}, which it knows to be revoked")
+        return (Verdict(record.at_s, "R1", f"{node} {what}, which it knows to be revoked"),) if what else ()
 
     def _effect_of(self, node: NodeId, entry: Any) -> str:
         """What this entry grants to a revoked node, in words; empty: nothing."""
@@ -93,10 +92,11 @@ class TrustChecker:
             return f"reports on {entry.task} to {manager}" if self._upholds(node, manager) else ""
         return ""
 
-    def _delivered(self, record: Delivered) -> Iterator[Verdict]:
-        if self._upholds(record.node, record.sender):
-            kind = type(record.message).__name__
-            yield Verdict(record.at_s, "R1", f"{record.node} took a {kind} from {record.sender}, which it knows to be revoked")
+    def _delivered(self, record: Delivered) -> Iterable[Verdict]:
+        if not self._revoked or not self._upholds(record.node, record.sender):
+            return ()
+        kind = type(record.message).__name__
+        return (Verdict(record.at_s, "R1", f"{record.node} took a {kind} from {record.sender}, which it knows to be revoked"),)
 
     def _handler_began(self, record: HandlerBegan) -> Iterator[Verdict]:
         self._running[record.node, record.task, record.fence] = record.at_s

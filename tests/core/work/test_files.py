@@ -22,7 +22,7 @@ from mesh.messages.work import FileAsk, FilePart
 PIECE = 10
 DATA = bytes(range(100)) + b"tail"
 FILE = content_hash(DATA)
-A, B = "a", "b"
+A, B, C = "a", "b", "c"
 
 
 class Shelf:
@@ -239,11 +239,12 @@ def test_pieces_are_served_as_asked() -> None:
 
 def test_reads_for_peers_are_bounded() -> None:
     shelf = Shelf(fetches_max=1, window=2)
-    for _ in range(2):
-        shelf.give(FileAsk(FILE, 0, 10), A)
-    assert shelf.give(FileAsk(FILE, 0, 10), B) == [Refused("file_reads_full", B)]
-    shelf.give(FileRead(A, FILE, 0, 104, DATA[:10]))
+    assert of(shelf.give(FileAsk(FILE, 0, 10), A), ReadFile)
+    assert shelf.give(FileAsk(FILE, 0, 10), A) == [Refused("file_reads_full", A)], "half of all is for others"
     assert of(shelf.give(FileAsk(FILE, 0, 10), B), ReadFile)
+    assert shelf.give(FileAsk(FILE, 0, 10), C) == [Refused("file_reads_full", C)]
+    shelf.give(FileRead(A, FILE, 0, 104, DATA[:10]))
+    assert of(shelf.give(FileAsk(FILE, 0, 10), C), ReadFile)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)

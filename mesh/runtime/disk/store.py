@@ -1,0 +1,472 @@
+"""The journal's keeper: one writer thread that commits whatever has queued, one reader thread that answers.
+
+    loop thread:   add, add, flush_soon -->  queue  --> writer thread: encode, sign, one transaction, one fsync
+                   Synced(seq), NewHead  <---------------------'
+                   ReadBody, ReadStory --> queue --> reader thread --> BodyRead, StoryRead
+
+Group commit adapts by itself: idle, the first entry is committed at once; while the disk is busy the next commit gathers what arrives,
+at most 256 entries. Invariants: `Synced` is told only after SQLite has synced; the incarnation is raised and synced before anybody sees it;
+one failed write ends all writing (a failed fsync may have dropped the pages it failed on), `run` raises, and the node steps down. Does not
+decide what is written, and repairs nothing but the index. The queue needs no bound of its own: a task's next entry waits, in the outbox,
+for the last one's `Synced`, and live tasks are bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+
+from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
+from mesh.core.records.journal import AUDIT, JournalWriter, keys
+from mesh.core.records.records import Beginning
+from mesh.effects import ReadBody, ReadStory, Remember
+from mesh.errors import MeshError
+from mesh.ids import Hash, NodeId
+from mesh.limits import RecordsLimits
+from mesh.messages.records import Rekeyed
+from mesh.messages.signed import Signed
+from mesh.runtime.clock import wall_ms
+from mesh.runtime.disk import store_chain, store_file, store_memory
+from mesh.runtime.disk.sealing import Sealer
+from mesh.runtime.disk.store_file import StoreError
+from mesh.runtime.disk.store_newest import Newest, rolled_back
+from mesh.runtime.disk.store_read import Reader, examine
+from mesh.runtime.disk.store_rows import Rows
+from mesh.runtime.trust.keyfiles import Lives
+from mesh.wire import ed25519
+from mesh.wire.codec import encode_entry
+from mesh.wire.objects import Signer, body_bytes, signed_bytes
+from mesh.wire.packing import Refusal
+
+Queued = tuple[int, Any, dict[Hash, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    incarnation: int
+    seq: int
+    """Last synced entry."""
+    commits: int
+    queued: int
+    commit_entries_mean: float
+    commit_ms_max: float
+    """The slowest group commit of this life, disk included."""
+    index_rebuilt: bool
+    rollback_accepted: str
+    """Why this life's journal is not the newest one, which a person chose to go on without; empty while nothing says so."""
+    failed: str
+    """Why nothing is written any more; empty while all is well."""
+
+
+class Store:
+    """One node's journal. Opening checks the whole chain and raises the incarnation.
+
+    `tell_threadsafe` hands an input to the driver from any thread. `sealer` seals entries and bodies on disk; without one they are plain.
+    `newest` remembers this journal's newest life apart from it; `accept_rollback` goes on although the journal is behind that.
+    Raises StoreError: ``store_locked``, ``newer_schema``, ``journal_broken``, ``disk_full``, ``store_read_only``, ``not_a_journal``,
+    ``other_author``, ``other_vault``, ``sealed``, ``rolled_back``, ``newest_damaged``, ``disk_error``.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        signer: Signer,
+        tell_threadsafe: Callable[[NodeId, Any], None],
+        limits: RecordsLimits | None = None,
+        wall_ms: Callable[[], int] = wall_ms,
+        *,
+        lives: Lives | None = None,
+        sealer: Sealer | None = None,
+        newest: Newest | None = None,
+        accept_rollback: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self._lives = lives or Lives()
+        self._following: dict[bytes, bytes] = {}
+        """Seeds of keys that are to follow, by public key."""
+        self._rows = Rows(self.path, sealer)
+        self._newest, self._accept_rollback, self._rollback_accepted = newest, accept_rollback, ""
+        self._signer, self._tell, self._wall_ms = signer, tell_threadsafe, wall_ms
+        self._limits = limits or RecordsLimits()
+        self._verify_own = (ed25519.verifier_of(signer.public_key), *(ed25519.verifier_of(past.old) for past in self._lives.keys))
+        self._pending: list[Queued] = []
+        self._queue: list[Queued] = []
+        self._remember: list[Remember] = []
+        self._urgent = False
+        self._something = threading.Condition()
+        self._closing = False
+        self._reads: queue.SimpleQueue[Callable[[Reader], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._failure: StoreError | None = None
+        self._failed: Callable[[], None] = lambda: None
+        self._entries = self._groups = 0
+        self._commit_s_max = 0.0
+        self._index_rebuilt = False
+        self.effects: dict[type, Callable[[Any], None]] = {
+            ReadBody: self._do_read_body,
+            ReadStory: self._do_read_story,
+            Remember: self._do_remember,
+        }
+        try:
+            self._lock = store_file.Lock(self.path.with_name(self.path.name + ".lock"))
+        except OSError as error:
+            raise store_file.explain(self.path, error) from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    # ---- opening
+
+    def _open(self) -> None:
+        if self._newest is not None:
+            self._newest.read()
+            if not self.path.exists():
+                self._doubt(self._newest.doubt(False, 0, 0))
+        self._connection = store_file.open_writer(self.path)
+        try:
+            self._claim()
+            end = store_chain.walk(self._connection, self._rows, self._signer.node, self._is_own)
+            self._end = end
+            self._begin_life(end)
+            store_file.settle(self._connection)
+        except (sqlite3.Error, ValueError) as error:
+            self._connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise store_file.explain(self.path, error) from error
+            raise store_file.broken(self.path, f"its table of facts cannot be read: {error}") from error
+        except MeshError:
+            self._connection.close()
+            raise
+        self.begins = self._beginning(end.newest)
+        if self._newest is not None:
+            self._newest.begin(self.incarnation, self._rollback_accepted)
+        self.head, self.head_seq = end.head, end.seq
+        self.durable_head = end.head
+        """The newest synced commit's hash: what envelopes carry. Replaced whole, so any thread may read it."""
+        self._commits = end.commits
+        self._synced = self._added = end.seq
+        self._writer = JournalWriter(self._signer.node, self.incarnation, seal=self._seal, head=end.head, next_seq=end.seq + 1, hlc=end.hlc)
+
+    def _begin_life(self, end: store_chain.ChainEnd) -> None:
+        """Raise the incarnation, above every one that this journal, or whoever remembers it, knows of."""
+        before = int(store_file.get_meta(self._connection, "incarnation") or b"0")
+        if before < end.incarnation:
+            raise store_file.broken(self.path, f"it holds entries of incarnation {end.incarnation}, but says the last was {before}")
+        remembered = 0
+        if self._newest is not None:
+            self._doubt(self._newest.doubt(True, before, end.seq))
+            remembered = self._newest.incarnation
+        self.incarnation = max(before, remembered) + 1
+        self._in_transaction(lambda c: store_file.set_metas(c, {"incarnation": str(self.incarnation).encode()}))
+
+    def _doubt(self, doubt: str) -> None:
+        if doubt and not self._accept_rollback:
+            raise rolled_back(self.path, doubt)
+        self._rollback_accepted = self._rollback_accepted or doubt
+
+    def _claim(self) -> None:
+        """A journal belongs to one node for good, and once it is sealed to one vault; `mesh` and `key` are those in which it began."""
+        first = self._lives.keys[0].old if self._lives.keys else self._signer.public_key
+        mine = {"author": self._signer.node.encode(), "mesh": self._signer.mesh.encode(), "key": first}
+        known = {name: store_file.get_meta(self._connection, name) for name in mine}
+        meshes = [mesh.encode() for mesh in (*self._lives.meshes, self._signer.mesh)]
+        if not any(known.values()):
+            self._in_transaction(lambda c: store_file.set_metas(c, mine))
+        elif (known["author"], known["key"]) != (mine["author"], mine["key"]) or known["mesh"] not in meshes:
+            author = (known["author"] or b"?").decode(errors="replace")
+            raise StoreError(
+                "other_author",
+                f"the journal {self.path} belongs to {author}, not to this node or mesh",
+                "give this node a folder of its own",
+            )
+        sealed_by = (store_file.get_meta(self._connection, "vault") or b"").decode(errors="replace")
+        if not sealed_by and self._rows.vault:
+            self._in_transaction(lambda c: store_file.set_metas(c, {"vault": self._rows.vault.encode()}))
+        elif sealed_by != self._rows.vault:
+            raise store_file.other_vault(self.path, sealed_by, self._rows.vault)
+
+    def _in_transaction(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            work(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _seal(self, signed: Signed) -> bytes:
+        return hashlib.sha256(body_bytes(self._signer.seal(signed))).digest()
+
+    def _is_own(self, raw: bytes) -> bool:
+        """Whether this node signed a commit. Safe in any thread."""
+        try:
+            _, body, signature = store_chain.peek(raw)
+        except Refusal:
+            return False
+        return self._key_of(body, signature) is not None
+
+    def _key_of(self, body: bytes, signature: bytes) -> tuple[int, str] | None:
+        """Which of this node's keys (0: today's, then the past ones) signed a commit, and in which mesh; None if none did."""
+        for mesh in (self._signer.mesh, *self._lives.meshes):
+            for index, verify in enumerate(self._verify_own):
+                if verify(signature, signed_bytes("commit", mesh, body)):
+                    return index, mesh
+        return None
+
+    def _beginning(self, newest: bytes) -> Beginning:
+        """What this life's first commit has to say: the newest one of the last may stand in another mesh, or under another key."""
+        if not newest:
+            began = (store_file.get_meta(self._connection, "mesh") or b"").decode()
+            return Beginning("" if began == self._signer.mesh else self._signer.mesh)
+        _, body, signature = store_chain.peek(newest)
+        found = self._key_of(body, signature)
+        assert found is not None, "the chain was checked"
+        index, mesh = found
+        since = self._lives.keys[index - 1 :] if index else ()
+        handovers = tuple(Rekeyed(past.old, past.new, past.proof, self._wall_ms()) for past in since)
+        return Beginning("" if mesh == self._signer.mesh else self._signer.mesh, handovers)
+
+    def rekey(self, seed: bytes) -> None:
+        """The entry `Rekeyed` that names this key will come: the commit that holds it, and all later ones, are signed with it."""
+        public, _ = ed25519.signer_of(seed)
+        self._following[public] = seed
+
+    def replay(self) -> Iterator[tuple[int, Any, dict[Hash, bytes]]]:
+        """Every entry, in order, with the bodies that machines need again. Before `start`, to its end. Raises StoreError."""
+        check = store_chain.IndexCheck()
+        try:
+            for seq, entry, bodies in store_chain.replay(self._connection, self._rows, self._end):
+                check.add(seq, entry)
+                yield seq, entry, bodies
+            if not check.agrees(self._connection):
+                store_chain.rebuild_index(self._connection, self._rows)
+                self._index_rebuilt = True
+        except sqlite3.Error as error:
+            raise store_file.explain(self.path, error) from error
+
+    def remembered(self) -> Remembered:
+        """What earlier lives kept of what others signed, for the records machine, before `Started`. Raises sqlite3.Error."""
+        return store_memory.recall(self._connection)
+
+    # ---- the loop's side
+
+    def add(self, seq: int, entry: Any, bodies: dict[Hash, bytes] | None = None) -> None:
+        """Entry number `seq` (the next one) shall be written. It may be held until `flush_soon`."""
+        self._added += 1
+        assert seq == self._added, f"entry {seq} does not follow {self._added - 1}"
+        self._pending.append((seq, entry, bodies or {}))
+
+    def flush_soon(self) -> None:
+        """Let the writer have what was added. Ends as `Synced`, or as `StoreFailed`."""
+        if self._pending:
+            with self._something:
+                self._queue.extend(self._pending)
+                self._something.notify()
+            self._pending = []
+
+    def flush(self) -> None:
+        """At the end of a turn."""
+        self.flush_soon()
+
+    def _do_read_body(self, effect: ReadBody) -> None:
+        token, name = effect.token, effect.hash
+        self._reads.put(lambda reader: self._tell(self._signer.node, BodyRead(token, reader.body(name))))
+
+    def _do_read_story(self, effect: ReadStory) -> None:
+        def read(reader: Reader) -> None:
+            if effect.question == "hash":
+                body = reader.touched(effect.key)
+            elif effect.question == AUDIT:
+                body = reader.under(effect.key, effect.since, effect.newest)
+            else:
+                body = reader.story(effect.key, effect.since)
+            self._tell(self._signer.node, StoryRead(effect.token, body))
+
+        self._reads.put(read)
+
+    def _do_remember(self, effect: Remember) -> None:
+        """Heads ride with the next commit, or are written at the end; a proof of a fork does not wait, nor does what is asked for soon."""
+        with self._something:
+            self._remember.append(effect)
+            if effect.forks or effect.soon:
+                self._urgent = True
+                self._something.notify()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; then everything added is written and the file closed. Raises StoreError when the disk fails."""
+        over = anyio.Event()
+        wake = partial(_set_from_thread, anyio.lowlevel.current_token(), over)
+        self._failed = wake
+        self.start()
+        task_status.started()
+        try:
+            if self._failure is None:
+                await over.wait()
+            assert self._failure is not None
+            raise self._failure
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.close)
+
+    def start(self) -> None:
+        """Start the two threads."""
+        for name, work in (("journal-writer", self._write_all), ("journal-reader", self._read_all)):
+            thread = threading.Thread(target=work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """Write what was added, end the threads, let go of the file. Safe to call twice."""
+        self.flush_soon()
+        with self._something:
+            if self._closing:
+                return
+            self._closing = True
+            self._something.notify()
+        self._reads.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._connection.close()
+        if self._newest is not None and self._failure is None:
+            self._newest.close(self._synced)
+        self._lock.close()
+
+    def statistics(self) -> StoreStatistics:
+        return StoreStatistics(
+            incarnation=self.incarnation,
+            seq=self._synced,
+            commits=self._commits,
+            queued=self._added - self._synced,
+            commit_entries_mean=self._entries / self._groups if self._groups else 0.0,
+            commit_ms_max=self._commit_s_max * 1000,
+            index_rebuilt=self._index_rebuilt,
+            rollback_accepted=self._rollback_accepted,
+            failed=self._failure.message if self._failure else "",
+        )
+
+    def examine(self, export_to: Path | None = None) -> dict[str, Any]:
+        """Check the whole journal again, every signature included, and write it to `export_to`. Slow: not on the loop's thread.
+
+        Answers ``{"ok", "problem", "author", "entries", "commits", "incarnation", "head", "witnesses", "exported"}``. Raises OSError if the
+        export cannot be written.
+        """
+        return examine(self._rows, self._signer.node, self._is_own, export_to)
+
+    # ---- the writer's thread
+
+    def _write_all(self) -> None:
+        while True:
+            with self._something:
+                while not (self._queue or self._urgent or self._closing or self._failure):
+                    self._something.wait()
+                self._urgent = False
+                if self._failure is not None:
+                    return
+                lot = self._queue[: self._limits.commit_entries_max]
+                del self._queue[: self._limits.commit_entries_max]
+                remember, self._remember = self._remember, []
+            if not lot and not remember:
+                return
+            try:
+                signed = self._commit(lot, remember)
+            except (sqlite3.Error, OSError) as error:
+                return self._fail(store_file.explain(self.path, error))
+            except Exception as error:  # noqa: BLE001 - counted as the store's failure: a writer that dies silently would stop the node for ever
+                return self._fail(StoreError("store_bug", f"the journal's writer failed: {error!r}", "report this; restart the node"))
+            if signed is not None:
+                self._synced, self.durable_head = lot[-1][0], self._writer.head
+                self._tell(self._signer.node, Synced(self._synced))
+                self._tell(self._signer.node, NewHead(signed))
+
+    def _change_key(self, lot: list[Queued]) -> None:
+        for _, entry, _ in lot:
+            if type(entry) is Rekeyed and (seed := self._following.pop(entry.new_key, None)) is not None:
+                self._verify_own = (ed25519.verifier_of(entry.new_key), *self._verify_own)
+                self._signer.rekey(seed)
+
+    def _commit(self, lot: list[Queued], remember: list[Remember]) -> Signed | None:
+        started = time.perf_counter()
+        signed = None
+        data = [encode_entry(entry) for _, entry, _ in lot]
+        if lot:
+            self._change_key(lot)
+            signed = self._writer.commit(data, self._wall_ms())
+        self._in_transaction(lambda connection: _insert(connection, self._rows, lot, data, signed, self._writer.head, remember))
+        if lot:
+            self._groups += 1
+            self._commits += 1
+            self._entries += len(lot)
+            self._commit_s_max = max(self._commit_s_max, time.perf_counter() - started)
+        return signed
+
+    def _fail(self, failure: StoreError) -> None:
+        """Never retried: after a failed sync nobody knows what the disk holds, and the next start checks it."""
+        with self._something:
+            self._failure = self._failure or failure
+            self._something.notify()
+        self._tell(self._signer.node, StoreFailed(failure.code, failure.message, failure.fix))
+        self._failed()
+
+    # ---- the reader's thread
+
+    def _read_all(self) -> None:
+        try:
+            reader = Reader(self._rows, self._limits, self._is_own)
+        except sqlite3.Error as error:
+            return self._fail(store_file.explain(self.path, error))
+        try:
+            while (read := self._reads.get()) is not None:
+                read(reader)
+        except StoreError as error:
+            self._fail(error)
+        except sqlite3.Error as error:
+            self._fail(store_file.explain(self.path, error))
+        finally:
+            reader.close()
+
+
+def _insert(
+    connection: sqlite3.Connection,
+    rows: Rows,
+    lot: list[Queued],
+    data: list[bytes],
+    signed: Signed | None,
+    head: bytes,
+    remember: list[Remember],
+) -> None:
+    if signed is not None:
+        commit, raw = signed.body, signed.raw
+        connection.execute(
+            "INSERT INTO commits VALUES(?, ?, ?, ?, ?)", (commit.first, commit.count, raw, head, hashlib.sha256(raw).digest())
+        )
+        entries = [(seq, rows.entry_in(seq, entry)) for (seq, _, _), entry in zip(lot, data, strict=True)]
+        connection.executemany("INSERT INTO entries VALUES(?, ?)", entries)
+        connection.executemany("INSERT INTO about VALUES(?, ?)", [(key, seq) for seq, entry, _ in lot for key in keys(entry)])
+        bodies = [(name, rows.body_in(name, body)) for _, _, held in lot for name, body in held.items()]
+        if bodies:
+            connection.executemany("INSERT OR IGNORE INTO bodies VALUES(?, ?)", bodies)
+    for one in remember:
+        store_memory.keep(connection, one)
+
+
+def _set_from_thread(token: anyio.lowlevel.EventLoopToken, event: anyio.Event) -> None:
+    with contextlib.suppress(anyio.RunFinishedError):  # nobody is left to be woken
+        anyio.from_thread.run_sync(event.set, token=token)

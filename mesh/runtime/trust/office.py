@@ -1,0 +1,177 @@
+"""What the owner of a node asks it over the local socket about trust: invite, let in, revoke, grant, rotate, and look.
+
+Invariant: only the node's own account reaches this (`local.py`); every act is a line in the journal. Waits for disks in threads, never on
+the loop.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from mesh.errors import Refused, UsageError
+from mesh.messages.trust import HOME, NODE, Granted
+from mesh.runtime.trust.authority import ISSUER_ROLE, Authority, Grant
+from mesh.runtime.trust.registrar import Waiting
+from mesh.wire.authorization import ROLES
+from mesh.wire.chain import Chain
+from mesh.wire.keyring import Member
+
+if TYPE_CHECKING:
+    from mesh.runtime.app import NodeProcess
+
+Document = dict[str, Any]
+INVITE_LIFE_MAX_S = 30 * 86400.0
+ROTATED = ("transport", "identity", "home", "issuer", "root")
+
+
+class Office:
+    """`table` maps a verb of the local socket to the coroutine function that answers it."""
+
+    def __init__(self, process: NodeProcess) -> None:
+        self._process = process
+        self.table = {
+            "invite": self.invite,
+            "trust": self.trust,
+            "admit": self.admit,
+            "revoke": self.revoke,
+            "grant": self.grant,
+            "rotate": self.rotate,
+            "restart": self.restart,
+        }
+
+    # ---- letting in
+
+    async def invite(self, params: Document) -> Document:
+        life_s = _number(params, "life_s", 900.0)
+        if not 0 < life_s <= INVITE_LIFE_MAX_S:
+            raise UsageError(f"an invitation lasts at most {INVITE_LIFE_MAX_S / 86400:g} days", fix="mesh invite --ttl 15m")
+        issuer = params.get("issuer", "auto")
+        if issuer not in ("auto", "yes", "no"):
+            raise UsageError(f"issuer is auto, yes or no, not {issuer!r}", fix="mesh invite --issuer")
+        grant, registrar = _grant(params), self._process.registrar
+        token, expires_ms = await anyio.to_thread.run_sync(lambda: registrar.invite(grant, int(life_s * 1000), issuer))
+        return {"schema": "mesh.invite/1", "token": token, "expires": _stamp(expires_ms), "roles": list(grant.roles)}
+
+    async def admit(self, params: Document) -> Document:
+        grant, code, registrar = _grant(params), str(params.get("code", "")), self._process.registrar
+        waiting: Waiting = await anyio.to_thread.run_sync(lambda: registrar.confirm(code, grant))
+        return {"schema": "mesh.trust/1", "admitted": waiting.ask.name, "home": waiting.home, "code": waiting.code}
+
+    # ---- looking
+
+    async def trust(self, _: Document) -> Document:
+        process, identity = self._process, self._process.identity
+        credentials, keyring = identity.credentials, identity.keyring
+        directory = process.assembly.directory
+        waiting = await anyio.to_thread.run_sync(process.registrar.waiting)
+        return {
+            "schema": "mesh.trust/1",
+            "mesh": credentials.mesh,
+            "name": credentials.name,
+            "mode": credentials.mode,
+            "home": credentials.home_id,
+            "admits": Authority(credentials).can_admit,
+            "root": Authority(credentials).can_make_issuers,
+            "members": [self._member(member, directory.name_of(member.node)) for member in keyring.members()],
+            "waiting": [{"name": one.ask.name, "home": one.home, "code": one.code} for one in waiting],
+            "revoked": [
+                {"name": signed.body.name, "id": signed.body.target, "level": signed.body.level, "reason": signed.body.reason}
+                for signed in keyring.authorities.statements()
+                if hasattr(signed.body, "target")
+            ],
+        }
+
+    @staticmethod
+    def _member(member: Member, name: str) -> Document:
+        return {
+            "name": name,
+            "id": member.node,
+            "home": member.home,
+            "roles": list(member.rights.roles),
+            "offers": list(member.rights.offers),
+            "requests": list(member.rights.requests),
+            "expires": _stamp(member.expires_ms),
+        }
+
+    # ---- taking back, and giving
+
+    async def revoke(self, params: Document) -> Document:
+        chain = self._chain_of(str(params.get("who", "")), HOME if params.get("home") else NODE)
+        reason = str(params.get("reason", ""))[:200]
+        signed = await anyio.to_thread.run_sync(self._revoke_now, chain, reason)
+        self._process.proclaim(signed)
+        target = chain.last
+        return {"schema": "mesh.revoke/1", "revoked": target.name, "id": target.subject, "level": target.level, "by": signed.author}
+
+    def _revoke_now(self, chain: Chain, reason: str) -> Any:
+        with self._process.folder.home.lock():
+            return Authority(self._process.fresh_credentials()).revoke(chain, reason)
+
+    async def grant(self, params: Document) -> Document:
+        if params.get("right") != ISSUER_ROLE:
+            raise UsageError(f"what can be granted is 'issuer', not {params.get('right')!r}", fix="mesh grant issuer NODE")
+        chain = self._chain_of(str(params.get("who", "")), HOME)
+        home, process = chain.last.subject, self._process
+        fresh, issuer = await anyio.to_thread.run_sync(process.registrar.grant_issuer, home, chain.raw)
+        told = [member.node for member in process.identity.keyring.members() if member.home == home and process.links.is_up(member.node)]
+        if not told:
+            raise Refused(f"no node of {chain.last.name} is linked now, so it cannot be told", fix="mesh nodes, then this again")
+        for node in told:
+            process.links.say(node, Granted(fresh, issuer))
+        return {"schema": "mesh.grant/1", "granted": ISSUER_ROLE, "to": chain.last.name, "home": home}
+
+    def _chain_of(self, who: str, level: str) -> Chain:
+        """The chain of the node (or its home) that people call `who`: a name, or the beginning of an id. Raises Refused, UsageError."""
+        process = self._process
+        directory, members = process.assembly.directory, process.identity.keyring.members()
+        found = {
+            member.node: member
+            for member in members
+            if who and (directory.name_of(member.node) == who or member.node.startswith(who) or member.home.startswith(who))
+        }
+        if level == HOME:
+            found = {member.home: member for member in found.values()}
+        if not found:
+            raise Refused(f"no member is called {who!r}", fix="mesh trust", code="no_such_member")
+        if len(found) > 1:
+            raise UsageError(f"{who!r} could be any of {len(found)} members", fix="give its id: mesh trust")
+        subject = next(iter(found))
+        chain = process.warden.chains_below(subject)
+        assert chain is not None, "a member has a chain"
+        return chain
+
+    # ---- keys, and the process
+
+    async def rotate(self, params: Document) -> Document:
+        what = params.get("what", "")
+        if what not in ROTATED:
+            raise UsageError(f"there is no key called {what!r}", fix=f"mesh rotate {' | '.join(ROTATED)}")
+        return await self._process.rotation.rotate(str(what), finish=bool(params.get("finish")))
+
+    async def restart(self, _: Document) -> Document:
+        """Begin anew under the credentials that are on disk now: the same process, another life."""
+        self._process.restart()
+        return {"schema": "mesh.restart/1", "node": self._process.info["name"]}
+
+
+def _number(params: Document, name: str, default: float) -> float:
+    value = params.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} is a number", fix="mesh invite --ttl 15m")
+    return float(value)
+
+
+def _grant(params: Document) -> Grant:
+    roles = tuple(params.get("roles") or ("member",))
+    known = sorted(set(ROLES) - {ISSUER_ROLE})
+    for role in roles:
+        if role not in known:
+            raise UsageError(f"there is no role {role!r}; there are {', '.join(known)}", fix="mesh invite --role member")
+    return Grant(roles, tuple(params.get("offers") or ("*",)), tuple(params.get("requests") or ("*",)))
+
+
+def _stamp(unix_ms: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_ms / 1000)) if unix_ms else ""

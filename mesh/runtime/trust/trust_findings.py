@@ -1,0 +1,47 @@
+"""What a person should know about this node's certificates and about who may admit others, each with what to type. Words only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mesh.runtime.trust.authority import ISSUER_ROLE
+from mesh.runtime.trust.identity import Identity
+
+DAY_MS = 86_400_000
+
+
+TURNED = {
+    "dial_revoked": (
+        "a door says that this node was revoked",
+        "mesh join TOKEN --home DIR, from a new home, if that is true: mesh trust, there",
+    ),
+    "dial_expired": ("a door says that this node's certificate has expired", "mesh status, on a machine that may renew: mesh trust"),
+    "dial_cut": ("a door says that this node was cut off for what it sent", "wait; mesh audit, there, says why"),
+}
+"""What doors say when they turn this node away. Not signed: a hint for people, and no more."""
+
+
+def trust_findings(identity: Identity, renewal: str, refusals: Mapping[str, int], now_ms: int) -> list[tuple[str, str]]:
+    """``(what is wrong, what to type)``.
+
+    `renewal`: why the last attempt to renew failed; `refusals`: the links' counts; `now_ms`: Unix time.
+    """
+    authorities = identity.keyring.authorities
+    if authorities.mode == "open":
+        return []
+    found = [told for reason, told in TURNED.items() if refusals.get(reason)]
+    members = identity.keyring.members()
+    if authorities.revocation_of((*identity.credentials.chain.subjects, identity.node)) is not None:
+        found.append(("this node was revoked: nobody believes it any more", "mesh join TOKEN --home DIR, from a new home"))
+    issuers = {member.home for member in members if ISSUER_ROLE in member.rights.roles}
+    homes = {member.home for member in members}
+    if len(issuers) < 2 and len(homes) > 1:
+        found.append(("only one machine can admit or renew members: if it is lost, nobody can", "mesh grant issuer NODE"))
+    chain = identity.credentials.chain
+    if chain.expires_ms and now_ms > chain.expires_ms:
+        stays = "; members who know this node keep it" if authorities.mode != "ca" else ""
+        found.append((f"this home's certificate has expired{stays}", "mesh status, on a machine that may renew; mesh doctor here"))
+    elif chain.expires_ms and renewal and now_ms > (chain.begins_ms + chain.expires_ms) // 2:
+        days = (chain.expires_ms - now_ms) / DAY_MS
+        found.append((f"this home's certificate ends in {days:.1f} days and was not renewed: {renewal}", "mesh trust: who may renew it"))
+    return found

@@ -1,0 +1,271 @@
+"""Trust, kept on one node: what the core upholds is enforced here, certificates are renewed in time, and new ones are taken into use.
+
+    Uphold(revocation)  --> keyring, ROUTER, links, door, disk --> Outlawed for every node it concerns
+    half of a certificate's life is over --> own issuer, or RenewAsk to a member that may issue --> Granted --> new chain, new row
+
+Invariant: a statement is enforced before anything else is handled, and on disk soon after; a granted certificate counts only if it is for
+this home's key and later than the one in use. Does not decide who is revoked or admitted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from mesh.core.audit import Tally
+from mesh.core.inputs import Audit, Outlawed, Proclaim, RowChanged
+from mesh.effects import Uphold
+from mesh.errors import MeshError
+from mesh.ids import NodeId
+from mesh.limits import RecordsLimits
+from mesh.messages.enrol import Renewal
+from mesh.messages.signed import Signed
+from mesh.messages.trust import NODE, Granted, RenewAsk, Revocation
+from mesh.runtime import clock
+from mesh.runtime.home import NodeFolder, write_atomic
+from mesh.runtime.links.links import Links
+from mesh.runtime.trust.authority import ISSUER_ROLE, Authority, Grant
+from mesh.runtime.trust.credentials import Credentials
+from mesh.runtime.trust.identity import Identity, chain_of_node, keep_chains
+from mesh.runtime.trust.keyfiles import public_of, read_key
+from mesh.runtime.trust.registrar import Registrar
+from mesh.runtime.trust.succession import adopt_home_key, keep_issuer
+from mesh.wire.chain import Chain, join_chain, split_chain
+from mesh.wire.enrolment import home_proof_bytes
+from mesh.wire.objects import Signer
+from mesh.wire.packing import Refusal
+
+LOOK_EVERY_S = 30.0
+"""How often certificates are looked at, and members remembered."""
+
+
+class Warden:
+    """`tell` hands an input to the node; `reload` reads the home's credentials from disk again."""
+
+    def __init__(
+        self,
+        folder: NodeFolder,
+        identity: Identity,
+        links: Links,
+        registrar: Registrar,
+        tell: Callable[[NodeId, Any], None],
+    ) -> None:
+        self._folder, self._identity, self._links, self._registrar, self._tell = folder, identity, links, registrar, tell
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._kept: list[bytes] = []
+        self.refusals: Counter[str] = Counter()
+        self.renewal = ""
+        """Why the last attempt to renew failed; empty while all is well."""
+        self.effects: dict[type, Callable[[Any], None]] = {Uphold: self._do_uphold}
+        self._tally = Tally(identity.node, RecordsLimits())
+        links.noted = self._note
+        links.handlers |= {RenewAsk: self._on_renew_ask, Granted: self._on_granted}
+
+    def flush(self) -> None:
+        """Nothing is collected here."""
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            task_status.started()
+            while True:
+                await self._renew_if_due()
+                await anyio.to_thread.run_sync(self._keep_members)
+                if self._tally.due_s is not None and clock.now_s() >= self._tally.due_s:
+                    self.tell_refusals()
+                await anyio.sleep(LOOK_EVERY_S)
+
+    def proclaim_kept(self) -> None:
+        """What was upheld in earlier lives is told to the core: it tells the others. After `Started`."""
+        for signed in self._identity.keyring.authorities.statements():
+            self._tell(self._identity.node, Proclaim(signed))
+
+    def _note(self, reason: str, who: str) -> None:
+        self._tally.note(clock.now_s(), reason, who)
+
+    def tell_refusals(self) -> None:
+        """What was refused since the last time goes on record."""
+        for audit in self._tally.take():
+            self._tell(self._identity.node, audit)
+
+    # ---- statements
+
+    def _do_uphold(self, effect: Uphold) -> None:
+        signed: Signed = effect.signed
+        keyring = self._identity.keyring
+        try:
+            keyring.authorities.open(signed.raw)
+        except Refusal as refusal:
+            self.refusals[refusal.reason] += 1
+            return
+        gone = keyring.forget_revoked()
+        body = signed.body
+        if isinstance(body, Revocation) and body.level == NODE and body.target not in gone:
+            gone.append(body.target)
+        for node in gone:
+            self._links.expel(node)
+            self._tell(self._identity.node, Outlawed(node, body.reason))
+        self._start(self._keep_statement, signed.raw)
+
+    async def _keep_statement(self, raw: bytes) -> None:
+        await anyio.to_thread.run_sync(self._keep_statement_now, raw)
+        await self._renew_if_due()
+
+    def _keep_statement_now(self, raw: bytes) -> None:
+        with self._folder.home.lock():
+            credentials = Credentials(self._folder.home)
+            if all(signed.raw != raw for signed in credentials.authorities.statements()):
+                credentials.authorities.open(raw)
+                credentials.keep_statements()
+            self._identity.credentials = credentials
+
+    def _start(self, method: Callable[..., Any], *args: Any) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(method, *args)
+
+    # ---- members
+
+    def _keep_members(self) -> None:
+        chains = [member.chain for member in self._identity.keyring.members()]
+        if chains != self._kept:
+            keep_chains(self._folder, chains)
+            self._kept = chains
+
+    # ---- renewal
+
+    async def _renew_if_due(self) -> None:
+        """Half of the certificates' life is over, or they begin under a root key that is on its way out."""
+        fresh = await anyio.to_thread.run_sync(Credentials, self._folder.home)
+        if fresh.chain.raw != self._identity.credentials.chain.raw:  # another node of this home has renewed
+            self.take_into_use()
+        chain = self._identity.credentials.chain
+        now_ms = time.time_ns() // 1_000_000
+        if not self._under_newest_root(fresh, chain):
+            self.renew(from_others=not Authority(fresh).can_make_issuers)
+        elif chain.expires_ms and now_ms > (chain.begins_ms + chain.expires_ms) // 2:
+            self.renew()
+
+    @staticmethod
+    def _under_newest_root(credentials: Credentials, chain: Chain) -> bool:
+        authorities = credentials.authorities
+        return authorities.chains.root_of(chain.raw) == authorities.root_ids[-1]
+
+    def renew(self, *, home_seed: bytes = b"", issuer_seed: bytes = b"", from_others: bool = False) -> bool:
+        """Get new certificates: from the own issuer's key, else from any linked member that may issue. Seeds: keys that are to follow those
+        of today. False if there is nobody to ask."""
+        if Authority(self._identity.credentials).can_admit and not from_others:
+            self._start(self.renew_self)
+            return True
+        asked = False
+        for member in self._identity.keyring.members():
+            if ISSUER_ROLE in member.rights.roles and self._links.is_up(member.node):
+                self._links.say(member.node, RenewAsk(self._renewal(home_seed, issuer_seed)))
+                asked = True
+        self.renewal = "" if asked else "no member that may renew certificates is linked"
+        return asked
+
+    async def renew_self(self) -> None:
+        """New certificates for this home by its own issuer's key."""
+        try:
+            await anyio.to_thread.run_sync(self._renew_self_now)
+        except MeshError as error:
+            self.renewal = error.message
+            return
+        self.take_into_use()
+
+    def _renew_self_now(self) -> None:
+        with self._folder.home.lock():
+            credentials = Credentials(self._folder.home)
+            authority, today = Authority(credentials), credentials.chain.last
+            if authority.can_make_issuers:
+                issuer = credentials.issuer_signer()
+                assert issuer is not None, "who can admit has an issuer's key"
+                write_atomic(credentials.paths.issuer, authority.certify_issuer(issuer[0].public_key, today.name))
+            fresh = authority.admit(credentials.home_id, credentials.home_key, today.name, Grant(today.roles, today.offers, today.requests))
+            credentials.keep_chain(fresh)
+
+    def _renewal(self, home_seed: bytes, issuer_seed: bytes) -> bytes:
+        credentials = self._identity.credentials
+        signer = credentials.home_signer()
+        seed = issuer_seed or read_key(credentials.paths.issuer_key)
+        issuer_key = public_of(seed) if seed else b""
+        body = Renewal(credentials.mesh, credentials.home_id, credentials.home_key, issuer_key, b"", time.time_ns() // 1_000_000)
+        if home_seed:
+            following = Signer("", home_seed, "")
+            body.home_key = following.public_key
+            body.home_proof = following.sign(home_proof_bytes(body))
+        return signer.seal(Signed(signer.node, body))
+
+    def _on_renew_ask(self, sender: NodeId, ask: RenewAsk) -> None:
+        self._start(self._grant_renewal, sender, ask.renewal)
+
+    async def _grant_renewal(self, sender: NodeId, renewal: bytes) -> None:
+        member = self._identity.keyring.member(sender)
+        if member is None:
+            return
+        try:
+            chain, issuer = await anyio.to_thread.run_sync(self._registrar.renew, renewal, member.home, member.chain)
+        except Refusal as refusal:
+            self.refusals[f"renewal_{refusal.reason}"] += 1
+            return
+        except MeshError as error:
+            self.refusals[f"renewal_{error.code}"] += 1
+            return
+        self._tell(self._identity.node, Audit("role_used", member.home, self._identity.node, "renewed"))
+        self._links.say(sender, Granted(chain, issuer))
+
+    # ---- new certificates
+
+    def _on_granted(self, sender: NodeId, granted: Granted) -> None:
+        self._start(self._install, sender, granted)
+
+    async def _install(self, sender: NodeId, granted: Granted) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._install_now, granted)
+        except Refusal as refusal:
+            self.refusals[f"granted_{refusal.reason}"] += 1
+            return
+        self.renewal = ""
+        self._tell(self._identity.node, Audit("renewed", self._identity.credentials.home_id, sender))
+        self.take_into_use()
+
+    def _install_now(self, granted: Granted) -> None:
+        with self._folder.home.lock():
+            credentials = Credentials(self._folder.home)
+            fresh = credentials.authorities.chains.read(granted.chain)
+            is_later = fresh.last.serial > credentials.chain.last.serial
+            newest, today = self._under_newest_root(credentials, fresh), self._under_newest_root(credentials, credentials.chain)
+            if (newest, is_later) <= (today, False):
+                raise Refusal("old", fresh.last.subject)
+            adopt_home_key(credentials, fresh)
+            credentials = Credentials(self._folder.home)
+            credentials.keep_chain(granted.chain)
+            if granted.issuer:
+                keep_issuer(credentials, granted.issuer)
+
+    def take_into_use(self) -> None:
+        """The home's certificates changed: a new chain for this node, and a row that shows it."""
+        identity = self._identity
+        identity.credentials = Credentials(self._folder.home)
+        chain = chain_of_node(self._folder, identity.credentials)
+        identity.chain, identity.serial, identity.expires_ms = chain.raw, chain.last.serial, chain.expires_ms
+        identity.keyring.introduce(chain.raw, recalled=True)
+        self._tell(identity.node, RowChanged(certificate=chain.raw))
+
+    def chains_below(self, subject: NodeId) -> Chain | None:
+        """The chain of a node or home that this node knows, by id; None if it knows none."""
+        authorities = self._identity.keyring.authorities
+        for member in self._identity.keyring.members():
+            chain = authorities.chains.read(member.chain)
+            if subject == member.node:
+                return chain
+            if subject == member.home:
+                return authorities.chains.read(join_chain(split_chain(chain.raw)[:2]))
+        return None
