@@ -59,9 +59,9 @@ class Member:
     key: bytes
     rights: Rights
     verify: ed25519.Verify
-    before: tuple[ed25519.Verify, ...] = ()
+    before: tuple[ed25519.Verify, ...]
     """Earlier keys, the first one first: they count in journals for ever, and for the rest only the last, until `before_until_ms`."""
-    before_until_ms: int = 0
+    before_until_ms: int
 
 
 @dataclass(frozen=True, slots=True)

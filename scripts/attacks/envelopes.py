@@ -206,27 +206,9 @@ def changed(value: Any) -> Any:
     return value + 1 if isinstance(value, int) else value[:-1] + ("a" if value[-1] != "a" else "b")
 
 
-ODD = [
-    None,
-    True,
-    0,
-    -1,
-    0.5,
-    2**53,
-    2**53 + 1,
-    2**62 + 1,
-    2**64 - 1,
-    "",
-    "x" * 64,
-    "x" * 65,
-    b"",
-    b"x" * 15,
-    b"x" * 17,
-    b"x" * 33,
-    [],
-    [1],
-    {},
-]
+ODD: list[Any] = [None, True, [], [1], {}, 0.5, 1.0, 0, -1, 2**53, 2**53 + 1, 2**62 + 1, 2**64 - 1]
+ODD += [letter * size for letter in ("x", b"x") for size in (0, 1, 15, 16, 17, 32, 33, 64, 65)] + ["1", b"1"]
+"""Also what a lenient reader would take for something else."""
 
 
 @cache

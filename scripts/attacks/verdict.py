@@ -46,7 +46,7 @@ def verdict(world: World, frames: list[bytes], *, signed: bool = False, carrier:
 def _row(header: bytes) -> list[Any] | None:
     try:
         row = msgpack.unpackb(header, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException):
+    except (ValueError, TypeError, msgpack.UnpackException):
         return None
     return row if type(row) is list else None
 

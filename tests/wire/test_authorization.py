@@ -150,7 +150,7 @@ def test_who_may_not_run_work_offers_nothing(role: str, world: World) -> None:
 
 def test_the_page_has_every_cell() -> None:
     page = PAGE.read_text()
-    assert as_markdown().rstrip() in page
+    assert f"<!-- generated: authorization -->\n{as_markdown().rstrip()}\n<!-- end -->\n" in page
     roles = sorted(ROLES)
     for kind, cls in KINDS.items():
         cells = " | ".join("yes" if cell(role, MAY, cls.__name__) else "no" for role in roles)

@@ -184,6 +184,8 @@ def test_a_header_has_one_encoding_and_one_length(world: Any) -> None:
 def test_a_proof_is_bounded(world: Any) -> None:
     frames = world.seal([Ping(1)])
     refused(world, [frames[0], frames[1], frames[2] + bytes(32 * 13)], "too_big")
+    refused(world, [frames[0], frames[1], frames[2] + bytes(32 * 12 + 1)], "too_big")
+    refused(world, [frames[0], frames[1], frames[2] + bytes(32 * 12)], "bad_proof")
     refused(world, [frames[0], frames[1], frames[2][:67]], "frames")
     refused(world, [frames[0], frames[1], frames[2][:64] + b"\0\0\xff\xff" + bytes(32 * 12)], "bad_proof")
     refused(world, [frames[0], frames[1], frames[2][:64] + b"\0\0\0\0"], "bad_proof")

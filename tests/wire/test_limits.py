@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from attacks.world import NOW_MS, SESSION, World
+
 from mesh.limits import MembershipLimits
 from mesh.wire import authorities, authorization, chain, ed25519, envelope, keyring
-from mesh.wire.envelope import FRAME_OVERHEAD_BYTES, frame_message
+from mesh.wire.authorities import Authorities
+from mesh.wire.authorization import rights_of
+from mesh.wire.envelope import FRAME_OVERHEAD_BYTES, Batch, Session, frame_message, seal_flush
 from mesh.wire.keyring import Keyring
 from mesh.wire.replay import ReplayWindow
 
@@ -21,6 +25,17 @@ def test_the_limits() -> None:
 
 def test_what_a_message_costs_beside_its_body() -> None:
     assert FRAME_OVERHEAD_BYTES == len(frame_message(10, b"", 1)) == 26
+
+
+def test_what_is_meant_where_nothing_is_said(world: World) -> None:
+    assert (rights_of(("member",)).offers, rights_of(("member",)).requests) == (("*",), ("*",))
+    assert Authorities("m", ()).mode == Keyring("m", ()).authorities.mode == "open"
+    assert Session("n", bytes(16)).proven == b"" and Session("n", bytes(16)).window.newest == 0
+    assert frame_message(10, b"ab", 1) == bytes.fromhex("00000002 000a 0000000000000001 0000000000000000 00000000") + b"ab"
+    batch = Batch(world.b.node, SESSION, 1, 0, [frame_message(10, b"\x91\x01", 1)])
+    (frames,) = seal_flush(world.a, [batch], sent_ms=NOW_MS, stamp_ms=1)
+    header = world.open(frames).header
+    assert (header.cert_serial, header.journal_head, header.echo_ms, header.count) == (0, b"", 0, 1)
 
 
 def test_what_opens_and_what_is_inside() -> None:
