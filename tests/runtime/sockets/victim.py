@@ -15,8 +15,9 @@ from pathlib import Path
 import anyio
 
 from mesh.limits import LinkLimits
+from mesh.runtime.sockets import sockets
 from mesh.runtime.sockets.curve import CurveKey
-from mesh.runtime.sockets.sockets import Sockets, sockets
+from mesh.runtime.sockets.sockets import Sockets
 
 STATUS = Path("/proc/self/status")
 
