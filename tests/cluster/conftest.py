@@ -250,7 +250,7 @@ class Cluster:
         """A node's sealed journal as the verifier can read it."""
         with closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as file:
             meta = dict(file.execute("SELECT name, value FROM meta"))
-        sealer = open_vault(Home(self.home)).sealer("journal", meta["mesh"].decode(), meta["author"].decode())
+        sealer = open_vault(Home(self.home)).sealer("journal", meta["author"].decode())
         out = self.folder / f"{journal.parent.name}.export"
         with out.open("wb") as file:
             export(journal, file, sealer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -89,14 +90,14 @@ def garbage_at_door(door: str, rng: Random) -> None:
                 stream.shutdown(socket.SHUT_WR)
                 while stream.recv(4096):
                     pass
-        except ConnectionError:
+        except OSError:  # the door has hung up already
             continue
 
 
 def garbage_at_router(dealer: zmq.Socket[bytes], address: str, rng: Random) -> None:
-    """Frames of noise from a ZeroMQ peer that never said HELLO, and bytes that are no ZeroMQ at all."""
-    for frames in ([rng.randbytes(80)], [b"", b""], [rng.randbytes(20) for _ in range(rng.randrange(1, 40))], [bytes(100_000)]):
-        dealer.send_multipart(frames)
+    """A ZeroMQ peer without a key, whose frames stay with him, and bytes that are no ZeroMQ at all."""
+    with contextlib.suppress(zmq.Again):
+        dealer.send_multipart([rng.randbytes(80)])
     host, port = address.rsplit(":", 1)
     try:
         with socket.create_connection((host, int(port)), timeout=10) as stream:
@@ -115,7 +116,8 @@ def test_a_node_under_load_shrugs_off_garbage(cluster: Any, eventually: Until) -
     context = zmq.Context()
     dealer = context.socket(zmq.DEALER)
     dealer.setsockopt(zmq.LINGER, 0)
-    dealer.setsockopt(zmq.SNDTIMEO, 10_000)
+    dealer.setsockopt(zmq.SNDTIMEO, 100)
+    dealer.setsockopt(zmq.IMMEDIATE, 1)
     dealer.connect(f"tcp://{info['router']}")
     door_rng, router_rng = Random("door"), Random("router")
     try:
@@ -129,7 +131,7 @@ def test_a_node_under_load_shrugs_off_garbage(cluster: Any, eventually: Until) -
         context.term()
     counted = cluster.client("heron").status()["refusals"]
     assert sum(counted.values()) >= 10, counted
-    assert {"http", "frame_too_large"} <= set(counted), counted
+    assert counted["tls_failed"] >= 5, counted
     assert cluster.states("otter") == cluster.states("heron") == {"otter": "alive", "heron": "alive"}
     eventually(lambda: usage(cluster.nodes["heron"].pid)[0] <= before[0] + 2, "the strangers' connections to be closed")
     assert usage(cluster.nodes["heron"].pid)[2] - before[2] < 64
