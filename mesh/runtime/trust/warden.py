@@ -117,7 +117,11 @@ class Warden:
         self._start(self._keep_statement, signed.raw)
 
     async def _keep_statement(self, raw: bytes) -> None:
-        await anyio.to_thread.run_sync(self._keep_statement_now, raw)
+        try:
+            await anyio.to_thread.run_sync(self._keep_statement_now, raw)
+        except (Refusal, MeshError) as error:  # said again at the next start, by whoever has it
+            self.refusals["statement_not_kept"] += 1
+            self.renewal = str(error)
         await self.look()
 
     def _keep_statement_now(self, raw: bytes) -> None:
@@ -137,8 +141,11 @@ class Warden:
     def _keep_members(self) -> None:
         chains = [member.chain for member in self._identity.keyring.members()]
         if chains != self._kept:
-            keep_chains(self._folder, chains)
-            self._kept = chains
+            try:
+                keep_chains(self._folder, chains)
+                self._kept = chains
+            except MeshError:  # a cache: without it, they introduce themselves again
+                self.refusals["members_not_kept"] += 1
 
     # ---- renewal
 
@@ -153,6 +160,9 @@ class Warden:
                 await self.take_into_use()
         except MeshError as error:
             self.renewal = error.message
+            return
+        except Refusal as refusal:  # this node was revoked
+            self.refusals[f"own_{refusal.reason}"] += 1
             return
         if fresh.authorities.revocation_of(fresh.chain.subjects) is None:
             self._renew_if_due(fresh)
@@ -187,9 +197,7 @@ class Warden:
             if ISSUER_ROLE in member.rights.roles and self._links.is_up(member.node):
                 self._links.say(member.node, RenewAsk(self._renewal(home_seed, issuer_seed)))
                 asked = True
-        self.renewal = (
-            "a member that may renew was asked and has not answered" if asked else "no member that may renew certificates is linked"
-        )
+        self.renewal = "a member that may renew has not answered yet" if asked else "no member that may renew certificates is linked"
         return asked
 
     async def renew_self(self) -> None:
