@@ -162,7 +162,7 @@ class NodeProcess:
         self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
         self.links.wake, self.links.arrived = self.driver.wake, self.driver.arrived
         tell = self.driver.tell
-        self.warden = Warden(folder, identity, self.links, self.registrar, tell)
+        self.warden = Warden(folder, identity, self.links, self.registrar, tell, self.restart)
         self.rotation = Rotation(self)
         self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
         self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None, may_offer=identity.may_offer)

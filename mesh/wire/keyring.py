@@ -62,6 +62,8 @@ class Member:
     before: tuple[ed25519.Verify, ...]
     """Earlier keys, the first one first: they count in journals for ever, and for the rest only the last, until `before_until_ms`."""
     before_until_ms: int
+    key_before: bytes
+    """The last of them, as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ class Keyring:
             verify=ed25519.verifier_of(node.key),
             before=tuple(ed25519.verifier_of(key) for key in node.past_keys),
             before_until_ms=self._wall_ms() + OLD_KEY_MS if moved else known.before_until_ms if known else 0,
+            key_before=node.past_keys[-1] if node.past_keys else b"",
         )
 
     def member(self, node: NodeId) -> Member | None:
@@ -173,9 +176,11 @@ class Keyring:
         return "expired" if is_over else ""
 
     def has_key(self, node: NodeId, key: bytes) -> bool:
-        """Whether `key` is the identity key of a known member."""
+        """Whether `key` is the identity key of a known member: that of today, or a little longer the one before."""
         member = self.member(node)
-        return member is not None and member.key == key
+        if member is None:
+            return False
+        return member.key == key or (member.key_before == key and self._wall_ms() < member.before_until_ms)
 
     def members(self) -> list[Member]:
         """All known, in the order in which they were met."""

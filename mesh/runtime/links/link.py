@@ -37,11 +37,13 @@ class Link:
         "dirty",
         "door",
         "early",
+        "given",
         "greeted",
-        "greeted_again",
         "greetings",
+        "heard",
         "hello_no",
         "incarnation",
+        "moved",
         "next_seq",
         "node",
         "queue",
@@ -67,8 +69,10 @@ class Link:
         """Verified inputs from before our own LinkUp; told right after it."""
         self.ready = anyio.Event()
         self.greetings = 0
-        self.greeted_again = anyio.Event()
-        """Set by the peer's next HELLO at our door."""
+        self.given = self.heard = b""
+        """The session we gave the peer last, and the one under which it sent last."""
+        self.moved = anyio.Event()
+        """Set when one of these has changed, or the connection."""
         self.sender: Sender | None = None
         self.tasks: anyio.abc.TaskGroup | None = None
         self.session = self.dialled_key = b""
@@ -115,6 +119,7 @@ class Link:
             self.tasks.cancel_scope.cancel()
             self.tasks = None
         self.ready.set()
+        self.moved.set()
         return lost
 
     def send(self, frames: list[bytes]) -> bool:

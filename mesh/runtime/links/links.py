@@ -223,6 +223,9 @@ class Links:
         effort, self._price = effort_of([received.message for received in messages], size_bytes)
         if self._tax(carrier, effort + len(refused) * REFUSED_EFFORT):
             return None
+        if link.heard != header.session:
+            link.heard = header.session
+            link.moved.set()
         link.stamp_ms = max(link.stamp_ms, header.stamp_ms)
         items: list[tuple[NodeId, Any]] = [(sender, Heard(header.stamp_ms, header.echo_ms))]
         for received in messages:
@@ -276,6 +279,14 @@ class Links:
     async def renew(self, peer: NodeId) -> bool:
         """Both directions of this link anew, with our keys of today. True when it is done."""
         return await self._meeting.renew(peer)
+
+    async def introduce(self, peer: NodeId, row: Signed) -> bool:
+        """Show the peer this row, which brings another chain of ours. True if it believes it."""
+        return await self._meeting.introduce(peer, row)
+
+    def lose(self, peer: NodeId) -> None:
+        """Give up our connection to this peer, whom the core dials anew."""
+        self._meeting.lose(peer)
 
     def is_up(self, peer: NodeId) -> bool:
         link = self._links.get(peer)

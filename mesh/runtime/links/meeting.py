@@ -23,6 +23,7 @@ from mesh.effects import Dial, HangUp
 from mesh.ids import NodeId
 from mesh.limits import LinkLimits
 from mesh.messages.session import Stale
+from mesh.messages.signed import Signed
 from mesh.runtime import clock
 from mesh.runtime.links.dialling import connect, knock
 from mesh.runtime.links.door import DoorKeys
@@ -103,16 +104,24 @@ class Meeting:
     async def renew(self, peer: NodeId) -> bool:
         """Both directions anew, with our keys of today: HELLO at the peer's door, over which it says its own at ours.
 
-        True when it is done.
+        True when we are connected anew and the peer has sent something over its new connection. False if there is no link (any more).
         """
         link = self.links.get(peer)
         if link is None or not link.up:
             return False
         before = link.greetings
         _, reason = await self._say_hello(link.door, peer, back=True, renew=True)
-        while not reason and link.greetings == before:
-            link.greeted_again = anyio.Event()
-            await link.greeted_again.wait()
+        while not reason and link.up and not (link.greetings > before and link.connected and link.heard == link.given):
+            link.moved = anyio.Event()
+            await link.moved.wait()
+        return link.up and not reason
+
+    async def introduce(self, peer: NodeId, row: Signed) -> bool:
+        """Show the peer this row of ours, which brings another chain, before anything is signed under it. True if it believes it."""
+        link = self.links.get(peer)
+        if link is None or not link.up:
+            return False
+        _, reason = await self._say_hello(link.door, peer, back=False, row=row)
         return not reason
 
     async def _say_back(self, link: Link, renew: bool) -> None:
@@ -124,12 +133,14 @@ class Meeting:
             if link.up and link.tasks is not None and link.sender is not None:
                 link.tasks.start_soon(self.unstick, link, link.sender)
 
-    async def _say_hello(self, address: str, recipient: NodeId, *, back: bool, renew: bool = False) -> tuple[Link | None, str]:
+    async def _say_hello(
+        self, address: str, recipient: NodeId, *, back: bool, renew: bool = False, row: Signed | None = None
+    ) -> tuple[Link | None, str]:
         """The link, with the session it gave us; or None and why not."""
         self._hello_no += 1
         number = self._hello_no
         try:
-            nonce, frame = self.sessions.hello(recipient, back=back)
+            nonce, frame = self.sessions.hello(recipient, back=back, row=row)
             with anyio.fail_after(self._limits.handshake_s):
                 answer, door_key = await knock(address, self._door_keys(), lambda: frame, self._limits, anywhere=self._anywhere)
             greeting = self.sessions.welcomed(answer, nonce, recipient)
@@ -163,9 +174,9 @@ class Meeting:
             self.refusals[f"hello_{refusal.reason}"] += 1
             self._noted(f"hello_{refusal.reason}", refusal.peer)
             return turned(refusal.reason)
-        link.greeted = True
+        link.greeted, link.given = True, greeting.session
         link.greetings += 1
-        link.greeted_again.set()
+        link.moved.set()
         self._check_up(link)
         opening = link.door in self._dialing or (link.session and not link.up)  # our own HELLO is under way, or has been said
         if greeting.back and not opening:
@@ -233,6 +244,7 @@ class Meeting:
             return
         if event is zmq.Event.HANDSHAKE_SUCCEEDED:
             link.connected = True
+            link.moved.set()
             self._check_up(link)
             assert link.tasks is not None, "its monitor is being watched"
             link.tasks.start_soon(self.unstick, link, sender)
@@ -287,6 +299,11 @@ class Meeting:
         self.refusals[f"cut_{reason}"] += 1
         self._noted(f"cut_{reason}", peer)
         self.expel(peer)
+
+    def lose(self, peer: NodeId) -> None:
+        """Give up our connection to this peer, whom the core dials anew."""
+        if (link := self.links.get(peer)) is not None:
+            self._lose(link)
 
     def expel(self, peer: NodeId) -> None:
         """End everything with this peer at once: its key, its live connections, its sessions, our link to it."""

@@ -43,7 +43,8 @@ _REASON = re.compile(r"[a-z_]{1,32}")
 
 @dataclass(slots=True)
 class Greeting:
-    """A proven peer. `session`: what we send under (of a WELCOME). `back`: it wants our HELLO in return (of a HELLO)."""
+    """A proven peer. `session`: what we send under (of a WELCOME), or what it may send under (of a HELLO). `back`: it wants our HELLO in
+    return (of a HELLO)."""
 
     peer: NodeId
     alive: Signed
@@ -108,10 +109,10 @@ class Sessions:
 
     # ---- what we say
 
-    def hello(self, recipient: NodeId = "", *, back: bool = True) -> tuple[bytes, bytes]:
-        """(nonce, frame) to say at a door. `recipient` "": whoever lives there."""
+    def hello(self, recipient: NodeId = "", *, back: bool = True, row: Signed | None = None) -> tuple[bytes, bytes]:
+        """(nonce, frame) to say at a door. `recipient` "": whoever lives there; `row`: to show instead of the own of today."""
         nonce = self._token(NONCE_BYTES)
-        hello = Hello(VERSION, self._signer.mesh, self._row(), recipient, nonce, self._clock_ms(), self._binding(), back)
+        hello = Hello(VERSION, self._signer.mesh, row or self._row(), recipient, nonce, self._clock_ms(), self._binding(), back)
         return nonce, self._signer.seal(Signed(self._signer.node, hello))
 
     def _row(self) -> Signed:
@@ -140,7 +141,7 @@ class Sessions:
         if len(life.pending) > self._limits.pending_sessions_max:
             del self.inbound[life.pending.pop(0).id]
         welcome = Welcome(VERSION, self._signer.mesh, self._row(), session.id, hello.nonce, self._clock_ms(), self._binding())
-        greeting.back = hello.back
+        greeting.back, greeting.session = hello.back, session.id
         return self._signer.seal(Signed(self._signer.node, welcome)), greeting
 
     def welcomed(self, frame: bytes, nonce: bytes, recipient: NodeId = "") -> Greeting:

@@ -70,6 +70,14 @@ class Credentials:
         self._home_seed = self._seed_of(self.paths.home_key, self._membership) or self._need(self.paths.home_key)
         self._chain: Chain | None = None
 
+    @classmethod
+    def current(cls, home: Home) -> Credentials:
+        """As they are on disk now, the chain included: nobody is in the middle of changing them. Raises HomeError."""
+        with home.lock():
+            found = cls(home)
+            assert found.chain
+            return found
+
     @staticmethod
     def exist(home: Home) -> bool:
         """Whether the home belongs to a mesh at all. `membership` is written last."""
@@ -149,6 +157,11 @@ class Credentials:
         if raw is None or seed is None:
             return None  # signed by a root that counts no more, perhaps: `mesh grant issuer` gives a new one
         return Signer(node_id(public_of(seed)), seed, self.mesh), raw
+
+    def issuer_chain(self) -> Chain | None:
+        """The issuer's certificate of this home; None if it has none that holds."""
+        issuer = self.issuer_signer()
+        return self.authorities.chains.read(join_chain((issuer[1],))) if issuer else None
 
     def root_signer(self) -> Signer | None:
         """The root key, if it lies here and still counts."""

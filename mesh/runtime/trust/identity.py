@@ -51,7 +51,7 @@ class Identity:
     curve: CurveKey
     binding: Signed
     keyring: Keyring
-    """Knows this node already, and the members of earlier lives."""
+    """Knows this node already, unless it was revoked, and the members of earlier lives."""
     past: tuple[PastKey, ...] = ()
 
     def may_offer(self, capability: str) -> bool:
@@ -113,8 +113,7 @@ def _keyring(credentials: Credentials, node: NodeId, own: Chain, known: tuple[by
     keyring = Keyring(credentials.mesh, (genesis.root_public_key,), genesis.mode, lives={node: past} if past else None)
     for statement in credentials.authorities.statements():
         keyring.authorities.open(statement.raw)
-    keyring.introduce(own.raw, recalled=True)
-    for raw in known:
+    for raw in (own.raw, *known):
         try:
             keyring.introduce(raw, recalled=True)
         except Refusal:  # of the mesh before, or revoked since: it introduces itself again if it may

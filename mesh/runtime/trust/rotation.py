@@ -1,16 +1,19 @@
 """Rotation of keys under load, each make-before-break and resumable: the next key is on disk before anybody hears of it.
 
     transport   second endpoint of the same ROUTER --> binding --> HELLO to every peer, both directions anew --> old endpoint goes
-    identity    next key, the old one's word for it --> certificate --> row, HELLO to every peer --> journal goes on under it
+    identity    next key, the old one's word for it --> certificate --> shown to every peer --> row, door and journal go on under it
     issuer      next key --> certificate by the root (here, or asked for) --> in use
     root        amendment: old and new --> issuers get certificates by the new --> `finish`: amendment: new alone
 
-Invariant: a peer that has not heard yet is still spoken to with what it knows: old keys are believed for a while (`Keyring`), the old
-endpoint stays until every linked peer has moved or `grace_s` is over. Saying a rotation again after a crash completes it.
+Invariant: nothing is signed with a key, and nothing of the old is taken away, before every linked peer has answered that it knows the new
+one, or `GRACE_S` is over; old keys are believed for a while (`Keyring`). A peer that did not answer loses its link and is met again at the
+door. Saying a rotation again after a crash completes it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,19 +21,22 @@ import anyio.to_thread
 
 from mesh.core.inputs import Audit, KeyReplaced, RowChanged
 from mesh.errors import Refused
+from mesh.ids import NodeId
+from mesh.messages.signed import Signed
 from mesh.runtime import clock
 from mesh.runtime.sockets.curve import CurveKey
 from mesh.runtime.trust.authority import Authority
 from mesh.runtime.trust.identity import chain_of_node, make_binding, past_keys, replace_identity
 from mesh.runtime.trust.keyfiles import TRANSPORT, adopt_key, prepare_key, read_key
 from mesh.runtime.trust.succession import amend_root, finish_root, replace_home_key, replace_issuer_key
-from mesh.wire.objects import node_id
+from mesh.wire.chain import Chain
+from mesh.wire.objects import Signer, node_id
 
 if TYPE_CHECKING:
     from mesh.runtime.app import NodeProcess
 
 GRACE_S = 5.0
-"""How long the old endpoint stays for peers that did not answer: what they have not heard by then, they learn by dialling anew."""
+"""How long peers have to answer: more than it takes to time out once at a door."""
 Document = dict[str, Any]
 
 
@@ -61,6 +67,8 @@ class Rotation:
     async def _transport(self) -> Document:
         process, folder, identity = self._process, self._process.folder, self._process.identity
         listening = process.listening
+        if listening.sockets.statistics() is None:
+            raise Refused("nothing is encrypted here", fix="remove plain from config.toml", code="plain")
         fresh = CurveKey.of(await anyio.to_thread.run_sync(prepare_key, folder.transport_path, TRANSPORT))
         old, old_address = identity.curve, listening.receiver.address
         address = listening.add_router(fresh)
@@ -69,39 +77,54 @@ class Rotation:
         identity.curve = fresh
         identity.binding = make_binding(folder, identity.signer, fresh, identity.binding.body.seq)
         process.driver.tell(identity.node, RowChanged(router=address))
-        moved, late = await self._greet_all()
+        moved, late = await self._tell_all(process.links.renew)
         listening.receiver.drop_endpoint(old_address)
         return {"note": f"{old.public.hex()[:8]} to {fresh.public.hex()[:8]}", "moved": moved, "late": late}
 
-    async def _greet_all(self) -> tuple[list[str], list[str]]:
-        """HELLO to every linked peer, both directions anew. Names of those who have moved within the grace, and of those who have not."""
-        process = self._process
-        directory = process.assembly.directory
-        moved: list[str] = []
+    async def _tell_all(self, tell: Callable[[NodeId], Awaitable[bool]]) -> tuple[list[str], list[str]]:
+        """`tell` every linked peer, all at once. Names of those who knew it within the grace, and of those who did not."""
+        directory, links = self._process.assembly.directory, self._process.links
         peers = [row.node for row in directory.rows() if row.linked and row.node != directory.me]
+        moved: list[NodeId] = []
+
+        async def one(peer: NodeId) -> None:
+            if await tell(peer):
+                moved.append(peer)
+
         with anyio.move_on_after(GRACE_S):
             async with anyio.create_task_group() as tasks:
                 for peer in peers:
-                    tasks.start_soon(self._greet, peer, moved)
-        names = [directory.name_of(peer) for peer in moved]
-        return names, [directory.name_of(peer) for peer in peers if peer not in moved]
-
-    async def _greet(self, peer: str, moved: list[str]) -> None:
-        if await self._process.links.renew(peer):
-            moved.append(peer)
+                    tasks.start_soon(one, peer)
+        late = [peer for peer in peers if peer not in moved]
+        for peer in late:
+            links.lose(peer)
+        return [directory.name_of(peer) for peer in moved], [directory.name_of(peer) for peer in late]
 
     # ---- identity
 
     async def _identity(self) -> Document:
         process, folder, identity = self._process, self._process.folder, self._process.identity
-
         old = identity.signer.public_key
         seed = await anyio.to_thread.run_sync(replace_identity, folder)
-        chain = chain_of_node(folder, identity.credentials)
+        chain = await anyio.to_thread.run_sync(chain_of_node, folder, identity.credentials)
+        row = self._row_under(seed, chain.raw)
+        moved, late = await self._tell_all(lambda peer: process.links.introduce(peer, row))
+        self._sign_with(seed, chain)
+        return {"note": f"{old.hex()[:8]} to {identity.signer.public_key.hex()[:8]}", "moved": moved, "late": late}
+
+    def _row_under(self, seed: bytes, chain: bytes) -> Signed:
+        """The own row of today with another chain, signed with the key that the chain is for."""
+        own, identity = self._process.assembly.membership.own, self._process.identity
+        row = Signed(identity.node, replace(own.body, version=0, offers=(), certificate=chain))
+        Signer(identity.node, seed, identity.signer.mesh).seal(row)
+        return row
+
+    def _sign_with(self, seed: bytes, chain: Chain) -> None:
+        """Everything of this node is signed with the new key from now on: in one piece, nothing else comes in between."""
+        process, folder, identity = self._process, self._process.folder, self._process.identity
         past = past_keys(folder)
         process.store.rekey(seed)
-        last = past[-1]
-        process.driver.tell(identity.node, KeyReplaced(last.old, last.new, last.proof, clock.wall_ms()))
+        process.driver.tell(identity.node, KeyReplaced(past[-1].old, past[-1].new, past[-1].proof, clock.wall_ms()))
         identity.signer.rekey(seed)
         identity.seed, identity.past = seed, past
         identity.chain, identity.serial, identity.expires_ms = chain.raw, chain.last.serial, chain.expires_ms
@@ -109,8 +132,6 @@ class Rotation:
         identity.binding = make_binding(folder, identity.signer, identity.curve, identity.binding.body.seq)
         process.renew_door_keys()
         process.driver.tell(identity.node, RowChanged(certificate=chain.raw))
-        moved, late = await self._greet_all()
-        return {"note": f"{old.hex()[:8]} to {identity.signer.public_key.hex()[:8]}", "moved": moved, "late": late}
 
     # ---- home and issuer
 
@@ -123,7 +144,7 @@ class Rotation:
             self._ask(home_seed=await anyio.to_thread.run_sync(prepare_key, credentials.paths.home_key))
             return {"note": "asked a member that may issue", "pending": True}
         public = await anyio.to_thread.run_sync(replace_home_key, process.folder.home)
-        process.warden.take_into_use()
+        await process.warden.take_into_use()
         return {"note": public.hex()[:8]}
 
     async def _issuer(self) -> Document:

@@ -9,7 +9,6 @@ this home's key and later than the one in use. Does not decide who is revoked or
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +45,7 @@ LOOK_EVERY_S = 30.0
 
 
 class Warden:
-    """`tell` hands an input to the node; `reload` reads the home's credentials from disk again."""
+    """`tell` hands an input to the node; `restart` begins its next life, under what is on disk; `wall_ms` gives Unix time."""
 
     def __init__(
         self,
@@ -55,8 +54,11 @@ class Warden:
         links: Links,
         registrar: Registrar,
         tell: Callable[[NodeId, Any], None],
+        restart: Callable[[], None],
+        wall_ms: Callable[[], int] = clock.wall_ms,
     ) -> None:
         self._folder, self._identity, self._links, self._registrar, self._tell = folder, identity, links, registrar, tell
+        self._restart, self._wall_ms = restart, wall_ms
         self._tasks: anyio.abc.TaskGroup | None = None
         self._kept: list[bytes] = []
         self.refusals: Counter[str] = Counter()
@@ -76,7 +78,7 @@ class Warden:
             self._tasks = tasks
             task_status.started()
             while True:
-                await self._renew_if_due()
+                await self.look()
                 await anyio.to_thread.run_sync(self._keep_members)
                 if self._tally.due_s is not None and clock.now_s() >= self._tally.due_s:
                     self.tell_refusals()
@@ -115,8 +117,12 @@ class Warden:
         self._start(self._keep_statement, signed.raw)
 
     async def _keep_statement(self, raw: bytes) -> None:
-        await anyio.to_thread.run_sync(self._keep_statement_now, raw)
-        await self._renew_if_due()
+        try:
+            await anyio.to_thread.run_sync(self._keep_statement_now, raw)
+        except (Refusal, MeshError) as error:  # said again at the next start, by whoever has it
+            self.refusals["statement_not_kept"] += 1
+            self.renewal = str(error)
+        await self.look()
 
     def _keep_statement_now(self, raw: bytes) -> None:
         with self._folder.home.lock():
@@ -135,22 +141,45 @@ class Warden:
     def _keep_members(self) -> None:
         chains = [member.chain for member in self._identity.keyring.members()]
         if chains != self._kept:
-            keep_chains(self._folder, chains)
-            self._kept = chains
+            try:
+                keep_chains(self._folder, chains)
+                self._kept = chains
+            except MeshError:  # a cache: without it, they introduce themselves again
+                self.refusals["members_not_kept"] += 1
 
     # ---- renewal
 
-    async def _renew_if_due(self) -> None:
-        """Half of the certificates' life is over, or they begin under a root key that is on its way out."""
-        fresh = await anyio.to_thread.run_sync(Credentials, self._folder.home)
-        if fresh.chain.raw != self._identity.credentials.chain.raw:  # another node of this home has renewed
-            self.take_into_use()
-        chain = self._identity.credentials.chain
-        now_ms = time.time_ns() // 1_000_000
-        if not self._under_newest_root(fresh, chain):
-            self.renew(from_others=not Authority(fresh).can_make_issuers)
-        elif chain.expires_ms and now_ms > (chain.begins_ms + chain.expires_ms) // 2:
+    async def look(self) -> None:
+        """Take over what others have changed on disk, and see to it that certificates are renewed in time."""
+        try:
+            fresh = await anyio.to_thread.run_sync(Credentials.current, self._folder.home)
+            if fresh.mesh != self._identity.credentials.mesh:  # the home has joined another mesh
+                self._restart()
+                return
+            if fresh.chain.raw != self._identity.credentials.chain.raw:  # another node of this home has renewed
+                await self.take_into_use()
+        except MeshError as error:
+            self.renewal = error.message
+            return
+        except Refusal as refusal:  # this node was revoked
+            self.refusals[f"own_{refusal.reason}"] += 1
+            return
+        if fresh.authorities.revocation_of(fresh.chain.subjects) is None:
+            self._renew_if_due(fresh)
+
+    def _renew_if_due(self, credentials: Credentials) -> None:
+        """Half of a certificate's life is over, or it begins under a root key that is on its way out."""
+        chain, issuer = credentials.chain, credentials.issuer_chain()
+        has_root = Authority(credentials).can_make_issuers
+        if not self._under_newest_root(credentials, chain):
+            self.renew(from_others=not has_root)
+        elif issuer is not None and self._is_due(issuer) and not has_root:
+            self.renew(from_others=True)
+        elif self._is_due(chain):
             self.renew()
+
+    def _is_due(self, chain: Chain) -> bool:
+        return bool(chain.expires_ms) and self._wall_ms() > (chain.begins_ms + chain.expires_ms) // 2
 
     @staticmethod
     def _under_newest_root(credentials: Credentials, chain: Chain) -> bool:
@@ -168,22 +197,21 @@ class Warden:
             if ISSUER_ROLE in member.rights.roles and self._links.is_up(member.node):
                 self._links.say(member.node, RenewAsk(self._renewal(home_seed, issuer_seed)))
                 asked = True
-        self.renewal = "" if asked else "no member that may renew certificates is linked"
+        self.renewal = "a member that may renew has not answered yet" if asked else "no member that may renew certificates is linked"
         return asked
 
     async def renew_self(self) -> None:
         """New certificates for this home by its own issuer's key."""
         try:
             await anyio.to_thread.run_sync(self._renew_self_now)
+            await self.take_into_use()
         except MeshError as error:
             self.renewal = error.message
-            return
-        self.take_into_use()
 
     def _renew_self_now(self) -> None:
         with self._folder.home.lock():
             credentials = Credentials(self._folder.home)
-            authority, today = Authority(credentials), credentials.chain.last
+            authority, today = Authority(credentials, self._wall_ms), credentials.chain.last
             if authority.can_make_issuers:
                 issuer = credentials.issuer_signer()
                 assert issuer is not None, "who can admit has an issuer's key"
@@ -196,7 +224,7 @@ class Warden:
         signer = credentials.home_signer()
         seed = issuer_seed or read_key(credentials.paths.issuer_key)
         issuer_key = public_of(seed) if seed else b""
-        body = Renewal(credentials.mesh, credentials.home_id, credentials.home_key, issuer_key, b"", time.time_ns() // 1_000_000)
+        body = Renewal(credentials.mesh, credentials.home_id, credentials.home_key, issuer_key, b"", self._wall_ms())
         if home_seed:
             following = Signer("", home_seed, "")
             body.home_key = following.public_key
@@ -229,12 +257,13 @@ class Warden:
     async def _install(self, sender: NodeId, granted: Granted) -> None:
         try:
             await anyio.to_thread.run_sync(self._install_now, granted)
+            self.renewal = ""
+            self._tell(self._identity.node, Audit("renewed", self._identity.credentials.home_id, sender))
+            await self.take_into_use()
         except Refusal as refusal:
             self.refusals[f"granted_{refusal.reason}"] += 1
-            return
-        self.renewal = ""
-        self._tell(self._identity.node, Audit("renewed", self._identity.credentials.home_id, sender))
-        self.take_into_use()
+        except MeshError as error:
+            self.renewal = error.message
 
     def _install_now(self, granted: Granted) -> None:
         with self._folder.home.lock():
@@ -250,14 +279,18 @@ class Warden:
             if granted.issuer:
                 keep_issuer(credentials, granted.issuer)
 
-    def take_into_use(self) -> None:
-        """The home's certificates changed: a new chain for this node, and a row that shows it."""
+    async def take_into_use(self) -> None:
+        """The home's certificates changed: a new chain for this node, and a row that shows it. Raises MeshError."""
         identity = self._identity
-        identity.credentials = Credentials(self._folder.home)
-        chain = chain_of_node(self._folder, identity.credentials)
+        identity.credentials, chain = await anyio.to_thread.run_sync(self._own_chain)
         identity.chain, identity.serial, identity.expires_ms = chain.raw, chain.last.serial, chain.expires_ms
         identity.keyring.introduce(chain.raw, recalled=True)
         self._tell(identity.node, RowChanged(certificate=chain.raw))
+
+    def _own_chain(self) -> tuple[Credentials, Chain]:
+        with self._folder.home.lock():
+            credentials = Credentials(self._folder.home)
+            return credentials, chain_of_node(self._folder, credentials)
 
     def chains_below(self, subject: NodeId) -> Chain | None:
         """The chain of a node or home that this node knows, by id; None if it knows none."""

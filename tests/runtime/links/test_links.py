@@ -21,7 +21,7 @@ from attacks.world import Line, line_of, sealed
 from mesh.core.inputs import DialFailed, Heard, LinkDown, LinkUp
 from mesh.effects import Dial, HangUp, Send
 from mesh.limits import LinkLimits
-from mesh.messages.membership import Ack, Offer, Ping
+from mesh.messages.membership import Ack, Load, Offer, Ping
 from mesh.messages.session import Stale
 from mesh.messages.signed import Signed
 from mesh.messages.trust import NODE, Revocation
@@ -568,7 +568,7 @@ async def test_after_hanging_up_a_dial_mends_both_directions() -> None:
 
 async def test_a_new_transport_key_is_taken_into_use_while_messages_flow() -> None:
     async with ground() as at:
-        left, right = await at.pair()
+        left, right = await at.pair(LinkLimits(effort_burst=10_000_000.0))
         old, fresh = left.listening.receiver.address, CurveKey.of(os.urandom(32))
         left.router = left.listening.add_router(fresh)
         left.listening.sockets.rekey(fresh)
@@ -579,7 +579,19 @@ async def test_a_new_transport_key_is_taken_into_use_while_messages_flow() -> No
             left.send(right.node, Ping(1000 + probe))
         right.links.flush()
         left.links.flush()
-        assert await left.links.renew(right.node)
+        renewed: list[bool] = []
+
+        async def renew() -> None:
+            renewed.append(await left.links.renew(right.node))
+
+        at.tasks.start_soon(renew)
+        beats = 0
+        while not renewed:  # it waits for a sign that the peer's new connection works
+            right.send(left.node, Load(beats, ()))
+            right.links.flush()
+            beats += 1
+            await anyio.lowlevel.checkpoint()
+        assert renewed == [True]
         left.listening.receiver.drop_endpoint(old)
         for probe in range(50, 100):
             right.send(left.node, Ping(probe))
@@ -596,10 +608,40 @@ async def test_a_new_transport_key_is_taken_into_use_while_messages_flow() -> No
             assert not peer.links.statistics().refusals and not peer.links.statistics().dropped
 
 
+async def test_a_new_identity_key_is_known_before_it_is_used_and_the_old_one_for_a_while_after() -> None:
+    async with ground() as at:
+        left, right = await at.pair()
+        third = await at.start(3)
+        old = left.line
+        left.line = old.renewed(40)
+        fresh = left.own_row(version=2)
+        assert await left.links.introduce(right.node, fresh)
+        assert right.keyring.has_key(left.node, left.line.node.public_key) and right.keyring.has_key(left.node, old.node.public_key)
+        left.send(right.node, Ping(1))
+        left.links.flush()
+        await left.until(lambda: left.of(Ack) == [Ack(1)])
+        # A door that still shows the key before is no stranger's.
+        right.links.effects[HangUp](HangUp(left.node))
+        right.dial(left.door)
+        await right.until(lambda: len(right.of(LinkUp)) == 2)
+        left.signer.rekey(bytes([40]) * 32)
+        left.keyring.open(fresh.raw)
+        left.row, left.binding = fresh, left.line.binding(curve_key=left.curve.public if left.curve else b"", seq=2)
+        left.keys = DoorKeys(server_context(bytes([40]) * 32), left.line.node.public_key, DISCOVERY)
+        await left.until(lambda: len(left.of(LinkUp)) == 2)
+        left.send(right.node, Ping(2))
+        left.links.flush()
+        await left.until(lambda: left.of(Ack) == [Ack(1), Ack(2)])
+        third.dial(left.door)
+        await third.until(lambda: third.of(LinkUp))
+        for peer in (left, right, third):
+            assert not peer.links.statistics().refusals, "nobody was refused anything"
+
+
 async def test_renewing_what_is_no_link_does_nothing() -> None:
     async with ground() as at:
         left, right = await at.start(1), await at.start(2)
-        assert not await left.links.renew(right.node)
+        assert not await left.links.renew(right.node) and not await left.links.introduce(right.node, left.row)
 
 
 async def test_an_old_binding_said_again_is_turned_away() -> None:
