@@ -187,10 +187,9 @@ _header = SchemaValidator(
             _stamp,
             _stamp,
             core_schema.int_schema(strict=True, ge=0, le=2**63 - 1),
-            core_schema.bytes_schema(strict=True, max_length=32),
+            core_schema.bytes_schema(strict=True),  # 32 or none: see below
             core_schema.bytes_schema(strict=True, min_length=32, max_length=32),
-        ],
-        strict=True,
+        ]
     )
 ).validate_python
 

@@ -217,6 +217,7 @@ def values() -> list[tuple[str, Any]]:
     world = World()
     others: dict[str, list[Any]] = {"sender": [world.c.node, world.stranger.node], "recipient": [world.c.node, world.a.node]}
     others |= {"session": [OTHER_SESSION, b"session-of-past-"], "count": [1, 3, 32, 33], "first_seq": [2, 2**62], "v": [0, 2, 255]}
+    others |= {"cert_serial": [2**63 - 1, 2**63], "mesh": ["other-mesh"]}
     return [(name, value) for name in FIELDS for value in ["changed", *others.get(name, []), *ODD]]
 
 

@@ -90,6 +90,10 @@ def test_keys_of_other_lengths_are_refused(size: int) -> None:
         ed25519.signer_of(b"\x07" * (size or 5))
 
 
+def test_the_library_in_use_has_its_name() -> None:
+    assert ("cryptography" if importlib.util.find_spec("nacl") is None else "pynacl") == ed25519.BACKEND
+
+
 def test_signatures_hold_only_as_made() -> None:
     public, sign = ed25519.signer_of(b"\x05" * 32)
     verify = ed25519.verifier_of(public)

@@ -94,6 +94,21 @@ def test_a_wrong_wall_clock_is_a_warning_and_no_more(world: Any) -> None:
     refused(world, frames, "malformed")
 
 
+def test_the_largest_numbers_open(world: Any) -> None:
+    largest = {"sent_ms": 2**53, "stamp_ms": 2**53, "echo_ms": 2**53, "cert_serial": 2**63 - 1, "first_seq": 2**62}
+    frames = resigned(with_header(world.seal([Ping(1)]), **largest), world.a)
+    opened = world.open(frames)
+    assert {name: getattr(opened.header, name) for name in largest} == largest
+    for name, value in largest.items():
+        refused(world, resigned(with_header(world.seal([Ping(1)]), **{name: value + 1}), world.a), "malformed")
+    smallest = dict.fromkeys(("sent_ms", "stamp_ms", "echo_ms", "cert_serial"), 0)
+    world.forget_sessions()
+    assert world.open(resigned(with_header(world.seal([Ping(1)]), **smallest), world.a)).header.cert_serial == 0
+    for name in (*smallest, "first_seq", "count"):
+        below = 0 if name in ("first_seq", "count") else -1
+        refused(world, resigned(with_header(world.seal([Ping(1)], first_seq=9), **{name: below}), world.a), "malformed")
+
+
 def test_one_large_message_may_fill_a_frame(world: Any) -> None:
     big = Answer(1, True, b"x" * 900_000)
     assert world.open(world.seal([big])).messages[0].message == big
