@@ -90,12 +90,13 @@ class Relay:
                 await asyncio.gather(
                     self._pass(reader, there_writer, what, inward=True), self._pass(there_reader, writer, what, inward=False)
                 )
-        except (OSError, ssl.SSLError):
+        except (OSError, ssl.SSLError, AttributeError):  # the last: Python 3.11, of somebody who has hung up before TLS
             self.counts["broken off"] += 1
         finally:
             for each in (writer, there_writer):
                 self._writers.discard(each)
-                each.close()
+                with contextlib.suppress(AttributeError):
+                    each.close()
 
     async def _impersonate(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there_reader: asyncio.StreamReader, there: asyncio.StreamWriter
@@ -253,7 +254,8 @@ MODES: dict[str, Change] = {
     **{f"no {kind}": swallow(kind) for kind in ("WELCOME", "READY")},
     "bit of the first TLS record": flip("record-0", "door"),
     "bit of a later TLS record": flip("record-2", "door"),
-    "old TLS records": replay("record-1", "door"),
+    "old ClientHello and ServerHello": replay("record-0", "door"),
+    "old TLS records": replay("record-2", "door"),
     "TLS records twice": twice("record-2", "door"),
 }
 """What keeps the two apart for as long as it goes on."""
