@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import resource
 import sys
 import sysconfig
 import traceback
@@ -17,6 +18,12 @@ MESSAGE_CHARACTERS_MAX = 2000
 
 _OURS = str(Path(__file__).parent)
 _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def leave_no_core() -> None:
+    """From now on a crash of this process leaves no copy of its memory on disk: keys and secrets are in there."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def failure(error: BaseException) -> dict[str, Any]:

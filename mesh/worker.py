@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.agent import Agent
 from mesh.errors import NodeLost, NoNode
-from mesh.failures import report
+from mesh.failures import leave_no_core, report
 from mesh.files import Shelf
 from mesh.link import Link
 from mesh.runner import Runner
@@ -310,6 +310,7 @@ def run_agent(agent: Agent, home: Path | None, node: str) -> None:
     from mesh.launch import node_for_worker, start_node
     from mesh.runtime.home import Home
 
+    leave_no_core()
     agent.offers()
     processes_of(agent)
     folder = node_for_worker(Home.locate(home), node)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
+from mesh.failures import leave_no_core
 from mesh.inspector.hide import hide_tokens
 
 
@@ -15,6 +16,7 @@ def main() -> None:
     """Run one command line and end the process with its exit code: 2 for usage, 130 after Ctrl-C, else what `docs/operations.md` says."""
     try:
         hide_tokens()
+        leave_no_core()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

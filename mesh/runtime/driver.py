@@ -197,8 +197,9 @@ class Driver:
                 self._appended = True
             elif kind is Refused:
                 self.refusals[effect.reason] += 1
-                if sender != self._node.me:
-                    self._envelopes.refused(sender)
+                asker = sender if sender != self._node.me else effect.peer
+                if asker and asker != self._node.me:
+                    self._envelopes.refused(asker)
             elif self._outbox.may_leave(effect):
                 self._perform[kind](effect)
 

@@ -126,7 +126,9 @@ async def names(member: Member) -> Said:
             socket.close(100)
         return {"sent": sent}
 
-    return await anyio.to_thread.run_sync(run)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.sleep, member.told["seconds"])
+        return await anyio.to_thread.run_sync(run)
 
 
 def _row(header: bytes) -> tuple[Any, ...]:

@@ -278,6 +278,8 @@ class Files:
             if self._reading[read.to] <= 0:
                 del self._reading[read.to]
             data = read.data
+            if data is None:
+                yield Refused("file_not_here", read.to)
             self._bytes_out += len(data or b"")
             yield Send(read.to, FilePart(read.file, read.offset, -1 if data is None else read.total, data or b""), need=Need.FREE)
             return

@@ -25,6 +25,8 @@ ENVELOPE_EFFORT = 50
 """One signature to check, and mostly one to make for the answer."""
 EFFORT_BYTES = 256
 """So many bytes of an envelope that brings no work are one unit: rows have to be read and checked."""
+STATEMENT_EFFORT = 15
+"""Of others' signed words, passed on: one more signature to check, where they are new."""
 REFUSED_EFFORT = 4
 CONNECTION_EFFORT = 100
 """To the ROUTER: the handshake, and what is done at its beginning and its end."""
@@ -84,6 +86,11 @@ def effort_of(messages: list[Any], size_bytes: int) -> tuple[int, int]:
         kind = type(message)
         if (units := _EFFORT.get(kind)) is not None:
             effort += units
+            if kind is membership.Rumours:
+                votes = sum(len(dead.votes) for dead in message.deaths)
+                effort += STATEMENT_EFFORT * (len(message.statements) + votes)
+            elif kind is records.Heads:
+                effort += STATEMENT_EFFORT * len(message.heads)
         elif kind is work.Ask:
             effort += _QUESTIONS.get(message.question, _QUESTION_EFFORT)
         else:

@@ -4,7 +4,7 @@
     "own_issuer"}]}
 
 Invariant: a use is on disk before the certificate leaves, under the home's lock, so that an invitation raced by two homes admits one; the
-same home that asks again (its answer was lost) gets the same answer. The secret goes when the invitation is used.
+same home that asks again (its answer was lost) gets the same answer, for which its secret is kept as long as the rest.
 """
 
 from __future__ import annotations
