@@ -86,7 +86,7 @@ async def join_by_token(home: Home, text: str, name: str = "", node: str = "") -
     try:
         token = read_token(text)
     except Refusal:
-        fix = "copy it again, whole: mesh join -  (then paste it, and Ctrl-D)"
+        fix = "mesh join -  (copy it again, whole; paste it, then Ctrl-D)"
         raise UsageError("this is no invitation: it is cut or mistyped", fix=fix, code="bad_token") from None
     if token.expires_ms < time.time_ns() // 1_000_000:
         raise _turned_away("expired")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mesh.client import Mesh
-from mesh.errors import MeshError, UsageError
+from mesh.errors import MeshError, Refused, UsageError
 from mesh.inspector.render import clean, fit, say
 from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, bound, fail, filled, put, show_document
 from mesh.inspector.shell import run as run_async
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 JOIN_S = 600.0
 TTL_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+TTL_MAX_S = 30 * TTL_UNITS["d"]
 TOKEN_BYTES_MAX = 4096
 NoStart = Annotated[bool, typer.Option("--no-start", help="Do not start this home's node.")]
 MembersName = Annotated[
@@ -48,41 +51,67 @@ def init(
     def make(place: Home) -> dict[str, Any]:
         if mode not in ("token", "ca"):
             raise UsageError(f"--mode {mode}: there are token and ca", fix="mesh init --mode token")
-        return document(make_mesh(place, mode, _mesh_name(mesh)), "mesh.init/1")
+        called = _name(mesh, "NAME")
+        node.check(place)
+        return document(make_mesh(place, mode, called), "mesh.init/1")
 
-    words = words_for(home, name, bind, port, None, no_mdns, None)
-    _enter(home, name, as_json, no_start, words, make, _show_init)
+    node = FirstNode(home, name, bind, port, (), no_mdns, no_start)
+    _enter(node, as_json, make, _show_init)
 
 
-def _mesh_name(name: str | None) -> str:
+def _name(given: str | None, option: str) -> str:
+    """Raises UsageError for what is no name."""
     from mesh.runtime.home import check_name, host_name
 
-    return check_name(name, "NAME") if name else host_name()
+    return check_name(given, option) if given else host_name()
 
 
-def _enter(home: str | None, name: str | None, as_json: bool, no_start: bool, words: list[str], make: Any, show: Any) -> None:
+@dataclass(frozen=True, slots=True)
+class FirstNode:
+    """The node that is started when a home has come to a mesh, unless some run already: the options of `mesh up`."""
+
+    home: str | None
+    name: str | None
+    bind: str | None
+    port: int | None
+    seeds: tuple[str, ...]
+    no_mdns: bool
+    no_start: bool
+
+    def check(self, place: Home) -> None:
+        """Raises UsageError for what would keep it from starting, while nothing has happened yet."""
+        from mesh.runtime import settings
+
+        place.node(self.name or "")
+        found = settings.load_settings(place, bind=self.bind, port=self.port, join=self.seeds)
+        if not self.no_start and not place.running():
+            settings.place(found, "token")
+
+    def begin(self, place: Home, where: Where) -> dict[str, Any]:
+        """Let the nodes that run begin anew, or start this one."""
+        from mesh.joining import begin_anew
+        from mesh.launch import start_node
+
+        if names := run_async(where, lambda: begin_anew(place)):
+            return {"node": names[0], "nodes": names, "started": False}
+        if self.no_start:
+            return {"node": "", "nodes": [], "started": False}
+        words = words_for(self.home, self.name, self.bind, self.port, list(self.seeds), self.no_mdns, None)
+        info = start_node(place.node(self.name or ""), words)
+        return {"node": info["name"], "nodes": [info["name"]], "started": True, "addr": info["door"]}
+
+
+def _enter(node: FirstNode, as_json: bool, make: Callable[[Home], dict[str, Any]], show: Callable[[dict[str, Any]], str]) -> None:
     """Make or join, then let the nodes that run begin anew, or start one."""
     from mesh.runtime.home import Home
 
     try:
-        place = Home.locate(home)
+        place = Home.locate(node.home)
         document = make(place)
-        document |= _nodes_of(place, name, no_start, words, Where(home, None, as_json))
+        document |= node.begin(place, Where(node.home, None, as_json))
     except MeshError as error:
         fail(error, as_json)
     show_document(document, show, as_json)
-
-
-def _nodes_of(place: Home, name: str | None, no_start: bool, words: list[str], where: Where) -> dict[str, Any]:
-    from mesh.joining import begin_anew
-    from mesh.launch import start_node
-
-    if names := run_async(where, lambda: begin_anew(place)):
-        return {"node": names[0], "nodes": names, "started": False}
-    if no_start:
-        return {"node": "", "nodes": [], "started": False}
-    info = start_node(place.node(name or ""), words)
-    return {"node": info["name"], "nodes": [info["name"]], "started": True, "addr": info["door"]}
 
 
 def _node_line(document: dict[str, Any]) -> str:
@@ -142,9 +171,12 @@ def _show_invite(document: dict[str, Any]) -> str:
 def _seconds(text: str) -> float:
     number, unit = text[:-1], text[-1:]
     try:
-        return float(number) * TTL_UNITS[unit]
+        seconds = float(number) * TTL_UNITS[unit]
     except (ValueError, KeyError):
-        raise UsageError(f"--ttl {text!r} is no time", fix="--ttl 15m") from None
+        seconds = math.nan
+    if not 0 < seconds <= TTL_MAX_S:
+        raise UsageError(f"--ttl {text!r} is no time from 1s to {TTL_MAX_S // TTL_UNITS['d']}d", fix="--ttl 15m")
+    return seconds
 
 
 def join(
@@ -173,34 +205,52 @@ def join(
 
     Also in a home that is in use: its nodes keep their ids, journals and agents. Without a token: which meshes are seen here.
     """
-    from mesh.joining import document, join_by_token, meshes_seen
+    from mesh.joining import document, join_by_token
 
     where = Where(home, None, as_json, timeout)
 
+    node = FirstNode(home, name, bind, port, tuple(seeds or ()), no_mdns, no_start)
+
     def make(place: Home) -> dict[str, Any]:
+        label = _name(called, "--as")
+        node.check(place)
         if ask_for is not None:
-            address = ask_for if ask_for != "mdns" else run_async(where, lambda: meshes_seen(bind or ""))[0]["addr"]
-            joined = run_async(where, lambda: _ask_in(place, address, timeout, called, name))
+            address = _door_to_ask(ask_for, where, bind or "")
+            joined = run_async(where, lambda: _ask_in(place, address, timeout, label, name))
         else:
             text = _token(token, file)
-            joined = run_async(where, lambda: join_by_token(place, text, called or "", name or ""))
+            joined = run_async(where, lambda: join_by_token(place, text, label, name or ""))
         return document(joined, "mesh.join/1")
 
     if token is None and file is None and ask_for is None:
         _nothing_to_join(where, bind or "")
-    _enter(home, name, as_json, no_start, words_for(home, name, bind, port, seeds, no_mdns, None), make, _show_join)
+    _enter(node, as_json, make, _show_join)
 
 
-async def _ask_in(place: Home, address: str, timeout_s: float, called: str | None, node: str | None) -> Any:
+def _door_to_ask(said: str, where: Where, bind: str) -> str:
+    """The address of a door; `mdns`: of the first that is announced here. Raises UsageError, Refused."""
+    from mesh.joining import meshes_seen
+    from mesh.runtime.settings import check_door
+
+    if said != "mdns":
+        return check_door(said, "--ask")
+    seen = run_async(where, lambda: meshes_seen(bind))
+    if not seen:
+        raise Refused("no mesh is seen from here", fix="mesh join --ask HOST:PORT", code="no_mesh_seen")
+    return str(seen[0]["addr"])
+
+
+async def _ask_in(place: Home, address: str, timeout_s: float, called: str, node: str | None) -> Any:
     from mesh.joining import join_by_asking
 
-    return await join_by_asking(place, address, lambda code: _show_code(code, address), timeout_s, name=called or "", node=node or "")
+    return await join_by_asking(place, address, lambda code: _show_code(code, address), timeout_s, name=called, node=node or "")
 
 
 def _token(token: str | None, file: str | None) -> str:
     if file is not None:
         try:
-            return Path(file).read_bytes()[:TOKEN_BYTES_MAX].decode()
+            with open(file, "rb") as found:
+                return found.read(TOKEN_BYTES_MAX).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{file} cannot be read: {error}", fix="mesh join --file FILE") from None
     if token == "-":

@@ -142,7 +142,7 @@ def _usage(error: TyperException, words: list[str]) -> tuple[str, str]:
     path = context.command_path if context else "mesh"
     message = error.format_message().strip().rstrip(".")
     if path == "mesh" and (unknown := re.fullmatch(r"No such command '(.*)'", message, re.DOTALL)):
-        near = difflib.get_close_matches(unknown[1], MODULES, 1, 0.5)
+        near = difflib.get_close_matches(unknown[1], MODULES, 1)
         return f"there is no verb {unknown[1]!r}", f"mesh {near[0]}" if near else "mesh --help"
     name, possible = getattr(error, "option_name", None), getattr(error, "possibilities", None)
     if name is not None and message.startswith("No such option"):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from mesh.inspector.verbs import dispatch
+from mesh.joining import make_mesh
 from mesh.launch import spawn, start_node, wait_ready
 from mesh.runtime.home import Home
 
@@ -99,8 +100,20 @@ def root() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+def here_only(home: Path) -> Path:
+    """Whatever mesh this home comes to be in, its nodes stay on this machine."""
+    Home(home).make().config_path.write_text('bind = "127.0.0.1"\nmdns = false\n')
+    return home
+
+
+@pytest.fixture(scope="session")
+def on_loopback() -> Callable[[Path], Path]:
+    """`here_only`, for tests."""
+    return here_only
+
+
 def _up(home: Path, name: str) -> None:
-    start_node(Home(home).node(name), ["--home", str(home), "--name", name, "--no-mdns"])
+    start_node(Home(here_only(home)).node(name), ["--home", str(home), "--name", name, "--no-mdns"])
 
 
 def _down(home: Path) -> None:
@@ -111,9 +124,10 @@ def _down(home: Path) -> None:
 
 @pytest.fixture(scope="session")
 def node(root: Path) -> Iterator[Path]:
-    """The home of a node `otter` with an agent."""
-    home, target = root / "home", root / "greeter.py"
+    """The home of a node `otter` with an agent, in a mesh that others may join."""
+    home, target = here_only(root / "home"), root / "greeter.py"
     target.write_text(GREETER)
+    make_mesh(Home(home), "token", "lab")
     _up(home, "otter")
     log = root / "worker.log"
     worker = spawn(["run", str(target), "--home", str(home), "--name", "otter"], log)
@@ -144,7 +158,7 @@ class _Known:
 
 @pytest.fixture(scope="session")
 def bare(root: Path) -> Iterator[Path]:
-    """The home of a node with nothing on it."""
+    """The home of a node with nothing on it, in an open mesh."""
     home = root / "bare"
     _up(home, "heron")
     yield home

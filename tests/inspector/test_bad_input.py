@@ -51,7 +51,7 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
     ("words", "code", "said", "fix"),
     [
         ("nods", 2, "there is no verb 'nods'", "mesh nodes"),
-        ("frobnicate", 2, "there is no verb 'frobnicate'", "mesh --help"),
+        ("xyzzy", 2, "there is no verb 'xyzzy'", "mesh --help"),
         ("nodes --jsn", 2, "--jsn", "mesh nodes --json"),
         ("nodes --frobnicate", 2, "--frobnicate", "mesh nodes --help"),
         ("nodes surplus", 2, "surplus", "mesh nodes --help"),
@@ -72,8 +72,8 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
         ("up --port 65536", 2, "65536", "--port 7710"),
         ("up --port -1", 2, "-1", "--port 7710"),
         ("up --port 99999999999999999999", 2, "99999999999999999999", ""),
-        ("up --bind 192.0.2.1", 2, "this machine only", ""),
-        ("up --join nonsense", 2, "HOST:PORT", "--join 127.0.0.1:7710"),
+        ("up --join nonsense", 2, "HOST:PORT", "--join 192.168.1.20:7710"),
+        ("up --bind otter", 2, "no address", "--bind 192.168.1.20"),
         ("up --name ../up", 2, "--name", "--name otter"),
         ("up --mesh a/b", 2, "--mesh", "--mesh otter"),
         ("run nowhere.py", 2, "nowhere.py", "mesh run FILE.py"),
@@ -82,10 +82,31 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
         ("run x.py --detach --reload", 2, "--reload", "leave one of them out"),
         ("demo --data nowhere.csv", 2, "nowhere.csv", "mesh demo --data FILE.csv"),
         ("blame nowhere", 3, "no node", "mesh up"),
+        ("init a/b", 2, "NAME 'a/b'", "NAME otter"),
+        ("init --mode open", 2, "token and ca", "mesh init --mode token"),
+        ("init --bind otter", 2, "no address", "--bind 192.168.1.20"),
+        ("init --port -1", 2, "-1", "--port 7710"),
+        ("init --name ../up", 2, "--name", "--name otter"),
+        ("invite --ttl soon", 2, "'soon' is no time", "--ttl 15m"),
+        ("invite --ttl 15", 2, "'15' is no time", "--ttl 15m"),
+        ("invite --ttl -5m", 2, "'-5m' is no time", "--ttl 15m"),
+        ("invite --ttl nanm", 2, "'nanm' is no time", "--ttl 15m"),
+        ("invite --ttl 31d", 2, "from 1s to 30d", "--ttl 15m"),
+        ("invite --ttl=", 2, "'' is no time", "--ttl 15m"),
+        ("join mesh1_cut", 2, "no invitation", "mesh join -"),
+        ("join --file /nonexistent", 2, "/nonexistent", "mesh join --file FILE"),
+        ("join --file=", 2, "empty", "mesh join --help"),
+        ("join --ask nowhere", 2, "HOST:PORT", "--ask 192.168.1.20:7710"),
+        ("join --ask=", 2, "empty", "mesh join --help"),
+        ("join x --as a/b", 2, "--as", "--as otter"),
+        ("join x y", 2, "y", "mesh join --help"),
+        ("grant issuer", 2, "NODE", "mesh grant --help"),
+        ("revoke", 2, "NODE", "mesh revoke --help"),
+        ("rotate", 2, "KEY", "mesh rotate --help"),
     ],
 )
 def test_wrong_words(words: str, code: int, said: str, fix: str, mesh: Callable[..., Any], tmp_path: Path) -> None:
-    line = words.split(" ") + (["--home", str(tmp_path / "h")] if "home" not in words and words[:4] not in ("demo", "nods", "frob") else [])
+    line = words.split(" ") + (["--home", str(tmp_path / "h")] if "home" not in words and words[:4] not in ("demo", "nods", "xyzz") else [])
     talk = mesh(*line)
     assert talk.code == code and not talk.out
     assert said in talk.err.splitlines()[0]
@@ -340,6 +361,8 @@ SHOWN: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
             "pid": 1,
             "addr": EVIL,
             "mesh": EVIL,
+            "mesh_name": EVIL,
+            "mode": "token",
             "uptime_s": 1.0,
             "findings": [{"message": EVIL, "fix": EVIL}],
             "notes": [{"message": EVIL, "fix": EVIL}],

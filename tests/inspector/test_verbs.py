@@ -33,6 +33,20 @@ TASK = {"task": str, "capability": str, "state": str, "owner": str, "fence": int
 HOST = {"host": str, "state": str, "changed": list, "node": str, "message": str, "fix": str}
 SERVICE = {"units": [{"unit": str, "path": str, "state": str, "pid": int, "runs": str}], "changed": list, "note": str, "type": list}
 REFUSED = 5
+ELSEWHERE = "tests/inspector/test_enrol.py runs it"
+MEMBER = {"name": str, "id": str, "home": str, "roles": list, "offers": list, "requests": list, "expires": str}
+TRUST = {
+    "mesh": str,
+    "name": str,
+    "mode": str,
+    "home": str,
+    "admits": bool,
+    "root": bool,
+    "members": [MEMBER],
+    "waiting": [],
+    "revoked": [],
+}
+IDENTITY = {"mesh": str, "name": str, "mode": str, "home": str, "roles": list, "expires": str, "path": str, "nodes": [], "past": []}
 TABLE: dict[str, dict[str, Case | str]] = {
     "demo": {
         "ok": "tests/stories/test_demo.py runs it",
@@ -52,7 +66,24 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": "it starts one",
         "timeout": Case("up --name lynx --detach", REFUSED),
     },
-    "down": {"ok": "the fixtures run it", "empty": Case("down --node nope", 3), "no node": Case("down", 3), "timeout": Case("down", 4)},
+    "init": {
+        "ok": ELSEWHERE,
+        "empty": ELSEWHERE,
+        "no node": ELSEWHERE,
+        "timeout": ELSEWHERE,
+    },
+    "invite": {
+        "ok": Case("invite --ttl 2h --role worker --offer ocr.*", 0, {"token": str, "expires": str, "roles": list}),
+        "empty": Case("invite", REFUSED),
+        "no node": Case("invite", 3),
+        "timeout": Case("invite", 4),
+    },
+    "join": {
+        "ok": ELSEWHERE,
+        "empty": Case("join nonsense", 2),
+        "no node": Case("join nonsense", 2),
+        "timeout": Case("join --ask 127.0.0.1:1", 4),
+    },
     "launch": {
         "ok": Case("launch nas", REFUSED),
         "empty": Case("launch nas --down --ssh /no/such/ssh", 1, {"hosts": [HOST]}),
@@ -65,6 +96,7 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("service show", 0, SERVICE),
         "timeout": "nothing here waits for a node",
     },
+    "down": {"ok": "the fixtures run it", "empty": Case("down --node nope", 3), "no node": Case("down", 3), "timeout": Case("down", 4)},
     "call": {
         "ok": Case("call greet name=Bob", 0, {"capability": str, "result": str}),
         "empty": Case("call greet name=Bob", REFUSED),
@@ -157,6 +189,36 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("audit --all", 3),
         "timeout": Case("audit --all", 4),
     },
+    "id": {
+        "ok": Case("id", 0, IDENTITY),
+        "empty": Case("id", 0, IDENTITY),
+        "no node": Case("id", 2),
+        "timeout": Case("id", 2),
+    },
+    "trust": {
+        "ok": Case("trust", 0, TRUST),
+        "empty": Case("trust", 0, TRUST),
+        "no node": Case("trust", 3),
+        "timeout": Case("trust", 4),
+    },
+    "grant": {
+        "ok": ELSEWHERE,
+        "empty": Case("grant issuer nobody", REFUSED),
+        "no node": Case("grant issuer nobody", 3),
+        "timeout": Case("grant issuer nobody", 4),
+    },
+    "revoke": {
+        "ok": ELSEWHERE,
+        "empty": Case("revoke nobody --reason sold", REFUSED),
+        "no node": Case("revoke nobody", 3),
+        "timeout": Case("revoke nobody", 4),
+    },
+    "rotate": {
+        "ok": Case("rotate identity", 0, {"rotated": str, "note": str, "moved": list, "late": list}),
+        "empty": Case("rotate home", REFUSED),
+        "no node": Case("rotate transport", 3),
+        "timeout": Case("rotate transport", 4),
+    },
     "doctor": {
         "ok": Case("doctor", 0, {"healthy": bool, "findings": [{"check": str, "state": str, "message": str, "fix": str}]}),
         "empty": Case("doctor", 0, {"healthy": bool, "findings": []}),
@@ -170,7 +232,7 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "timeout": Case("verify", 4),
     },
 }
-NO_TIMEOUT_OPTION = ("demo", "run", "up", "secret")
+NO_TIMEOUT_OPTION = ("demo", "run", "up", "init", "id", "secret")
 
 
 def test_every_verb_is_in_the_table() -> None:
