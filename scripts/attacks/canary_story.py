@@ -27,9 +27,9 @@ from mesh.core.inputs import Synced
 from mesh.errors import MeshError
 from mesh.ids import content_hash
 from mesh.messages.records import Submitted
+from mesh.runtime.disk.store import Store
 from mesh.runtime.home import Home
-from mesh.runtime.keyfiles import KEY_BYTES
-from mesh.runtime.store import Store
+from mesh.runtime.trust.keyfiles import KEY_BYTES
 from mesh.sync import connect
 
 AGENT = HERE / "canary_agent.py"

@@ -27,10 +27,10 @@ from attacks.arena import CLI, HERE, LIMIT_S, NOOP
 from attacks.relay import LATER, MODES, Change, Relay
 from attacks.spaces import Space, why_not
 from mesh.errors import MeshError
-from mesh.runtime.blinding import Blinding, day_of
 from mesh.runtime.clock import wall_ms
-from mesh.runtime.credentials import Credentials
 from mesh.runtime.home import Home
+from mesh.runtime.lan.blinding import Blinding, day_of
+from mesh.runtime.trust.credentials import Credentials
 from mesh.sync import connect
 from mesh.wire.packing import unpack_row
 

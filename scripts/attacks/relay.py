@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from attacks.spaces import Space
-from mesh.runtime.tls import client_context, server_context
+from mesh.runtime.links.tls import client_context, server_context
 
 GREETING = {"signature": 10, "version": 1, "mechanism": 53}
 """The parts of ZMTP's greeting: each side waits for the other's before it says the next."""

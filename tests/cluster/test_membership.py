@@ -61,7 +61,7 @@ def test_meshes_of_two_homes_never_mix(cluster: Any, tmp_path: Path, eventually:
         other.node("lynx", join=[*other.doors(), *cluster.doors()])
         other.gather()
         cluster.gather()
-        eventually(lambda: cluster.client("otter").status()["refusals"].get("hello_other_mesh"), "the strangers to be refused")
+        eventually(lambda: cluster.client("otter").status()["refusals"].get("knock_other_mesh"), "the strangers to be refused")
         assert set(cluster.states("otter")) == set(cluster.states("heron")) == {"otter", "heron"}
         assert set(other.states("wren")) == set(other.states("lynx")) == {"wren", "lynx"}
     finally:
