@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,8 +116,9 @@ def up(
         accept_rollback,
         prompter(),
     )
-    while run_async(where, lambda: serve(options, ready)):
-        pass  # the next life, under the credentials that are on disk now
+    life: NodeOptions | None = options
+    while life is not None:  # the next one begins under the credentials that are on disk then
+        life = run_async(where, partial(serve, life, ready))
 
 
 def _folder(home: str | None, mesh: str | None, name: str | None) -> NodeFolder:

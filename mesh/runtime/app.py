@@ -12,7 +12,7 @@ import ipaddress
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -21,7 +21,7 @@ import anyio
 import anyio.abc
 
 from mesh.core.assembly import Assembly, build
-from mesh.core.inputs import Audit, Proclaim, Replay, Started
+from mesh.core.inputs import Audit, Found, Proclaim, Replay, Started
 from mesh.core.outbox import Outbox
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
@@ -44,6 +44,7 @@ from mesh.runtime.links.listening import Listening, listen
 from mesh.runtime.links.tls import server_context
 from mesh.runtime.local import LocalServer
 from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
+from mesh.runtime.sockets.addresses import split_address
 from mesh.runtime.trust import uninvited
 from mesh.runtime.trust.credentials import Credentials
 from mesh.runtime.trust.identity import Identity, load_identity
@@ -57,6 +58,7 @@ from mesh.runtime.workers import Workers
 from mesh.wire.objects import Signer
 
 PEERS_SAVED_EVERY_S = 5.0
+KIN_EVERY_S = 1.0
 COLLECT_AFTER = 20_000
 """Young objects before the collector looks: almost nothing here is in a cycle, and a look between two envelopes is a pause for all."""
 UNUSED_S = 30.0
@@ -84,12 +86,14 @@ class NodeOptions:
     """Go on with a journal that is older than what this node remembers of it."""
     prompt: Prompt | None = None
     """Asks for the passphrase, where the vault opens with one."""
+    first_port: int = 0
+    """Of the door in the life before: tried first, so that others find the node again where it was."""
 
 
-async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -> bool:
+async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -> NodeOptions | None:
     """Run one node until it is told to stop (`down`, SIGTERM, SIGINT). `ready` is called once it answers, with what is in ``node.json``.
 
-    True: it wants to begin anew, under other credentials (`mesh init`, `mesh join`): call `serve` again.
+    Options: it wants to begin anew, under other credentials (`mesh init`, `mesh join`): call `serve` with them.
     Raises MeshError: bad settings, a second process on this node's folder, no free port, a journal that cannot be read or written.
     """
     home = Home.locate(options.home, options.mesh)
@@ -101,23 +105,26 @@ async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -
         if identity.credentials.mode == "open" and settings.bind and not ipaddress.ip_address(settings.bind).is_loopback:
             raise await uninvited.explain(settings.bind)
         where = place(settings, identity.credentials.mode)
-        listening = await _listen(settings, where, identity)
+        listening = await _listen(settings, where, identity, options.first_port)
         try:
             node = NodeProcess(folder, identity, vault, settings, where, listening, options)
         except BaseException:
             await listening.aclose()
             raise
         try:
-            return await node.run(ready)
+            again = await node.run(ready)
         finally:
             folder.clear_info()
             gc.unfreeze()
+        _, port = split_address(listening.door_address)
+        return replace(options, first_port=port) if again else None
 
 
-async def _listen(settings: Settings, where: Place, identity: Identity) -> Listening:
+async def _listen(settings: Settings, where: Place, identity: Identity, first_port: int) -> Listening:
     curve = None if settings.plain else identity.curve
+    links = Limits().links
     try:
-        return await listen(Limits().links, where.bind, settings.port or None, curve=curve, advertise=where.address)
+        return await listen(links, where.bind, settings.port or None, curve=curve, advertise=where.address, first=first_port)
     except OSError as error:
         raise ports_taken(settings.port) from error
 
@@ -327,6 +334,7 @@ class NodeProcess:
             if self.discovery is not None:
                 await tasks.start(self.discovery.run)
                 tasks.start_soon(self._advertise, self.discovery)
+            tasks.start_soon(self._find_kin)
             tasks.start_soon(self._save_peers)
             tasks.start_soon(self._obey_signals)
             if self._while_used:
@@ -360,6 +368,17 @@ class NodeProcess:
             assert row is not None, "a node knows itself"
             discovery.advertise(row.offers)
             await anyio.sleep(1.0)
+
+    async def _find_kin(self) -> None:
+        """The other nodes of this home need no mDNS and no seeds: where they listen stands in their folders."""
+        told: set[str] = {self.listening.door_address}
+        while True:
+            for folder in self.folder.home.running():
+                door = (folder.info() or {}).get("door", "")
+                if isinstance(door, str) and door and door not in told:
+                    told.add(door)
+                    self.driver.tell(self.identity.node, Found(door))
+            await anyio.sleep(KIN_EVERY_S)
 
     async def _save_peers(self) -> None:
         """Remember the doors of linked nodes, for the day when all seeds are gone."""

@@ -47,9 +47,16 @@ class Listening:
 
 
 async def listen(
-    limits: LinkLimits, host: str = "127.0.0.1", port: int | None = None, *, curve: CurveKey | None = None, advertise: str = ""
+    limits: LinkLimits,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    *,
+    curve: CurveKey | None = None,
+    advertise: str = "",
+    first: int = 0,
 ) -> Listening:
-    """Bind door and ROUTER on `port` and `port + 1`. None: 7710 and 7711, or the next free pair; 0: two ports the system chooses.
+    """Bind door and ROUTER on `port` and `port + 1`. None: `first` if it is given, then 7710 and 7711, or the next free pair; 0: two ports
+    the system chooses.
 
     `curve`: the transport key; without one `host` must be a loopback address. `advertise`: the address others are told, where `host` is
     the wildcard. Raises NotLoopback; OSError (EADDRINUSE) if `port`, or every pair that was tried, is taken.
@@ -60,7 +67,7 @@ async def listen(
     try:
         if port is not None:
             return await _bind_pair(sockets, host, port, advertise)
-        for candidate in range(PORT, PORT + 2 * PAIRS_TRIED, 2):
+        for candidate in (*([first] if first else []), *range(PORT, PORT + 2 * PAIRS_TRIED, 2)):
             try:
                 return await _bind_pair(sockets, host, candidate, advertise)
             except OSError as error:

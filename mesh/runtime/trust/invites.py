@@ -77,7 +77,7 @@ class Invites:
 
     def use(self, invite: Invite, home: str, chain: bytes, own_issuer: bytes) -> None:
         """Say who used it and what he got: on disk when this returns."""
-        invite.used_by, invite.chain, invite.own_issuer = home, chain.hex(), own_issuer.hex()
+        invite.used_by, invite.chain, invite.own_issuer, invite.secret = home, chain.hex(), own_issuer.hex(), ""
         self._write([invite if one.invite == invite.invite else one for one in self._read()])
 
     def counts(self) -> tuple[int, int]:

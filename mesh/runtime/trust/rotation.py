@@ -59,7 +59,8 @@ class Rotation:
         async with self._busy:
             done = await acts[what]()
         process = self._process
-        process.driver.tell(process.identity.node, Audit("rotated", what, process.identity.node, str(done.get("note", ""))))
+        if "unchanged" not in done:
+            process.driver.tell(process.identity.node, Audit("rotated", what, process.identity.node, str(done.get("note", ""))))
         return {"schema": "mesh.rotate/1", "rotated": what, **done}
 
     # ---- transport
@@ -193,6 +194,6 @@ class Rotation:
             )
         signed = await anyio.to_thread.run_sync(finish_root, self._process.folder.home)
         if signed is None:
-            return {"note": "one root key counts already"}
+            return {"note": "one root key counts already", "unchanged": True}
         self._process.proclaim(signed)
         return {"note": "the old root key counts no more"}
