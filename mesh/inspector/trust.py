@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mesh.ids import short
-from mesh.inspector.render import clean, fit, table
+from mesh.inspector.render import clean, fit, say, table
 from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, bound
 
 ROTATE_S = 60.0
@@ -96,9 +96,13 @@ def revoke(
     """Believe a node no more, everywhere, for good: its connections are cut, its work is given to others."""
     where = Where(home, node, as_json, timeout)
     params = {"who": who, "reason": reason, "home": whole_home}
-    ask(
-        where, lambda mesh: mesh.office("revoke", **params), lambda document: f"{document['level']} {clean(document['revoked'])} is revoked"
-    )
+    ask(where, lambda mesh: mesh.office("revoke", **params), _show_revoke)
+
+
+def _show_revoke(document: dict[str, Any]) -> str:
+    if home := document.get("home"):
+        say(f"its home is believed as before, and may start other nodes; to end that:  mesh revoke {short(home)} --home-too")
+    return f"{document['level']} {clean(document['revoked'])} is revoked"
 
 
 def rotate(

@@ -7,17 +7,19 @@ the loop.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
 from mesh.errors import Refused, UsageError
-from mesh.messages.trust import HOME, NODE, Granted
+from mesh.messages.trust import HOME, NODE, Granted, Revocation
 from mesh.runtime.trust.authority import ISSUER_ROLE, Authority, Grant
 from mesh.runtime.trust.registrar import Waiting
 from mesh.wire.authorization import ROLES
-from mesh.wire.chain import Chain
+from mesh.wire.chain import Chain, join_chain, split_chain
 from mesh.wire.keyring import Member
+from mesh.wire.packing import Refusal
 
 if TYPE_CHECKING:
     from mesh.runtime.app import NodeProcess
@@ -104,7 +106,10 @@ class Office:
         signed = await anyio.to_thread.run_sync(self._revoke_now, chain, reason)
         self._process.proclaim(signed)
         target = chain.last
-        return {"schema": "mesh.revoke/1", "revoked": target.name, "id": target.subject, "level": target.level, "by": signed.author}
+        document = {"schema": "mesh.revoke/1", "revoked": target.name, "id": target.subject, "level": target.level, "by": signed.author}
+        if target.level == NODE:
+            document["home"] = chain.subjects[1]  # is believed as before, and may start other nodes
+        return document
 
     def _revoke_now(self, chain: Chain, reason: str) -> Any:
         with self._process.folder.home.lock():
@@ -121,27 +126,44 @@ class Office:
             raise Refused(f"no node of {chain.last.name} is linked now, so it cannot be told", fix="mesh nodes, then this again")
         for node in told:
             process.links.say(node, Granted(fresh, issuer))
-        return {"schema": "mesh.grant/1", "granted": ISSUER_ROLE, "to": chain.last.name, "home": home}
+        names = ", ".join(process.assembly.directory.name_of(node) for node in told)
+        return {"schema": "mesh.grant/1", "granted": ISSUER_ROLE, "to": names, "home": home}
 
     def _chain_of(self, who: str, level: str) -> Chain:
-        """The chain of the node (or its home) that people call `who`: a name, or the beginning of an id. Raises Refused, UsageError."""
+        """The chain of the node (or its home) that people call `who`: a node's name, its home's, or the beginning of an id.
+
+        The home of a node that was revoked is found too. Raises Refused, UsageError.
+        """
         process = self._process
-        directory, members = process.assembly.directory, process.identity.keyring.members()
-        found = {
-            member.node: member
-            for member in members
-            if who and (directory.name_of(member.node) == who or member.node.startswith(who) or member.home.startswith(who))
-        }
+        directory, chains = process.assembly.directory, process.identity.keyring.authorities.chains
+        known = [chains.read(member.chain) for member in process.identity.keyring.members()]
+        found = [
+            chain
+            for chain in known
+            if who and (directory.name_of(chain.last.subject) == who or any(one.startswith(who) for one in chain.subjects[1:]))
+        ]
+        found = found or [chain for chain in known if who and chain.certificates[1].name == who]
         if level == HOME:
-            found = {member.home: member for member in found.values()}
+            found = found or self._revoked_as(who)
+            found = list({chain.subjects[1]: chains.read(join_chain(split_chain(chain.raw)[:2])) for chain in found}.values())
         if not found:
             raise Refused(f"no member is called {who!r}", fix="mesh trust", code="no_such_member")
         if len(found) > 1:
             raise UsageError(f"{who!r} could be any of {len(found)} members", fix="give its id: mesh trust")
-        subject = next(iter(found))
-        chain = process.warden.chains_below(subject)
-        assert chain is not None, "a member has a chain"
-        return chain
+        return found[0]
+
+    def _revoked_as(self, who: str) -> list[Chain]:
+        """The chains of revoked nodes that were called `who` in their revocations, or whose ids, or their homes', begin so."""
+        authorities = self._process.identity.keyring.authorities
+        found = []
+        for signed in authorities.statements():
+            said = signed.body
+            if isinstance(said, Revocation) and said.level == NODE and said.certificate and who:
+                with suppress(Refusal):  # its root may count no more: then its home is believed no more either
+                    chain = authorities.chains.read(said.certificate)
+                    if said.name == who or any(one.startswith(who) for one in chain.subjects[1:]):
+                        found.append(chain)
+        return found
 
     # ---- keys, and the process
 
