@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 JOIN_S = 600.0
 TTL_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 TOKEN_BYTES_MAX = 4096
+STARTING = ("--bind", "--port", "--join", "--no-mdns")
 NoStart = Annotated[bool, typer.Option("--no-start", help="Do not start this home's node.")]
 MembersName = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="What the others shall call this machine; else its host name.", callback=filled)
+    str | None,
+    typer.Option(
+        "--as", metavar="NAME", help="What the others shall call this home, in trust and revoke; else the host's name.", callback=filled
+    ),
 ]
 
 
@@ -66,11 +70,22 @@ def _enter(home: str | None, name: str | None, as_json: bool, no_start: bool, wo
 
     try:
         place = Home.locate(home)
+        _nothing_ignored(place, words)
         document = make(place)
         document |= _nodes_of(place, name, no_start, words, Where(home, None, as_json))
     except MeshError as error:
         fail(error, as_json)
     show_document(document, show, as_json)
+
+
+def _nothing_ignored(place: Home, words: list[str]) -> None:
+    """Nodes that run go on as they were started, and an address that is not heeded would open them to a network. Raises UsageError."""
+    given = [word for word in words if word in STARTING]
+    if given and (running := place.running()):
+        raise UsageError(
+            f"{given[0]} is for a node that starts, and {running[0].name} runs already",
+            fix=f"put it into {place.path / 'config.toml'}, and leave out {given[0]}; or mesh down --node {running[0].name} first",
+        )
 
 
 def _nodes_of(place: Home, name: str | None, no_start: bool, words: list[str], where: Where) -> dict[str, Any]:

@@ -97,10 +97,10 @@ class Registrar:
             return token.encode(), made.expires_ms
 
     def waiting(self) -> list[Waiting]:
-        """Homes that ask to be let in now."""
+        """Homes that ask to be let in now, and that nobody has said yes to yet."""
         with self._lock:
             self._forget_old()
-            return list(self._asks.values())
+            return [one for one in self._asks.values() if one.grant is None]
 
     def confirm(self, said: str, grant: Grant) -> Waiting:
         """Let in the home that shows this code. Raises Refused if none does."""
