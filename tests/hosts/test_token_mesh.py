@@ -16,7 +16,7 @@ from typing import Any
 
 JOINS = 5
 TOKEN_LIFE = "1s"
-USAGE, REFUSED = 2, 5
+USAGE, REFUSED, DEGRADED = 2, 5, 6
 TLS_HANDSHAKE = b"\x16\x03"
 AGENT = """
 from mesh import Agent
@@ -149,3 +149,27 @@ def test_a_stranger_who_knocks_with_a_mesh_of_his_own_meets_nobody(lan: Any, eve
     assert document(done, REFUSED)["code"] == "no_such_capability"
     for machine, alone in ((mesh.lynx, "lynx"), (mesh.otter, mesh.secrets["node"])):
         assert [each["name"] for each in document(machine.mesh("nodes", "--json"))["nodes"]] == [alone]
+
+
+def test_a_revoked_machine_is_out_and_its_home_too_and_nobody_else_is_unwell(lan: Any, eventually: Until) -> None:
+    mesh = TokenMesh(lan)
+    home = homes(mesh.heron)
+    document(mesh.heron.mesh("join", mesh.invite()["token"], "--as", "tall", "--name", "heron", "--json", "--home", str(home)))
+    revoked = document(mesh.otter.mesh("revoke", "tall", "--json"))
+    assert revoked["level"] == "node" and revoked["home"]
+
+    def told() -> bool:
+        found = document(mesh.heron.mesh("status", "--node", "heron", "--json", "--home", str(home)), DEGRADED)["findings"]
+        return any(mesh.made["addr"] in one["message"] and "was revoked" in one["message"] for one in found)
+
+    eventually(lambda: mesh.heron.mesh("status", "--home", str(home)).returncode == DEGRADED, "heron to be turned away")
+    assert told()
+    assert mesh.heron.mesh("up", "--name", "ghost", "--detach", "--home", str(home)).returncode == 0
+    for who in ("heron", revoked["home"][:8]):  # its only node is gone, and the home is still found
+        assert document(mesh.otter.mesh("revoke", who, "--home-too", "--json"))["level"] == "home"
+    eventually(lambda: alive(mesh.otter) == [mesh.secrets["node"]], "the ghost to be out")
+    assert document(mesh.otter.mesh("status", "--json"))["healthy"], "who revoked is not told that it was revoked"
+
+
+def alive(machine: Any) -> list[str]:
+    return [each["name"] for each in document(machine.mesh("nodes", "--json"))["nodes"] if each["state"] == "alive"]
