@@ -18,7 +18,8 @@ from typing import Any
 import anyio
 
 from mesh.client import connect
-from mesh.errors import NoNode, Refused, TimedOut, UsageError
+from mesh.errors import MeshError, NoNode, Refused, TimedOut, UsageError
+from mesh.launch import last_words
 from mesh.limits import LinkLimits
 from mesh.messages.enrol import Admission, Ask, Join
 from mesh.messages.session import Turned
@@ -238,29 +239,57 @@ async def door_is_of(folder: NodeFolder, address: str) -> bool:
 
 
 async def begin_anew(home: Home) -> list[str]:
-    """Every running node of the home takes its new credentials into use; returns their names once they answer again. Raises TimedOut."""
-    names = []
-    for folder in home.running():
-        async with connect(home.path, folder.name, RESTART_S) as mesh:
-            life = (await mesh.status())["incarnation"]
-            await mesh.office("restart")
-        await _answers_again(folder, life)
-        names.append(folder.name)
-    return names
+    """Every running node of the home takes its new credentials into use, all at once; returns their names once they answer again.
+
+    Raises TimedOut, or MeshError with the last words of one that did not start again.
+    """
+    folders = home.running()
+    problems: list[MeshError] = []
+
+    async def one(folder: NodeFolder) -> None:
+        try:
+            await _begin_one_anew(folder)
+        except MeshError as error:
+            problems.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for folder in folders:
+            tasks.start_soon(one, folder)
+    if problems:
+        raise problems[0]
+    return [folder.name for folder in folders]
 
 
-async def _answers_again(folder: NodeFolder, life: int) -> None:
+async def _begin_one_anew(folder: NodeFolder) -> None:
+    async with connect(folder.home.path, folder.name, RESTART_S) as mesh:
+        before = await mesh.status()
+        await mesh.office("restart")
     try:
         with anyio.fail_after(RESTART_S):
-            while True:
-                try:
-                    async with connect(folder.home.path, folder.name, RESTART_S) as mesh:
-                        if (await mesh.status())["incarnation"] > life:
-                            return
-                except NoNode:
-                    await anyio.sleep(LOOK_EVERY_S)
+            while not await _answers_again(folder, before["incarnation"]):
+                if not _is_alive(before["pid"]):
+                    words = last_words(folder.log_path)
+                    raise MeshError(f"node {folder.name} did not start again: {words}", fix=f"mesh up --name {folder.name}")
+                await anyio.sleep(LOOK_EVERY_S)
     except TimeoutError:
         raise TimedOut(f"node {folder.name} did not come back within {RESTART_S:g} s", fix=f"mesh up --name {folder.name}") from None
+
+
+async def _answers_again(folder: NodeFolder, life: int) -> bool:
+    try:
+        async with connect(folder.home.path, folder.name, RESTART_S) as mesh:
+            return bool((await mesh.status())["incarnation"] > life)
+    except NoNode:
+        return False
+
+
+def _is_alive(pid: int) -> bool:
+    """Also between two lives of its node: the process stays the same."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def describe(home: Home) -> Document:

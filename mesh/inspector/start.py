@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -79,9 +79,12 @@ def up(
     words = words_for(home, name, bind, port, join, no_mdns, mesh)
     where = Where(home, name, as_json)
 
+    lives = itertools.count(1)
+
     def ready(info: dict[str, Any]) -> None:
         if as_json:
-            put(json.dumps({"schema": "mesh.up/1", **info}))
+            if next(lives) == 1:  # one document
+                put(json.dumps({"schema": "mesh.up/1", **info}))
         else:
             say(f"node {info['name']} is up: door {info['door']}, process {info['pid']}, home {clean(info['home'])}")
         notify.ready(f"node {info['name']}, door {info['door']}")
@@ -112,8 +115,8 @@ def up(
         accept_rollback,
         prompter(),
     )
-    if run_async(where, lambda: serve(options, ready)):
-        os.execv(sys.executable, [*MESH, *sys.argv[1:]])
+    while run_async(where, lambda: serve(options, ready)):
+        pass  # the next life, under the credentials that are on disk now
 
 
 def _folder(home: str | None, mesh: str | None, name: str | None) -> NodeFolder:

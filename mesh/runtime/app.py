@@ -63,6 +63,8 @@ UNUSED_S = 30.0
 """A node that was started for a worker waits for it so long."""
 LINGER_S = 0.1
 """What was said last (LEFT, the answer to `down`) has so long to leave."""
+RESTART_LINGER_S = 0.02
+"""The same before another life, where only a client on this machine is to be answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class NodeOptions:
 async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -> bool:
     """Run one node until it is told to stop (`down`, SIGTERM, SIGINT). `ready` is called once it answers, with what is in ``node.json``.
 
-    True: it wants to begin anew, under other credentials (`mesh init`, `mesh join`); call `serve` in a fresh process image.
+    True: it wants to begin anew, under other credentials (`mesh init`, `mesh join`): call `serve` again.
     Raises MeshError: bad settings, a second process on this node's folder, no free port, a journal that cannot be read or written.
     """
     home = Home.locate(options.home, options.mesh)
@@ -109,6 +111,7 @@ async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -
             return await node.run(ready)
         finally:
             folder.clear_info()
+            gc.unfreeze()
 
 
 async def _listen(settings: Settings, where: Place, identity: Identity) -> Listening:
@@ -254,6 +257,8 @@ class NodeProcess:
     def restart(self) -> None:
         """End this life without a farewell: the next one begins at once, and its workers come back to it."""
         self._restarts = True
+        if self.discovery is not None:
+            self.discovery.in_haste = True
         self._stop.set()
 
     def _open_journal(self, limits: Limits, options: NodeOptions) -> Store:
@@ -331,7 +336,7 @@ class NodeProcess:
             gc.set_threshold(COLLECT_AFTER, 20, 20)
             ready(self.info)
             await self._stop.wait()
-            await anyio.sleep(LINGER_S)
+            await anyio.sleep(RESTART_LINGER_S if self._restarts else LINGER_S)
             tasks.cancel_scope.cancel()
         return self._restarts
 

@@ -81,6 +81,8 @@ class Discovery:
         self._interface, self._public, self._wall_ms = interface, public, wall_ms
         self._instance = me if public else secrets.token_hex(INSTANCE_BYTES)
         self._name = f"{self._instance}.{SERVICE_TYPE}"
+        self.in_haste = False
+        """Set before the end: the next life begins at once, so goodbye is said once and nobody waits for it."""
         self._capabilities: frozenset[str] = frozenset()
         self._changed = anyio.Event()
         self._heard_self = anyio.Event()
@@ -107,7 +109,7 @@ class Discovery:
         from zeroconf import Error
 
         try:
-            async with opened(self._interface, self._gate) as zeroconf, anyio.create_task_group() as tasks:
+            async with opened(self._interface, self._gate, lambda: self.in_haste) as zeroconf, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listen, zeroconf)
                 tasks.start_soon(self._self_test)
                 await self._announce(zeroconf)

@@ -20,7 +20,7 @@ import re
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -48,6 +48,8 @@ DRAIN_MAX = 64
 """Packets of no use read in one turn of the loop: a turn costs several times what dropping a packet does."""
 FLOODED_S = 10.0
 GOODBYE_S = 1.0
+HASTE_S = 0.02
+"""Long enough for the first of the three packets."""
 _COUNTS = struct.Struct("!6x3H")
 """How many answers, authorities and additional records follow the questions."""
 _RESPONSE = 0x80
@@ -189,8 +191,11 @@ class _GatedProtocol(asyncio.DatagramProtocol):
 
 
 @asynccontextmanager
-async def opened(interface: Interface, gate: Gate) -> AsyncIterator[AsyncZeroconf]:
-    """zeroconf on this interface alone, behind `gate`. Raises OSError where there is no multicast."""
+async def opened(interface: Interface, gate: Gate, in_haste: Callable[[], bool] = lambda: False) -> AsyncIterator[AsyncZeroconf]:
+    """zeroconf on this interface alone, behind `gate`; `in_haste`: whether goodbye is to be said once instead of three times.
+
+    Raises OSError where there is no multicast.
+    """
     from zeroconf import Error, IPVersion
     from zeroconf.asyncio import AsyncZeroconf
 
@@ -212,6 +217,7 @@ async def opened(interface: Interface, gate: Gate) -> AsyncIterator[AsyncZerocon
             _GatedProtocol(gate, reader.transport, zeroconf.zeroconf)
         yield zeroconf
     finally:
-        with anyio.move_on_after(GOODBYE_S, shield=True):
+        with anyio.move_on_after(HASTE_S if in_haste() else GOODBYE_S, shield=True):
             await zeroconf.async_unregister_all_services()
+        with anyio.move_on_after(GOODBYE_S, shield=True):
             await zeroconf.async_close()
