@@ -155,7 +155,7 @@ def test_a_revoked_machine_is_out_and_its_home_too_and_nobody_else_is_unwell(lan
     mesh = TokenMesh(lan)
     home = homes(mesh.heron)
     document(mesh.heron.mesh("join", mesh.invite()["token"], "--as", "tall", "--name", "heron", "--json", "--home", str(home)))
-    revoked = document(mesh.otter.mesh("revoke", "tall", "--json"))
+    revoked = document(mesh.otter.mesh("revoke", "tall", "--only-node", "--json"))
     assert revoked["level"] == "node" and revoked["home"]
 
     def told() -> bool:
@@ -169,6 +169,23 @@ def test_a_revoked_machine_is_out_and_its_home_too_and_nobody_else_is_unwell(lan
         assert document(mesh.otter.mesh("revoke", who, "--home-too", "--json"))["level"] == "home"
     eventually(lambda: alive(mesh.otter) == [mesh.secrets["node"]], "the ghost to be out")
     assert document(mesh.otter.mesh("status", "--json"))["healthy"], "who revoked is not told that it was revoked"
+
+
+def test_who_was_admitted_by_a_revoked_machine_goes_with_it_and_it_lets_nobody_in_again(lan: Any, eventually: Until) -> None:
+    mesh = TokenMesh(lan)
+    thief, crony = homes(mesh.heron), homes(mesh.lynx)
+    document(mesh.heron.mesh("join", mesh.invite()["token"], "--name", "heron", "--json", "--home", str(thief)))
+    token = document(mesh.heron.mesh("invite", "--json", "--home", str(thief)))["token"]
+    document(mesh.lynx.mesh("join", token, "--name", "crony", "--json", "--home", str(crony)))
+    eventually(lambda: len(alive(mesh.otter)) == 3, "the crony to be met")
+    revoked = document(mesh.otter.mesh("revoke", "heron", "--json"))
+    assert (revoked["level"], revoked["issuers"], revoked["also"]) == ("home", 1, ["crony"])
+    eventually(lambda: alive(mesh.otter) == [mesh.secrets["node"]], "both to be out")
+    token = document(mesh.heron.mesh("invite", "--json", "--home", str(thief)))["token"]
+    again = crony.with_name("again")
+    document(mesh.lynx.mesh("join", token, "--name", "again", "--json", "--home", str(again)))
+    eventually(lambda: mesh.lynx.mesh("status", "--home", str(again)).returncode == DEGRADED, "the next crony to be turned away")
+    assert alive(mesh.otter) == [mesh.secrets["node"]]
 
 
 def alive(machine: Any) -> list[str]:
