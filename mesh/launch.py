@@ -37,7 +37,8 @@ def wait_ready(folder: NodeFolder, process: subprocess.Popen[bytes], log: Path) 
             return info
         # Two may start one node at once: the second finds it running, and waits for the first's.
         if ended and not folder.is_running():
-            failed = MeshError(f"the node {folder.name} did not start: {last_words(log)}", fix=f"see {log}")
+            words, fix = last_words(log)
+            failed = MeshError(f"the node {folder.name} did not start: {words}", fix=fix or f"see {log}")
             failed.exit_code = process.returncode if process.returncode in (2, 5) else 1
             raise failed
         time.sleep(LOOK_EVERY_S)
@@ -57,10 +58,14 @@ def node_for_worker(home: Home, name: str) -> NodeFolder:
     return home.node(name) if name else next(iter(home.running()), home.node())
 
 
-def last_words(log: Path) -> str:
+def last_words(log: Path) -> tuple[str, str]:
+    """What a process said last, and what to type then ("" if it did not say)."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    told = [line.removeprefix("mesh: ") for line in lines if line.startswith("mesh: ")]
-    return (told or lines or ["it said nothing"])[-1]
+    told = [number for number, line in enumerate(lines) if line.startswith("mesh: ")]
+    if not told:
+        return (lines or ["it said nothing"])[-1], ""
+    fixes = [line.removeprefix("try:").strip() for line in lines[told[-1] :] if line.startswith("try:")]
+    return lines[told[-1]].removeprefix("mesh: "), fixes[-1] if fixes else ""
 
 
 def end(pid: int, how: signal.Signals = signal.SIGTERM) -> bool:

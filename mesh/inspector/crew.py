@@ -99,7 +99,8 @@ class Crew:
             for name, process in processes.items():
                 if name not in self._killed and process.poll() is not None:
                     log = self._log(name + suffix)
-                    raise MeshError(f"the {'worker' if suffix else 'node'} of {name} ended: {last_words(log)}", fix=f"see {log}")
+                    words, fix = last_words(log)
+                    raise MeshError(f"the {'worker' if suffix else 'node'} of {name} ended: {words}", fix=fix or f"see {log}")
 
     def kill(self, name: str) -> list[int]:
         """kill -9 the node `name` and its worker. Their pids."""

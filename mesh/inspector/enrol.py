@@ -27,7 +27,10 @@ TTL_MAX_S = 30 * TTL_UNITS["d"]
 TOKEN_BYTES_MAX = 4096
 NoStart = Annotated[bool, typer.Option("--no-start", help="Do not start this home's node.")]
 MembersName = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="What the others shall call this machine; else its host name.", callback=filled)
+    str | None,
+    typer.Option(
+        "--as", metavar="NAME", help="What the others shall call this home, in trust and revoke; else the host's name.", callback=filled
+    ),
 ]
 
 
@@ -83,9 +86,20 @@ class FirstNode:
         from mesh.runtime import settings
 
         place.node(self.name or "")
+        self._nothing_ignored(place)
         found = settings.load_settings(place, bind=self.bind, port=self.port, join=self.seeds)
         if not self.no_start and not place.running():
             settings.place(found, "token")
+
+    def _nothing_ignored(self, place: Home) -> None:
+        """Nodes that run go on as they were started, and an address that is not heeded would open them to a network."""
+        options = {"--bind": self.bind, "--port": self.port, "--join": self.seeds, "--no-mdns": self.no_mdns}
+        given = [option for option, value in options.items() if value]
+        if given and (running := place.running()):
+            raise UsageError(
+                f"{given[0]} is for a node that starts, and {running[0].name} runs already",
+                fix=f"put it into {place.path / 'config.toml'}, and leave out {given[0]}; or mesh down --node {running[0].name} first",
+            )
 
     def begin(self, place: Home, where: Where) -> dict[str, Any]:
         """Let the nodes that run begin anew, or start this one."""

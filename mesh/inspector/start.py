@@ -237,7 +237,8 @@ async def _detach(targets: list[str], words: list[str], folder: NodeFolder) -> d
     deadline = time.monotonic() + ATTACH_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise MeshError(f"the worker did not start: {last_words(log)}", fix=f"see {log}")
+            said, fix = last_words(log)
+            raise MeshError(f"the worker did not start: {said}", fix=fix or f"see {log}")
         agents = await _agents_of(folder, process.pid)
         if agents:
             say(f"worker {process.pid} runs on its own; what it says goes to {log}")

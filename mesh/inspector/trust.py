@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from mesh.ids import short
-from mesh.inspector.render import clean, fit, table
+from mesh.inspector.render import clean, fit, say, table
 from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, bound
 
 ROTATE_S = 60.0
@@ -87,18 +87,35 @@ def grant(
 def revoke(
     who: Annotated[str, typer.Argument(metavar="NODE", help="A node's name, or the beginning of an id.")],
     reason: Annotated[str, typer.Option("--reason", help="For the record.")] = "",
-    whole_home: Annotated[bool, typer.Option("--home-too", help="Its home, with every node of it.")] = False,
+    whole_home: Annotated[
+        bool | None,
+        typer.Option(
+            "--home-too/--only-node",
+            help="Its home with every node of it (another machine's, by default), or that node alone (one of this home's own).",
+            show_default=False,
+        ),
+    ] = None,
     home: HomeOption = None,
     node: NodeOption = None,
     timeout: LookTimeout = 10.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Believe a node no more, everywhere, for good: its connections are cut, its work is given to others."""
+    """Believe a machine or a node no more, everywhere, for good.
+
+    Its connections are cut, its work is given to others; the issuer's key that it was given here goes with it.
+    """
     where = Where(home, node, as_json, timeout)
     params = {"who": who, "reason": reason, "home": whole_home}
-    ask(
-        where, lambda mesh: mesh.office("revoke", **params), lambda document: f"{document['level']} {clean(document['revoked'])} is revoked"
-    )
+    ask(where, lambda mesh: mesh.office("revoke", **params), _show_revoke)
+
+
+def _show_revoke(document: dict[str, Any]) -> str:
+    if home := document.get("home"):
+        say(f"its home is believed as before, and may start other nodes; to end that:  mesh revoke {short(home)} --home-too")
+    if document["also"]:
+        say(f"out with it, because it had admitted them: {clean(', '.join(document['also']))}; whom you trust joins anew from a new home")
+    key = ", and its issuer's key" if document["issuers"] else ""
+    return f"{document['level']} {clean(document['revoked'])} is revoked{key}"
 
 
 def rotate(

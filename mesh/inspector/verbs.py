@@ -140,11 +140,13 @@ def _usage(error: TyperException, words: list[str]) -> tuple[str, str]:
     """What was wrong with the command line, and the line to type instead."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "mesh"
-    message = error.format_message().strip().rstrip(".")
+    message = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
     if path == "mesh" and (unknown := re.fullmatch(r"No such command '(.*)'", message, re.DOTALL)):
         near = difflib.get_close_matches(unknown[1], MODULES, 1)
         return f"there is no verb {unknown[1]!r}", f"mesh {near[0]}" if near else "mesh --help"
     name, possible = getattr(error, "option_name", None), getattr(error, "possibilities", None)
     if name is not None and message.startswith("No such option"):
+        if path == "mesh":
+            return f"mesh has no option {name} before the verb", f"mesh VERB {name}, or mesh --help"
         return f"{path} has no option {name}", f"{path} {sorted(possible)[0]}" if possible else f"{path} --help"
     return message[:1].lower() + message[1:], f"{path} --help"

@@ -95,7 +95,7 @@ class Views:
         membership = process.assembly.membership.statistics()
         found += [(f"those who offer {name} disagree about its arguments", f"give one {name} another name") for name in self._disputed()]
         if process.assembly.directory.revoked(process.assembly.directory.me):
-            found.append(("this node was revoked: nobody in the mesh hears it any more", "join again as another node: mesh join TOKEN"))
+            found.append(("this node was revoked: nobody in the mesh hears it any more", "mesh join TOKEN --home DIR, from a new home"))
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
         if records.rolled_back:
@@ -111,7 +111,7 @@ class Views:
             found.append(
                 (f"the clock of {name} differs from this one's by {off_ms / 1000:+.0f} s", "sudo timedatectl set-ntp true, on both")
             )
-        found += trust_findings(process.identity, process.warden.renewal, process.links.refusals, clock.wall_ms())
+        found += trust_findings(process.identity, process.warden.renewal, process.links.turned_at, process.links.is_up, clock.wall_ms())
         return [{"message": message, "fix": fix} for message, fix in found]
 
     def _notes(self) -> list[dict[str, str]]:

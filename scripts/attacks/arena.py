@@ -38,6 +38,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent)}
 VICTIM, PEER = "otter", "heron"
 MEEK = ("nice", "-n", "5")
 """Before the attacker's command. On few processors his own work would else be taken for what he does to his victim."""
+FEW_FILES = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
+"""Before the victim's command: it may have no more than 64 files open."""
 WARM_S = 1.0
 """Left out at the beginning of the load."""
 LIMIT_S = 60.0
@@ -135,6 +137,7 @@ class Arena:
             ("guard ", gate["guard"]["cut"]),
         ):
             found.update({prefix + reason: count for reason, count in reasons.items()})
+        found["let in: envelopes"] = links["envelopes_received"]
         found["punished"] = sum(links["punished"].values())
         found["let in: greetings"] = links["door"]["answered"]
         found["let in: joins"] = links["door"]["enrolled"]
@@ -150,44 +153,37 @@ class Arena:
         told["binding"] = binding.hex()
         told["others"] = [row["id"] for row in self.client().nodes()["nodes"]]
         self._attackers += 1
+        told["network"] = 1 + self._attackers % 250
         return json.dumps(told | {"folder": str(self.folder / f"mallory-{self._attackers}")} | more)
 
     # ---- attack and measure
 
     def attack(self, name: str, *, seconds: float = 4.0, calm_s: float = 4.0, per_s: float = 300.0, window: int = 16) -> Outcome:
-        """Load, calm, the attack under the load, calm again."""
+        """Load, calm, the attack under the load, calm again. `calm_s` 0: no load, so that what is let in is the attacker's."""
         victim = self.nodes[VICTIM].pid
-        told = self.target(seconds=seconds, token=self.invite())
-        words = [*MEEK, *pinned(False), sys.executable, "-m", "attacks.attacker", name, told]
-        log = self.folder / f"{name}.log"
-        with log.open("w") as errors:
-            attacker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=ENVIRONMENT)
-        self._group.all.append(attacker)
-        assert attacker.stdin is not None and attacker.stdout is not None
-        _expect(attacker, log, "ready")
+        attacker = Attacker(self._group, self.folder / f"{name}.log", name, self.target(seconds=seconds, token=self.invite()))
         load = _Load(self.home, seconds + 2 * calm_s + WARM_S + 2, per_s, window)
-        load.start()
-        time.sleep(WARM_S)
+        if calm_s:
+            load.start()
+            time.sleep(WARM_S)
         calm_from, calm_cpu = time.monotonic(), cpu_s([victim])
         time.sleep(calm_s)
         counted, resident = self.counts(), _reset_peak_mib(victim)
         attack_from, attack_cpu = time.monotonic(), cpu_s([victim])
-        attacker.stdin.write("go\n")
-        attacker.stdin.flush()
-        said = json.loads(_expect(attacker, log, "{"))
+        said = attacker.go()
         attack_to, spent = time.monotonic(), cpu_s([victim]) - attack_cpu
         growth = _peak_mib(victim) - resident
         found = self.counts()
         found.subtract(counted)
-        attacker.wait()
-        load.join()
+        if calm_s:
+            load.join()
         calm, during = load.between(calm_from, attack_from), load.between(attack_from, attack_to)
         return Outcome(
             name,
             during.per_s / max(1.0, calm.per_s),
             during.p99_us / max(1.0, calm.p99_us),
             growth,
-            spent / (attack_to - attack_from) - (attack_cpu - calm_cpu) / (attack_from - calm_from),
+            spent / (attack_to - attack_from) - (attack_cpu - calm_cpu) / max(0.1, attack_from - calm_from),
             said.pop("cut_s", None),
             self.client(PEER).call("noop", text=name) == name and self.client().status()["node"] == VICTIM,
             {reason: count for reason, count in sorted(found.items()) if count},
@@ -198,12 +194,34 @@ class Arena:
         self._stack.close()
 
 
-def _expect(process: subprocess.Popen[str], log: Path, begins: str) -> str:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(begins):
-            return line
-    raise SystemExit(f"the attacker ended early: {log.read_text()[-4000:]}")
+class Attacker:
+    """His process; it is ready when this returns."""
+
+    def __init__(self, group: Processes, log: Path, name: str, told: str) -> None:
+        self._log = log
+        words = [*MEEK, *pinned(False), sys.executable, "-m", "attacks.attacker", name, told]
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=ENVIRONMENT
+            )
+        group.all.append(self._process)
+        self._expect("ready")
+
+    def go(self) -> dict[str, Any]:
+        """The attack, to its end: what he saw."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        said = json.loads(self._expect("{"))
+        self._process.communicate()
+        return dict(said)
+
+    def _expect(self, begins: str) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(begins):
+                return line
+        raise SystemExit(f"the attacker ended early: {self._log.read_text()[-4000:]}")
 
 
 @dataclass

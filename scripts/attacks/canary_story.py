@@ -200,6 +200,7 @@ def run(each: int, *, keep: bool = False) -> dict[str, Any]:
                 "on the wire of a mesh without encryption": in_plain(),
                 "in a journal without a seal": unsealed(folder),
                 "in this journal once its seal is opened": opened(stage),
+                "mDNS records, in the capture": b"\x08_lanmesh\x04_tcp" in stage.places["wire"],
             },
             "allowed": good,
             "found": [str(hit) for hit in bad],

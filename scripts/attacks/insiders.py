@@ -14,7 +14,7 @@ import anyio.to_thread
 import zmq
 
 from attacks.samples import sample_of
-from attacks.strangers import CROWD, REFUSED_OPENING, _under_tls, connected
+from attacks.strangers import CROWD, REFUSED_OPENING, _under_tls, connected, source
 from attacks.world import World
 from mesh.messages import KINDS
 from mesh.messages.membership import Ping
@@ -80,27 +80,27 @@ async def hellos(member: Member) -> Said:
     """HELLO at the door, valid and asking for one in return, from many addresses."""
     words: Counter[str] = Counter()
 
-    async def again(source: str) -> None:
+    async def again(own: str) -> None:
         while True:
             try:
-                words[await say_hello(member, source)] += 1
+                words[await say_hello(member, own)] += 1
             except (BadFrame, *REFUSED_OPENING):
                 words["(closed)"] += 1
                 await anyio.sleep(0.02)
 
     async with anyio.create_task_group() as tasks:
         for host, _ in itertools.product(range(CROWD), range(2)):
-            tasks.start_soon(again, f"127.0.0.{66 + host}")
+            tasks.start_soon(again, source(member.told, host))
         await anyio.sleep(member.told["seconds"])
         tasks.cancel_scope.cancel()
     return {"words": dict(words)}
 
 
-async def say_hello(member: Member, source: str) -> str:
+async def say_hello(member: Member, own: str) -> str:
     from anyio.streams.tls import TLSAttribute
 
     links = member.links
-    async with await _under_tls(await connected(member.told["door"], source)) as stream:
+    async with await _under_tls(await connected(member.told["door"], own)) as stream:
         key = key_in(stream.extra(TLSAttribute.peer_certificate_binary))
         _, frame = links._sessions.hello()
         answer = await _knock(stream, links._meeting._door_keys(), key, lambda: frame, links._limits)

@@ -62,17 +62,17 @@ class Crowd:
     async def run(self) -> Said:
         async with anyio.create_task_group() as tasks:
             for host, port, _ in itertools.product(range(self._hosts), self._ports, range(self._many)):
-                tasks.start_soon(self._keep, f"127.0.0.{66 + host}", self._told[port])
+                tasks.start_soon(self._keep, source(self._told, host), self._told[port])
             await anyio.sleep(self._told["seconds"])
             tasks.cancel_scope.cancel()
         said: Said = {"opened": self.opened, "failed": self.failed, "closed": len(self.lived)}
         return said | ({"lived_s": [round(statistics.median(self.lived), 2), round(max(self.lived), 2)]} if self.lived else {})
 
-    async def _keep(self, source: str, address: str) -> None:
+    async def _keep(self, own: str, address: str) -> None:
         while True:
             began = anyio.current_time()
             try:
-                stream = await connected(address, source)
+                stream = await connected(address, own)
             except REFUSED_OPENING:
                 self.failed += 1
                 await anyio.sleep(0.05)
@@ -85,9 +85,14 @@ class Crowd:
             await anyio.sleep(0.01)
 
 
-async def connected(address: str, source: str = "127.0.0.66") -> anyio.abc.SocketStream:
+def source(told: Told, number: int = 0) -> str:
+    """An address of the attacker's: of his own network, so that attacks one after the other do not meet each other's limits."""
+    return f"127.0.{told['network']}.{66 + number}"
+
+
+async def connected(address: str, own: str) -> anyio.abc.SocketStream:
     host, port = split_address(address)
-    return await anyio.connect_tcp(host, port, local_host=source)
+    return await anyio.connect_tcp(host, port, local_host=own)
 
 
 async def _closed(stream: Any) -> None:
@@ -142,6 +147,11 @@ async def silent_crowd(told: Told) -> Said:
     return await Crowd(told, ("door", "router"), CROWD, 16, _say_nothing).run()
 
 
+async def descriptors(told: Told) -> Said:
+    """More connections than the victim may have files open."""
+    return await Crowd(told, ("door", "router"), CROWD, 16, _say_nothing).run()
+
+
 async def tls_crowd(told: Told) -> Said:
     """TLS handshakes from many addresses, as many as the door takes."""
     return await Crowd(told, ("door",), CROWD, 4, _handshake_and_go).run()
@@ -162,7 +172,7 @@ def _tcp_flood(told: Told) -> Said:
     while time.monotonic() < end:
         with socket.socket() as knocker:
             knocker.settimeout(0.2)
-            knocker.bind((f"127.0.0.{66 + tried % CROWD}", 0))
+            knocker.bind((source(told, tried % CROWD), 0))
             tried += 1
             try:
                 knocker.connect(next(targets))
@@ -234,7 +244,7 @@ async def rogue_door(told: Told) -> Said:
     most = 0
     for frame in frames:
         try:
-            async with await _under_tls(await connected(told["door"])) as inside:
+            async with await _under_tls(await connected(told["door"], source(told))) as inside:
                 await inside.send(len(frame).to_bytes(4, "big") + frame)
                 answer = await inside.receive()
         except REFUSED_OPENING:
@@ -284,12 +294,13 @@ def _rogue_router(told: Told) -> Said:
 
 
 def _rogue_sockets(told: Told) -> list[tuple[str, zmq.Socket[bytes]]]:
+    own = source(told)
     plain: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-    plain.connect(f"tcp://127.0.0.66:0;{told['router']}")
+    plain.connect(f"tcp://{own}:0;{told['router']}")
     password: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     password.plain_username, password.plain_password = b"admin", b"admin"
-    password.connect(f"tcp://127.0.0.66:0;{told['router']}")
-    unknown = raw_dealer(f"127.0.0.66:0;{told['router']}", curve_key(told), CurveKey.make())
+    password.connect(f"tcp://{own}:0;{told['router']}")
+    unknown = raw_dealer(f"{own}:0;{told['router']}", curve_key(told), CurveKey.make())
     return [("NULL", plain), ("PLAIN", password), ("CURVE", unknown)]
 
 
@@ -301,7 +312,7 @@ async def curve_crowd(told: Told) -> Said:
 def _curve_crowd(told: Told) -> Said:
     key, end, tried = curve_key(told), time.monotonic() + told["seconds"], 0
     while time.monotonic() < end:
-        sockets = [raw_dealer(f"127.0.0.{66 + n}:0;{told['router']}", key, CurveKey.make()) for n in range(CROWD)]
+        sockets = [raw_dealer(f"{source(told, n)}:0;{told['router']}", key, CurveKey.make()) for n in range(CROWD)]
         monitors = [each.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH) for each in sockets]
         for each, monitor in zip(sockets, monitors, strict=True):
             monitor.poll(2000)
@@ -312,7 +323,19 @@ def _curve_crowd(told: Told) -> Said:
 
 
 _ALL = (
-    *(rogue_door, rogue_router, silent_tcp, silent_tls, half_tls, silent_curve, silent_crowd, tls_crowd, curve_crowd, tcp_flood),
+    *(
+        rogue_door,
+        rogue_router,
+        silent_tcp,
+        silent_tls,
+        half_tls,
+        silent_curve,
+        silent_crowd,
+        descriptors,
+        tls_crowd,
+        curve_crowd,
+        tcp_flood,
+    ),
     *(slow_loris, slow_greeting, unfinished_hello, oversize_hello),
 )
 STRANGERS: dict[str, Callable[[Told], Coroutine[Any, Any, Said]]] = {each.__name__: each for each in _ALL}

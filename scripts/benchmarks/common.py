@@ -57,8 +57,8 @@ class Processes:
         self.all: list[subprocess.Popen[str]] = []
 
     def start(self, words: list[str], *, ready: str = "", log: Path | None = None) -> subprocess.Popen[str]:
-        out: Any = subprocess.PIPE if ready else (log.open("a") if log else subprocess.DEVNULL)
-        process = subprocess.Popen(words, stdout=out, stderr=log.open("a") if log else subprocess.DEVNULL, text=True)
+        with (log or Path(os.devnull)).open("a") as out:
+            process = subprocess.Popen(words, stdout=subprocess.PIPE if ready else out, stderr=out, text=True)
         self.all.append(process)
         if ready:
             assert process.stdout is not None

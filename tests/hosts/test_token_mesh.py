@@ -16,7 +16,7 @@ from typing import Any
 
 JOINS = 5
 TOKEN_LIFE = "1s"
-USAGE, REFUSED = 2, 5
+USAGE, REFUSED, DEGRADED = 2, 5, 6
 TLS_HANDSHAKE = b"\x16\x03"
 AGENT = """
 from mesh import Agent
@@ -149,3 +149,44 @@ def test_a_stranger_who_knocks_with_a_mesh_of_his_own_meets_nobody(lan: Any, eve
     assert document(done, REFUSED)["code"] == "no_such_capability"
     for machine, alone in ((mesh.lynx, "lynx"), (mesh.otter, mesh.secrets["node"])):
         assert [each["name"] for each in document(machine.mesh("nodes", "--json"))["nodes"]] == [alone]
+
+
+def test_a_revoked_machine_is_out_and_its_home_too_and_nobody_else_is_unwell(lan: Any, eventually: Until) -> None:
+    mesh = TokenMesh(lan)
+    home = homes(mesh.heron)
+    document(mesh.heron.mesh("join", mesh.invite()["token"], "--as", "tall", "--name", "heron", "--json", "--home", str(home)))
+    revoked = document(mesh.otter.mesh("revoke", "tall", "--only-node", "--json"))
+    assert revoked["level"] == "node" and revoked["home"]
+
+    def told() -> bool:
+        found = document(mesh.heron.mesh("status", "--node", "heron", "--json", "--home", str(home)), DEGRADED)["findings"]
+        return any(mesh.made["addr"] in one["message"] and "was revoked" in one["message"] for one in found)
+
+    eventually(lambda: mesh.heron.mesh("status", "--home", str(home)).returncode == DEGRADED, "heron to be turned away")
+    assert told()
+    assert mesh.heron.mesh("up", "--name", "ghost", "--detach", "--home", str(home)).returncode == 0
+    for who in ("heron", revoked["home"][:8]):  # its only node is gone, and the home is still found
+        assert document(mesh.otter.mesh("revoke", who, "--home-too", "--json"))["level"] == "home"
+    eventually(lambda: alive(mesh.otter) == [mesh.secrets["node"]], "the ghost to be out")
+    assert document(mesh.otter.mesh("status", "--json"))["healthy"], "who revoked is not told that it was revoked"
+
+
+def test_who_was_admitted_by_a_revoked_machine_goes_with_it_and_it_lets_nobody_in_again(lan: Any, eventually: Until) -> None:
+    mesh = TokenMesh(lan)
+    thief, crony = homes(mesh.heron), homes(mesh.lynx)
+    document(mesh.heron.mesh("join", mesh.invite()["token"], "--name", "heron", "--json", "--home", str(thief)))
+    token = document(mesh.heron.mesh("invite", "--json", "--home", str(thief)))["token"]
+    document(mesh.lynx.mesh("join", token, "--name", "crony", "--json", "--home", str(crony)))
+    eventually(lambda: len(alive(mesh.otter)) == 3, "the crony to be met")
+    revoked = document(mesh.otter.mesh("revoke", "heron", "--json"))
+    assert (revoked["level"], revoked["issuers"], revoked["also"]) == ("home", 1, ["crony"])
+    eventually(lambda: alive(mesh.otter) == [mesh.secrets["node"]], "both to be out")
+    token = document(mesh.heron.mesh("invite", "--json", "--home", str(thief)))["token"]
+    again = crony.with_name("again")
+    document(mesh.lynx.mesh("join", token, "--name", "again", "--json", "--home", str(again)))
+    eventually(lambda: mesh.lynx.mesh("status", "--home", str(again)).returncode == DEGRADED, "the next crony to be turned away")
+    assert alive(mesh.otter) == [mesh.secrets["node"]]
+
+
+def alive(machine: Any) -> list[str]:
+    return [each["name"] for each in document(machine.mesh("nodes", "--json"))["nodes"] if each["state"] == "alive"]

@@ -103,6 +103,9 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
         ("grant issuer", 2, "NODE", "mesh grant --help"),
         ("revoke", 2, "NODE", "mesh revoke --help"),
         ("rotate", 2, "KEY", "mesh rotate --help"),
+        ("secret", 2, "'action'. Choose from: set, list, remove", "mesh secret --help"),
+        ("service nonsense", 2, "'action': 'nonsense' is not one of", "mesh service --help"),
+        ("--home x nodes", 2, "--home before the verb", "mesh VERB --home"),
     ],
 )
 def test_wrong_words(words: str, code: int, said: str, fix: str, mesh: Callable[..., Any], tmp_path: Path) -> None:
@@ -193,6 +196,19 @@ def test_a_taken_port_is_named(mesh: Callable[..., Any], tmp_path: Path) -> None
         port = taken.getsockname()[1]
         ran = mesh("up", "--port", str(port), "--home", str(tmp_path), "--no-mdns", "--json")
     assert ran.code == 2 and ran.document["code"] == "port_taken" and str(port) in ran.document["message"]
+
+
+def test_a_node_that_does_not_start_says_what_to_type(mesh: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('kek = "passphrase"\n')
+    ran = mesh("up", "--detach", "--home", str(tmp_path), "--json")
+    assert ran.code == 2 and "no terminal" in ran.document["message"] and "MESH_PASSPHRASE_FILE" in ran.document["fix"]
+
+
+@pytest.mark.parametrize("option", ["--bind=127.0.0.1", "--port=7999", "--no-mdns"])
+def test_what_a_running_node_would_not_heed_is_refused(option: str, mesh: Callable[..., Any], node: Path) -> None:
+    ran = mesh("init", "--home", str(node), *option.split("="), "--json")
+    assert ran.code == 2 and option.split("=")[0] in ran.document["message"] and "config.toml" in ran.document["fix"]
+    assert mesh("id", "--home", str(node), "--json").document["mode"] == "open", "nothing was made"
 
 
 def test_a_second_process_on_one_nodes_folder_is_refused(mesh: Callable[..., Any], node: Path) -> None:

@@ -125,7 +125,7 @@ class Links:
         self._counts = Counter[str]()
         self.clocks: dict[NodeId, int] = {}
         """Peers whose wall clock is off by more than the limit, by how many milliseconds, when last heard."""
-        self.refusals, self.dropped = self._meeting.refusals, self._meeting.dropped
+        self.refusals, self.dropped, self.turned_at = self._meeting.refusals, self._meeting.dropped, self._meeting.turned_at
         self.wake: Callable[[], None] = _nobody
         """Called when `take` has something again. Should only note it: it is called in the middle of things."""
         self.arrived: Callable[[], None] | None = None

@@ -39,6 +39,8 @@ REFUSED_ASK_S = 1.0
 """How long our own connect to a lost peer's door may take: refused means that its process is gone."""
 REFUSED_ASKS = 5
 """A dying process may take a connection that is already on its way; only the next one is refused."""
+TURNED_MAX = 64
+"""Doors whose word is remembered: who can make us dial many says nothing more by it."""
 _ENDED = (zmq.Event.DISCONNECTED, zmq.Event.CLOSED)
 
 
@@ -71,6 +73,8 @@ class Meeting:
         self.tasks: anyio.abc.TaskGroup | None = None
         """In which dials run; None before and after."""
         self.refusals: Counter[str] = Counter()
+        self.turned_at: dict[str, str] = {}
+        """Doors that turned our last HELLO away, with the word they said. Not signed: a hint for people."""
         self.dropped: Counter[str] = Counter()
 
     def _start(self, method: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
@@ -139,6 +143,7 @@ class Meeting:
         """The link, with the session it gave us; or None and why not."""
         self._hello_no += 1
         number = self._hello_no
+        self.turned_at.pop(address, None)
         try:
             nonce, frame = self.sessions.hello(recipient, back=back, row=row)
             with anyio.fail_after(self._limits.handshake_s):
@@ -156,12 +161,21 @@ class Meeting:
             return None, "refused"
         except NotLoopback:
             return None, "not_loopback"
-        except (Refusal, BadFrame) as error:
+        except Refusal as refusal:
+            if not refusal.peer:  # what we refuse ourselves, a revoked peer's WELCOME say, names the peer
+                self._turned_away(address, refusal.reason)
+            return None, refusal.reason
+        except BadFrame as error:
             return None, error.reason
         except ValueError:
             return None, "bad_address"
         except OSError:
             return None, "unreachable"
+
+    def _turned_away(self, address: str, reason: str) -> None:
+        self.turned_at[address] = reason
+        if len(self.turned_at) > TURNED_MAX:
+            del self.turned_at[next(iter(self.turned_at))]
 
     def answer(self, frame: bytes) -> bytes:
         """What the door says to a HELLO."""

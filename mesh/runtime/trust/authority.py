@@ -137,6 +137,12 @@ class Authority:
         revocation = Revocation(self.credentials.mesh, target.level, target.subject, target.name, reason, self._wall_ms(), chain.raw)
         return self._say(Signed(signer.node, revocation), signer)
 
+    def revoke_issuer(self, key: bytes, name: str, reason: str) -> Signed:
+        """Say that nobody may believe an issuer's key any more, nor whom it admitted. Raises Refused where the root key is not here."""
+        root = self._root()
+        revocation = Revocation(self.credentials.mesh, ISSUER, node_id(key), name, reason, self._wall_ms())
+        return self._say(Signed(root.node, revocation), root)
+
     def _revoker(self, chain: Chain) -> Signer:
         if (root := self.credentials.root_signer()) is not None:
             return root

@@ -7,17 +7,20 @@ the loop.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
 from mesh.errors import Refused, UsageError
-from mesh.messages.trust import HOME, NODE, Granted
+from mesh.messages.signed import Signed
+from mesh.messages.trust import HOME, ISSUER, NODE, Granted, Revocation
 from mesh.runtime.trust.authority import ISSUER_ROLE, Authority, Grant
 from mesh.runtime.trust.registrar import Waiting
 from mesh.wire.authorization import ROLES
-from mesh.wire.chain import Chain
+from mesh.wire.chain import Chain, join_chain, split_chain
 from mesh.wire.keyring import Member
+from mesh.wire.packing import Refusal
 
 if TYPE_CHECKING:
     from mesh.runtime.app import NodeProcess
@@ -99,16 +102,38 @@ class Office:
     # ---- taking back, and giving
 
     async def revoke(self, params: Document) -> Document:
-        chain = self._chain_of(str(params.get("who", "")), HOME if params.get("home") else NODE)
+        chain = self._whom(str(params.get("who", "")), params.get("home"))
         reason = str(params.get("reason", ""))[:200]
-        signed = await anyio.to_thread.run_sync(self._revoke_now, chain, reason)
-        self._process.proclaim(signed)
+        statements = await anyio.to_thread.run_sync(self._revoke_now, chain, reason)
+        issuers = [signed.body.target for signed in statements if signed.body.level == ISSUER]
+        names = self._process.assembly.directory.name_of
+        also = [names(member.node) for member in self._process.identity.keyring.members() if member.issuer in issuers]
+        for signed in statements:
+            self._process.proclaim(signed)
         target = chain.last
-        return {"schema": "mesh.revoke/1", "revoked": target.name, "id": target.subject, "level": target.level, "by": signed.author}
+        document: Document = {"schema": "mesh.revoke/1", "revoked": target.name, "id": target.subject, "level": target.level}
+        document |= {"by": statements[0].author, "issuers": len(issuers), "also": also}
+        if target.level == NODE:
+            document["home"] = chain.subjects[1]  # is believed as before, and may start other nodes
+        return document
 
-    def _revoke_now(self, chain: Chain, reason: str) -> Any:
-        with self._process.folder.home.lock():
-            return Authority(self._process.fresh_credentials()).revoke(chain, reason)
+    def _whom(self, who: str, home: object) -> Chain:
+        """The chain to end. By default a machine goes as a whole, and of this home's own nodes the one that was named."""
+        chain = self._chain_of(who, HOME)
+        is_own = chain.last.subject == self._process.identity.credentials.home_id
+        return chain if home or (home is None and not is_own) else self._chain_of(who, NODE)
+
+    def _revoke_now(self, chain: Chain, reason: str) -> list[Signed]:
+        """A home goes with every issuer's key that it was given here: who has them could let anybody in again."""
+        process = self._process
+        with process.folder.home.lock():
+            credentials = process.fresh_credentials()
+            authority = Authority(credentials)
+            keys = process.registrar.issuer_keys(credentials, chain.last.subject) if chain.last.level == HOME else []
+            said = [authority.revoke(chain, reason)]
+            if authority.can_make_issuers:
+                said += [authority.revoke_issuer(key, chain.last.name, reason) for key in keys]
+            return said
 
     async def grant(self, params: Document) -> Document:
         if params.get("right") != ISSUER_ROLE:
@@ -121,27 +146,44 @@ class Office:
             raise Refused(f"no node of {chain.last.name} is linked now, so it cannot be told", fix="mesh nodes, then this again")
         for node in told:
             process.links.say(node, Granted(fresh, issuer))
-        return {"schema": "mesh.grant/1", "granted": ISSUER_ROLE, "to": chain.last.name, "home": home}
+        names = ", ".join(process.assembly.directory.name_of(node) for node in told)
+        return {"schema": "mesh.grant/1", "granted": ISSUER_ROLE, "to": names, "home": home}
 
     def _chain_of(self, who: str, level: str) -> Chain:
-        """The chain of the node (or its home) that people call `who`: a name, or the beginning of an id. Raises Refused, UsageError."""
+        """The chain of the node (or its home) that people call `who`: a node's name, its home's, or the beginning of an id.
+
+        The home of a node that was revoked is found too. Raises Refused, UsageError.
+        """
         process = self._process
-        directory, members = process.assembly.directory, process.identity.keyring.members()
-        found = {
-            member.node: member
-            for member in members
-            if who and (directory.name_of(member.node) == who or member.node.startswith(who) or member.home.startswith(who))
-        }
+        directory, chains = process.assembly.directory, process.identity.keyring.authorities.chains
+        known = [chains.read(member.chain) for member in process.identity.keyring.members()]
+        found = [
+            chain
+            for chain in known
+            if who and (directory.name_of(chain.last.subject) == who or any(one.startswith(who) for one in chain.subjects[1:]))
+        ]
+        found = found or [chain for chain in known if who and chain.certificates[1].name == who]
         if level == HOME:
-            found = {member.home: member for member in found.values()}
+            found = found or self._revoked_as(who)
+            found = list({chain.subjects[1]: chains.read(join_chain(split_chain(chain.raw)[:2])) for chain in found}.values())
         if not found:
             raise Refused(f"no member is called {who!r}", fix="mesh trust", code="no_such_member")
         if len(found) > 1:
             raise UsageError(f"{who!r} could be any of {len(found)} members", fix="give its id: mesh trust")
-        subject = next(iter(found))
-        chain = process.warden.chains_below(subject)
-        assert chain is not None, "a member has a chain"
-        return chain
+        return found[0]
+
+    def _revoked_as(self, who: str) -> list[Chain]:
+        """The chains of revoked nodes that were called `who` in their revocations, or whose ids, or their homes', begin so."""
+        authorities = self._process.identity.keyring.authorities
+        found = []
+        for signed in authorities.statements():
+            said = signed.body
+            if isinstance(said, Revocation) and said.level == NODE and said.certificate and who:
+                with suppress(Refusal):  # its root may count no more: then its home is believed no more either
+                    chain = authorities.chains.read(said.certificate)
+                    if said.name == who or any(one.startswith(who) for one in chain.subjects[1:]):
+                        found.append(chain)
+        return found
 
     # ---- keys, and the process
 

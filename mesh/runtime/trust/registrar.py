@@ -97,10 +97,10 @@ class Registrar:
             return token.encode(), made.expires_ms
 
     def waiting(self) -> list[Waiting]:
-        """Homes that ask to be let in now."""
+        """Homes that ask to be let in now, and that nobody has said yes to yet."""
         with self._lock:
             self._forget_old()
-            return list(self._asks.values())
+            return [one for one in self._asks.values() if one.grant is None]
 
     def confirm(self, said: str, grant: Grant) -> Waiting:
         """Let in the home that shows this code. Raises Refused if none does."""
@@ -221,6 +221,7 @@ class Registrar:
             own_issuer = b""
             if ISSUER_ROLE in today.roles and renewal.issuer_key and authority.can_make_issuers:
                 own_issuer = authority.certify_issuer(renewal.issuer_key, today.name)
+                self._remember_key(credentials, home, today.name, renewal.issuer_key)
             fresh = authority.admit(home, renewal.home_key, today.name, grant)
             self._renewed += 1
             return fresh, own_issuer
@@ -243,6 +244,18 @@ class Registrar:
             return fresh, own_issuer
 
     # ---- the list
+
+    def issuer_keys(self, credentials: Credentials, home: NodeId) -> list[bytes]:
+        """Every issuer's key that was certified here for the home."""
+        row = self._list(credentials).get(home, {})
+        first = [row["issuer_key"]] if row.get("issuer") and row.get("issuer_key") else []
+        return [bytes.fromhex(key) for key in dict.fromkeys((*first, *row.get("issuer_keys", ())))]
+
+    def _remember_key(self, credentials: Credentials, home: NodeId, name: str, key: bytes) -> None:
+        homes = self._list(credentials)
+        row = homes.setdefault(home, {"name": name, "issuer": True, "issuer_key": key.hex(), "roles": [], "offers": [], "requests": []})
+        row["issuer_keys"] = list(dict.fromkeys((*row.get("issuer_keys", ()), key.hex())))
+        self._keep(credentials, homes)
 
     def _list(self, credentials: Credentials) -> dict[str, dict[str, Any]]:
         path = credentials.paths.admitted

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from mesh.ids import NodeId
 from mesh.runtime.trust.authority import ISSUER_ROLE
 from mesh.runtime.trust.identity import Identity
 
@@ -11,26 +12,30 @@ DAY_MS = 86_400_000
 
 
 TURNED = {
-    "dial_revoked": (
-        "a door says that this node was revoked",
-        "mesh join TOKEN --home DIR, from a new home, if that is true: mesh trust, there",
-    ),
-    "dial_expired": ("a door says that this node's certificate has expired", "mesh status, on a machine that may renew: mesh trust"),
-    "dial_cut": ("a door says that this node was cut off for what it sent", "wait; mesh audit, there, says why"),
+    "revoked": ("this node was revoked", "mesh join TOKEN --home DIR, from a new home, if that is true: mesh trust, there"),
+    "expired": ("this node's certificate has expired", "mesh status, on a machine that may renew: mesh trust"),
+    "cut": ("this node was cut off for what it sent", "wait; mesh audit, there, says why"),
 }
 """What doors say when they turn this node away. Not signed: a hint for people, and no more."""
 
 
-def trust_findings(identity: Identity, renewal: str, refusals: Mapping[str, int], now_ms: int) -> list[tuple[str, str]]:
+def trust_findings(
+    identity: Identity, renewal: str, turned_at: Mapping[str, str], is_up: Callable[[NodeId], bool], now_ms: int
+) -> list[tuple[str, str]]:
     """``(what is wrong, what to type)``.
 
-    `renewal`: why the last attempt to renew failed; `refusals`: the links' counts; `now_ms`: Unix time.
+    `renewal`: why the last attempt to renew failed; `turned_at`: the doors that turned this node away, with their word; `is_up`: who is
+    linked; `now_ms`: Unix time.
     """
     authorities = identity.keyring.authorities
     if authorities.mode == "open":
         return []
-    found = [told for reason, told in TURNED.items() if refusals.get(reason)]
     members = identity.keyring.members()
+    own = identity.credentials.home_id
+    # Members of other homes would have brought the revocation itself, and hear nobody whom it concerns.
+    believed = any(member.home != own and is_up(member.node) for member in members)
+    words = {word: door for door, word in turned_at.items() if word in TURNED and not (word == "revoked" and believed)}
+    found = [(f"the door at {door} says that {TURNED[word][0]}", TURNED[word][1]) for word, door in words.items()]
     if authorities.revocation_of((*identity.credentials.chain.subjects, identity.node)) is not None:
         found.append(("this node was revoked: nobody believes it any more", "mesh join TOKEN --home DIR, from a new home"))
     issuers = {member.home for member in members if ISSUER_ROLE in member.rights.roles}

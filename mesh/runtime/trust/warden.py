@@ -35,7 +35,7 @@ from mesh.runtime.trust.identity import Identity, chain_of_node, keep_chains
 from mesh.runtime.trust.keyfiles import public_of, read_key
 from mesh.runtime.trust.registrar import Registrar
 from mesh.runtime.trust.succession import adopt_home_key, keep_issuer
-from mesh.wire.chain import Chain, join_chain, split_chain
+from mesh.wire.chain import Chain
 from mesh.wire.enrolment import home_proof_bytes
 from mesh.wire.objects import Signer
 from mesh.wire.packing import Refusal
@@ -291,14 +291,3 @@ class Warden:
         with self._folder.home.lock():
             credentials = Credentials(self._folder.home)
             return credentials, chain_of_node(self._folder, credentials)
-
-    def chains_below(self, subject: NodeId) -> Chain | None:
-        """The chain of a node or home that this node knows, by id; None if it knows none."""
-        authorities = self._identity.keyring.authorities
-        for member in self._identity.keyring.members():
-            chain = authorities.chains.read(member.chain)
-            if subject == member.node:
-                return chain
-            if subject == member.home:
-                return authorities.chains.read(join_chain(split_chain(chain.raw)[:2]))
-        return None

@@ -278,6 +278,7 @@ def test_a_home_without_a_token_waits_until_a_person_has_compared_the_code(offic
         office.registrar.confirm("dodod-" * 3 + "dodod", Grant())
     assert caught.value.code == "no_such_code" and reason(office, frame) == "wait"
     office.registrar.confirm(f" {waiting.code.upper()}\n", Grant(("worker",)))
+    assert office.registrar.waiting() == [], "nobody needs to be asked about it again"
     first = office.registrar.answer(frame)
     admission = read_admission(first)
     assert admission is not None and chain_of(office, admission).last.roles == ("worker",)
