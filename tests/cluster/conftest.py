@@ -273,6 +273,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def cluster_class() -> type[Cluster]:
+    """For tests of several homes."""
+    return Cluster
+
+
+@pytest.fixture
 def only_agent() -> Path:
     """An agent file with one capability that the others do not offer."""
     return ONLY
