@@ -35,7 +35,7 @@ from mesh.runtime.trust.identity import Identity, chain_of_node, keep_chains
 from mesh.runtime.trust.keyfiles import public_of, read_key
 from mesh.runtime.trust.registrar import Registrar
 from mesh.runtime.trust.succession import adopt_home_key, keep_issuer
-from mesh.wire.chain import Chain
+from mesh.wire.chain import Chain, join_chain
 from mesh.wire.enrolment import home_proof_bytes
 from mesh.wire.objects import Signer
 from mesh.wire.packing import Refusal
@@ -269,15 +269,25 @@ class Warden:
         with self._folder.home.lock():
             credentials = Credentials(self._folder.home)
             fresh = credentials.authorities.chains.read(granted.chain)
-            is_later = fresh.last.serial > credentials.chain.last.serial
-            newest, today = self._under_newest_root(credentials, fresh), self._under_newest_root(credentials, credentials.chain)
-            if (newest, is_later) <= (today, False):
+            if fresh.last.subject != credentials.home_id:
+                raise Refusal("not_own", fresh.last.subject)
+            issuer = credentials.authorities.chains.read(join_chain((granted.issuer,))) if granted.issuer else None
+            counts, issuer_counts = self._replaces(fresh, credentials.chain), self._replaces(issuer, credentials.issuer_chain())
+            if not counts and not issuer_counts:
                 raise Refusal("old", fresh.last.subject)
-            adopt_home_key(credentials, fresh)
-            credentials = Credentials(self._folder.home)
-            credentials.keep_chain(granted.chain)
-            if granted.issuer:
+            if issuer_counts:  # whoever has the root gives it, and his answer may come after a later one of somebody else
                 keep_issuer(credentials, granted.issuer)
+            if counts:
+                adopt_home_key(credentials, fresh)
+                Credentials(self._folder.home).keep_chain(granted.chain)
+
+    def _replaces(self, fresh: Chain | None, today: Chain | None) -> bool:
+        """Whether it begins under a newer root key than the one in use, or was made later."""
+        if fresh is None or today is None:
+            return fresh is not None
+        newest, is_later = self._identity.keyring.authorities.root_ids[-1], fresh.last.serial > today.last.serial
+        roots = self._identity.keyring.authorities.chains
+        return (roots.root_of(fresh.raw) == newest, is_later) > (roots.root_of(today.raw) == newest, False)
 
     async def take_into_use(self) -> None:
         """The home's certificates changed: a new chain for this node, and a row that shows it. Raises MeshError."""
