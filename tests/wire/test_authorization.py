@@ -25,10 +25,6 @@ ALL, NOT_OBSERVER, WORKS, ASKS, LOOKS = (
 MAY: dict[str, str] = {
     **dict.fromkeys(("Stale", "Ping", "Ack", "PingRequest", "PingReport", "Rumours", "Digest", "Load", "Trust", "RenewAsk"), ALL),
     **dict.fromkeys(("Heads", "Fork", "Witnessed", "Answer", "FilePart"), ALL),
-<<<<<<< HEAD
-    "Ask": LOOKS,
-=======
->>>>>>> forgery
     **dict.fromkeys(("Bid", "Refuse", "Accept", "Decline", "Beat", "Result", "Failure", "Release", "Revoked"), WORKS),
     **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk"), WORKS),
     **dict.fromkeys(("Cfp", "Award", "Renew", "ResultAck", "Superseded", "Revoke", "Cancel", "Reclaim"), ASKS),
