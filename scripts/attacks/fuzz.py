@@ -137,7 +137,7 @@ def inside(name: str, words: list[str]) -> int:
     """The fuzzing process itself. Does not return."""
     import atheris
 
-    with atheris.instrument_imports(include=["mesh.wire", "mesh.messages", "mesh.runtime.sessions", "mesh.runtime.door"]):
+    with atheris.instrument_imports(include=["mesh.wire", "mesh.messages", "mesh.runtime.links.sessions", "mesh.runtime.links.door"]):
         from attacks.targets import TARGETS
 
     from attacks.shuffle import shuffled

@@ -24,9 +24,9 @@ from mesh.messages.enrol import Admission
 from mesh.messages.membership import Ping
 from mesh.messages.records import ENTRIES
 from mesh.messages.session import Hello, Welcome
-from mesh.runtime.door import _is_knock, _read_knock
-from mesh.runtime.frames import BadFrame
-from mesh.runtime.sessions import Sessions, read_turned, turned
+from mesh.runtime.links.door import _is_knock, _read_knock
+from mesh.runtime.links.frames import BadFrame
+from mesh.runtime.links.sessions import Sessions, read_turned, turned
 from mesh.wire import codec
 from mesh.wire.authorities import Authorities
 from mesh.wire.chain import join_chain, read_deed, split_chain
