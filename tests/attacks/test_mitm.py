@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+pytestmark = pytest.mark.attack
+
 
 @pytest.mark.hosts
 def test_whatever_he_changes_they_believe_nothing_and_meet_when_he_is_gone(spaces: None) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.attack
+
 MIB_MAX = 64.0
 ATTACK_S = 2.0
 CUT_S_MAX = 1.5
