@@ -85,8 +85,8 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "timeout": Case("join --ask 127.0.0.1:1", 4),
     },
     "launch": {
-        "ok": Case("launch nas", REFUSED),
-        "empty": Case("launch nas --down --ssh /no/such/ssh", 1, {"hosts": [HOST]}),
+        "ok": Case("launch nas --ssh /no/such/ssh", 1, {"hosts": [HOST]}),
+        "empty": Case("launch nas", REFUSED),
         "no node": Case("launch nas", 3),
         "timeout": Case("launch nas", 4),
     },

@@ -157,12 +157,9 @@ class Office:
         process = self._process
         directory, chains = process.assembly.directory, process.identity.keyring.authorities.chains
         known = [chains.read(member.chain) for member in process.identity.keyring.members()]
-        found = [
-            chain
-            for chain in known
-            if who and (directory.name_of(chain.last.subject) == who or any(one.startswith(who) for one in chain.subjects[1:]))
-        ]
-        found = found or [chain for chain in known if who and chain.certificates[1].name == who]
+        named = [chain for chain in known if who and directory.name_of(chain.last.subject) == who]
+        found = named or [chain for chain in known if who and chain.certificates[1].name == who]
+        found = found or [chain for chain in known if who and any(one.startswith(who) for one in chain.subjects[1:])]
         if level == HOME:
             found = found or self._revoked_as(who)
             found = list({chain.subjects[1]: chains.read(join_chain(split_chain(chain.raw)[:2])) for chain in found}.values())
