@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.abc
 from benchmarks.common import Processes, processes, show, wait_for
 
 from attacks.arena import CLI, HERE, LIMIT_S, NOOP
@@ -43,8 +45,8 @@ LIAR = HERE.parents[1] / "tests" / "hosts" / "flood.py"
 """Announces one door at port 1024 of its own address, if asked for one record."""
 MODE_S = 6.0
 """Longer than a dial and the pause after one that failed."""
-RECOVERY_S = 45.0
-"""Who has been gone for long is dialled every 30 s."""
+RECOVERY_S = 20.0
+"""Who has been gone for long is dialled every 5 s."""
 
 
 class Between:
@@ -55,7 +57,7 @@ class Between:
         self.otter, self.heron, self.left, self.right, self._switch = (Space() for _ in range(5))
         self.said = {"argument": f"canary-{os.urandom(8).hex()}", "otter": "otter-canary-name", "heron": "heron-canary-name"}
         self.homes = {"otter": folder / "otter", "heron": folder / "heron"}
-        self.relay = Relay(self.left, self.right)
+        self.relay: Relay
         self._wire()
 
     def _wire(self) -> None:
@@ -81,7 +83,8 @@ class Between:
         """Now it is a wire."""
         self._switch.ip("link set port2 down", "link set port3 down", "link set port0 master bridge-d", "link set port1 master bridge-d")
 
-    async def listen(self) -> None:
+    async def listen(self, tasks: anyio.abc.TaskGroup) -> None:
+        self.relay = Relay(tasks)
         for what, port in (("door", PORT), ("router", PORT + 1)):
             await self.relay.listen(OTTER, port, self.left, self.right, what)
             await self.relay.listen(HERON, port, self.right, self.left, what)
@@ -177,9 +180,9 @@ async def until(done: Callable[[], bool], limit_s: float) -> float | None:
     return None
 
 
-async def prepare(made: Between) -> None:
+async def prepare(made: Between, tasks: anyio.abc.TaskGroup) -> None:
     """The mesh of otter, which heron joins through the relay as it only forwards."""
-    await made.listen()
+    await made.listen(tasks)
     run = asyncio.to_thread
     await run(made.mesh, "otter", "init", "between", "--no-start")
     await run(made.up, "otter")
@@ -283,16 +286,17 @@ async def forged_record(made: Between, seconds: float) -> dict[str, Any]:
 
 
 async def story(made: Between, modes: list[str], seconds: float) -> list[dict[str, Any]]:
-    await prepare(made)
-    rows = [await under(made, mode, (MODES | LATER)[mode], seconds) for mode in modes]
-    rows += [await impostor(made, seconds), await forged_record(made, seconds)]
-    made.relay.change = MODES["mechanism NULL"]
-    made.relay.hang_up()
-    made.remove_the_relay()
-    gone = await until(made.call, RECOVERY_S)
-    rows.append({"mode": "(he is gone)", "linked": made.linked(), "readable": ", ".join(made.readable()) or "-", "recovered s": gone})
-    await made.relay.close()
-    return rows
+    async with anyio.create_task_group() as tasks:
+        await prepare(made, tasks)
+        rows = [await under(made, mode, (MODES | LATER)[mode], seconds) for mode in modes]
+        rows += [await impostor(made, seconds), await forged_record(made, seconds)]
+        made.relay.change = MODES["mechanism NULL"]
+        made.relay.hang_up()
+        made.remove_the_relay()
+        gone = await until(made.call, RECOVERY_S)
+        linked, readable = await asyncio.to_thread(made.linked), ", ".join(made.readable()) or "-"
+        tasks.cancel_scope.cancel()
+    return [*rows, {"mode": "(he is gone)", "linked": linked, "readable": readable, "recovered s": gone}]
 
 
 def main() -> None:

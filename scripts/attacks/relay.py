@@ -15,12 +15,19 @@ import random
 import socket
 import ssl
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.abc
+from anyio.streams.tls import TLSStream
 
 from attacks.spaces import Space
 from mesh.runtime.links.tls import client_context, server_context
 
+BROKEN = (OSError, ssl.SSLError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 GREETING = {"signature": 10, "version": 1, "mechanism": 53}
 """The parts of ZMTP's greeting: each side waits for the other's before it says the next."""
 Change = Callable[["Relay", "Unit"], list[bytes]]
@@ -41,8 +48,7 @@ class Unit:
 class Relay:
     """Forward everything, until `change` is set. `seen`: all that passed, per stream; `kept`: the last units of each kind."""
 
-    left: Space
-    right: Space
+    tasks: anyio.abc.TaskGroup
     change: Change | None = None
     impostor: bool = False
     """Be the other side of TLS oneself, with a key of one's own, at every door."""
@@ -52,83 +58,60 @@ class Relay:
     kept: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
     chance: random.Random = field(default_factory=lambda: random.Random(7))
-
-    def __post_init__(self) -> None:
-        self._servers: list[asyncio.Server] = []
-        self._writers: set[asyncio.StreamWriter] = set()
+    scopes: set[anyio.CancelScope] = field(default_factory=set)
 
     async def listen(self, host: str, port: int, facing: Space, beyond: Space, what: str, *, to: tuple[str, int] | None = None) -> None:
         """At `host` (whose machine is on the other side) for who is on this one. `what`: door or router; `to`: where it leads."""
         ear = facing.socket()
         ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         ear.bind((host, port))
+        ear.listen()
+        listener = await anyio.abc.SocketListener.from_socket(ear)
+        self.tasks.start_soon(self._serve, listener, partial(self._meet, beyond, to or (host, port), what))
 
-        async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._meet(reader, writer, beyond, to or (host, port), what)
+    async def _serve(self, listener: anyio.abc.SocketListener, meet: Callable[[anyio.abc.SocketStream], Coroutine[Any, Any, None]]) -> None:
+        async with listener:
+            await listener.serve(meet)
 
-        self._servers.append(await asyncio.start_server(meet, sock=ear))
-
-    async def _meet(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, beyond: Space, to: tuple[str, int], what: str
-    ) -> None:
+    async def _meet(self, beyond: Space, to: tuple[str, int], what: str, near: anyio.abc.SocketStream) -> None:
         self.counts[f"{what} connections"] += 1
-        mouth = beyond.socket()
-        mouth.setblocking(False)
-        try:
-            async with asyncio.timeout(2):
-                await asyncio.get_running_loop().sock_connect(mouth, to)
-        except OSError:
-            mouth.close()
-            writer.close()
-            return
-        there_reader, there_writer = await asyncio.open_connection(sock=mouth)
-        self._writers |= {writer, there_writer}
-        try:
-            if self.impostor and what == "door":
-                await self._impersonate(reader, writer, there_reader, there_writer)
-            else:
-                await asyncio.gather(
-                    self._pass(reader, there_writer, what, inward=True), self._pass(there_reader, writer, what, inward=False)
-                )
-        except (OSError, ssl.SSLError, AttributeError):  # the last: Python 3.11, of somebody who has hung up before TLS
-            self.counts["broken off"] += 1
-        finally:
-            for each in (writer, there_writer):
-                self._writers.discard(each)
-                with contextlib.suppress(AttributeError):
-                    each.close()
+        with anyio.CancelScope() as scope:
+            self.scopes.add(scope)
+            try:
+                async with near, await _dialled(beyond, to) as far:
+                    if self.impostor and what == "door":
+                        await self._impersonate(near, far)
+                    else:
+                        await _both(self._pass(near, far, what, inward=True), self._pass(far, near, what, inward=False))
+            except BROKEN:
+                self.counts["broken off"] += 1
+            finally:
+                self.scopes.discard(scope)
 
-    async def _impersonate(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there_reader: asyncio.StreamReader, there: asyncio.StreamWriter
-    ) -> None:
+    async def _impersonate(self, near: anyio.abc.SocketStream, far: anyio.abc.SocketStream) -> None:
         """TLS with each of them; what one says is told to the other."""
-        await writer.start_tls(server_context(os.urandom(32)))
-        await there.start_tls(client_context())
+        inside = await TLSStream.wrap(near, server_side=True, ssl_context=server_context(os.urandom(32)), standard_compatible=False)
+        beyond = await TLSStream.wrap(far, server_side=False, ssl_context=client_context(), standard_compatible=False)
 
-        async def tell(source: asyncio.StreamReader, target: asyncio.StreamWriter, *, inward: bool) -> None:
-            while data := await source.read(65536):
-                if inward:
-                    self.heard.append(data)
-                target.write(data)
-                await target.drain()
-            target.close()
+        async def tell(source: TLSStream, target: TLSStream, heard: list[bytes]) -> None:
+            async for data in source:
+                heard.append(data)
+                await target.send(data)
 
-        await asyncio.gather(tell(reader, there, inward=True), tell(there_reader, writer, inward=False))
+        await _both(tell(inside, beyond, self.heard), tell(beyond, inside, []))
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, what: str, *, inward: bool) -> None:
+    async def _pass(self, source: anyio.abc.SocketStream, target: anyio.abc.SocketStream, what: str, *, inward: bool) -> None:
         cut, seen = Cutter(what, inward), bytearray()
         self.seen.append(seen)
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                seen += data
-                for unit in cut.units(data):
-                    forwarded = self.change(self, unit) if self.change is not None else [unit.data]
-                    if forwarded != [unit.data]:
-                        self.counts[f"changed {unit.kind}"] += 1
-                    self._keep(unit)
-                    writer.writelines(forwarded)
-                await writer.drain()
-        writer.close()
+        async for data in source:
+            seen += data
+            for unit in cut.units(data):
+                forwarded = self.change(self, unit) if self.change is not None else [unit.data]
+                if forwarded != [unit.data]:
+                    self.counts[f"changed {unit.kind}"] += 1
+                self._keep(unit)
+                for each in forwarded:
+                    await target.send(each)
 
     def _keep(self, unit: Unit) -> None:
         kept = self.kept[f"{unit.port} {unit.kind}"]
@@ -137,13 +120,33 @@ class Relay:
 
     def hang_up(self) -> None:
         """End every connection: both sides begin anew."""
-        for writer in tuple(self._writers):
-            writer.close()
+        for scope in tuple(self.scopes):
+            scope.cancel()
 
-    async def close(self) -> None:
-        for server in self._servers:
-            server.close()
-        self.hang_up()
+
+async def _dialled(beyond: Space, to: tuple[str, int]) -> anyio.abc.SocketStream:
+    mouth = beyond.socket()
+    mouth.setblocking(False)
+    try:
+        with anyio.fail_after(2):
+            await asyncio.get_running_loop().sock_connect(mouth, to)
+        return await anyio.abc.SocketStream.from_socket(mouth)
+    except BaseException:
+        mouth.close()
+        raise
+
+
+async def _both(*directions: Coroutine[Any, Any, None]) -> None:
+    """Until one of them ends."""
+    async with anyio.create_task_group() as tasks:
+
+        async def until_it_ends(direction: Coroutine[Any, Any, None]) -> None:
+            with contextlib.suppress(*BROKEN):
+                await direction
+            tasks.cancel_scope.cancel()
+
+        for direction in directions:
+            tasks.start_soon(until_it_ends, direction)
 
 
 class Cutter:

@@ -27,7 +27,8 @@ OWN_ADDRESSES_MAX = 64
 DIAL_PATIENCE_S = 10.0
 """A dial whose end was never told counts as failed after this: one to a door by another name ends as a `LinkUp` that does not say so."""
 HOPELESS = ("other_mesh", "bad_certificate", "version", "revoked")
-"""Answers that time alone does not change: asked again only now and then."""
+"""Answers that time alone does not change: asked again only now and then. Where a known node lives they count like any failure: whoever
+stood between us for a moment may have given them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class AddressBook:
         if candidate.nodes:
             cap_s = self._members.redial_cap_s(candidate.nodes)
         backoff_s = min(cap_s, self._limits.redial_min_s * (1 << min(candidate.failures, 20)))
-        if reason in HOPELESS:
+        if reason in HOPELESS and not candidate.nodes:
             backoff_s = 2 * self._limits.seed_retry_max_s
         at_s = now_s + backoff_s * (0.5 + self._random.random() / 2)
         self._schedule(candidate, self._slot(at_s) if hint else at_s)

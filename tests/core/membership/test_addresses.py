@@ -112,6 +112,16 @@ def test_the_dead_are_dialled_for_ever(solo: Any) -> None:
     assert 18 <= len(late) <= 42, "about every 5 s, jittered"
 
 
+def test_whoever_answers_in_a_peers_place_for_a_moment_does_not_keep_us_apart(solo: Any) -> None:
+    """That the door is of another mesh, somebody said who stood between: anybody can."""
+    node = solo()
+    node.meet("b")
+    node.feed("b", LinkDown())
+    answered = dials(node, 110.0, "other_mesh")
+    assert len(answered) >= 3, "it is asked again as after any failure"
+    assert dials(node, 116.0)[0][0] < 116.0
+
+
 def test_the_left_are_not_dialled(solo: Any) -> None:
     node = solo()
     node.meet("b", "c")
