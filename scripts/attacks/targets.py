@@ -55,13 +55,9 @@ TARGETS: dict[str, Target] = {}
 def target(seeds: Callable[[], Iterable[bytes]]) -> Callable[[Callable[[bytes], bool]], Callable[[bytes], bool]]:
     def add(run: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
         def timed(data: bytes) -> bool:
-            started = time.thread_time()
-            try:
-                believed = run(data)
-            except Refusal as refusal:
-                assert refusal.reason.replace("_", "").isalpha() and refusal.reason.islower(), refusal.reason
-                believed = False
-            took = time.thread_time() - started
+            believed, took = _once(run, data)
+            if took >= SLOW_S:  # the machine may have been busy: a slow input is slow every time
+                took = min(_once(run, data)[1] for _ in range(3))
             assert took < SLOW_S, f"one input took {took * 1000:.0f} ms"
             return believed
 
@@ -70,6 +66,17 @@ def target(seeds: Callable[[], Iterable[bytes]]) -> Callable[[Callable[[bytes], 
         return run
 
     return add
+
+
+def _once(run: Callable[[bytes], bool], data: bytes) -> tuple[bool, float]:
+    """(believed, CPU seconds it took)."""
+    started = time.thread_time()
+    try:
+        believed = run(data)
+    except Refusal as refusal:
+        assert refusal.reason.replace("_", "").isalpha() and refusal.reason.islower(), refusal.reason
+        believed = False
+    return believed, time.thread_time() - started
 
 
 @cache
