@@ -19,6 +19,9 @@ Fence = int
 
 FIRST_TERM = 1
 
+BEGINNING_CHARACTERS_MIN = 6
+"""Of an id, where it is to stand for the node in something that cannot be undone: a name that is not known must not fit somebody else's id."""
+
 _SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -36,6 +39,11 @@ def short(identifier: str) -> str:
     """The form shown to people: the first eight characters of the node's part; any unique beginning is understood."""
     author, dot, rest = identifier.partition(".")
     return author[:8] + dot + rest
+
+
+def begins(identifier: str, text: str) -> bool:
+    """Whether `text` is enough of the beginning of this id to mean it."""
+    return len(text) >= BEGINNING_CHARACTERS_MIN and identifier.startswith(text)
 
 
 def fence_of(term: int, number: int) -> Fence:

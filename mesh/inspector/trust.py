@@ -69,7 +69,7 @@ def _show_trust(document: dict[str, Any]) -> str:
 
 def grant(
     right: Annotated[str, typer.Argument(metavar="RIGHT", help="issuer: may admit and renew members.")],
-    who: Annotated[str, typer.Argument(metavar="NODE", help="A node's name, or the beginning of an id.")],
+    who: Annotated[str, typer.Argument(metavar="NODE", help="A node's name, its home's, or 6 characters or more of an id.")],
     home: HomeOption = None,
     node: NodeOption = None,
     timeout: LookTimeout = 10.0,
@@ -85,7 +85,7 @@ def grant(
 
 
 def revoke(
-    who: Annotated[str, typer.Argument(metavar="NODE", help="A node's name, or the beginning of an id.")],
+    who: Annotated[str, typer.Argument(metavar="NODE", help="A node's name, its home's, or 6 characters or more of an id.")],
     reason: Annotated[str, typer.Option("--reason", help="For the record.")] = "",
     whole_home: Annotated[
         bool | None,

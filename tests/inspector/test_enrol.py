@@ -331,6 +331,8 @@ def test_who_is_revoked_is_out_everywhere_and_is_told_so(town: Town) -> None:
     for home in ("one", "two"):
         until(lambda home=home: out(home), f"{home} to know")
     assert town.do("one", "revoke", "c", code=5)["code"] == "no_such_member"
+    (own,) = [node["id"] for node in town.do("one", "id")["nodes"]]
+    assert town.do("one", "revoke", own[:5], code=5)["code"] == "no_such_member", "a few letters that fit some id name nobody"
 
     def told() -> bool:
         return any("revoked" in finding["message"] for finding in town.do("three", "status", code=6)["findings"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from mesh.errors import Refused, UsageError
+from mesh.ids import begins
 from mesh.messages.signed import Signed
 from mesh.messages.trust import HOME, ISSUER, NODE, Granted, Revocation
 from mesh.runtime.trust.authority import ISSUER_ROLE, Authority, Grant
@@ -150,7 +151,8 @@ class Office:
         return {"schema": "mesh.grant/1", "granted": ISSUER_ROLE, "to": names, "home": home}
 
     def _chain_of(self, who: str, level: str) -> Chain:
-        """The chain of the node (or its home) that people call `who`: a node's name, its home's, or the beginning of an id.
+        """The chain of the node (or its home) that people call `who`: a node's name, its home's, or the beginning of an id
+        (6 characters or more).
 
         The home of a node that was revoked is found too. Raises Refused, UsageError.
         """
@@ -159,7 +161,7 @@ class Office:
         known = [chains.read(member.chain) for member in process.identity.keyring.members()]
         named = [chain for chain in known if who and directory.name_of(chain.last.subject) == who]
         found = named or [chain for chain in known if who and chain.certificates[1].name == who]
-        found = found or [chain for chain in known if who and any(one.startswith(who) for one in chain.subjects[1:])]
+        found = found or [chain for chain in known if any(begins(one, who) for one in chain.subjects[1:])]
         if level == HOME:
             found = found or self._revoked_as(who)
             found = list({chain.subjects[1]: chains.read(join_chain(split_chain(chain.raw)[:2])) for chain in found}.values())
@@ -178,7 +180,7 @@ class Office:
             if isinstance(said, Revocation) and said.level == NODE and said.certificate and who:
                 with suppress(Refusal):  # its root may count no more: then its home is believed no more either
                     chain = authorities.chains.read(said.certificate)
-                    if said.name == who or any(one.startswith(who) for one in chain.subjects[1:]):
+                    if said.name == who or any(begins(one, who) for one in chain.subjects[1:]):
                         found.append(chain)
         return found
 
