@@ -2,12 +2,13 @@
 
 Waiting is always for something seen from outside (a line of the ledger, an answer of a node), within a bound that only a defect exceeds.
 Every process is ended by its own pid. When a test is over the independent verifier reads every journal of its home, and no node may have
-died of an exception.
+died of an exception, or have cut another off.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -237,11 +238,16 @@ class Cluster:
                     continue
 
     def verify(self) -> None:
-        """The independent verifier accepts every journal, and no process has died of a defect. Call after `close`."""
+        """The independent verifier accepts every journal, no process has died of a defect, and no node took another for hostile.
+
+        Call after `close`.
+        """
         journals = [self.exported(path) for path in sorted(self.home.rglob("journal.sqlite"))]
         if journals:
             checked = subprocess.run([sys.executable, ROOT / "scripts" / "verify", *journals], capture_output=True, text=True, check=False)
             assert checked.returncode == 0, checked.stdout + checked.stderr
+        for journal in journals:
+            assert (cut := re.search(rb"cut_[a-z_]{4,}", journal.read_bytes())) is None, (journal.name, cut)
         for log in sorted(self.folder.glob("*.log")):
             text = log.read_text(errors="replace")
             assert "Traceback" not in text, f"{log.name}:\n{text[-LOG_TAIL:]}"
