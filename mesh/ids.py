@@ -20,7 +20,7 @@ Fence = int
 FIRST_TERM = 1
 
 BEGINNING_CHARACTERS_MIN = 6
-"""Of an id, where it is to stand for the node in something that cannot be undone: a name that is not known must not fit somebody else's id."""
+"""Of an id, where it stands for the node in what cannot be undone: a name that nobody has must not fit somebody's id."""
 
 _SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 

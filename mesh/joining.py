@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -106,7 +106,7 @@ async def join_by_token(home: Home, text: str, name: str = "", node: str = "") -
 
 
 async def _request_any(token: Token, frame: Callable[[bytes], bytes]) -> bytes:
-    problem = "nobody answers"
+    problem: Exception = TimeoutError()
     for door in token.doors:
         try:
             with anyio.fail_after(DIAL_S):
@@ -119,13 +119,21 @@ async def _request_any(token: Token, frame: Callable[[bytes], bytes]) -> bytes:
                     fix="mesh invite, there, for a new one; if it says the same again, somebody stands between",
                     code="wrong_door",
                 ) from None
-            problem = bad.reason
+            problem = bad
         except (OSError, ValueError, TimeoutError) as error:
-            problem = str(error) or "no answer in time"
-    raise TimedOut(
-        f"{', '.join(token.doors)} cannot be reached: {problem}",
-        fix="is that node up (mesh status, there), and no firewall between? mesh doctor",
-    )
+            problem = error
+    raise TimedOut(_unreachable(token.doors, problem), fix="is that node up (mesh status, there), and no firewall between? mesh doctor")
+
+
+def _unreachable(doors: Sequence[str], problem: Exception) -> str:
+    """What a person reads; the library's own words for a network that leads nowhere say nothing."""
+    where = ", ".join(doors)
+    if isinstance(problem, ConnectionRefusedError):
+        return f"nobody listens at {where}"
+    if isinstance(problem, TimeoutError):
+        return f"{where} cannot be reached: no answer in time"
+    said = getattr(problem, "strerror", None) if isinstance(problem, OSError) else str(problem)
+    return f"{where} cannot be reached: {said or 'no way leads there'}"
 
 
 async def join_by_asking(
@@ -164,9 +172,7 @@ async def _ask_once(address: str, frame: bytes, pinned: bytes, on_code: Callable
             f"what answers at {address} is no door of a mesh ({bad.reason})", fix="mesh join --ask HOST:PORT", code="no_door"
         ) from None
     except (OSError, ValueError, TimeoutError) as error:
-        raise TimedOut(
-            f"{address} cannot be reached: {error or 'no answer in time'}", fix="mesh status, there; mesh doctor, here"
-        ) from None
+        raise TimedOut(_unreachable([address], error), fix="mesh status, there; mesh doctor, here") from None
 
 
 def _not_member(home: Home, mesh: str) -> None:

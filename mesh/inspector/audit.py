@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -44,13 +44,23 @@ def audit(
     def exit_code(document: dict[str, Any]) -> int:
         return 0 if all(entry["verified"] for entry in document["entries"]) else 1
 
-    ask(Where(home, node, as_json, timeout), action, _show_audit, exit_code=exit_code)
+    def show(document: dict[str, Any]) -> str:
+        return _show_audit(document, _nothing(about, everywhere))
+
+    ask(Where(home, node, as_json, timeout), action, show, exit_code=exit_code)
 
 
-def _show_audit(document: dict[str, Any]) -> str:
+def _nothing(about: str, everywhere: bool) -> str:
+    """What is said where no entry is found: a name nobody has reads differently from a quiet journal."""
+    what = f"nothing about {clean(about)!r} is on record" if about else "nothing is on record"
+    words = " ".join(filter(None, ("mesh audit", clean(about), "--all")))
+    return what if everywhere else f"{what} in this node's journal; in all of them:  {words}"
+
+
+def _show_audit(document: dict[str, Any], nothing: str) -> str:
     rows = [
         (
-            datetime.fromtimestamp(entry["wall_ms"] / 1000).strftime("%Y-%m-%d %H:%M:%S"),
+            datetime.fromtimestamp(entry["wall_ms"] / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             entry.get("what", entry["kind"]),
             _named(entry, "about"),
             _named(entry, "by"),
@@ -59,7 +69,7 @@ def _show_audit(document: dict[str, Any]) -> str:
         )
         for entry in document["entries"]
     ]
-    lines = [table(("WHEN", "WHAT", "ABOUT", "BY", "NOTE", "NODE"), rows, empty="nothing is on record")]
+    lines = [table(("WHEN", "WHAT", "ABOUT", "BY", "NOTE", "NODE"), rows, empty=nothing)]
     if document["missing"]:
         lines.append(f"not answering, so their records are not shown: {clean(', '.join(map(str, document['missing'])))}")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import typer
 from mesh.client import Mesh
 from mesh.errors import MeshError, Refused, UsageError
 from mesh.inspector.render import clean, fit, say
-from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, bound, fail, filled, put, show_document
+from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask_office, bound, fail, filled, put, show_document
 from mesh.inspector.shell import run as run_async
 from mesh.inspector.start import BindOption, JoinOption, MdnsOption, NameOption, PortOption, words_for
 
@@ -174,7 +175,7 @@ def invite(
         fail(error, as_json)
     params = {"roles": role or [], "offers": offer or [], "requests": request or [], "life_s": life_s}
     params["issuer"] = "auto" if issuer is None else "yes" if issuer else "no"
-    ask(where, lambda mesh: mesh.office("invite", **params), _show_invite)
+    ask_office(where, "invite", _show_invite, **params)
 
 
 def _show_invite(document: dict[str, Any]) -> str:
@@ -236,7 +237,10 @@ def join(
             joined = run_async(where, lambda: join_by_token(place, text, label, name or ""))
         return document(joined, "mesh.join/1")
 
-    if token is None and file is None and ask_for is None:
+    ways = [way for way in (token, file, ask_for) if way is not None]
+    if len(ways) > 1:
+        fail(UsageError("TOKEN, --file and --ask are three ways in", fix="say one of them"), as_json)
+    if not ways:
         _nothing_to_join(where, bind or "")
     _enter(node, as_json, make, _show_join)
 
@@ -265,9 +269,13 @@ def _token(token: str | None, file: str | None) -> str:
         try:
             with open(file, "rb") as found:
                 return found.read(TOKEN_BYTES_MAX).decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file} cannot be read: {error}", fix="mesh join --file FILE") from None
+        except OSError as error:
+            raise UsageError(f"the file {file!r} cannot be read: {error.strerror}", fix=f"ls -l {shlex.quote(file)}") from None
+        except UnicodeDecodeError:
+            raise UsageError(f"the file {file!r} holds no invitation: it is no text", fix="mesh invite, there, for a new one") from None
     if token == "-":
+        if sys.stdin is None:
+            raise UsageError("standard input is closed, so no invitation can come from it", fix="mesh join --file FILE")
         return sys.stdin.read(TOKEN_BYTES_MAX)
     assert token is not None, "one of them was given"
     return token

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from mesh.client import Mesh, connect
-from mesh.errors import MeshError, TimedOut, UsageError, error_document
+from mesh.errors import MeshError, NoNode, TimedOut, UsageError, error_document
 from mesh.inspector import notify
 from mesh.inspector.render import clean, clean_lines, cut_to_screen, say
 
@@ -135,6 +135,20 @@ def ask(where: Where, action: Action, show: Show, *, watch: bool = False, exit_c
     show_document(document, show, where.as_json)
     if exit_code and (code := exit_code(document)):
         raise typer.Exit(code)
+
+
+def ask_office(where: Where, verb: str, show: Show, **params: Any) -> None:
+    """Ask the node for something of membership. A home that is in no mesh is told how to get into one: `mesh up` would not do it."""
+    from mesh.runtime.home import Home
+    from mesh.runtime.trust.credentials import Credentials
+
+    try:
+        place = Home.locate(where.home)
+        if not Credentials.exist(place):
+            raise NoNode(f"there is no mesh in {place.path} yet", fix="mesh init, or mesh join TOKEN")
+    except MeshError as error:
+        fail(error, where.as_json)
+    ask(where, lambda mesh: mesh.office(verb, **params), show)
 
 
 def run(where: Where, main: Callable[[], Awaitable[T]]) -> T:

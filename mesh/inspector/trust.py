@@ -8,7 +8,7 @@ import typer
 
 from mesh.ids import short
 from mesh.inspector.render import clean, fit, say, table
-from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, bound
+from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask_office, bound
 
 ROTATE_S = 60.0
 
@@ -27,9 +27,9 @@ def trust(
     where = Where(home, node, as_json, timeout)
     if code is not None:
         params = {"code": code, "roles": role or []}
-        ask(where, lambda mesh: mesh.office("admit", **params), lambda document: f"{clean(document['admitted'])} is let in")
+        ask_office(where, "admit", lambda document: f"{clean(document['admitted'])} is let in", **params)
     else:
-        ask(where, lambda mesh: mesh.office("trust"), _show_trust)
+        ask_office(where, "trust", _show_trust)
 
 
 def _show_trust(document: dict[str, Any]) -> str:
@@ -77,11 +77,7 @@ def grant(
 ) -> None:
     """Let another machine admit and renew members too."""
     where = Where(home, node, as_json, timeout)
-    ask(
-        where,
-        lambda mesh: mesh.office("grant", right=right, who=who),
-        lambda document: f"{clean(document['to'])} may admit and renew members now",
-    )
+    ask_office(where, "grant", lambda document: f"{clean(document['to'])} may admit and renew members now", right=right, who=who)
 
 
 def revoke(
@@ -106,7 +102,7 @@ def revoke(
     """
     where = Where(home, node, as_json, timeout)
     params = {"who": who, "reason": reason, "home": whole_home}
-    ask(where, lambda mesh: mesh.office("revoke", **params), _show_revoke)
+    ask_office(where, "revoke", _show_revoke, **params)
 
 
 def _show_revoke(document: dict[str, Any]) -> str:
@@ -127,7 +123,7 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Replace a key while everything runs. Said again after a crash, it completes what was begun."""
-    ask(Where(home, node, as_json, timeout), lambda mesh: mesh.office("rotate", what=what, finish=finish), _show_rotate)
+    ask_office(Where(home, node, as_json, timeout), "rotate", _show_rotate, what=what, finish=finish)
 
 
 def _show_rotate(document: dict[str, Any]) -> str:

@@ -139,7 +139,7 @@ def dispatch(words: list[str]) -> int:
 def _usage(error: TyperException, words: list[str]) -> tuple[str, str]:
     """What was wrong with the command line, and the line to type instead."""
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "mesh"
+    path = context.command_path if context else " ".join(["mesh", *words[: words[0] in MODULES]])
     message = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
     if path == "mesh" and (unknown := re.fullmatch(r"No such command '(.*)'", message, re.DOTALL)):
         near = difflib.get_close_matches(unknown[1], MODULES, 1)

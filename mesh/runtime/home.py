@@ -133,7 +133,7 @@ def check_name(name: str, option: str = "--name") -> str:
     """Raises UsageError for what is no name of a node or mesh: it becomes a folder's name and is shown everywhere."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{option} {name!r}: a name has 1 to 32 letters, digits, '.', '-' or '_', and starts with a letter or digit",
+            f"{option} {name!r}: a name has 1 to 32 of a-z, A-Z, 0-9, '.', '-' and '_', and starts with a letter or digit",
             fix=f"{option} otter",
         )
     return name

@@ -18,6 +18,7 @@ from mesh.messages.membership import Offer
 from mesh.runtime import clock
 from mesh.runtime.disk.store_file import StoreError
 from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
+from mesh.runtime.trust.names import namer
 from mesh.runtime.trust.trust_findings import trust_findings
 from mesh.wire.codec import decode_entry
 from mesh.wire.packing import Refusal
@@ -190,7 +191,7 @@ class Views:
     def audit(self, body: Document) -> Document:
         """Packed audit entries of one node or of all, every proof in them checked, oldest first."""
         stories = [self._checked(packed) for _, packed in body["pages"]]
-        return gathered(stories, body["missing"], self._process.assembly.directory.name_of)
+        return gathered(stories, body["missing"], namer(self._process.identity.keyring, self._process.assembly.directory.name_of))
 
     async def verify(self, params: Document) -> Document:
         """Read the whole journal again and check it; export it if asked to."""

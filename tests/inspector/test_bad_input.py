@@ -94,7 +94,9 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
         ("invite --ttl 31d", 2, "from 1s to 30d", "--ttl 15m"),
         ("invite --ttl=", 2, "'' is no time", "--ttl 15m"),
         ("join mesh1_cut", 2, "no invitation", "mesh join -"),
-        ("join --file /nonexistent", 2, "/nonexistent", "mesh join --file FILE"),
+        ("join --file /nonexistent", 2, "'/nonexistent' cannot be read: No such file", "ls -l /nonexistent"),
+        ("join mesh1_x --file f", 2, "three ways in", "say one of them"),
+        ("join mesh1_x --ask 127.0.0.1:1", 2, "three ways in", "say one of them"),
         ("join --file=", 2, "empty", "mesh join --help"),
         ("join --ask nowhere", 2, "HOST:PORT", "--ask 192.168.1.20:7710"),
         ("join --ask=", 2, "empty", "mesh join --help"),
@@ -117,6 +119,30 @@ def test_wrong_words(words: str, code: int, said: str, fix: str, mesh: Callable[
     ran = mesh(*line, "--json")
     assert ran.code == code and said in ran.document["message"]
     assert not (tmp_path / "h").exists(), "a wrong word leaves nothing behind"
+
+
+def test_an_option_without_its_word_is_explained_by_its_own_verb(mesh: Callable[..., Any], tmp_path: Path) -> None:
+    ran = mesh("revoke", "--home", str(tmp_path / "h"), "nas", "--reason")
+    assert ran.code == 2 and "requires an argument" in ran.err and "mesh revoke --help" in ran.err
+
+
+def test_a_door_where_nobody_is(mesh: Callable[..., Any], tmp_path: Path) -> None:
+    ran = mesh("join", "--ask", "127.0.0.1:1", "--home", str(tmp_path / "h"))
+    assert ran.code == 4 and ran.err.splitlines()[0].endswith("nobody listens at 127.0.0.1:1")
+
+
+def test_a_token_from_a_closed_standard_input(tmp_path: Path) -> None:
+    line = 'exec "$@" <&-'
+    words = ["sh", "-c", line, "sh", *MESH, "join", "-", "--home", str(tmp_path / "h")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as ran:
+        _, err = ran.communicate(timeout=60)
+    assert ran.returncode == 2 and "standard input is closed" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", ["invite", "trust", "grant issuer b", "revoke b", "rotate transport"])
+def test_where_there_is_no_mesh_the_way_into_one_is_shown(words: str, mesh: Callable[..., Any], tmp_path: Path) -> None:
+    ran = mesh(*words.split(), "--home", str(tmp_path / "h"), "--json")
+    assert ran.code == 3 and ran.document["fix"] == "mesh init, or mesh join TOKEN"
 
 
 @pytest.mark.parametrize(

@@ -331,6 +331,8 @@ def test_who_is_revoked_is_out_everywhere_and_is_told_so(town: Town) -> None:
     for home in ("one", "two"):
         until(lambda home=home: out(home), f"{home} to know")
     assert town.do("one", "revoke", "c", code=5)["code"] == "no_such_member"
+    (entry,) = [one for one in town.do("one", "audit")["entries"] if one["what"] == "revoked" and one["note"].startswith("home")]
+    assert (entry["about_name"], entry["by_name"], entry["note"]) == ("desk", "root", "home desk: sold")
     (own,) = [node["id"] for node in town.do("one", "id")["nodes"]]
     assert town.do("one", "revoke", own[:5], code=5)["code"] == "no_such_member", "a few letters that fit some id name nobody"
 

@@ -217,7 +217,7 @@ def _of_member(signed: Signed) -> bool:
 def _audit(signed: Signed) -> Audit:
     body = signed.body
     if type(body) is Revocation:
-        return Audit(REVOKED, body.target, signed.author, f"{body.level} {body.name}: {body.reason}")
+        return Audit(REVOKED, body.target, signed.author, f"{body.level} {body.name}" + (f": {body.reason}" if body.reason else ""))
     roots = " ".join(root.hex()[:16] for root in body.roots)
     return Audit(AMENDED, body.mesh, signed.author, f"number {body.seq}, mode {body.mode}, roots {roots}")
 

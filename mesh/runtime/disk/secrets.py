@@ -66,10 +66,12 @@ class Secrets:
         for pattern in scope:
             if not _PATTERN.fullmatch(pattern):
                 raise UsageError(f"--for {pattern!r} is no capability's name, nor a beginning followed by *", fix="--for 'report.*'")
-        if len(scope) > PATTERNS_MAX or not text or len(text.encode()) > SECRET_BYTES_MAX:
-            raise UsageError(
-                f"a secret has 1 to {SECRET_BYTES_MAX} bytes, and at most {PATTERNS_MAX} patterns", fix="pass larger data as File"
-            )
+        if len(scope) > PATTERNS_MAX:
+            raise UsageError(f"a secret has at most {PATTERNS_MAX} patterns", fix="--for 'report.*'")
+        if not text:
+            raise UsageError(f"a secret has 1 to {SECRET_BYTES_MAX} bytes, and this has none", fix=f"mesh secret set {name} <FILE")
+        if len(text.encode()) > SECRET_BYTES_MAX:
+            raise UsageError(f"a secret has 1 to {SECRET_BYTES_MAX} bytes", fix="pass larger data as File")
         vault = self._vault()
         make_private(self._folder)
         if name not in self.names() and len(self.names()) >= SECRETS_MAX:
