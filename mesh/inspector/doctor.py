@@ -17,7 +17,7 @@ from mesh.client import connect
 from mesh.errors import MeshError
 from mesh.inspector import doctor_trust
 from mesh.inspector.findings import FAIL, OK, WARN, Finding
-from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source
+from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source, open_vault
 from mesh.runtime.home import Home, NodeFolder
 from mesh.runtime.settings import PORT, load_settings, port_pairs
 
@@ -38,6 +38,7 @@ def examine(home: Home, timeout_s: float) -> list[Finding]:
         at_rest(home),
         disk(home),
         *doctor_trust.certificates(home),
+        *doctor_trust.authority(home),
         *(doctor_trust.firewall(ports) if _on_the_lan(home) else []),
         *nodes(home, timeout_s),
         *map(doctor_trust.door, running),
@@ -151,14 +152,18 @@ def _looseness(path: Path, *, writable_only: bool) -> str:
 
 
 def at_rest(home: Home) -> Finding:
-    """Where the key is kept that opens the home's vault."""
+    """Where the key is kept that opens the home's vault, and whether it does where that can be tried in silence."""
     try:
         source = kek_source(home)
     except MeshError as error:
         return Finding("at rest", FAIL, error.message, error.fix)
     if not source:
         return Finding("at rest", OK, "nothing is sealed yet; the vault is made when it is needed")
-    if is_weak(source):
+    if is_weak(source):  # the only source that asks nobody and nothing for the key
+        try:
+            open_vault(home).sealer("doctor")
+        except MeshError as error:
+            return Finding("at rest", FAIL, error.message, error.fix)
         return Finding("at rest", WARN, WEAK_KEK, WEAK_KEK_FIX)
     return Finding("at rest", OK, f"journals and secrets are sealed; their key comes from the {source}")
 

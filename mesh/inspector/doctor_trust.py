@@ -10,6 +10,7 @@ from mesh.errors import MeshError
 from mesh.inspector.findings import FAIL, OK, WARN, Finding
 from mesh.joining import describe, door_is_of
 from mesh.runtime.home import Home, NodeFolder
+from mesh.runtime.trust.credentials import Credentials
 
 DOOR_S = 2.0
 UFW, FIREWALLD = Path("/etc/ufw/ufw.conf"), Path("/run/firewalld")
@@ -45,6 +46,25 @@ def certificates(home: Home) -> list[Finding]:
             "certificates", kind, f"member of {who['name']} (mode {who['mode']}) until {who['expires']}, as {', '.join(who['roles'])}", fix
         )
     ]
+
+
+def authority(home: Home) -> list[Finding]:
+    """Whether what lies here to admit others with can be used. Nothing is said where nothing lies here."""
+    try:
+        credentials = Credentials.current(home)
+    except MeshError:
+        return []  # told by `certificates`
+    found = []
+    paths = credentials.paths
+    for path, holds in ((paths.issuer, credentials.issuer_signer), (paths.root, credentials.root_signer)):
+        try:
+            if path.exists() and holds() is None:
+                what = f"{path} is of no use: its key is gone, or the root it comes from counts no more"
+                fix = f"restore {path.parent} from a backup, or mesh grant issuer, where the root key is"
+                found.append(Finding("authority", WARN, what, fix))
+        except MeshError as error:
+            found.append(Finding("authority", FAIL, error.message, "restore it from a backup, or remove it: this home admits nobody then"))
+    return found
 
 
 def door(folder: NodeFolder) -> Finding:

@@ -341,7 +341,7 @@ class Home:
         return lock
 
     def node(self, name: str = "") -> NodeFolder:
-        """The folder of the node called `name`; without a name, of the home's first. Raises UsageError for a bad name."""
+        """The folder of the node called `name`; without a name, of the home's first, or its only one. Raises UsageError for a bad name."""
         first = self._first()
         if not name or name == first.name:
             return first
@@ -349,6 +349,8 @@ class Home:
 
     def _first(self) -> NodeFolder:
         path = self.path / "node"
+        if not path.is_dir() and len(named := self._named()) == 1:
+            return named[0]
         try:
             name = (path / "name").read_text()
         except (OSError, ValueError):
@@ -357,13 +359,15 @@ class Home:
 
     def nodes(self) -> list[NodeFolder]:
         """Every node this home has ever had, the first one first, the others by name."""
-        found = [self._first()] if (self.path / "node").is_dir() else []
+        return ([self._first()] if (self.path / "node").is_dir() else []) + self._named()
+
+    def _named(self) -> list[NodeFolder]:
         more = self.path / "nodes"
         try:
             names = sorted(entry.name for entry in os.scandir(more) if entry.is_dir() and _NAME.fullmatch(entry.name))
         except OSError:
             names = []
-        return found + [NodeFolder(self, more / name, name) for name in names]
+        return [NodeFolder(self, more / name, name) for name in names]
 
     def running(self) -> list[NodeFolder]:
         """The nodes of this home that run now."""

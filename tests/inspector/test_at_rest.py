@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mesh.joining import make_mesh
 from mesh.runtime.disk.vault import kek_source, open_vault
 from mesh.runtime.home import Home
 
@@ -17,8 +20,12 @@ CLI = (sys.executable, "-m", "mesh.inspector.cli")
 
 
 def finding(mesh: Callable[..., Any], home: Path) -> dict[str, Any]:
+    return findings(mesh, home, "at rest")[0]
+
+
+def findings(mesh: Callable[..., Any], home: Path, check: str) -> list[dict[str, Any]]:
     found = mesh("doctor", "--home", str(home), "--json").document["findings"]
-    return next(one for one in found if one["check"] == "at rest")
+    return [one for one in found if one["check"] == check]
 
 
 def test_a_key_in_a_file_is_reported_as_weak_and_is_no_failure(mesh: Callable[..., Any], node: Path, tmp_path: Path) -> None:
@@ -40,6 +47,35 @@ def test_a_key_in_a_file_is_reported_as_weak_and_is_no_failure(mesh: Callable[..
     (strong.mesh_path / "vault.json").write_text("{")
     damaged = finding(mesh, strong.path)
     assert damaged["state"] == "fail" and "restore" in damaged["fix"]
+
+
+def test_a_key_that_opens_nothing_is_told(mesh: Callable[..., Any], tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    open_vault(home, "file")
+    (kek,) = home.mesh_path.glob("kek.*")
+    for damage in (lambda: kek.write_text("junk"), kek.unlink):
+        damage()
+        assert finding(mesh, home.path)["state"] == "fail"
+
+
+@pytest.mark.parametrize("name", ["issuer.key", "root.key"])
+def test_a_damaged_key_of_authority_is_told(name: str, mesh: Callable[..., Any], tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    make_mesh(home, "token", "lab")
+    assert not findings(mesh, home.path, "authority")
+    (home.mesh_path / name).write_text("junk")
+    [told] = findings(mesh, home.path, "authority")
+    assert told["state"] == "fail" and name in told["message"]
+    (home.mesh_path / name).unlink()
+    assert [one["state"] for one in findings(mesh, home.path, "authority")] == (["warn"] if name == "issuer.key" else [])
+
+
+def test_a_genesis_that_is_gone_is_told(mesh: Callable[..., Any], tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    make_mesh(home, "token", "lab")
+    (home.mesh_path / "genesis.json").unlink()
+    ran = mesh("id", "--home", str(home.path))
+    assert ran.code == 2 and "genesis.json is gone" in ran.err and "every member has the same" in ran.err
 
 
 def test_a_passphrase_is_asked_for_on_the_terminal_though_the_text_comes_on_stdin(tmp_path: Path) -> None:

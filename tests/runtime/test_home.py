@@ -93,6 +93,13 @@ def test_nodes_of_a_home(home: Home) -> None:
     assert home.running() == []
 
 
+def test_without_a_name_the_only_node_is_meant(home: Home) -> None:
+    home.node("otter").make()
+    assert home.node().path == home.node("otter").path == home.path / "nodes" / "otter"
+    home.node("heron").make()
+    assert home.node().path == home.path / "node", "of several, none is more than the others: a first one begins"
+
+
 def test_the_first_node_keeps_its_name_when_the_host_gets_another(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     name = home.node().make().name
     monkeypatch.setattr(home_module.socket, "gethostname", lambda: "renamed")

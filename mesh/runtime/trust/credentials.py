@@ -58,6 +58,8 @@ class Credentials:
         self.home = home
         self.paths = Paths(home.mesh_path)
         raw = read_private(self.paths.genesis, GENESIS_BYTES_MAX)
+        if raw is None and self.exist(home):
+            raise HomeError(f"{self.paths.genesis} is gone", fix=f"restore {self.paths.genesis} from a backup: every member has the same")
         if raw is None:
             raise HomeError(f"there is no mesh in {home.path} yet", fix="mesh up, or mesh init, or mesh join TOKEN")
         self.genesis: Genesis = read_genesis(raw, str(self.paths.genesis))
@@ -86,7 +88,7 @@ class Credentials:
     def _need(self, path: Path, kind: str = "ed25519") -> bytes:
         key = read_key(path, kind)
         if key is None:
-            raise HomeError(f"{path} is gone", fix=f"restore {path} from a backup, or choose another --home")
+            raise HomeError(f"{path} is gone", fix=f"restore {path} from a backup, or begin anew: mv {path.parent} {path.parent}.old")
         return key
 
     def _seed_of(self, path: Path, chain: bytes | None) -> bytes | None:

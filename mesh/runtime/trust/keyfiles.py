@@ -49,7 +49,7 @@ def read_key(path: Path, kind: str = IDENTITY) -> bytes | None:
     if not data.startswith(prefix) or len(key) != KEY_BYTES:
         raise HomeError(
             f"{path} holds no key: expected '{kind}' and {2 * KEY_BYTES} hexadecimal digits",
-            fix=f"restore {path} from a backup, or remove it: a new key is made, and whoever knew the old one must be told",
+            fix=f"restore {path} from a backup, or begin anew: mv {path.parent} {path.parent}.old",
         )
     return key
 
