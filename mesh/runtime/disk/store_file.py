@@ -175,5 +175,14 @@ def get_meta(connection: sqlite3.Connection, name: str) -> bytes | None:
     return bytes(row[0]) if row else None
 
 
+def journal_vault(path: Path) -> str:
+    """The vault that sealed the journal in `path`, "" if none did or if that cannot be told."""
+    try:
+        with contextlib.closing(connect(path, read_only=True)) as connection:
+            return (get_meta(connection, "vault") or b"").decode(errors="replace")
+    except sqlite3.Error:  # damaged, or none of ours: whoever opens it to use it is told
+        return ""
+
+
 def set_metas(connection: sqlite3.Connection, facts: dict[str, bytes]) -> None:
     connection.executemany("INSERT INTO meta VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET value=excluded.value", list(facts.items()))

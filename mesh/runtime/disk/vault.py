@@ -15,7 +15,7 @@ import hmac
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from mesh.runtime.disk.kek import FILE, SOURCES, Kek, KekSources, Prompt
 from mesh.runtime.disk.sealing import CIPHERS, KEY_BYTES, NONCE_BYTES, Aead, KeySealer, aead_of, best_cipher
+from mesh.runtime.disk.store_file import journal_vault
 from mesh.runtime.home import Home, HomeError, read_private, write_atomic
 from mesh.wire.packing import pack
 
@@ -149,8 +150,10 @@ def open_vault(home: Home, wanted: str = "auto", *, prompt: Prompt | None = None
 
 
 def kek_source(home: Home) -> str:
-    """Where the key of the home's vault comes from, "" without a vault. Opens nothing. Raises HomeError for a damaged file."""
+    """Where the key of the home's vault comes from, "" without a vault. Opens nothing. Raises HomeError for a damaged or lost file."""
     contents = _read(_vault_path(home))
+    if contents is None:
+        _refuse_if_lost(home)
     return contents.source if contents is not None else ""
 
 
@@ -169,10 +172,7 @@ def _vault_path(home: Home) -> Path:
 
 
 def _make(home: Home, path: Path, wanted: str, prompt: Prompt | None, environ: Mapping[str, str]) -> Vault:
-    if next(secrets_path(home).glob("*"), None) is not None:
-        raise HomeError(
-            f"{path} is gone, but {secrets_path(home)} holds what it sealed", fix=f"restore {path} from a backup", code="vault_lost"
-        )
+    _refuse_if_lost(home)
     vault = os.urandom(16).hex()
     sources = KekSources(home.mesh_path, vault, prompt=prompt, environ=environ)
     kek = sources.make(sources.choose(wanted), 1)
@@ -180,6 +180,22 @@ def _make(home: Home, path: Path, wanted: str, prompt: Prompt | None, environ: M
     contents = _with_generation(empty, kek)
     write_atomic(path, contents.dump())
     return Vault(path, sources, contents, kek)
+
+
+def _refuse_if_lost(home: Home) -> None:
+    """A new vault in the place of one that is only missing would make what that one sealed unreadable for ever."""
+    if (sealed := next(_sealed(home), None)) is not None:
+        path = _vault_path(home)
+        fix = f"restore {path} from a backup, or begin anew: mv {home.path} {home.path}.old"
+        raise HomeError(f"{path} is gone, but {sealed} was sealed by it", fix=fix, code="vault_lost")
+
+
+def _sealed(home: Home) -> Iterator[Path]:
+    """What only the vault that this home once had can open."""
+    yield from secrets_path(home).glob("*")
+    for folder in home.nodes():
+        if folder.journal_path.exists() and journal_vault(folder.journal_path):
+            yield folder.journal_path
 
 
 # ---- wrapping

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 from mesh.runtime.disk import kek, sealing
 from mesh.runtime.disk.sealing import CHACHA, GCM_SIV, OVERHEAD_BYTES, SealBroken, aead_of, best_cipher, is_sealed
+from mesh.runtime.disk.store_file import open_writer, set_metas
 from mesh.runtime.disk.vault import Vault, kek_source, open_vault, secrets_path
 from mesh.runtime.home import Home, HomeError
 
@@ -260,6 +262,20 @@ def test_a_lost_vault_is_not_replaced_while_its_secrets_are_there(home: Home) ->
     secrets_path(home).mkdir()
     (secrets_path(home) / "db").write_bytes(b"sealed")
     assert refused(lambda: open_vault(home, environ={})).code == "vault_lost"
+
+
+def test_a_lost_vault_is_not_replaced_while_a_journal_is_sealed_by_it(home: Home) -> None:
+    kept = open_vault(home, environ={})
+    folder = home.node("otter").make()
+    with closing(open_writer(folder.journal_path)) as journal:
+        (home.mesh_path / "vault.json").unlink()
+        assert kek_source(home) == "", "nothing is sealed in a plain journal"
+        set_metas(journal, {"vault": kept.id.encode()})
+    before = {path.name: path.read_bytes() for path in home.mesh_path.iterdir()}
+    for use in (lambda: open_vault(home, environ={}), lambda: kek_source(home)):
+        lost = refused(use)
+        assert lost.code == "vault_lost" and "journal.sqlite" in lost.message
+    assert before == {path.name: path.read_bytes() for path in home.mesh_path.iterdir()}, "the key of the lost one is still there"
 
 
 # ---- rotation
