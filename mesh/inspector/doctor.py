@@ -15,7 +15,7 @@ from typing import Any
 
 from mesh.client import connect
 from mesh.errors import MeshError
-from mesh.inspector import doctor_trust
+from mesh.inspector import doctor_nodes, doctor_trust
 from mesh.inspector.findings import FAIL, OK, WARN, Finding
 from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source, open_vault
 from mesh.runtime.home import Home, NodeFolder
@@ -41,6 +41,7 @@ def examine(home: Home, timeout_s: float) -> list[Finding]:
         *doctor_trust.authority(home),
         *(doctor_trust.firewall(ports) if _on_the_lan(home) else []),
         *nodes(home, timeout_s),
+        *doctor_nodes.resting(home),
         *map(doctor_trust.door, running),
     ]
 

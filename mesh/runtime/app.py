@@ -279,7 +279,7 @@ class NodeProcess:
             limits.records,
             lives=Lives(identity.past, identity.credentials.past),
             sealer=self.vault.sealer("journal", identity.node),
-            newest=Newest(self.folder.path / "incarnation.json"),
+            newest=Newest(self.folder.incarnation_path),
             accept_rollback=options.accept_rollback,
         )
 

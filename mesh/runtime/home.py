@@ -220,6 +220,7 @@ class NodeFolder:
         self.binding_path = path / "binding"
         self.members_path = path / "members"
         self.journal_path = path / "journal.sqlite"
+        self.incarnation_path = path / "incarnation.json"
         self.files_path = path / "files"
         self.lock_path = path / "node.lock"
         self.info_path = path / "node.json"

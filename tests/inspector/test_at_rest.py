@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from mesh.joining import make_mesh
+from mesh.runtime.disk.store import Store
+from mesh.runtime.disk.store_newest import Newest
 from mesh.runtime.disk.vault import kek_source, open_vault
 from mesh.runtime.home import Home
+from mesh.runtime.trust.identity import load_identity
 
 CLI = (sys.executable, "-m", "mesh.inspector.cli")
 
@@ -68,6 +71,27 @@ def test_a_damaged_key_of_authority_is_told(name: str, mesh: Callable[..., Any],
     assert told["state"] == "fail" and name in told["message"]
     (home.mesh_path / name).unlink()
     assert [one["state"] for one in findings(mesh, home.path, "authority")] == (["warn"] if name == "issuer.key" else [])
+
+
+@pytest.mark.parametrize("how", ["empty", "junk", "gone"])
+@pytest.mark.parametrize("name", ["identity.key", "transport.key", "deed", "incarnation.json", "journal.sqlite"])
+def test_a_damaged_folder_of_a_node_that_is_down_is_told(name: str, how: str, mesh: Callable[..., Any], tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    folder = home.node("otter")
+    identity = load_identity(folder)
+    store = Store(folder.journal_path, identity.signer, lambda *_: None, newest=Newest(folder.incarnation_path))
+    store.close()
+    assert [one["state"] for one in findings(mesh, home.path, "node")] == ["warn"], "it does not run, and that is all"
+    path = folder.path / name
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_text("" if how == "empty" else "junk")
+    told = [one for one in findings(mesh, home.path, "node") if one["state"] == "fail"]
+    if how == "gone" and name in ("transport.key", "deed", "incarnation.json"):
+        assert not told, "made anew"
+    else:
+        assert len(told) == 1 and name in told[0]["message"] and told[0]["fix"], told
 
 
 def test_a_genesis_that_is_gone_is_told(mesh: Callable[..., Any], tmp_path: Path) -> None:

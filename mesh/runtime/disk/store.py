@@ -194,7 +194,7 @@ class Store:
             raise StoreError(
                 "other_author",
                 f"the journal {self.path} belongs to {author}, not to this node or mesh",
-                "give this node a folder of its own",
+                f"restore the keys beside it, or begin anew: mv {self.path.parent} {self.path.parent}.old",
             )
         sealed_by = (store_file.get_meta(self._connection, "vault") or b"").decode(errors="replace")
         if not sealed_by and self._rows.vault:

@@ -175,13 +175,14 @@ def get_meta(connection: sqlite3.Connection, name: str) -> bytes | None:
     return bytes(row[0]) if row else None
 
 
-def journal_vault(path: Path) -> str:
-    """The vault that sealed the journal in `path`, "" if none did or if that cannot be told."""
+def peek(path: Path, name: str) -> bytes:
+    """A fact of the journal in `path`, which is not opened for use; b"" if it has none of that name. Raises StoreError."""
     try:
         with contextlib.closing(connect(path, read_only=True)) as connection:
-            return (get_meta(connection, "vault") or b"").decode(errors="replace")
-    except sqlite3.Error:  # damaged, or none of ours: whoever opens it to use it is told
-        return ""
+            _admit(path, connection)
+            return get_meta(connection, name) or b""
+    except sqlite3.Error as error:
+        raise explain(path, error) from error
 
 
 def set_metas(connection: sqlite3.Connection, facts: dict[str, bytes]) -> None:

@@ -16,6 +16,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from mesh.runtime.disk.kek import FILE, SOURCES, Kek, KekSources, Prompt
 from mesh.runtime.disk.sealing import CIPHERS, KEY_BYTES, NONCE_BYTES, Aead, KeySealer, aead_of, best_cipher
-from mesh.runtime.disk.store_file import journal_vault
+from mesh.runtime.disk.store_file import StoreError, peek
 from mesh.runtime.home import Home, HomeError, read_private, write_atomic
 from mesh.wire.packing import pack
 
@@ -194,8 +195,9 @@ def _sealed(home: Home) -> Iterator[Path]:
     """What only the vault that this home once had can open."""
     yield from secrets_path(home).glob("*")
     for folder in home.nodes():
-        if folder.journal_path.exists() and journal_vault(folder.journal_path):
-            yield folder.journal_path
+        with suppress(StoreError):  # what is damaged is told by whoever opens it
+            if folder.journal_path.exists() and peek(folder.journal_path, "vault"):
+                yield folder.journal_path
 
 
 # ---- wrapping

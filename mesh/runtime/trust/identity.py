@@ -80,7 +80,7 @@ def load_identity(folder: NodeFolder) -> Identity:
         credentials = found(folder.home, "open", _mesh_name(folder))
         complete_rotation(folder)
         chain = chain_of_node(folder, credentials)
-        seed, node = make_key(folder.identity_path), chain.last.subject
+        seed, node = identity_seed(folder), chain.last.subject
         curve = CurveKey.of(make_key(folder.transport_path, TRANSPORT))
         signer = Signer(node, seed, credentials.mesh)
         binding = _binding(folder, signer, curve)
@@ -126,18 +126,34 @@ def _keyring(credentials: Credentials, node: NodeId, own: Chain, known: tuple[by
 
 def _deed(folder: NodeFolder, credentials: Credentials, seed: bytes) -> tuple[NodeId, bytes]:
     """The node's id, and its first key's word for the home it belongs to: made once, with the first key."""
-    raw = read_private(folder.deed_path)
-    if raw is not None:
-        try:
-            deed: Deed = read_deed(raw).body
-        except Refusal as refusal:
-            raise HomeError(f"{folder.deed_path} is damaged: {refusal.reason}", fix=f"restore {folder.deed_path} from a backup") from None
-        return deed.node, raw
+    known = deed_of(folder)
+    if known is not None:
+        return known
     public = public_of(seed)
     signer = Signer(node_id(public), seed, "")
     raw = signer.seal(Signed(signer.node, Deed(signer.node, credentials.home_id, public)))
     write_atomic(folder.deed_path, raw)
     return signer.node, raw
+
+
+def deed_of(folder: NodeFolder) -> tuple[NodeId, bytes] | None:
+    """The id of the node in `folder`, and its deed; None if it was never started. Raises HomeError."""
+    raw = read_private(folder.deed_path)
+    if raw is None:
+        return None
+    try:
+        deed: Deed = read_deed(raw).body
+    except Refusal as refusal:
+        raise HomeError(f"{folder.deed_path} is damaged: {refusal.reason}", fix=f"restore {folder.deed_path} from a backup") from None
+    return deed.node, raw
+
+
+def identity_seed(folder: NodeFolder) -> bytes:
+    """The node's identity key of today; made with the node, and never again. Raises HomeError."""
+    if folder.deed_path.exists() and read_key(folder.identity_path) is None:
+        fix = f"restore {folder.identity_path} from a backup, or begin anew: mv {folder.path} {folder.path}.old"
+        raise HomeError(f"{folder.identity_path} is gone: what this node has signed was signed with it", fix=fix)
+    return make_key(folder.identity_path)
 
 
 def _chain(folder: NodeFolder, credentials: Credentials, node: NodeId, seed: bytes, deed: bytes) -> Chain:
@@ -156,7 +172,7 @@ def _chain(folder: NodeFolder, credentials: Credentials, node: NodeId, seed: byt
 
 def chain_of_node(folder: NodeFolder, credentials: Credentials) -> Chain:
     """The node's chain under the home's certificates of today. Raises HomeError."""
-    seed = make_key(folder.identity_path)
+    seed = identity_seed(folder)
     node, deed = _deed(folder, credentials, seed)
     return _chain(folder, credentials, node, seed, deed)
 
@@ -172,7 +188,7 @@ def folder_id(folder: NodeFolder) -> NodeId:
 
 def node_key(folder: NodeFolder) -> bytes:
     """The public identity key of the node in `folder`; made if it was never started. Raises HomeError."""
-    return public_of(make_key(folder.identity_path))
+    return public_of(identity_seed(folder))
 
 
 def _still_right(credentials: Credentials, raw: bytes, node: NodeId, public: bytes, past: tuple[bytes, ...]) -> Chain | None:
