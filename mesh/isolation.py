@@ -24,6 +24,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from asyncio.subprocess import Process, SubprocessStreamProtocol
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
@@ -98,7 +99,8 @@ class _Process:
         self._channel = Channel(self._on_message, self._on_closed)
         self._asks: dict[int, asyncio.Task[None]] = {}
         self._asked_bytes = 0
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
+        self._transport: asyncio.SubprocessTransport | None = None
         self._printers: list[asyncio.Task[None]] = []
         self._folder = ""
 
@@ -113,7 +115,8 @@ class _Process:
         ours, theirs = socket.socketpair()
         try:
             self._folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
-            self._process = await asyncio.create_subprocess_exec(
+            self._transport, streams = await self._loop.subprocess_exec(
+                lambda: SubprocessStreamProtocol(limit=LINE_BYTES_MAX, loop=self._loop),
                 *(sys.executable, "-P", "-s", "-m", "mesh.isolated", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -122,6 +125,7 @@ class _Process:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
+            self._process = Process(self._transport, streams, self._loop)
         except OSError as error:
             ours.close()
             message = f"no process could be started for this task: {error.strerror}"
@@ -129,8 +133,8 @@ class _Process:
         finally:
             theirs.close()
         await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
-        streams = ((self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr))
-        self._printers = [self._loop.create_task(self._print(stream, sink)) for stream, sink in streams if stream is not None]
+        printed = ((self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr))
+        self._printers = [self._loop.create_task(self._print(stream, sink)) for stream, sink in printed if stream is not None]
         self._channel.send_soon([0, "task", self._task(origin)])
 
     def _task(self, origin: Origin) -> dict[str, Any]:
@@ -174,6 +178,8 @@ class _Process:
             await asyncio.wait(self._printers, timeout=PRINT_S)
             for printer in self._printers:
                 printer.cancel()
+        if self._transport is not None:
+            self._transport.close()
         if self._folder:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 

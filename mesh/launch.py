@@ -17,7 +17,8 @@ READY_S = 15.0
 LOOK_EVERY_S = 0.01
 _OUTLIVING: list[subprocess.Popen[bytes]] = []
 """Nodes that stay when this process ends: dropping their handles would warn of a child left behind, which is what is meant."""
-MESH = (sys.executable, "-m", "mesh.inspector.cli")
+MESH = (sys.executable, "-P", "-m", "mesh.inspector.cli")
+"""-P: whatever lies in the folder where somebody happens to stand is not imported by the process that holds the node's keys."""
 
 
 def spawn(words: list[str], log: Path) -> subprocess.Popen[bytes]:

@@ -37,6 +37,7 @@ FLOORS = {
         "mesh.joining",
         "mesh.launch",
         "mesh.inspector",
+        "mesh.runtime.condition",
         "mesh.runtime.home",
         "mesh.runtime.settings",
         "mesh.runtime.app",

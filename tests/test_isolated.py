@@ -62,6 +62,12 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def open_files() -> set[str]:
+    """What this process has open, where the system shows it."""
+    shown = Path("/proc/self/fd")
+    return {f"{each.name} {os.readlink(each)}" for each in shown.iterdir() if each.exists()} if shown.exists() else set()
+
+
 # ---- what works
 
 
@@ -278,10 +284,15 @@ def test_a_flood_of_output_is_cut_and_counted(with_toy: Any, agent: Agent, capfd
 def test_what_outlives_it_does_not_hold_its_task_open(with_toy: Any, agent: Agent) -> None:
     async def story(toy: Any) -> None:
         async with serving(toy, agent) as (worker, client):
+            await client.call("outside", n=2)
+            before = open_files()
             left = await client.call("leaves_a_child")
             assert not is_gone(left), "it has left the process group: what this user may do, it may do"
-            os.kill(left, signal.SIGKILL)
             assert worker._processes is not None and not worker._processes.running
+            await worker._processes.close()
+            await asyncio.sleep(0)
+            assert open_files() == before, "nor its pipes"
+            os.kill(left, signal.SIGKILL)
 
     with_toy(story)
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from mesh.client import connect
 from mesh.errors import MeshError
-from mesh.inspector import doctor_nodes, doctor_trust
+from mesh.inspector import doctor_trust
 from mesh.inspector.findings import FAIL, OK, WARN, Finding
+from mesh.runtime.condition import stoppers
 from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source, open_vault
 from mesh.runtime.home import Home, NodeFolder
 from mesh.runtime.settings import PORT, load_settings, port_pairs
@@ -28,11 +29,11 @@ GROUP = "224.0.0.251"
 
 def examine(home: Home, timeout_s: float) -> list[Finding]:
     """Every finding, the good ones too, in a fixed order. A node that does not answer within `timeout_s` seconds hangs."""
-    running = home.running()
+    running, address = home.running(), doctor_trust.address(home)
     ports = [int(port) for folder in running for port in _ports(folder)]
     return [
-        multicast(),
-        port(home),
+        multicast(address),
+        port(home, address),
         clock(),
         *permissions(home),
         at_rest(home),
@@ -41,7 +42,7 @@ def examine(home: Home, timeout_s: float) -> list[Finding]:
         *doctor_trust.authority(home),
         *(doctor_trust.firewall(ports) if _on_the_lan(home) else []),
         *nodes(home, timeout_s),
-        *doctor_nodes.resting(home),
+        *resting(home),
         *map(doctor_trust.door, running),
     ]
 
@@ -56,8 +57,9 @@ def _on_the_lan(home: Home) -> bool:
     return any(not str((folder.info() or {}).get("door", "127.")).startswith(("127.", "[::1]")) for folder in home.running())
 
 
-def multicast(interface: str = "127.0.0.1") -> Finding:
-    """Send one packet to a group on loopback and hear it: what mDNS needs. Uses a port of its own, so no responder hears it."""
+def multicast(interface: str) -> Finding:
+    """Send one packet to a group where nodes here would listen, and hear it: what mDNS needs. It has a port of its own, so no responder
+    hears it, and does not leave this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
         try:
             ear.bind(("", 0))
@@ -78,16 +80,15 @@ def multicast(interface: str = "127.0.0.1") -> Finding:
     return Finding("multicast", OK, f"multicast works on {interface}")
 
 
-def port(home: Home) -> Finding:
-    """Whether a pair of ports is free, as the settings ask for it."""
+def port(home: Home, address: str) -> Finding:
+    """Whether a pair of ports is free at that address, as the settings ask for it."""
     try:
         settings = load_settings(home)
     except MeshError as error:
         return Finding("port", FAIL, error.message, error.fix)
     for door, router in port_pairs(settings.port):
-        host = settings.bind or "127.0.0.1"
-        if _is_free(host, door) and _is_free(host, router):
-            return Finding("port", OK, f"ports {door} and {router} are free for the next node")
+        if _is_free(address, door) and _is_free(address, router):
+            return Finding("port", OK, f"ports {door} and {router} at {address} are free for the next node")
     if settings.port and home.running():
         return Finding("port", OK, f"port {settings.port} is in use by this home's node")
     return Finding(
@@ -149,7 +150,8 @@ def _looseness(path: Path, *, writable_only: bool) -> str:
         return ""
     if mode & 0o022:
         return "write to"
-    return "read" if mode & 0o044 and not writable_only and path.suffix in (".key", ".json", ".sqlite", "") and path.is_file() else ""
+    secret = path.suffix in (".key", ".json", ".sqlite", "") or path.name.startswith("kek.")
+    return "read" if mode & 0o044 and not writable_only and secret and path.is_file() else ""
 
 
 def at_rest(home: Home) -> Finding:
@@ -182,6 +184,16 @@ def disk(home: Home) -> Finding:
 def nodes(home: Home, timeout_s: float) -> list[Finding]:
     running = [finding for folder in home.running() for finding in _node(folder, timeout_s)]
     return running or [Finding("node", WARN, "no node of this home runs", "mesh up")]
+
+
+def resting(home: Home) -> list[Finding]:
+    """What would stop the nodes that do not run."""
+    resting = [folder for folder in home.nodes() if not folder.is_running()]
+    return [
+        Finding("node", FAIL, f"node {folder.name} cannot start: {error.message}", error.fix)
+        for folder in resting
+        for error in stoppers(folder)
+    ]
 
 
 def _node(folder: NodeFolder, timeout_s: float) -> list[Finding]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from mesh.errors import MeshError
 from mesh.inspector.findings import FAIL, OK, WARN, Finding
 from mesh.joining import describe, door_is_of
+from mesh.runtime.condition import damaged_authority, is_member
 from mesh.runtime.home import Home, NodeFolder
-from mesh.runtime.trust.credentials import Credentials
+from mesh.runtime.settings import load_settings, place
 
 DOOR_S = 2.0
 UFW, FIREWALLD = Path("/etc/ufw/ufw.conf"), Path("/run/firewalld")
@@ -51,20 +52,19 @@ def certificates(home: Home) -> list[Finding]:
 def authority(home: Home) -> list[Finding]:
     """Whether what lies here to admit others with can be used. Nothing is said where nothing lies here."""
     try:
-        credentials = Credentials.current(home)
+        return [Finding("authority", FAIL, error.message, error.fix) for error in damaged_authority(home)]
     except MeshError:
         return []  # told by `certificates`
-    found = []
-    paths = credentials.paths
-    for path, holds in ((paths.issuer, credentials.issuer_signer), (paths.root, credentials.root_signer)):
-        try:
-            if path.exists() and holds() is None:
-                what = f"{path} is of no use: its key is gone, or the root it comes from counts no more"
-                fix = f"restore {path.parent} from a backup, or mesh grant issuer, where the root key is"
-                found.append(Finding("authority", WARN, what, fix))
-        except MeshError as error:
-            found.append(Finding("authority", FAIL, error.message, "restore it from a backup, or remove it: this home admits nobody then"))
-    return found
+
+
+def address(home: Home) -> str:
+    """Where a node of this home listens; loopback where that cannot be told, which `port` or `certificates` explain."""
+    try:
+        mode = describe(home)["mode"] if is_member(home) else "open"
+        found = place(load_settings(home), mode)
+    except MeshError:
+        return "127.0.0.1"
+    return found.address or found.bind
 
 
 def door(folder: NodeFolder) -> Finding:

@@ -36,7 +36,9 @@ MembersName = Annotated[
 
 
 def init(
-    mesh: Annotated[str | None, typer.Argument(metavar="NAME", help="What people shall call the mesh.", show_default=False)] = None,
+    mesh: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="What people shall call the mesh.", show_default=False, callback=filled)
+    ] = None,
     mode: Annotated[str, typer.Option("--mode", help="token: certificates of 90 days; ca: of 7 days, root key kept elsewhere.")] = "token",
     home: HomeOption = None,
     name: NameOption = None,

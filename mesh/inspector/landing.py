@@ -228,7 +228,7 @@ class Landing:
     # ---- the installed mesh
 
     def _words(self, *words: str) -> list[str]:
-        return [self._python, "-m", "mesh.inspector.cli", *words, "--home", str(self._home.path)]
+        return [self._python, "-P", "-m", "mesh.inspector.cli", *words, "--home", str(self._home.path)]
 
     def _mesh(self, verb: str, node: str = "") -> Document:
         """The document of a verb that only looks. {} where there is nothing to look at yet."""
@@ -236,7 +236,7 @@ class Landing:
         return json.loads(done.stdout) if done.returncode == 0 else {}
 
     def _detach(self, service: Service) -> int:
-        words = [service.python, "-m", "mesh.inspector.cli", *service.words, "--detach", "--json"]
+        words = [service.python, "-P", "-m", "mesh.inspector.cli", *service.words, "--detach", "--json"]
         return int(self._answered(self._run(words, service.environment))["pid"])
 
     def _answered(self, done: subprocess.CompletedProcess[str]) -> Document:

@@ -139,12 +139,12 @@ def ask(where: Where, action: Action, show: Show, *, watch: bool = False, exit_c
 
 def ask_office(where: Where, verb: str, show: Show, **params: Any) -> None:
     """Ask the node for something of membership. A home that is in no mesh is told how to get into one: `mesh up` would not do it."""
+    from mesh.runtime.condition import is_member
     from mesh.runtime.home import Home
-    from mesh.runtime.trust.credentials import Credentials
 
     try:
         place = Home.locate(where.home)
-        if not Credentials.exist(place):
+        if not is_member(place) and not place.running():
             raise NoNode(f"there is no mesh in {place.path} yet", fix="mesh init, or mesh join TOKEN")
     except MeshError as error:
         fail(error, where.as_json)

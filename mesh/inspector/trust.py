@@ -52,7 +52,7 @@ def _show_trust(document: dict[str, Any]) -> str:
             " ".join(one["requests"]),
             one["expires"] or "-",
             short(one["id"]),
-            short(one["home"]),
+            f"{one['home_name']} {short(one['home'])}",
         )
         for one in document["members"]
     ]

@@ -16,6 +16,7 @@ readable by its owner only, in folders that only he can enter. Does not read key
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -68,7 +69,10 @@ def _explained(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fix = "choose another folder with --home DIR or MESH_HOME=DIR, or make this one writable"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = (
+            f"free space at {path.parent}" if full else "choose another folder with --home DIR or MESH_HOME=DIR, or make this one writable"
+        )
         raise HomeError(f"cannot {doing} {path}: {error.strerror or error}", fix=fix) from error
 
 

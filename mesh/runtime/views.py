@@ -95,8 +95,6 @@ class Views:
         records = process.assembly.records.statistics()
         membership = process.assembly.membership.statistics()
         found += [(f"those who offer {name} disagree about its arguments", f"give one {name} another name") for name in self._disputed()]
-        if process.assembly.directory.revoked(process.assembly.directory.me):
-            found.append(("this node was revoked: nobody in the mesh hears it any more", "mesh join TOKEN --home DIR, from a new home"))
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
         if records.rolled_back:
@@ -112,6 +110,7 @@ class Views:
             found.append(
                 (f"the clock of {name} differs from this one's by {off_ms / 1000:+.0f} s", "sudo timedatectl set-ntp true, on both")
             )
+        found += [(error.message, error.fix) for error in process.warden.damage]
         found += trust_findings(process.identity, process.warden.renewal, process.links.turned_at, process.links.is_up, clock.wall_ms())
         return [{"message": message, "fix": fix} for message, fix in found]
 

@@ -70,7 +70,7 @@ def test_a_damaged_key_of_authority_is_told(name: str, mesh: Callable[..., Any],
     [told] = findings(mesh, home.path, "authority")
     assert told["state"] == "fail" and name in told["message"]
     (home.mesh_path / name).unlink()
-    assert [one["state"] for one in findings(mesh, home.path, "authority")] == (["warn"] if name == "issuer.key" else [])
+    assert [one["state"] for one in findings(mesh, home.path, "authority")] == (["fail"] if name == "issuer.key" else [])
 
 
 @pytest.mark.parametrize("how", ["empty", "junk", "gone"])

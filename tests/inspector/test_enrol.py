@@ -346,6 +346,56 @@ def test_who_is_revoked_is_out_everywhere_and_is_told_so(town: Town) -> None:
     until(told, "the finding after a restart")
 
 
+def test_a_node_does_not_end_itself_by_a_slip(town: Town) -> None:
+    town.do("one", "init", "--name", "a")
+    refused = town.do("one", "revoke", "a", code=5)
+    assert refused["code"] == "own_node" and refused["fix"].endswith("mesh revoke a --only-node")
+    assert town.do("one", "revoke", "a", "--only-node")["level"] == "node"
+    for words in (("invite",), ("rotate", "identity"), ("grant", "issuer", "a")):
+        assert town.do("one", *words, code=5)["code"] == "revoked"
+    [told] = town.do("one", "status", code=6)["findings"]
+    assert "revoked" in told["message"] and "mesh up --name OTHER" in told["fix"]
+    town.do("one", "down")
+    town.do("one", "up", "--name", "b", "--detach")
+    assert town.do("one", "status", "--node", "b")["healthy"], "the home is believed as before"
+
+
+def test_a_name_that_looks_like_an_id_stands_in_nobodys_place(town: Town) -> None:
+    made = town.do("one", "init", "--name", "a")
+    looks = made["home"][:8]
+    town.join("two", "--name", looks, "--as", "desk")
+    town.linked("one", "a", looks)
+    assert "could be any of 2" in town.do("one", "revoke", looks, code=2)["message"]
+    (id_of_two,) = [node["id"] for node in town.do("two", "id")["nodes"]]
+    assert town.do("one", "revoke", id_of_two)["revoked"] == "desk"
+
+
+def test_in_an_open_mesh_nobody_is_revoked(town: Town) -> None:
+    town.do("one", "up", "--name", "a", "--detach")
+    assert town.do("one", "revoke", "a", code=5)["code"] == "open_mesh"
+
+
+def test_a_node_runs_without_the_keys_that_admit_others_and_says_what_is_wrong_with_them(town: Town) -> None:
+    town.do("one", "init", "--name", "a")
+    town.do("one", "down")
+    keys = [town.home("one") / "mesh" / name for name in ("root.key", "issuer.key")]
+    for key in keys:
+        key.write_text("junk")
+    town.do("one", "up", "--name", "a", "--detach")
+    told = town.do("one", "status", code=6)["findings"]
+    assert all(any(str(key) in finding["message"] for finding in told) for key in keys), told
+    assert "issuer.key holds no key" in town.do("one", "invite", code=5)["message"]
+
+
+def test_what_lies_in_the_folder_where_one_stands_is_not_run(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = town.folder / "here"
+    here.mkdir()
+    (here / "zmq.py").write_text(f"open({str(town.folder / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(here)
+    town.do("one", "init", "--name", "a")
+    assert not (town.folder / "ran").exists()
+
+
 def test_keys_are_replaced_one_after_the_other(town: Town) -> None:
     town.do("one", "init", "--name", "a")
     town.join("two", "--name", "b")

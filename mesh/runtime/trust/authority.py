@@ -52,11 +52,11 @@ class Authority:
 
     @property
     def can_admit(self) -> bool:
-        return self.credentials.issuer_signer() is not None
+        return self.credentials.issuer_chain() is not None
 
     @property
     def can_make_issuers(self) -> bool:
-        return self.credentials.root_signer() is not None
+        return not self.credentials.damage_of(self.credentials.root_signer) and self.credentials.root_signer() is not None
 
     # ---- certificates
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mesh.ids import NodeId
@@ -161,8 +161,8 @@ class Credentials:
         return Signer(node_id(public_of(seed)), seed, self.mesh), raw
 
     def issuer_chain(self) -> Chain | None:
-        """The issuer's certificate of this home; None if it has none that holds."""
-        issuer = self.issuer_signer()
+        """The issuer's certificate of this home; None if it has none that holds, or whose key is damaged."""
+        issuer = None if self.damage_of(self.issuer_signer) else self.issuer_signer()
         return self.authorities.chains.read(join_chain((issuer[1],))) if issuer else None
 
     def root_signer(self) -> Signer | None:
@@ -173,6 +173,15 @@ class Credentials:
         signer = Signer("", seed, self.mesh)
         signer.node = node_id(signer.public_key)
         return signer if signer.node in self.authorities.root_ids else None
+
+    @staticmethod
+    def damage_of(signer: Callable[[], object]) -> HomeError | None:
+        """What is wrong with the key that `issuer_signer` or `root_signer` reads. A node runs without: whoever is to use it is told."""
+        try:
+            signer()
+        except HomeError as error:
+            return HomeError(error.message, fix="restore it from a backup, or remove it: this home admits nobody then")
+        return None
 
     # ---- what is kept
 
@@ -204,6 +213,8 @@ class Credentials:
         """Complete rotations of the home's, issuer's and root key that a crash interrupted. With the home's lock held."""
         issuer = read_private(self.paths.issuer)
         chains = {self.paths.home_key: read_private(self.paths.membership), self.paths.issuer_key: issuer and join_chain((issuer,))}
+        if self.damage_of(self.issuer_signer):
+            del chains[self.paths.issuer_key]
         for path, chain in chains.items():
             seed = self._seed_of(path, chain)
             if seed is not None and seed == read_key(next_of(path)):

@@ -48,7 +48,15 @@ class Office:
 
     # ---- letting in
 
+    def _stand(self) -> None:
+        """Raises Refused if this node was revoked: what it says counts nowhere."""
+        identity = self._process.identity
+        subjects = (*identity.credentials.chain.subjects, identity.node)
+        if identity.keyring.authorities.revocation_of(subjects) is not None:
+            raise Refused("this node was revoked: what it says counts nowhere", fix="mesh status", code="revoked")
+
     async def invite(self, params: Document) -> Document:
+        self._stand()
         life_s = _number(params, "life_s", 900.0)
         if not 0 < life_s <= INVITE_LIFE_MAX_S:
             raise UsageError(f"an invitation lasts at most {INVITE_LIFE_MAX_S / 86400:g} days", fix="mesh invite --ttl 15m")
@@ -60,6 +68,7 @@ class Office:
         return {"schema": "mesh.invite/1", "token": token, "expires": _stamp(expires_ms), "roles": list(grant.roles)}
 
     async def admit(self, params: Document) -> Document:
+        self._stand()
         grant, code, registrar = _grant(params), str(params.get("code", "")), self._process.registrar
         waiting: Waiting = await anyio.to_thread.run_sync(lambda: registrar.confirm(code, grant))
         return {"schema": "mesh.trust/1", "admitted": waiting.ask.name, "home": waiting.home, "code": waiting.code}
@@ -88,12 +97,12 @@ class Office:
             ],
         }
 
-    @staticmethod
-    def _member(member: Member, name: str) -> Document:
+    def _member(self, member: Member, name: str) -> Document:
         return {
             "name": name,
             "id": member.node,
             "home": member.home,
+            "home_name": self._process.identity.keyring.authorities.chains.read(member.chain).certificates[1].name,
             "roles": list(member.rights.roles),
             "offers": list(member.rights.offers),
             "requests": list(member.rights.requests),
@@ -103,7 +112,9 @@ class Office:
     # ---- taking back, and giving
 
     async def revoke(self, params: Document) -> Document:
-        chain = self._whom(str(params.get("who", "")), params.get("home"))
+        who = str(params.get("who", ""))
+        chain = self._whom(who, params.get("home"))
+        self._meant(chain, who, params.get("home"))
         reason = str(params.get("reason", ""))[:200]
         statements = await anyio.to_thread.run_sync(self._revoke_now, chain, reason)
         issuers = [signed.body.target for signed in statements if signed.body.level == ISSUER]
@@ -124,6 +135,16 @@ class Office:
         is_own = chain.last.subject == self._process.identity.credentials.home_id
         return chain if home or (home is None and not is_own) else self._chain_of(who, NODE)
 
+    def _meant(self, chain: Chain, who: str, home: object) -> None:
+        """Raises Refused where the very node that is asked would go, and nobody said so in so many words: there is no way back."""
+        identity = self._process.identity
+        if identity.credentials.mode == "open":
+            raise Refused("an open mesh stays on this machine: nobody is kept out of it", fix="mesh down --node NAME", code="open_mesh")
+        own = chain.last.subject in (identity.node, identity.credentials.home_id)
+        if own and home is None:
+            what = f"{who} is this node itself: once revoked, nobody believes it again"
+            raise Refused(what, fix=f"ask another node, or, if it is meant: mesh revoke {who} --only-node", code="own_node")
+
     def _revoke_now(self, chain: Chain, reason: str) -> list[Signed]:
         """A home goes with every issuer's key that it was given here: who has them could let anybody in again."""
         process = self._process
@@ -137,6 +158,7 @@ class Office:
             return said
 
     async def grant(self, params: Document) -> Document:
+        self._stand()
         if params.get("right") != ISSUER_ROLE:
             raise UsageError(f"what can be granted is 'issuer', not {params.get('right')!r}", fix="mesh grant issuer NODE")
         chain = self._chain_of(str(params.get("who", "")), HOME)
@@ -159,16 +181,20 @@ class Office:
         process = self._process
         directory, chains = process.assembly.directory, process.identity.keyring.authorities.chains
         known = [chains.read(member.chain) for member in process.identity.keyring.members()]
-        named = [chain for chain in known if who and directory.name_of(chain.last.subject) == who]
-        found = named or [chain for chain in known if who and chain.certificates[1].name == who]
-        found = found or [chain for chain in known if any(begins(one, who) for one in chain.subjects[1:])]
+        found = [chain for chain in known if who in chain.subjects[1:]]
+        if (
+            not found
+        ):  # by its node's name, else by its home's; and who else has an id that begins so: a name may be chosen to look like one
+            named = [chain for chain in known if who and directory.name_of(chain.last.subject) == who]
+            found = named or [chain for chain in known if who and chain.certificates[1].name == who]
+            found += [chain for chain in known if any(begins(one, who) for one in chain.subjects[1:]) and chain not in found]
         if level == HOME:
             found = found or self._revoked_as(who)
             found = list({chain.subjects[1]: chains.read(join_chain(split_chain(chain.raw)[:2])) for chain in found}.values())
         if not found:
             raise Refused(f"no member is called {who!r}", fix="mesh trust", code="no_such_member")
         if len(found) > 1:
-            raise UsageError(f"{who!r} could be any of {len(found)} members", fix="give its id: mesh trust")
+            raise UsageError(f"{who!r} could be any of {len(found)} members", fix="give its whole id: mesh trust --json")
         return found[0]
 
     def _revoked_as(self, who: str) -> list[Chain]:
@@ -190,6 +216,7 @@ class Office:
         what = params.get("what", "")
         if what not in ROTATED:
             raise UsageError(f"there is no key called {what!r}", fix=f"mesh rotate {' | '.join(ROTATED)}")
+        self._stand()
         return await self._process.rotation.rotate(str(what), finish=bool(params.get("finish")))
 
     async def restart(self, _: Document) -> Document:

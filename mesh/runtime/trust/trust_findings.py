@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from mesh.ids import NodeId
-from mesh.runtime.trust.authority import ISSUER_ROLE
+from mesh.runtime.trust.authority import ISSUER_ROLE, Authority
 from mesh.runtime.trust.identity import Identity
 
 DAY_MS = 86_400_000
@@ -36,12 +36,16 @@ def trust_findings(
     believed = any(member.home != own and is_up(member.node) for member in members)
     words = {word: door for door, word in turned_at.items() if word in TURNED and not (word == "revoked" and believed)}
     found = [(f"the door at {door} says that {TURNED[word][0]}", TURNED[word][1]) for word, door in words.items()]
-    if authorities.revocation_of((*identity.credentials.chain.subjects, identity.node)) is not None:
-        found.append(("this node was revoked: nobody believes it any more", "mesh join TOKEN --home DIR, from a new home"))
+    if authorities.revocation_of(identity.credentials.chain.subjects) is not None:
+        found.append(("this machine was revoked: nobody believes it any more", "mesh join TOKEN --home DIR, from a new home"))
+    elif authorities.revocation_of((*identity.credentials.chain.subjects, identity.node)) is not None:
+        other = "mesh down, then mesh up --name OTHER: this home may start other nodes"
+        found.append(("this node was revoked: nobody believes it any more", other))
     issuers = {member.home for member in members if ISSUER_ROLE in member.rights.roles}
     homes = {member.home for member in members}
     if len(issuers) < 2 and len(homes) > 1:
-        found.append(("only one machine can admit or renew members: if it is lost, nobody can", "mesh grant issuer NODE"))
+        where = "" if Authority(identity.credentials).can_make_issuers else ", on the machine where the mesh was made"
+        found.append(("only one machine can admit or renew members: if it is lost, nobody can", f"mesh grant issuer NODE{where}"))
     chain = identity.credentials.chain
     if chain.expires_ms and now_ms > chain.expires_ms:
         stays = "; members who know this node keep it" if authorities.mode != "ca" else ""

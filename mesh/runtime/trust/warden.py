@@ -64,6 +64,8 @@ class Warden:
         self.refusals: Counter[str] = Counter()
         self.renewal = ""
         """Why the last attempt to renew failed; empty while all is well."""
+        self.damage: list[MeshError] = []
+        """What is wrong with the keys that lie here to admit others with."""
         self.effects: dict[type, Callable[[Any], None]] = {Uphold: self._do_uphold}
         self._tally = Tally(identity.node, RecordsLimits())
         links.noted = self._note
@@ -158,6 +160,7 @@ class Warden:
                 return
             if fresh.chain.raw != self._identity.credentials.chain.raw:  # another node of this home has renewed
                 await self.take_into_use()
+            self.damage = [found for signer in (fresh.issuer_signer, fresh.root_signer) if (found := fresh.damage_of(signer))]
         except MeshError as error:
             self.renewal = error.message
             return
