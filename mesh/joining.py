@@ -72,7 +72,7 @@ def make_mesh(home: Home, mode: str, name: str) -> Credentials:
         if existed:
             raise Refused(
                 f"this home belongs to the mesh {known.name} already (mode {known.mode})",
-                fix="mesh invite (let others in), or choose another --home",
+                fix="mesh up, then mesh invite (let others in); or choose another --home",
                 code="member_already",
             )
         return known

@@ -39,7 +39,9 @@ def audit(
         fail(UsageError("each node's journal has numbers of its own", fix="mesh audit --all"), as_json)
 
     async def action(mesh: Mesh) -> dict[str, Any]:
-        return await mesh.audit(about, everywhere=everywhere, since=since or 0, limit=SHOWN if since is None else 0)
+        return await mesh.audit(
+            await _home_called(mesh, about), everywhere=everywhere, since=since or 0, limit=SHOWN if since is None else 0
+        )
 
     def exit_code(document: dict[str, Any]) -> int:
         return 0 if all(entry["verified"] for entry in document["entries"]) else 1
@@ -48,6 +50,18 @@ def audit(
         return _show_audit(document, _nothing(about, everywhere))
 
     ask(Where(home, node, as_json, timeout), action, show, exit_code=exit_code)
+
+
+async def _home_called(mesh: Mesh, about: str) -> str:
+    """The id of the home that is called so, where no node is; else what was asked for."""
+    if not about:
+        return about
+    known = await mesh.office("trust")
+    if any(about == member["name"] for member in known["members"]):
+        return about
+    homes = [member["home"] for member in known["members"] if member["home_name"] == about]
+    homes += [gone["id"] for gone in known["revoked"] if gone["level"] == "home" and gone["name"] == about]
+    return homes[0] if homes else about
 
 
 def _nothing(about: str, everywhere: bool) -> str:

@@ -98,11 +98,18 @@ async def carry_out(
     ssh: Sequence[str], host: str, plan: dict[str, Any], answer: Answer, say: Callable[[str], None], timeout_s: float
 ) -> Report:
     """Never raises for what goes wrong on the way or over there: that is in the report. `answer(what, name)` gives what it asks for."""
+    said = [""]
+
+    def note(what: str) -> None:
+        said.append(what)
+        say(what)
+
     try:
         async with asyncio.timeout(timeout_s):
-            return await _converse(ssh, host, plan, answer, say)
+            return await _converse(ssh, host, plan, answer, note)
     except TimeoutError:
-        return failed(host, f"it was not done within {timeout_s:g} s", f"mesh launch --timeout {2 * timeout_s:g} {host}")
+        where = f"; it was at: {said[-1]}" if said[-1] else ""
+        return failed(host, f"it was not done within {timeout_s:g} s{where}", f"mesh launch --timeout {2 * timeout_s:g} {host}")
     except MeshError as error:
         return failed(host, error.message, error.fix)
     except OSError as error:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+
+_PATTERN = re.compile(r"\*|[A-Za-z][A-Za-z0-9_.-]{0,63}\*?")
+
+
+def is_pattern(text: str) -> bool:
+    """Whether this is a capability's name, or a beginning of one followed by ``*``."""
+    return _PATTERN.fullmatch(text) is not None
 
 
 def covers(patterns: Iterable[str], name: str) -> bool:

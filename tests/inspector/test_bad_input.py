@@ -105,6 +105,7 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
         ("grant issuer", 2, "NODE", "mesh grant --help"),
         ("revoke", 2, "NODE", "mesh revoke --help"),
         ("rotate", 2, "KEY", "mesh rotate --help"),
+        ("down --name x", 2, "no option --name", "mesh down --node NAME"),
         ("secret", 2, "'action'. Choose from: set, list, remove", "mesh secret --help"),
         ("service nonsense", 2, "'action': 'nonsense' is not one of", "mesh service --help"),
         ("--home x nodes", 2, "--home before the verb", "mesh VERB --home"),

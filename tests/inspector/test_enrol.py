@@ -302,6 +302,21 @@ def test_rights_end_where_the_invitation_ends_them(town: Town) -> None:
     assert town.do("two", "call", "greet", "name=Bob", code=5)["code"] == "not_granted"
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--offer", "a b;c"), "no capability's name"),
+        (("--request", "*x"), "no capability's name"),
+        (("--role", "worker", "--request", "x"), "has no use for --request"),
+        (("--role", "observer", "--offer", "a.*"), "has no use for --offer"),
+        (("--role", "worker", "--issuer"), "is a member itself"),
+    ],
+)
+def test_invitations_that_make_no_sense(words: tuple[str, ...], says: str, town: Town) -> None:
+    town.do("one", "init", "--name", "a")
+    assert says in town.do("one", "invite", *words, code=2)["message"]
+
+
 def test_a_third_machine_is_made_an_issuer(town: Town) -> None:
     town.do("one", "init", "--name", "a")
     town.join("two", "--no-start")
@@ -313,6 +328,7 @@ def test_a_third_machine_is_made_an_issuer(town: Town) -> None:
     assert town.join("four", "--no-start", by="three")["roles"] == ["member"]
     assert town.do("one", "grant", "emperor", "c", code=2)["fix"] == "mesh grant issuer NODE"
     assert town.do("three", "grant", "issuer", "a", code=5)["code"]
+    assert town.do("three", "grant", "issuer", "c", code=5)["code"] == "issuer_already"
 
 
 def test_who_is_revoked_is_out_everywhere_and_is_told_so(town: Town) -> None:
@@ -333,6 +349,7 @@ def test_who_is_revoked_is_out_everywhere_and_is_told_so(town: Town) -> None:
     assert town.do("one", "revoke", "c", code=5)["code"] == "no_such_member"
     (entry,) = [one for one in town.do("one", "audit")["entries"] if one["what"] == "revoked" and one["note"].startswith("home")]
     assert (entry["about_name"], entry["by_name"], entry["note"]) == ("desk", "root", "home desk: sold")
+    assert {"joined", "revoked"} <= {one["what"] for one in town.do("one", "audit", "desk")["entries"]}, "found by its name"
     (own,) = [node["id"] for node in town.do("one", "id")["nodes"]]
     assert town.do("one", "revoke", own[:5], code=5)["code"] == "no_such_member", "a few letters that fit some id name nobody"
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,6 +22,7 @@ from mesh.runtime.disk.sealing import SealBroken
 from mesh.runtime.disk.vault import Vault, secrets_path
 from mesh.runtime.home import Home, HomeError, make_private, read_private, write_atomic
 from mesh.wire.packing import Refusal, pack, unpack_row
+from mesh.wire.patterns import is_pattern
 
 SECRETS_MAX = 256
 SECRET_BYTES_MAX = 32 * 1024
@@ -31,7 +31,6 @@ PATTERNS_MAX = 64
 EVERY = "*"
 _FORMAT = 1
 _TABLE = "secrets/1"
-_PATTERN = re.compile(r"\*|[A-Za-z][A-Za-z0-9_.-]{0,63}\*?")
 
 
 class Audit(Protocol):
@@ -64,7 +63,7 @@ class Secrets:
         """Keep it, in place of an earlier one of that name. Raises UsageError for a bad name, pattern or size."""
         _check_name(name)
         for pattern in scope:
-            if not _PATTERN.fullmatch(pattern):
+            if not is_pattern(pattern):
                 raise UsageError(f"--for {pattern!r} is no capability's name, nor a beginning followed by *", fix="--for 'report.*'")
         if len(scope) > PATTERNS_MAX:
             raise UsageError(f"a secret has at most {PATTERNS_MAX} patterns", fix="--for 'report.*'")

@@ -22,6 +22,7 @@ from mesh.wire.authorization import ROLES
 from mesh.wire.chain import Chain, join_chain, split_chain
 from mesh.wire.keyring import Member
 from mesh.wire.packing import Refusal
+from mesh.wire.patterns import is_pattern
 
 if TYPE_CHECKING:
     from mesh.runtime.app import NodeProcess
@@ -64,6 +65,8 @@ class Office:
         if issuer not in ("auto", "yes", "no"):
             raise UsageError(f"issuer is auto, yes or no, not {issuer!r}", fix="mesh invite --issuer")
         grant, registrar = _grant(params), self._process.registrar
+        if issuer == "yes" and "member" not in grant.roles:
+            raise UsageError("who admits others is a member itself", fix="mesh invite --issuer --role member")
         token, expires_ms = await anyio.to_thread.run_sync(lambda: registrar.invite(grant, int(life_s * 1000), issuer))
         return {"schema": "mesh.invite/1", "token": token, "expires": _stamp(expires_ms), "roles": list(grant.roles)}
 
@@ -163,6 +166,8 @@ class Office:
             raise UsageError(f"what can be granted is 'issuer', not {params.get('right')!r}", fix="mesh grant issuer NODE")
         chain = self._chain_of(str(params.get("who", "")), HOME)
         home, process = chain.last.subject, self._process
+        if home == process.identity.credentials.home_id and Authority(process.identity.credentials).can_admit:
+            raise Refused("this machine admits members already", fix="mesh trust", code="issuer_already")
         fresh, issuer = await anyio.to_thread.run_sync(process.registrar.grant_issuer, home, chain.raw)
         told = [member.node for member in process.identity.keyring.members() if member.home == home and process.links.is_up(member.node)]
         if not told:
@@ -182,9 +187,7 @@ class Office:
         directory, chains = process.assembly.directory, process.identity.keyring.authorities.chains
         known = [chains.read(member.chain) for member in process.identity.keyring.members()]
         found = [chain for chain in known if who in chain.subjects[1:]]
-        if (
-            not found
-        ):  # by its node's name, else by its home's; and who else has an id that begins so: a name may be chosen to look like one
+        if not found:  # by its node's name, else its home's; and whose id begins so, too: a name may be chosen to look like an id
             named = [chain for chain in known if who and directory.name_of(chain.last.subject) == who]
             found = named or [chain for chain in known if who and chain.certificates[1].name == who]
             found += [chain for chain in known if any(begins(one, who) for one in chain.subjects[1:]) and chain not in found]
@@ -238,7 +241,15 @@ def _grant(params: Document) -> Grant:
     for role in roles:
         if role not in known:
             raise UsageError(f"there is no role {role!r}; there are {', '.join(known)}", fix="mesh invite --role member")
-    return Grant(roles, tuple(params.get("offers") or ("*",)), tuple(params.get("requests") or ("*",)))
+    grant = Grant(tuple(dict.fromkeys(roles)), tuple(params.get("offers") or ("*",)), tuple(params.get("requests") or ("*",)))
+    for option, right, patterns in (("--offer", "offer", grant.offers), ("--request", "request", grant.requests)):
+        for pattern in patterns:
+            if not is_pattern(pattern):
+                what = f"{option} {pattern!r} is no capability's name, nor a beginning followed by *"
+                raise UsageError(what, fix=f"mesh invite {option} 'ocr.*'")
+        if patterns != ("*",) and not any(right in ROLES[role] for role in roles):
+            raise UsageError(f"a {' and '.join(roles)} has no use for {option}", fix=f"leave out {option}, or --role member")
+    return grant
 
 
 def _stamp(unix_ms: int) -> str:
