@@ -40,6 +40,8 @@ class Certificate:
     """Earlier keys of the subject, the first one first: what was signed with them before still counts in journals."""
     deed: bytes = b""
     """Of a node: its signed `Deed`, so that no home can certify, or revoke, another home's node."""
+    past_meshes: tuple[str, ...] = ()
+    """Of a node: ids of the meshes its home was in before, the latest last. Its journal goes on; what it signed there counts in it."""
 
 
 @dataclass(slots=True)

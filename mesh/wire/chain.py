@@ -25,6 +25,7 @@ LEVELS = (ISSUER, HOME, NODE)
 READ_MAX = 4096
 """Verified certificates remembered by their bytes: an issuer's is in every chain it began."""
 PAST_KEYS_MAX = 16
+PAST_MESHES_MAX = 16
 GRANTS_MAX = 64
 """Roles, offers or requests in one certificate: each capability that its holder names later is held against all of them."""
 
@@ -130,7 +131,7 @@ class Chains:
     def _check_shape(self, level: str, certificate: Certificate) -> None:
         if certificate.mesh != self.mesh:
             raise Refusal("other_mesh", certificate.subject)
-        if certificate.level != level or len(certificate.past_keys) > PAST_KEYS_MAX:
+        if certificate.level != level or len(certificate.past_keys) > PAST_KEYS_MAX or len(certificate.past_meshes) > PAST_MESHES_MAX:
             raise Refusal("bad_certificate", certificate.subject)
         if max(len(certificate.roles), len(certificate.offers), len(certificate.requests)) > GRANTS_MAX:
             raise Refusal("bad_certificate", certificate.subject)

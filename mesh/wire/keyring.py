@@ -11,7 +11,7 @@ who know each other, except in mode ``ca``. Does not decide what a member may do
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,8 @@ class Member:
     before_until_ms: int
     key_before: bytes
     """The last of them, as it is."""
+    past_meshes: tuple[str, ...]
+    """In which its journal was written before: commits signed there count as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,7 @@ class KeyringStatistics:
 
 
 class Keyring:
-    """The keys of one mesh's members. `wall_ms` is Unix time, for validity; `lives` the earlier meshes of a node, by node: its journal
-    goes on when its home joins another mesh."""
+    """The keys of one mesh's members. `wall_ms` is Unix time, for validity."""
 
     def __init__(
         self,
@@ -89,12 +90,10 @@ class Keyring:
         roots: Sequence[bytes],
         mode: str = "open",
         wall_ms: Callable[[], int] = lambda: int(time.time() * 1000),
-        lives: Mapping[NodeId, tuple[str, ...]] | None = None,
     ) -> None:
         self.mesh = mesh
         self.authorities = Authorities(mesh, roots, mode)
         self._wall_ms = wall_ms
-        self._lives = lives or {}
         self._members: dict[NodeId, Member] = {}
         self._opened: dict[bytes, Signed] = {}
         self._opened_bytes = 0
@@ -161,6 +160,7 @@ class Keyring:
             before=tuple(ed25519.verifier_of(key) for key in node.past_keys),
             before_until_ms=self._wall_ms() + OLD_KEY_MS if moved else known.before_until_ms if known else 0,
             key_before=node.past_keys[-1] if node.past_keys else b"",
+            past_meshes=node.past_meshes,
         )
 
     def member(self, node: NodeId) -> Member | None:
@@ -267,7 +267,7 @@ class Keyring:
         """Whether the member signed it: with the key of today, or one of before where that still counts."""
         self._verified += 1
         if tag == "commit":
-            meshes, keys = (self.mesh, *self._lives.get(member.node, ())), member.before
+            meshes, keys = (self.mesh, *member.past_meshes), member.before
         else:
             meshes, keys = (self.mesh,), self._key_before(member)
         return any(verify(signature, signed_bytes(tag, mesh, body)) for mesh in meshes for verify in (member.verify, *keys))

@@ -387,6 +387,20 @@ def test_a_name_that_looks_like_an_id_stands_in_nobodys_place(town: Town) -> Non
     assert town.do("one", "revoke", id_of_two)["revoked"] == "desk"
 
 
+def test_what_a_machine_did_in_its_open_mesh_is_still_its_own_word(town: Town) -> None:
+    town.do("two", "up", "--name", "b", "--detach")
+    town.do("two", "rotate", "transport")
+    town.do("one", "init", "--name", "a")
+    town.do("two", "join", "-", stdin=town.invited("one"))
+    town.linked("one", "a", "b")
+
+    def told() -> list[dict[str, Any]]:
+        return [one for one in town.do("one", "audit", "--all")["entries"] if one["what"] == "rotated" and one["node"] == "b"]
+
+    (entry,) = until(told, "the entry of before")
+    assert entry["verified"]
+
+
 def test_in_an_open_mesh_nobody_is_revoked(town: Town) -> None:
     town.do("one", "up", "--name", "a", "--detach")
     assert town.do("one", "revoke", "a", code=5)["code"] == "open_mesh"

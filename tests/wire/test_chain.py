@@ -16,7 +16,7 @@ from mesh.messages.membership import Left
 from mesh.messages.trust import HOME, ISSUER, NODE, Certificate, Deed
 from mesh.wire import chain as chain_module
 from mesh.wire import ed25519
-from mesh.wire.chain import GRANTS_MAX, LEVELS, PAST_KEYS_MAX, Chains, join_chain, read_deed, split_chain, widens
+from mesh.wire.chain import GRANTS_MAX, LEVELS, PAST_KEYS_MAX, PAST_MESHES_MAX, Chains, join_chain, read_deed, split_chain, widens
 from mesh.wire.objects import Signer, node_id, parts
 from mesh.wire.packing import Refusal
 
@@ -226,6 +226,8 @@ def test_earlier_keys_are_bounded() -> None:
     key = signer_of(9).public_key
     assert chains().read(LINE.chain(node={"past_keys": (key,) * PAST_KEYS_MAX}))
     refused(LINE.chain(node={"past_keys": (key,) * (PAST_KEYS_MAX + 1)}), "bad_certificate")
+    assert chains().read(LINE.chain(node={"past_meshes": ("m",) * PAST_MESHES_MAX}))
+    refused(LINE.chain(node={"past_meshes": ("m",) * (PAST_MESHES_MAX + 1)}), "bad_certificate")
 
 
 @pytest.mark.parametrize("grant", ("roles", "offers", "requests"))

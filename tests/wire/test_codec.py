@@ -334,7 +334,7 @@ def test_statements_need_somebody_to_open_them(world: Any) -> None:
 
 
 def test_one_bad_statement_does_not_take_the_others_with_it(world: Any) -> None:
-    good, bad = world.rows["a"], Signed(world.c.node, world.rows["c"].body, world.rows["c"].raw[:-1] + b"\x00")
+    good, bad = world.rows["a"], Signed(world.c.node, world.rows["c"].body, world.rows["c"].raw[:-1] + bytes([world.rows["c"].raw[-1] ^ 1]))
     got = codec.decode(14, codec.encode(Rumours((bad, good, bad))), world.keyring.open)
     assert got == Rumours((good,))
     assert world.keyring.statistics().refused == {"bad_signature": 2}

@@ -237,7 +237,7 @@ def test_a_carrier_carries_only_its_own(world: Any) -> None:
 
 
 def test_bad_messages_are_refused_one_by_one(world: Any) -> None:
-    forged = Signed(world.c.node, world.rows["c"].body, world.rows["c"].raw[:-1] + b"\0")
+    forged = Signed(world.c.node, world.rows["c"].body, world.rows["c"].raw[:-1] + bytes([world.rows["c"].raw[-1] ^ 1]))
     parts = [
         frame_message(10, encode(Ping(1)), 1),
         frame_message(9999, b"\x90", 2),

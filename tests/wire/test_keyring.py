@@ -315,14 +315,15 @@ def test_an_older_chain_does_not_bring_the_old_key_back(world: World) -> None:
 def test_a_journal_goes_on_in_another_mesh() -> None:
     """What a node signed for the mesh its home was in before counts in its journal, and nowhere else."""
     world = World()
-    world.keyring._lives = {world.a.node: ("mesh-before",)}
+    was_there = {"past_meshes": ("mesh-before",), "serial": 5}
+    world.keyring.introduce(world.lines["a"].chain(node=was_there))
     before = signer_of(2, "mesh-before")
     body = commit(world, 1).body
     assert world.keyring.open(sealed(before, body).raw).author == world.a.node
     refused(world, sealed(before, Left(world.a.node, 1)).raw, "bad_signature")
     refused(world, sealed(signer_of(2, "mesh-never"), body).raw, "bad_signature")
     refused(world, sealed(signer_of(4, "mesh-before"), dataclasses.replace(body, author=world.c.node)).raw, "bad_signature")
-    world.keyring.introduce(world.lines["a"].renewed(60).chain())
+    world.keyring.introduce(world.lines["a"].renewed(60).chain(node=was_there | {"serial": 6}))
     assert world.keyring.open(sealed(before, dataclasses.replace(body, count=9)).raw), "also with a key it had then"
 
 

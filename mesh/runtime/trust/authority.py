@@ -17,7 +17,7 @@ from mesh.ids import NodeId
 from mesh.messages.signed import Signed
 from mesh.messages.trust import HOME, ISSUER, NODE, Amendment, Certificate, Revocation
 from mesh.runtime.trust.credentials import Credentials
-from mesh.wire.chain import Chain, join_chain, split_chain
+from mesh.wire.chain import PAST_MESHES_MAX, Chain, join_chain, split_chain
 from mesh.wire.objects import Signer, node_id
 from mesh.wire.packing import Refusal
 
@@ -79,12 +79,13 @@ class Authority:
         return self._checked(join_chain((issuer_raw, raw)))
 
     def certify_node(self, node: NodeId, key: bytes, name: str, *, deed: bytes = b"", past_keys: tuple[bytes, ...] = ()) -> bytes:
-        """The chain of one of this home's nodes: it can do what the home can, as long as the home can."""
+        """The chain of one of this home's nodes: it can do what the home can, as long as the home can, and was where the home was."""
         chain, home = self.credentials.chain, self.credentials.home_signer()
         own = chain.last
         certificate = self._certificate(NODE, node, key, name, 0, Grant(own.roles, own.offers, own.requests))
         certificate.not_after_ms = chain.expires_ms
         certificate.deed, certificate.past_keys = deed, past_keys
+        certificate.past_meshes = self.credentials.past[-PAST_MESHES_MAX:]
         raw = home.seal(Signed(home.node, certificate))
         return self._checked(join_chain((*split_chain(chain.raw), raw)))
 

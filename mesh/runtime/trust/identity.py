@@ -84,7 +84,7 @@ def load_identity(folder: NodeFolder) -> Identity:
         curve = CurveKey.of(make_key(folder.transport_path, TRANSPORT))
         signer = Signer(node, seed, credentials.mesh)
         binding = _binding(folder, signer, curve)
-    keyring = _keyring(credentials, node, chain, known_chains(folder))
+    keyring = _keyring(credentials, chain, known_chains(folder))
     last = chain.last
     return Identity(
         node,
@@ -108,9 +108,9 @@ def _mesh_name(folder: NodeFolder) -> str:
     return home.name if home.parent.name == "meshes" else host_name()
 
 
-def _keyring(credentials: Credentials, node: NodeId, own: Chain, known: tuple[bytes, ...]) -> Keyring:
-    genesis, past = credentials.genesis, credentials.past
-    keyring = Keyring(credentials.mesh, (genesis.root_public_key,), genesis.mode, lives={node: past} if past else None)
+def _keyring(credentials: Credentials, own: Chain, known: tuple[bytes, ...]) -> Keyring:
+    genesis = credentials.genesis
+    keyring = Keyring(credentials.mesh, (genesis.root_public_key,), genesis.mode)
     for statement in credentials.authorities.statements():
         keyring.authorities.open(statement.raw)
     for raw in (own.raw, *known):
