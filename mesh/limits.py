@@ -166,11 +166,12 @@ class LinkLimits:
     """Per address."""
     clock_skew_ms: int = 120_000
     stale_answers_per_s: float = 5.0
-    rcvhwm: int = 14
+    rcvhwm: int = 11
     """Envelopes libzmq holds per peer before TCP pushes back: so many that (rcvhwm + 1) * (frame_bytes_max + 4 KiB), the largest there can
-    be and one more that is coming in, stay below undelivered_bytes_max. Of usual ones (batch_bytes_max) that is 1 MiB of one peer."""
-    undelivered_bytes_max: int = 16 * 1024 * 1024
-    """Of one connection, in libzmq and not taken by us; beyond it the connection is cut. By rcvhwm's formula no honest peer gets there."""
+    be and one more that is coming in, stay below undelivered_bytes_max. Of usual ones (batch_bytes_max) that is less than 1 MiB of one peer."""
+    undelivered_bytes_max: int = 25 * 512 * 1024
+    """Of one connection, in libzmq and not taken by us; beyond it the connection is cut. By rcvhwm's formula no honest peer gets there.
+    libzmq keeps four times as much for what comes in tiny frames: this bounds what one peer makes us grow, to about 55 MiB."""
     unproven_per_address_max: int = 128
     """Connections of one address to the ROUTER whose handshake is not finished; beyond it the oldest is cut. An honest one takes
     milliseconds; on one machine all nodes share an address, and may dial us all at once."""
@@ -222,8 +223,9 @@ class LinkLimits:
     effort_per_s: float = 5000.0
     """What one peer may cost for a long time beside the work it brings, in units of about 10 us: 5 % of a processor. An honest one stays
     below 500."""
-    effort_burst: float = 50_000.0
-    """The same at once: half a second's work. A mesh of 1000 nodes that is told in one piece takes 16,000."""
+    effort_burst: float = 40_000.0
+    """The same at once: less than half a second's work, so that a flood ends within a second. A mesh of 1000 nodes that is
+    told in one piece takes about 25,000."""
     penalty_s: float = 10.0
     """How long a peer that was cut stays out; doubled each time, up to `penalty_max_s`."""
     penalty_max_s: float = 600.0

@@ -37,6 +37,8 @@ Told = dict[str, Any]
 Said = dict[str, Any]
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
 """ZMTP 3.1, a client of CURVE."""
+KNOCK_EVERY_S = 0.05
+"""Of one who tries everything: slow enough that he is heard each time."""
 CROWD = 24
 """Addresses of a stranger who has a whole network."""
 REFUSED_OPENING = (OSError, anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError)
@@ -241,8 +243,12 @@ async def rogue_door(told: Told) -> Said:
     frames += [world.rows["a"].raw, b"", b"x", pack(()), pack(("knock", 1, bytes(16), bytes(32))), pack(("knock", 1)), pack(("open", 1))]
     frames += [pack(("turned", 1, "no")), b"GET / HTTP/1.1\r\n\r\n", os.urandom(500)]
     words: set[str] = set()
-    most = 0
-    for frame in frames:
+    most, tried, end = 0, 0, time.monotonic() + told["seconds"]
+    for frame in itertools.cycle(frames):
+        if tried >= len(frames) and time.monotonic() > end:
+            break
+        tried += 1
+        await anyio.sleep(KNOCK_EVERY_S)
         try:
             async with await _under_tls(await connected(told["door"], source(told))) as inside:
                 await inside.send(len(frame).to_bytes(4, "big") + frame)
@@ -252,7 +258,7 @@ async def rogue_door(told: Told) -> Said:
             continue
         most = max(most, len(answer))
         words.add(_word(answer[4:]))
-    return {"frames": len(frames), "words": sorted(words), "bytes_max": most}
+    return {"frames": tried, "words": sorted(words), "bytes_max": most}
 
 
 def _word(answer: bytes) -> str:

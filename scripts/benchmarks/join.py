@@ -1,6 +1,7 @@
-"""From the token to the first answer: `mesh join -` on a fresh home, then `mesh call` from it to an agent on the inviting node.
+"""From the token to the first answer: `mesh join -` on a fresh home, then a task from it to an agent on the inviting node.
 
-Both commands are started from nothing. On loopback, over mDNS; minimum, median and p95 of the joins.
+The task is asked for by turns by a program that runs already, and by `mesh call`; the commands are started from nothing. On loopback, over
+mDNS; minimum, median and p95 of the joins.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from common import HERE, percentile, show
+
+from mesh.sync import connect
 
 MESH = (sys.executable, "-m", "mesh.inspector.cli")
 
@@ -40,12 +43,14 @@ def home(folder: Path, name: str) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--joins", type=int, default=10)
+    parser.add_argument("--joins", type=int, default=20)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mesh-bench-"))
     first = home(folder, "first")
-    joined_s, answered_s = [], []
+    joined_s: list[float] = []
+    by_program_s: list[float] = []
+    by_command_s: list[float] = []
     try:
         mesh(first, "init", "bench")
         worker = mesh(first, "run", str(HERE / "noop_agent.py"), "--detach")["pid"]
@@ -54,10 +59,19 @@ def main() -> None:
             began_s = time.monotonic()
             mesh(place, "join", "-", "--name", f"n{number}", says=token)
             joined_s.append(time.monotonic() - began_s)
-            mesh(place, "call", "noop", "text=x")
-            answered_s.append(time.monotonic() - began_s)
+            if number % 2:
+                mesh(place, "call", "noop", "text=x")
+                by_command_s.append(time.monotonic() - began_s)
+            else:
+                with connect(home=place) as client:
+                    client.call("noop", text="x")
+                by_program_s.append(time.monotonic() - began_s)
             mesh(place, "down")
-        rows = [("mesh join", joined_s), ("to the first answer", answered_s)]
+        rows = [
+            ("mesh join", joined_s),
+            ("to a program's first answer", by_program_s),
+            ("to the first answer of mesh call", by_command_s),
+        ]
         show(
             [{"what": what, "min_s": min(took), "p50_s": percentile(took, 0.5), "p95_s": percentile(took, 0.95)} for what, took in rows],
             asked.json,

@@ -163,7 +163,7 @@ async def test_every_socket_has_every_option(ground: MakeGround) -> None:
         _, sender = await at.linked("left")
         for one in (at.receiver, sender):
             raw = one._raw
-            assert (raw.maxmsgsize, raw.handshake_ivl, raw.sndhwm, raw.rcvhwm) == (1 << 20, 2000, 16, 14)
+            assert (raw.maxmsgsize, raw.handshake_ivl, raw.sndhwm, raw.rcvhwm) == (1 << 20, 2000, 16, 11)
             assert (
                 raw.mechanism == zmq.CURVE
                 and raw.getsockopt(zmq.ZAP_DOMAIN).rstrip(b"\0") == DOMAIN
