@@ -168,7 +168,7 @@ class LinkLimits:
     stale_answers_per_s: float = 5.0
     rcvhwm: int = 11
     """Envelopes libzmq holds per peer before TCP pushes back: so many that (rcvhwm + 1) * (frame_bytes_max + 4 KiB), the largest there can
-    be and one more that is coming in, stay below undelivered_bytes_max. Of usual ones (batch_bytes_max) that is less than 1 MiB of one peer."""
+    be and one more that is coming in, stay below undelivered_bytes_max. Of usual ones (batch_bytes_max) it is less than 1 MiB."""
     undelivered_bytes_max: int = 25 * 512 * 1024
     """Of one connection, in libzmq and not taken by us; beyond it the connection is cut. By rcvhwm's formula no honest peer gets there.
     libzmq keeps four times as much for what comes in tiny frames: this bounds what one peer makes us grow, to about 55 MiB."""
