@@ -35,7 +35,7 @@ from mesh.runtime.disk.store import Store
 from mesh.runtime.disk.store_newest import Newest
 from mesh.runtime.disk.vault import Vault, open_vault
 from mesh.runtime.driver import Driver
-from mesh.runtime.home import Home, NodeFolder
+from mesh.runtime.home import Home, HomeError, NodeFolder
 from mesh.runtime.lan.blinding import Blinding
 from mesh.runtime.lan.discovery import Discovery
 from mesh.runtime.links.door import DoorKeys
@@ -388,5 +388,9 @@ class NodeProcess:
             await anyio.sleep(PEERS_SAVED_EVERY_S)
             doors = [row.door for row in directory.rows() if row.linked and row.node != directory.me]
             if doors and doors != saved:
-                self.folder.save_peers(doors)
+                try:
+                    self.folder.save_peers(doors)
+                except HomeError:  # a cache: without it, the seeds and mDNS are what there is
+                    self.warden.refusals["peers_not_kept"] += 1
+                    continue
                 saved = doors

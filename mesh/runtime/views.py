@@ -241,6 +241,7 @@ class Views:
             "contractor": process.assembly.contractor,
             "files": process.assembly.files,
             "desk": process.assembly.desk,
+            "warden": process.warden,
         }
         return {"schema": "mesh.statistics/1", **{name: asdict(part.statistics()) for name, part in parts.items()}}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -44,6 +45,13 @@ LOOK_EVERY_S = 30.0
 """How often certificates are looked at, and members remembered."""
 
 
+@dataclass(frozen=True, slots=True)
+class WardenStatistics:
+    """What was not upheld, or could not be kept on disk, by reason."""
+
+    refusals: dict[str, int]
+
+
 class Warden:
     """`tell` hands an input to the node; `restart` begins its next life, under what is on disk; `wall_ms` gives Unix time."""
 
@@ -73,6 +81,9 @@ class Warden:
 
     def flush(self) -> None:
         """Nothing is collected here."""
+
+    def statistics(self) -> WardenStatistics:
+        return WardenStatistics(dict(self.refusals))
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
