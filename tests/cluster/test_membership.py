@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mesh.runtime.home import Home
+
 Until = Callable[..., Any]
 
 DEAD_WITHIN_S = 3.0
@@ -87,3 +89,11 @@ def test_control_characters_of_a_peer_never_reach_the_terminal(cluster: Any, eve
             assert not nasty, f"{verb} {words}: {nasty}"
             if words:
                 json.loads(text)
+
+
+def test_peers_that_cannot_be_written_down_end_no_node(cluster: Any, eventually: Until) -> None:
+    Home(cluster.home).node("otter").make().peers_path.mkdir()
+    cluster.node("otter", "heron")
+    cluster.gather()
+    eventually(lambda: cluster.client("otter").statistics()["warden"]["refusals"].get("peers_not_kept"), "the attempt to write them down")
+    assert cluster.states("heron")["otter"] == "alive"
