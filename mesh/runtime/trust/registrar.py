@@ -29,6 +29,8 @@ from mesh.wire.token import Token, code, proof, same
 
 ASKS_MAX = 32
 ASK_LIFE_MS = 600_000
+ASK_SILENT_MS = 15_000
+"""Who asks says so again every second or two: who has been silent for so long has given up, and is shown to nobody any more."""
 ADMITTED_BYTES_MAX = 4 * 1024 * 1024
 Audit = Callable[[str, str, str], None]
 """``(what, about, note)``."""
@@ -42,6 +44,7 @@ class Waiting:
     ask: Ask
     code: str
     at_ms: int
+    heard_ms: int
     grant: Grant | None = None
     answer: bytes = b""
 
@@ -161,8 +164,10 @@ class Registrar:
         if waiting is None or waiting.ask.nonce != ask.nonce:
             if waiting is None and len(self._asks) >= ASKS_MAX:
                 raise Refusal("busy", home)
-            self._asks[home] = Waiting(home, ask, code(self._door_key(), ask.home_key, ask.nonce), self._wall_ms())
+            now_ms = self._wall_ms()
+            self._asks[home] = Waiting(home, ask, code(self._door_key(), ask.home_key, ask.nonce), now_ms, now_ms)
             raise Refusal("wait", home)
+        waiting.heard_ms = self._wall_ms()
         if waiting.grant is None:
             raise Refusal("wait", home)
         if not waiting.answer:
@@ -174,8 +179,9 @@ class Registrar:
 
     def _forget_old(self) -> None:
         now_ms = self._wall_ms()
-        for home in [home for home, one in self._asks.items() if now_ms - one.at_ms > ASK_LIFE_MS]:
-            del self._asks[home]
+        for home, one in list(self._asks.items()):
+            if now_ms - one.at_ms > ASK_LIFE_MS or (one.grant is None and now_ms - one.heard_ms > ASK_SILENT_MS):
+                del self._asks[home]
 
     def _admit(self, credentials: Credentials, home: NodeId, who: Join | Ask, grant: Grant, issuer: str) -> tuple[bytes, bytes]:
         authority = Authority(credentials, self._wall_ms)

@@ -21,7 +21,7 @@ from mesh.runtime.trust.credentials import Credentials, Paths
 from mesh.runtime.trust.identity import load_identity
 from mesh.runtime.trust.invites import OPEN_MAX, Invites
 from mesh.runtime.trust.keyfiles import prepare_key, public_of, read_key
-from mesh.runtime.trust.registrar import ASK_LIFE_MS, ASKS_MAX
+from mesh.runtime.trust.registrar import ASK_LIFE_MS, ASK_SILENT_MS, ASKS_MAX
 from mesh.runtime.trust.succession import replace_home_key
 from mesh.wire.chain import join_chain
 from mesh.wire.codec import decode_object
@@ -294,6 +294,16 @@ def test_another_request_of_the_same_home_has_another_code_and_begins_anew(offic
     assert reason(office, homes.asks_without(home, b"o" * 16)) == "wait"
     [after] = office.registrar.waiting()
     assert after.code != before.code and after.grant is None
+
+
+def test_who_asks_no_more_is_shown_no_more(office: Any, homes: Any) -> None:
+    frames = [homes.asks_without(homes.home(name)) for name in ("two", "three")]
+    for frame in frames:
+        reason(office, frame)
+    for _ in range(3):
+        office.now_ms += ASK_SILENT_MS // 2
+        assert reason(office, frames[0]) == "wait"
+    assert [one.ask.name for one in office.registrar.waiting()] == ["two"]
 
 
 def test_a_request_ends_after_a_while(office: Any, homes: Any) -> None:
