@@ -108,7 +108,7 @@ async def carry_out(
         async with asyncio.timeout(timeout_s):
             return await _converse(ssh, host, plan, answer, note)
     except TimeoutError:
-        where = f"; it was at: {said[-1]}" if said[-1] else ""
+        where = f"; it was at: {said[-1].removeprefix(host).strip()}" if said[-1] else ""
         return failed(host, f"it was not done within {timeout_s:g} s{where}", f"mesh launch --timeout {2 * timeout_s:g} {host}")
     except MeshError as error:
         return failed(host, error.message, error.fix)
