@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.wire.patterns import covers, within
+from mesh.wire.patterns import covers, is_pattern, within
 
 NAMES = ["".join(letters) for size in range(5) for letters in product("ab*", repeat=size)]
 """Every name of up to four of three letters, one of them the star: longer than any pattern below, so that nothing is missed."""
@@ -71,3 +71,13 @@ def test_a_star_counts_only_at_the_end() -> None:
     assert covers(("ocr.*",), "ocr.pages") and covers(("ocr.*",), "ocr.") and not covers(("ocr.*",), "ocr")
     assert not covers(("*.pages",), "ocr.pages") and covers(("*.pages",), "*.pages")
     assert covers(("greet",), "greet") and not covers(("greet",), "greeting") and not covers((), "greet")
+
+
+@pytest.mark.parametrize("text", ["*", "ocr", "ocr.*", "a" * 64, "a" * 64 + "*", "A1_.-x"])
+def test_what_a_pattern_is(text: str) -> None:
+    assert is_pattern(text)
+
+
+@pytest.mark.parametrize("text", ["", "**", "*x", "a b", "a;b", "1a", ".a", "a" * 65, "a**", "a\n", "*\n", "*~", "a~", "~*"])
+def test_what_a_pattern_is_not(text: str) -> None:
+    assert not is_pattern(text)
