@@ -16,7 +16,7 @@ from mesh.wire.replay import ReplayWindow
 def test_the_limits() -> None:
     assert (authorities.ROOTS_MAX, authorities.REVOCATIONS_MAX) == (8, 512)
     assert authorities.MODES == ("open", "token", "ca") and authorities.TAGS == ("revocation", "amendment")
-    assert (chain.READ_MAX, chain.PAST_KEYS_MAX, chain.GRANTS_MAX) == (4096, 16, 64)
+    assert (chain.READ_MAX, chain.PAST_KEYS_MAX, chain.PAST_MESHES_MAX, chain.GRANTS_MAX) == (4096, 16, 16, 64)
     assert (4 * MembershipLimits().rows_max, 8 * 1024 * 1024) == (keyring.MEMBERS_MAX, keyring.OPENED_BYTES_MAX)
     assert (keyring.OLD_KEY_MS, keyring.EARLY_MS) == (60 * 60 * 1000, 2 * 60 * 1000)
     assert (envelope.VERSION, envelope.SESSION_BYTES, envelope.HEADER_BYTES_MAX, envelope.FLUSH_ENVELOPES_MAX) == (1, 16, 512, 4096)
