@@ -226,7 +226,7 @@ class NodeProcess:
             sources=self._linked,
             may_request=self.identity.may_request,
             may_ask=self.identity.may_ask,
-            secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit).read,
+            secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit, self._noted).read,
         )
 
     def _discovery(self, limits: Limits) -> Discovery | None:
@@ -288,6 +288,10 @@ class NodeProcess:
 
     def _held(self, worker: int, task: TaskId, fence: Fence) -> str:
         return self.assembly.contractor.runs(worker, task, fence, clock.now_ms())
+
+    def _noted(self, reason: str, who: str) -> None:
+        """A refusal that goes on record, with others of its kind."""
+        self.links.noted(reason, who)
 
     def _audit(self, *, what: str, about: str, by: str, note: str) -> None:
         """Something security depends on goes on record. From any thread."""

@@ -123,10 +123,13 @@ class Secrets:
 
 
 class SecretDesk:
-    """Answers workers. `held` says which capability a worker runs for a task under a fence now, "" if none."""
+    """Answers workers. `held` says which capability a worker runs for a task under a fence now, "" if none; `noted(reason, secret)` is told
+    of whom asks for a secret that is kept here, and not for him."""
 
-    def __init__(self, secrets: Secrets, held: Callable[[int, TaskId, Fence], str], audit: Audit) -> None:
-        self._secrets, self._held, self._audit = secrets, held, audit
+    def __init__(
+        self, secrets: Secrets, held: Callable[[int, TaskId, Fence], str], audit: Audit, noted: Callable[[str, str], None]
+    ) -> None:
+        self._secrets, self._held, self._audit, self._noted = secrets, held, audit, noted
 
     def read(self, worker: int, name: str, task: TaskId, fence: Fence) -> str:
         """The text, on record. Raises Refused: ``secret_not_held``, ``no_such_secret``, ``secret_out_of_scope``; HomeError."""
@@ -137,6 +140,7 @@ class SecretDesk:
             raise _no_such(name)
         kept = self._secrets.read(name)
         if not kept.covers(capability):
+            self._noted("secret_out_of_scope", name)
             raise Refused(
                 f"the secret {name!r} is not for {capability}: its scope is {', '.join(kept.scope)}",
                 fix=f"mesh secret set {name} --for {capability}",

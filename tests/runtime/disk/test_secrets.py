@@ -125,8 +125,9 @@ def test_scopes(scope: tuple[str, ...], capability: str, covered: bool, secrets:
 def test_the_desk_tells_whoever_holds_the_task_and_nobody_else(secrets: Secrets) -> None:
     secrets.set("db", TEXT, ("report.*",))
     audited: list[dict[str, str]] = []
+    noted: list[tuple[str, str]] = []
     holds = {(1, "t.1", 5): "report.monthly", (1, "t.2", 5): "mail.send"}
-    desk = SecretDesk(secrets, lambda *who: holds.get(who, ""), lambda **record: audited.append(record))
+    desk = SecretDesk(secrets, lambda *who: holds.get(who, ""), lambda **record: audited.append(record), lambda *told: noted.append(told))
     assert desk.read(1, "db", "t.1", 5) == TEXT
     assert audited == [{"what": "secret_read", "about": "db", "by": "t.1", "note": "report.monthly"}]
     for worker, task, fence in ((2, "t.1", 5), (1, "t.1", 4), (1, "t.9", 5), (0, "", 0)):
@@ -135,4 +136,4 @@ def test_the_desk_tells_whoever_holds_the_task_and_nobody_else(secrets: Secrets)
     assert error.code == "secret_out_of_scope" and "mail.send" in error.message and "report.*" in error.message
     for name in ("nothing", "../db", ""):
         assert refused(Refused, lambda n=name: desk.read(1, n, "t.1", 5)).code == "no_such_secret"  # type: ignore[misc]
-    assert len(audited) == 1
+    assert len(audited) == 1 and noted == [("secret_out_of_scope", "db")]
