@@ -109,6 +109,22 @@ def test_the_largest_numbers_open(world: Any) -> None:
         refused(world, resigned(with_header(world.seal([Ping(1)], first_seq=9), **{name: below}), world.a), "malformed")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("payload_hash", bytes(31)),
+        ("payload_hash", bytes(33)),
+        ("payload_hash", "h" * 32),
+        ("session", "s" * 16),
+        ("session", bytes(15)),
+        ("session", bytes(17)),
+        *((name, value) for name in ("mesh", "sender", "recipient") for value in ("", "x" * 65, b"x")),
+    ],
+)
+def test_a_field_of_another_shape_is_malformed(field: str, value: Any, world: Any) -> None:
+    refused(world, resigned(with_header(world.seal([Ping(1)]), **{field: value}), world.a), "malformed")
+
+
 def test_one_large_message_may_fill_a_frame(world: Any) -> None:
     big = Answer(1, True, b"x" * 900_000)
     assert world.open(world.seal([big])).messages[0].message == big
