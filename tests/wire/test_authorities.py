@@ -70,7 +70,8 @@ def test_a_root_is_rotated_with_an_overlap_of_two() -> None:
     refused_chain(known, new)
     known.open(amendment(1, LINE.root, NEW_ROOT))
     assert known.chains.read(old.chain()) and known.chains.read(new.chain()), "both count"
-    known.open(amendment(2, NEW_ROOT, by=NEW_ROOT))
+    last = known.open(amendment(2, NEW_ROOT, by=LINE.root))
+    assert known.open(last.raw) is last, "said again by who brought it, whose root counts no more"
     assert known.chains.read(new.chain())
     refused_chain(known, old)
     refused(known, amendment(3, LINE.root, by=LINE.root), "unknown_author")

@@ -197,6 +197,10 @@ def test_a_chain_has_one_encoding() -> None:
     refused(join_chain([*LINE.certificates(), LINE.certificates()[2]]), "bad_certificate")
 
 
+def test_under_which_root_a_chain_begins() -> None:
+    assert chains().root_of(LINE.chain()) == LINE.root.node
+
+
 def test_other_signed_objects_are_no_links() -> None:
     for level, signer in zip(LEVELS, (LINE.root, LINE.issuer, LINE.home), strict=True):
         refused(replaced(LINE, level, sealed(signer, Left(LINE.node.node, 1)).raw), "bad_certificate")
@@ -347,6 +351,7 @@ def test_how_a_link_may_widen() -> None:
         assert widens(wider, parent) == expected
     for field in GRANTS:
         nothing = dataclasses.replace(parent, **{field: ()})
+        assert widens(dataclasses.replace(child, not_after_ms=2000), dataclasses.replace(parent, ttl_ms=1000)) == "life"
         assert widens(child, nothing) == field and widens(dataclasses.replace(child, **{field: ()}), nothing) == ""
 
 

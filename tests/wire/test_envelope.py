@@ -14,8 +14,9 @@ from mesh.messages.membership import Ack, Ping
 from mesh.messages.records import Heads
 from mesh.messages.signed import Signed
 from mesh.messages.work import Answer
+from mesh.wire import envelope
 from mesh.wire.codec import encode, kind_of
-from mesh.wire.envelope import Batch, Header, frame_message, open_envelope, seal_flush
+from mesh.wire.envelope import FLUSH_ENVELOPES_MAX, HEADER_BYTES_MAX, Batch, Header, frame_message, open_envelope, seal_flush
 from mesh.wire.packing import Refusal
 
 FIELDS = list(Header.__slots__)
@@ -210,6 +211,44 @@ def test_a_header_has_one_encoding_and_one_length(world: Any) -> None:
 
 
 # ---- bounds, and what they cost
+
+
+def test_what_is_as_long_as_it_may_be_is_not_too_big(world: Any) -> None:
+    frames = world.seal([Ping(1)])
+    for size, reason in ((HEADER_BYTES_MAX, "malformed"), (HEADER_BYTES_MAX + 1, "too_big")):
+        long = with_header(frames, mesh="")
+        long = with_header(frames, mesh="x" * (size - len(long[0]) - 2))
+        assert len(long[0]) == size
+        refused(world, resigned(long, world.a), reason)
+    refused(world, resigned([msgpack.packb([]), *frames[1:]], world.a), "malformed")
+
+    limits, seq = world.expect.limits, 1
+    for room, most in (([], limits.frame_bytes_max), ([Ping(1)], limits.batch_bytes_max)):
+        roughly = [*room, Answer(1, True, b"x" * (most - 200))]
+        fits = [*room, Answer(1, True, b"x" * (2 * most - 200 - len(world.seal(roughly)[1])))]
+        frames = world.seal(fits, first_seq=seq)
+        assert len(frames[1]) == most and len(world.open(frames).messages) == len(fits)
+        seq += len(fits)
+
+
+def test_a_flush_is_as_large_as_it_may_be_and_no_larger(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = frame_message(kind_of(Ping(1)), encode(Ping(1)), 1)
+    batches = [Batch(world.b.node, SESSION, number, 0, [part]) for number in range(1, FLUSH_ENVELOPES_MAX + 2)]
+    with pytest.raises(ValueError, match="at most"):
+        seal_flush(world.a, batches, sent_ms=NOW_MS, stamp_ms=1)
+    sealed = seal_flush(world.a, batches[:-1], sent_ms=NOW_MS, stamp_ms=1)
+    assert world.open(sealed[-1]).messages and world.open(sealed[-2]).messages
+    monkeypatch.setattr(envelope, "FLUSH_ENVELOPES_MAX", FLUSH_ENVELOPES_MAX + 1)
+    larger = seal_flush(world.a, batches, sent_ms=NOW_MS, stamp_ms=1)
+    monkeypatch.undo()
+    refused(world, larger[-1], "bad_proof")
+    single = world.seal([Ping(1)], first_seq=9999)
+    refused(world, [*single[:2], single[2] + b"x"], "bad_proof")
+
+
+def test_a_message_without_a_body_is_a_bad_message_in_a_good_envelope(world: Any) -> None:
+    opened = world.open(world.seal([], parts=[frame_message(kind_of(Ping(1)), b"", 1)]))
+    assert opened.messages == [] and opened.refused == [(1, "malformed")]
 
 
 def test_a_proof_is_bounded(world: Any) -> None:

@@ -492,6 +492,44 @@ def test_when_a_root_is_taken_away_members_stay_and_nobody_comes(world: World) -
     assert world.keyring.open(under_new.row(chain=under_new.chain(node={"serial": 9})).raw)
 
 
+def test_who_was_revoked_before_it_was_met_is_told_so(world: World) -> None:
+    revoke(world, NODE, NEW)
+    refused(world, sealed(NEW.node, Left(NEW.node.node, 1)).raw, "revoked")
+    refused(world, sealed(signer_of(77), Left(signer_of(77).node, 1)).raw, "unknown_author")
+
+
+def test_another_chain_of_the_same_serial_changes_nothing(world: World) -> None:
+    other = world.lines["a"].renewed(60)
+    refused(world, other.row(chain=other.chain(node={"serial": 1}), version=9).raw, "bad_signature")
+
+
+@pytest.mark.parametrize("mode", ["token", "ca"])
+def test_whoever_is_known_may_show_an_expired_chain_where_no_ca_rules(mode: str) -> None:
+    world = World(mode)
+    chain = world.lines["a"].chain(node={"serial": 2, "not_after_ms": NOW_MS - 1})
+    if mode == "ca":
+        not_introduced(world, chain, "expired")
+    else:
+        assert world.keyring.introduce(chain) == world.a.node
+
+
+def test_whose_key_a_key_is(world: World) -> None:
+    old, new = world.lines["a"], world.lines["a"].renewed(60)
+    node, before, now = old.node.node, old.node.public_key, new.node.public_key
+    assert world.keyring.has_key(node, before) and not world.keyring.has_key(node, b"") and not world.keyring.has_key(node, now)
+    assert not world.keyring.has_key("nobody", before)
+    world.keyring.introduce(new.chain())
+    world.keyring.introduce(new.chain(node={"serial": 3}))
+    world.now_ms += OLD_KEY_MS - 1
+    assert world.keyring.has_key(node, now) and world.keyring.has_key(node, before) and not world.keyring.has_key(node, b"~")
+    assert world.keyring.open(sealed(old.node, Left(node, 1)).raw), "a new certificate does not end the old key's hour"
+    world.now_ms += 1
+    assert world.keyring.has_key(node, now) and not world.keyring.has_key(node, before)
+    third = world.lines["a"].renewed(61)
+    world.keyring.introduce(third.chain(node={"serial": 4, "past_keys": (before, now)}))
+    assert world.keyring.has_key(node, now) and not world.keyring.has_key(node, before), "of the past ones the last alone"
+
+
 # ---- bounds
 
 
@@ -518,6 +556,17 @@ def test_the_ring_of_keys_is_bounded_and_who_was_forgotten_may_come_again(world:
     assert world.keyring.member(world.a.node) is not None
 
 
+def test_a_full_ring_forgets_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "MEMBERS_MAX", len(world.keyring.members()) + 1)
+    before = world.keyring.members()
+    world.keyring.open(NEW.row().raw)
+    assert world.keyring.members()[:-1] == before
+    raw = sealed(world.a, Suspect(world.b.node, 1, 1)).raw
+    monkeypatch.setattr(keyring, "OPENED_BYTES_MAX", world.keyring.statistics().cached_bytes + len(raw))
+    world.keyring.open(raw)
+    assert world.keyring.statistics().cached_bytes == keyring.OPENED_BYTES_MAX
+
+
 def test_refusals_are_counted_by_reason_once_each(world: World) -> None:
     for _ in range(3):
         refused(world, b"\xc0", "malformed")
@@ -539,9 +588,13 @@ def test_signatures_are_counted_when_they_are_checked(world: World) -> None:
     assert world.keyring.statistics().verified == verified + 1
     world.keyring.verify("nobody", b"", bytes(64))
     assert world.keyring.statistics().verified == verified + 1
+    revoke(world, NODE, NEW)
+    assert world.keyring.statistics().verified == verified + 2
 
 
 def test_a_ring_starts_open_and_empty() -> None:
     ring = Keyring(MESH, [line_of(2).root.public_key])
     assert ring.authorities.mode == "open" and not ring.members() and ring.statistics().refused == {}
+    counted = ring.statistics()
+    assert (counted.verified, counted.remembered, counted.cached_bytes, counted.revoked) == (0, 0, 0, 0)
     assert ring.open(NEW.row().raw), "and its clock is that of the machine"

@@ -17,7 +17,7 @@ from mesh.messages.records import Commit
 from mesh.messages.session import Hello
 from mesh.messages.signed import Signed
 from mesh.wire.codec import encode_object
-from mesh.wire.objects import Signer, body_bytes, domain, mesh_id, node_id, parts, signed_bytes
+from mesh.wire.objects import Signer, body_bytes, domain, handover_bytes, mesh_id, node_id, parts, signed_bytes
 from mesh.wire.packing import Refusal
 
 
@@ -100,3 +100,7 @@ def test_a_signer_counts_and_signs_what_it_is_given(world: World) -> None:
     assert sealed(world.a, Commit(world.a.node, 1, 0, 1, 1, bytes(32), bytes(32), 5)).raw == Signer(
         world.a.node, b"\x02" * 32, world.mesh
     ).seal(Signed(world.a.node, Commit(world.a.node, 1, 0, 1, 1, bytes(32), bytes(32), 5)))
+
+
+def test_a_key_is_handed_over_in_no_mesh() -> None:
+    assert handover_bytes(b"o" * 32, b"n" * 32) == signed_bytes("handover", "", b"o" * 32 + b"n" * 32)

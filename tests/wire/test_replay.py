@@ -73,3 +73,8 @@ def test_accepting_twice_is_a_bug_here_not_a_peer() -> None:
     window.accept(1, 1)
     with pytest.raises(AssertionError):
         window.accept(1, 1)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 1), (0, 5), (-3, 9), (1, 0), (5, -1)])
+def test_numbers_begin_at_one_and_ranges_are_not_empty(first: int, count: int) -> None:
+    assert not ReplayWindow(SIZE).peek(first, count)
