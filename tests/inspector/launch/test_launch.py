@@ -48,7 +48,7 @@ def test_with_services_from_nothing_to_agents_and_back(nas: Any, site: Any, tmp_
 
 def test_without_services_from_nothing_to_an_agent_and_back(box: Any, site: Any, tmp_path: Path) -> None:
     _an_agent_that_changes(box, site, tmp_path, note="; until that machine restarts, as a process: systemctl --user does not answer: ")
-    assert not (box.home / ".config/systemd").exists()
+    assert list((box.home / ".config").rglob("mesh*")) == [], "nothing that only systemd would read"
     state = box.launched / "state.json"
     record = json.loads(state.read_text())
     record["services"]["run-my-transform-s"]["wheel"] = "0" * 64
