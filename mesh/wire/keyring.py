@@ -66,6 +66,8 @@ class Member:
     """The last of them, as it is."""
     past_meshes: tuple[str, ...]
     """In which its journal was written before: commits signed there count as well."""
+    issuer_name: str
+    home_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,8 @@ class Keyring:
             before_until_ms=self._wall_ms() + OLD_KEY_MS if moved else known.before_until_ms if known else 0,
             key_before=node.past_keys[-1] if node.past_keys else b"",
             past_meshes=node.past_meshes,
+            issuer_name=issuer.name,
+            home_name=home.name,
         )
 
     def member(self, node: NodeId) -> Member | None:

@@ -56,7 +56,7 @@ class Authority:
 
     @property
     def can_make_issuers(self) -> bool:
-        return not self.credentials.damage_of(self.credentials.root_signer) and self.credentials.root_signer() is not None
+        return self.credentials.usable(self.credentials.root_signer) is not None
 
     # ---- certificates
 

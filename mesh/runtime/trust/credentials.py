@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from mesh.ids import NodeId
 from mesh.runtime.home import Home, HomeError, read_private, write_atomic
@@ -26,6 +27,7 @@ from mesh.wire.chain import Chain, join_chain
 from mesh.wire.objects import Signer, node_id
 from mesh.wire.packing import Refusal, pack, unpack_row
 
+T = TypeVar("T")
 STATEMENTS_BYTES_MAX = 1024 * 1024
 
 
@@ -162,7 +164,7 @@ class Credentials:
 
     def issuer_chain(self) -> Chain | None:
         """The issuer's certificate of this home; None if it has none that holds, or whose key is damaged."""
-        issuer = None if self.damage_of(self.issuer_signer) else self.issuer_signer()
+        issuer = self.usable(self.issuer_signer)
         return self.authorities.chains.read(join_chain((issuer[1],))) if issuer else None
 
     def root_signer(self) -> Signer | None:
@@ -182,6 +184,10 @@ class Credentials:
         except HomeError as error:
             return HomeError(error.message, fix="restore it from a backup, or remove it: this home admits nobody then")
         return None
+
+    def usable(self, signer: Callable[[], T | None]) -> T | None:
+        """What it gives; None too where its key is damaged, which `damage_of` tells."""
+        return None if self.damage_of(signer) else signer()
 
     # ---- what is kept
 

@@ -21,8 +21,8 @@ def namer(keyring: Keyring, node_name: Callable[[NodeId], str]) -> Callable[[Nod
         if isinstance(signed.body, Revocation):
             known[signed.body.target] = _with_level(signed.body.name, signed.body.level)
     for member in keyring.members():
-        for certificate in keyring.authorities.chains.read(member.chain).certificates:
-            known[certificate.subject] = _with_level(certificate.name, certificate.level)
+        known[member.issuer] = _with_level(member.issuer_name, ISSUER)
+        known[member.home] = member.home_name
 
     def name_of(who: NodeId) -> str:
         name = node_name(who)

@@ -100,12 +100,13 @@ class Office:
             ],
         }
 
-    def _member(self, member: Member, name: str) -> Document:
+    @staticmethod
+    def _member(member: Member, name: str) -> Document:
         return {
             "name": name,
             "id": member.node,
             "home": member.home,
-            "home_name": self._process.identity.keyring.authorities.chains.read(member.chain).certificates[1].name,
+            "home_name": member.home_name,
             "roles": list(member.rights.roles),
             "offers": list(member.rights.offers),
             "requests": list(member.rights.requests),
@@ -183,14 +184,12 @@ class Office:
 
         The home of a node that was revoked is found too. Raises Refused, UsageError.
         """
-        process = self._process
-        directory, chains = process.assembly.directory, process.identity.keyring.authorities.chains
-        known = [chains.read(member.chain) for member in process.identity.keyring.members()]
-        found = [chain for chain in known if who in chain.subjects[1:]]
-        if not found:  # by its node's name, else its home's; and whose id begins so, too: a name may be chosen to look like an id
-            named = [chain for chain in known if who and directory.name_of(chain.last.subject) == who]
-            found = named or [chain for chain in known if who and chain.certificates[1].name == who]
-            found += [chain for chain in known if any(begins(one, who) for one in chain.subjects[1:]) and chain not in found]
+        chains = self._process.identity.keyring.authorities.chains
+        try:
+            found = [chains.read(member.chain) for member in self._called(who)]
+        except Refusal as refusal:
+            what = f"the certificate of {who} holds no more ({refusal.reason}): nobody new believes it"
+            raise Refused(what, fix="mesh trust", code=refusal.reason) from None
         if level == HOME:
             found = found or self._revoked_as(who)
             found = list({chain.subjects[1]: chains.read(join_chain(split_chain(chain.raw)[:2])) for chain in found}.values())
@@ -199,6 +198,15 @@ class Office:
         if len(found) > 1:
             raise UsageError(f"{who!r} could be any of {len(found)} members", fix="give its whole id: mesh trust --json")
         return found[0]
+
+    def _called(self, who: str) -> list[Member]:
+        known, name_of = self._process.identity.keyring.members(), self._process.assembly.directory.name_of
+        if found := [member for member in known if who in (member.node, member.home)]:
+            return found
+        named = [member for member in known if who and name_of(member.node) == who]
+        named = named or [member for member in known if who and member.home_name == who]
+        # Also whose id begins so: a name may be chosen to look like an id.
+        return [member for member in known if member in named or begins(member.node, who) or begins(member.home, who)]
 
     def _revoked_as(self, who: str) -> list[Chain]:
         """The chains of revoked nodes that were called `who` in their revocations, or whose ids, or their homes', begin so."""
