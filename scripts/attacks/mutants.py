@@ -45,6 +45,7 @@ AT_IMPORT_TESTS = {
         *(f"test_forgery.py::test_every_row_under_every_attack[envelopes-{name}]" for name in HEADERS),
     ],
     "ed25519": ["test_ed25519.py", "test_limits.py"],
+    "patterns": ["test_patterns.py"],
     "keyring": ["test_limits.py", "test_keyring.py"],
     "chain": ["test_limits.py", "test_chain.py"],
     "authorities": ["test_limits.py", "test_authorities.py"],

@@ -244,6 +244,8 @@ def test_a_flush_is_as_large_as_it_may_be_and_no_larger(world: Any, monkeypatch:
     refused(world, larger[-1], "bad_proof")
     single = world.seal([Ping(1)], first_seq=9999)
     refused(world, [*single[:2], single[2] + b"x"], "bad_proof")
+    pair = seal_flush(world.a, [Batch(world.b.node, SESSION, 9999 + n, 0, [part]) for n in (0, 1)], sent_ms=NOW_MS, stamp_ms=1)
+    refused(world, [*pair[0][:2], pair[0][2][:-1]], "bad_proof")
 
 
 def test_a_message_without_a_body_is_a_bad_message_in_a_good_envelope(world: Any) -> None:
