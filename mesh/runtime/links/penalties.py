@@ -30,7 +30,7 @@ STATEMENT_EFFORT = 15
 REFUSED_EFFORT = 4
 CONNECTION_EFFORT = 100
 """To the ROUTER: the handshake, and what is done at its beginning and its end."""
-CFP_EFFORT = 3
+CFP_EFFORT = 4
 """Of each task. A busy manager auctions below 1000 a second; most work is awarded without."""
 FILE_ASK_EFFORT = 2
 """Of 48 KiB: more than a network of 1 Gbit/s carries is too much for long."""
