@@ -38,6 +38,8 @@ class Append:
 
     entry: Any
     bodies: dict[Hash, bytes] = field(default_factory=dict)
+    seq: int = field(default=0, compare=False)
+    """The number it got: known to who yielded it, as soon as he goes on."""
 
 
 @dataclass(slots=True)

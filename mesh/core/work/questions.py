@@ -9,6 +9,7 @@ from mesh.core.work.book import Book, Effects
 from mesh.core.work.calls import Ring, story_of
 from mesh.core.work.ending import Ending
 from mesh.core.work.readback import Readback
+from mesh.core.work.succession import moved
 from mesh.core.work.task import DONE, Task
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import Refused, Send
@@ -53,6 +54,9 @@ class Questions:
         return found
 
     def _unknown(self, sender: NodeId, ask: Ask) -> Send:
+        manager = self._book.directory.manager_of(ask.key)
+        if manager and manager != self._book.me:
+            return Send(sender, Answer(ask.ask, False, dumps(moved(ask.key, manager))))
         message = f"no task {ask.key!r} here; it ended long ago, its call is over, or there was none"
         return Send(sender, Answer(ask.ask, False, dumps({"code": "unknown_task", "message": message, "fix": "mesh tasks"})))
 
@@ -78,7 +82,7 @@ class Questions:
             "progress": task.progress,
             "note": task.note,
             "reason": task.reason,
-            "survives": "restart" if task.durable else "nothing",
+            "survives": self._book.survives() if task.durable else "nothing",
             "durable": task.durable,
         }
 
