@@ -111,6 +111,9 @@ class WorkLimits:
 @dataclass(frozen=True, slots=True)
 class RecordsLimits:
     commit_entries_max: int = 256
+    commit_bytes_max: int = 384 * 1024
+    """Entries and bodies of one commit; a larger entry stands alone. With the largest body (512 KiB) it still fits one frame
+    (`frame_bytes_max`), in which it travels to those who keep the journal."""
     story_entries_max: int = 10_000
     heads_max: int = 1024
     forks_max: int = 64

@@ -17,6 +17,7 @@ from mesh.core.inputs import Remembered
 from mesh.core.records.journal import FIRST_PREV, JournalWriter, last_of
 from mesh.effects import Remember
 from mesh.ids import Hash, NodeId
+from mesh.limits import RecordsLimits
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
 
@@ -24,9 +25,17 @@ Row = tuple[int, Any, dict[Hash, bytes]]
 """An entry's number, the entry, and the bodies that came with it."""
 
 
-def encode_entry(entry: Any) -> bytes:
+class EncodedEntry(bytes):
+    """The bytes of an entry, and the entry: who reads them need not decode."""
+
+    entry: Any
+
+
+def encode_entry(entry: Any) -> EncodedEntry:
     """The stand-in for the wire's encoding: canonical for the frozen field order of a dataclass, and free of dependencies."""
-    return repr(entry).encode("utf-8", "replace")
+    encoded = EncodedEntry(repr(entry).encode("utf-8", "replace"))
+    encoded.entry = entry
+    return encoded
 
 
 def commit_hash(signed: Signed) -> bytes:
@@ -42,12 +51,13 @@ def seal(signed: Signed) -> bytes:
 
 @dataclass(slots=True)
 class Group:
-    """One durable commit and its entries, encoded."""
+    """One durable commit and its entries, encoded, with the bodies that came with them."""
 
     signed: Signed
     hash: bytes
     last: int
     entries: tuple[bytes, ...]
+    bodies: tuple[bytes, ...] = ()
 
 
 class Disk:
@@ -71,6 +81,8 @@ class Disk:
         self._witnesses: dict[NodeId, Signed] = {}
         self._waiting: list[Row] = []
         self._syncing: list[Row] = []
+        self._encoded: list[bytes] = []
+        """The entries of `_syncing`."""
         self._writer: JournalWriter | None = None
         self._hlc = 0
 
@@ -105,25 +117,34 @@ class Disk:
         self._waiting.append((seq, entry, bodies))
         return seq
 
-    def begin_sync(self, entries_max: int) -> bool:
-        """True if a sync starts now: there is something to write and the disk is idle."""
+    def begin_sync(self, limits: RecordsLimits) -> bool:
+        """True if a sync starts now: there is something to write and the disk is idle. It takes as much as one commit may hold."""
         if self._syncing or not self._waiting:
             return False
-        self._syncing = self._waiting[:entries_max]
-        del self._waiting[:entries_max]
+        self._encoded, size = [], 0
+        known: dict[Hash, bytes] = {}
+        for _, entry, bodies in self._waiting[: limits.commit_entries_max]:
+            encoded = encode_entry(entry)
+            size += len(encoded) + sum(len(body) for name, body in bodies.items() if name not in known)
+            known.update(bodies)
+            if self._encoded and size > limits.commit_bytes_max:
+                break
+            self._encoded.append(encoded)
+        self._syncing = self._waiting[: len(self._encoded)]
+        del self._waiting[: len(self._encoded)]
         return True
 
     def end_sync(self, wall_ms: int) -> Group:
         """What was being written is durable: one commit, one link to the commit before."""
         assert self._writer is not None, "a disk writes only within a life"
         rows, self._syncing = self._syncing, []
-        entries = tuple(encode_entry(row[1]) for row in rows)
+        entries = tuple(self._encoded)
         signed = self._writer.commit(entries, wall_ms)
-        for row in rows:
-            self.bodies.update(row[2])
+        bodies = {name: body for row in rows for name, body in row[2].items()}
+        self.bodies.update(bodies)
         self.rows.extend(rows)
         self.head, self._hlc = self._writer.head, signed.body.hlc
-        group = Group(signed, self.head, self.seq, entries)
+        group = Group(signed, self.head, self.seq, entries, tuple(bodies.values()))
         self.groups.append(group)
         return group
 

@@ -1,9 +1,10 @@
 """One host of the world: a node's process between its clock, its disk, its workers and its end of the network. Caller two of the node core.
 
     turn: one envelope or one local input -> node.handle -> Append -> disk ... Synced -> outbox.release -.
+                                                        |-> Watermark ------------------> outbox.kept ----+
                                                         `-> effects -> outbox ----------------------------+-> performed, then one flush
 
-The rule is that of runtime/driver.py: nothing leaves before what it depends on is synced, and nothing else waits. There is no decision in
+The rule is that of runtime/driver.py: nothing leaves before what it depends on is safe, and nothing else waits. There is no decision in
 here either. A host that is stopped or slow collects what arrives in its inbox.
 """
 
@@ -37,6 +38,7 @@ from mesh.effects import (
     Execute,
     Extend,
     HangUp,
+    Later,
     Price,
     ReadBody,
     ReadFile,
@@ -47,6 +49,7 @@ from mesh.effects import (
     Send,
     Stop,
     Uphold,
+    Watermark,
     WriteFile,
 )
 from mesh.ids import NodeId, content_hash
@@ -119,6 +122,7 @@ class Host:
             ReadBody: self._read_body,
             ReadStory: self._read_story,
             Remember: self.disk.remember,
+            Later: lambda effect: self.tell(effect.fact),
             Uphold: self._uphold,
         }
 
@@ -254,6 +258,8 @@ class Host:
                     self._append(effect)
                 elif kind is Refused:
                     self.refusals[effect.reason] += 1
+                elif kind is Watermark:
+                    self._release(outbox.kept(effect.kept, forsaken=effect.forsaken))
                 elif outbox.may_leave(effect):
                     perform[kind](effect)
 
@@ -298,7 +304,7 @@ class Host:
 
     def _sync(self) -> None:
         disk, world = self.disk, self.world
-        if disk.begin_sync(world.limits.records.commit_entries_max):
+        if disk.begin_sync(world.limits.records):
             takes_s = disk.sync_s * (0.5 + self.rng.random()) + disk.slow_s * self.rng.random()
             life = self.life
             world.at(world.now_s + takes_s, lambda: self._synced(life))
@@ -308,7 +314,7 @@ class Host:
             return
         group = self.disk.end_sync(self.clock.wall_ms(self.world.now_s))
         self._note_synced(group)
-        self.world.push(self.world.now_s, self.name, self.name, NewHead(group.signed))
+        self.world.push(self.world.now_s, self.name, self.name, NewHead(group.signed, group.entries, group.bodies))
         if self.frozen or self.inbox:  # a sync that ended earlier may still wait there to be heard of
             self.inbox.append((self.name, group))
             self.drain_soon()
@@ -318,10 +324,13 @@ class Host:
 
     def release(self, group: Group) -> None:
         self.now()
-        for effect in self.outbox.release(group.last):
-            self._perform[type(effect)](effect)
+        self._release(self.outbox.release(group.last))
         if self._outgoing:
             self._flush()
+
+    def _release(self, effects: list[Any]) -> None:
+        for effect in effects:
+            self._perform[type(effect)](effect)
 
     def _note_synced(self, group: Group) -> None:
         self.world.history.add(Synced(self.world.now_s, self.name, group.last, group.signed, group.hash, group.entries))
