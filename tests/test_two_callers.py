@@ -188,7 +188,8 @@ class Paper:
 
     def _sync(self) -> None:
         while self.disk.begin_sync(LIMITS.records):
-            group = self.disk.end_sync(0)
+            group, _ = self.disk.end_sync(0)
+            assert group is not None
             self.net.tell(self.me, self.me, Synced(group.last))
             self.net.tell(self.me, self.me, NewHead(group.signed, group.entries, group.bodies))
 

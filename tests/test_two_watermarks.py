@@ -58,7 +58,9 @@ def by_driver() -> list[Any]:
 
         def sync() -> None:
             while disk.begin_sync(RecordsLimits()):
-                driver.tell("a", Synced(disk.end_sync(0).last))
+                group, _ = disk.end_sync(0)
+                assert group is not None
+                driver.tell("a", Synced(group.last))
 
         store = SimpleNamespace(add=lambda seq, entry, bodies: disk.add(entry, bodies), flush_soon=sync)
         quiet = SimpleNamespace(take=lambda: None, waiting=lambda: False, refused=lambda peer: None)

@@ -27,6 +27,8 @@ from mesh.core.inputs import (
     Proclaim,
     Remembered,
     Replay,
+    ShelfKnown,
+    Shelved,
     Started,
     TurnEnds,
 )
@@ -42,11 +44,14 @@ from mesh.effects import (
     Price,
     ReadBody,
     ReadFile,
+    ReadShelf,
     ReadStory,
+    ReadTale,
     Refused,
     Remember,
     Reply,
     Send,
+    Shelve,
     Stop,
     Uphold,
     Watermark,
@@ -124,6 +129,9 @@ class Host:
             Remember: self.disk.remember,
             Later: lambda effect: self.tell(effect.fact),
             Uphold: self._uphold,
+            Shelve: self._shelve,
+            ReadShelf: lambda effect: self.tell(self.disk.read_shelf(effect, world.limits.records)),
+            ReadTale: lambda effect: self.tell(self.disk.shelf.tale(effect, world.limits.records)),
         }
 
     # ---- life and death
@@ -150,6 +158,8 @@ class Host:
             assert not effects, f"replay of entry {number} made effects: {effects}"
         if (remembered := disk.remembered()) != Remembered():
             self._feed(now_s, self.name, remembered)
+        for author, state in sorted(disk.shelf.states.items()):
+            self._feed(now_s, self.name, ShelfKnown(author, state))
         for file, data in disk.files.items():
             self._feed(now_s, self.name, FileKnown(file, len(data)))
         self.turn(self.name, Started(seeds))
@@ -312,7 +322,14 @@ class Host:
     def _synced(self, life: int) -> None:
         if life != self.life:
             return
-        group = self.disk.end_sync(self.clock.wall_ms(self.world.now_s))
+        group, shelved = self.disk.end_sync(self.clock.wall_ms(self.world.now_s))
+        if group is not None:
+            self._committed(group)
+        for effect in shelved:
+            self.world.push(self.world.now_s, self.name, self.name, Shelved(effect.author, effect.ticket))
+        self._sync()
+
+    def _committed(self, group: Group) -> None:
         self._note_synced(group)
         self.world.push(self.world.now_s, self.name, self.name, NewHead(group.signed, group.entries, group.bodies))
         if self.frozen or self.inbox:  # a sync that ended earlier may still wait there to be heard of
@@ -320,7 +337,6 @@ class Host:
             self.drain_soon()
         else:
             self.release(group)
-        self._sync()
 
     def release(self, group: Group) -> None:
         self.now()
@@ -395,6 +411,10 @@ class Host:
 
     def _read_story(self, effect: ReadStory) -> None:
         self.tell(self.world.story(self, effect))
+
+    def _shelve(self, effect: Shelve) -> None:
+        self.disk.shelve(effect)
+        self._sync()
 
     def _uphold(self, effect: Uphold) -> None:
         """Kept at once, enforced from now on, told a little later. Only single nodes are revoked here."""

@@ -21,7 +21,7 @@ def test_a_commit_holds_so_many_entries_and_bytes() -> None:
         disk.add(Parked(f"t{number}", "toy"), {content_hash(body): body})
     groups = []
     while disk.begin_sync(limits):
-        groups.append(disk.end_sync(0))
+        groups.append(disk.end_sync(0)[0])
     assert [len(group.entries) for group in groups] == [2, 2, 1, 4, 3]
     assert [len(body) for group in groups for body in group.bodies] == [900] * 4 + [9000] + [1] * 5 + [2] * 2
     assert [group.last for group in groups] == [2, 4, 5, 9, 12]
