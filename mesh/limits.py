@@ -111,6 +111,13 @@ class WorkLimits:
 @dataclass(frozen=True, slots=True)
 class RecordsLimits:
     commit_entries_max: int = 256
+    commit_bytes_max: int = 384 * 1024
+    """Entries and bodies of one commit; a larger entry stands alone. With the largest body (512 KiB) it still fits one frame
+    (`frame_bytes_max`), in which it travels to those who keep the journal."""
+    ship_blocks_max: int = 64
+    """Commits in one message to a keeper, who checks a signature for each: several milliseconds' work."""
+    tale_bytes_max: int = 4 * 1024 * 1024
+    """Bodies that are read at once where somebody's log is taken over; what then still follows is the next page."""
     story_entries_max: int = 10_000
     heads_max: int = 1024
     forks_max: int = 64

@@ -412,8 +412,8 @@ class NewHead:
     """The store signed and synced a commit of this node's journal, which holds these entries with these bodies."""
 
     signed: Signed
-    entries: tuple[bytes, ...] = ()
-    bodies: tuple[bytes, ...] = ()
+    entries: tuple[bytes, ...] = field(default=(), repr=False)
+    bodies: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(slots=True)

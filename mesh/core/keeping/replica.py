@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.core.keeping.blocks import end_of
 from mesh.core.keeping.log import START, Log
 from mesh.ids import NodeId
 from mesh.messages.keeping import Ballot, Block, Position, Ship, Shipped, Vote, VoteAsk, Yield
@@ -308,12 +309,6 @@ class Replica:
 
     def _shipped(self, to: NodeId, ship: Ship, ok: bool, at: Position) -> Say:
         return Say(to, Shipped(self.author, self.term, ok, *at, ship.stamp_ms))
-
-
-def end_of(block: Block) -> Position:
-    """The position of its last entry."""
-    body = block.head.body
-    return (block.term, body.seq if isinstance(body, Yield) else body.first + body.count - 1)
 
 
 def leader_of(block: Block) -> NodeId:

@@ -5,10 +5,10 @@
                    ReadBody, ReadStory --> queue --> reader thread --> BodyRead, StoryRead
 
 Group commit adapts by itself: idle, the first entry is committed at once; while the disk is busy the next commit gathers what arrives,
-at most 256 entries. Invariants: `Synced` is told only after SQLite has synced; the incarnation is raised and synced before anybody sees it;
-one failed write ends all writing (a failed fsync may have dropped the pages it failed on), `run` raises, and the node steps down. Does not
-decide what is written, and repairs nothing but the index. The queue needs no bound of its own: a task's next entry waits, in the outbox,
-for the last one's `Synced`, and live tasks are bounded.
+at most 256 entries or 384 KiB. Invariants: `Synced` is told only after SQLite has synced; the incarnation is raised and synced before
+anybody sees it; one failed write ends all writing (a failed fsync may have dropped the pages it failed on), `run` raises, and the node
+steps down. Does not decide what is written, and repairs nothing but the index. The queue needs no bound of its own: a task's next entry
+waits, in the outbox, for the last one's `Synced`, and live tasks are bounded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
-from mesh.core.records.journal import AUDIT, JournalWriter, keys
+from mesh.core.records.journal import AUDIT, JournalWriter
 from mesh.core.records.records import Beginning
 from mesh.effects import ReadBody, ReadStory, Remember
 from mesh.errors import MeshError
@@ -44,16 +44,14 @@ from mesh.runtime.clock import wall_ms
 from mesh.runtime.disk import store_chain, store_file, store_memory
 from mesh.runtime.disk.sealing import Sealer
 from mesh.runtime.disk.store_file import StoreError
+from mesh.runtime.disk.store_group import Group, Queued, gather, insert
 from mesh.runtime.disk.store_newest import Newest, rolled_back
 from mesh.runtime.disk.store_read import Reader, examine
 from mesh.runtime.disk.store_rows import Rows
 from mesh.runtime.trust.keyfiles import Lives
 from mesh.wire import ed25519
-from mesh.wire.codec import encode_entry
 from mesh.wire.objects import Signer, body_bytes, signed_bytes
 from mesh.wire.packing import Refusal
-
-Queued = tuple[int, Any, dict[Hash, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,40 +378,41 @@ class Store:
                 self._urgent = False
                 if self._failure is not None:
                     return
-                lot = self._queue[: self._limits.commit_entries_max]
-                del self._queue[: self._limits.commit_entries_max]
+                ahead = self._queue[: self._limits.commit_entries_max]
                 remember, self._remember = self._remember, []
-            if not lot and not remember:
+            if not ahead and not remember:
                 return
             try:
-                signed = self._commit(lot, remember)
+                group = gather(ahead, self._limits)
+                signed = self._commit(group, remember)
             except (sqlite3.Error, OSError) as error:
                 return self._fail(store_file.explain(self.path, error))
             except Exception as error:  # noqa: BLE001 - counted as the store's failure: a writer that dies silently would stop the node for ever
                 return self._fail(StoreError("store_bug", f"the journal's writer failed: {error!r}", "report this; restart the node"))
+            with self._something:
+                del self._queue[: group.length]
             if signed is not None:
-                self._synced, self.durable_head = lot[-1][0], self._writer.head
+                self._synced, self.durable_head = group.entries[-1][0], self._writer.head
                 self._tell(self._signer.node, Synced(self._synced))
-                self._tell(self._signer.node, NewHead(signed))
+                self._tell(self._signer.node, NewHead(signed, tuple(group.data), tuple(group.bodies.values())))
 
-    def _change_key(self, lot: list[Queued]) -> None:
-        for _, entry, _ in lot:
+    def _change_key(self, entries: list[Queued]) -> None:
+        for _, entry, _ in entries:
             if type(entry) is Rekeyed and (seed := self._following.pop(entry.new_key, None)) is not None:
                 self._verify_own = (ed25519.verifier_of(entry.new_key), *self._verify_own)
                 self._signer.rekey(seed)
 
-    def _commit(self, lot: list[Queued], remember: list[Remember]) -> Signed | None:
+    def _commit(self, group: Group, remember: list[Remember]) -> Signed | None:
         started = time.perf_counter()
         signed = None
-        data = [encode_entry(entry) for _, entry, _ in lot]
-        if lot:
-            self._change_key(lot)
-            signed = self._writer.commit(data, self._wall_ms())
-        self._in_transaction(lambda connection: _insert(connection, self._rows, lot, data, signed, self._writer.head, remember))
-        if lot:
+        if group.entries:
+            self._change_key(group.entries)
+            signed = self._writer.commit(group.data, self._wall_ms())
+        self._in_transaction(lambda connection: insert(connection, self._rows, group, signed, self._writer.head, remember))
+        if group.entries:
             self._groups += 1
             self._commits += 1
-            self._entries += len(lot)
+            self._entries += len(group.entries)
             self._commit_s_max = max(self._commit_s_max, time.perf_counter() - started)
         return signed
 
@@ -441,30 +440,6 @@ class Store:
             self._fail(store_file.explain(self.path, error))
         finally:
             reader.close()
-
-
-def _insert(
-    connection: sqlite3.Connection,
-    rows: Rows,
-    lot: list[Queued],
-    data: list[bytes],
-    signed: Signed | None,
-    head: bytes,
-    remember: list[Remember],
-) -> None:
-    if signed is not None:
-        commit, raw = signed.body, signed.raw
-        connection.execute(
-            "INSERT INTO commits VALUES(?, ?, ?, ?, ?)", (commit.first, commit.count, raw, head, hashlib.sha256(raw).digest())
-        )
-        entries = [(seq, rows.entry_in(seq, entry)) for (seq, _, _), entry in zip(lot, data, strict=True)]
-        connection.executemany("INSERT INTO entries VALUES(?, ?)", entries)
-        connection.executemany("INSERT INTO about VALUES(?, ?)", [(key, seq) for seq, entry, _ in lot for key in keys(entry)])
-        bodies = [(name, rows.body_in(name, body)) for _, _, held in lot for name, body in held.items()]
-        if bodies:
-            connection.executemany("INSERT OR IGNORE INTO bodies VALUES(?, ?)", bodies)
-    for one in remember:
-        store_memory.keep(connection, one)
 
 
 def _set_from_thread(token: anyio.lowlevel.EventLoopToken, event: anyio.Event) -> None:
