@@ -162,6 +162,8 @@ class KeepingLimits:
     """Between candidacies, times 1 to 2."""
     settle_s: float = 1.0
     """A node must have been linked for so long to be asked to keep; also how often the roster is looked at."""
+    change_s: float = 0.1
+    """The same while a change is under way."""
     replace_s: float = 10.0
     """A keeper that is dead for so long is replaced, or let go if there is nobody."""
     logs_max: int = 256

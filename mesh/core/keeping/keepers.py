@@ -37,9 +37,10 @@ from mesh.core.inputs import (
     Started,
     TaleRead,
 )
+from mesh.core.keeping.blocks import end_of
 from mesh.core.keeping.log import START, Log, Run
 from mesh.core.keeping.log import Roster as LogRoster
-from mesh.core.keeping.replica import LEADER, Keep, Replica, Say, end_of
+from mesh.core.keeping.replica import LEADER, Keep, Replica, Say
 from mesh.core.keeping.roster import Roster, rank
 from mesh.core.keeping.shipping import Shipping
 from mesh.core.keeping.takeover import Kept, Takeover
@@ -80,7 +81,7 @@ class Keepers:
         self._me, self._directory, self._deadlines, self._random = directory.me, directory, deadlines, random
         self._limits, self._lease_s = limits.keeping, limits.work.lease_s
         self._seq = journal_seq
-        self._shipping = Shipping(self._me, limits.keeping)
+        self._shipping = Shipping(self._me, limits.keeping, limits.records.ship_blocks_max)
         self._roster = Roster(directory, limits.keeping)
         self._vigil = Vigil(directory, limits.keeping)
         self._takeover = Takeover(directory, limits.keeping)
@@ -281,7 +282,10 @@ class Keepers:
         if replica.role != LEADER or self._written:
             return
         members = self._roster.next(now_s, replica.log.members)
-        if members == replica.log.members or not replica.may_change(members):
+        if members == replica.log.members:
+            return
+        self._deadlines.set(due, now_s + self._limits.change_s)
+        if not replica.may_change(members):
             return
         learner = next((member for member in members if member not in replica.log.members), "")
         if learner:

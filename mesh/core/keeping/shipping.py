@@ -8,23 +8,18 @@ Invariant: what is given follows the position asked for, in order and without a 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 
+from mesh.core.keeping.blocks import bytes_of, end_of, fitting
 from mesh.core.keeping.log import Log, Run
-from mesh.core.keeping.replica import end_of
 from mesh.effects import Need, ReadShelf
 from mesh.ids import NodeId
 from mesh.limits import KeepingLimits
 from mesh.messages.keeping import Block, Position
 
 
-def size_of(block: Block) -> int:
-    return sum(map(len, block.entries)) + sum(map(len, block.bodies)) + 512
-
-
 class Shipping:
-    def __init__(self, me: NodeId, limits: KeepingLimits) -> None:
-        self._me, self._limits = me, limits
+    def __init__(self, me: NodeId, limits: KeepingLimits, blocks_max: int) -> None:
+        self._me, self._limits, self._blocks_max = me, limits, blocks_max
         self._recent: deque[Block] = deque()
         self._recent_bytes = 0
         self._recent_after: Position | None = None
@@ -40,10 +35,10 @@ class Shipping:
             self.forget_recent()
             self._recent_after = before
         self._recent.append(block)
-        self._recent_bytes += size_of(block)
+        self._recent_bytes += bytes_of(block)
         while self._recent_bytes > self._limits.recent_bytes_max and len(self._recent) > 1:
             gone = self._recent.popleft()
-            self._recent_bytes -= size_of(gone)
+            self._recent_bytes -= bytes_of(gone)
             self._recent_after = end_of(gone)
 
     def forget_recent(self) -> None:
@@ -52,31 +47,21 @@ class Shipping:
 
     def blocks(self, log: Log, at: Position) -> tuple[Block, ...]:
         """What follows `at` in the log, as much as one SHIP takes; nothing if it must be read first, or if nothing follows."""
-        following = log.run_after(at)
-        if following is None:
+        run = log.run_after(at)
+        if run is None:
             return ()
         if log.author == self._me and self._recent_after is not None and self._recent_after <= at and end_of(self._recent[-1]) > at:
-            return self._fitting(block for block in self._recent if end_of(block) > at)
+            following = (block for block in self._recent if end_of(block) > at)
+            return fitting(following, self._limits.ship_bytes_max, self._blocks_max)
         page = self._pages.get(log.author)
         if page is not None and page[0] == at:
             return page[1]
-        self._read(log, at, following)
+        self._read(log, at, *run)
         return ()
 
-    def _fitting(self, blocks: Iterator[Block]) -> tuple[Block, ...]:
-        taken: list[Block] = []
-        total = 0
-        for block in blocks:
-            total += size_of(block)
-            if taken and total > self._limits.ship_bytes_max:
-                break
-            taken.append(block)
-        return tuple(taken)
-
-    def _read(self, log: Log, at: Position, following: tuple[Run, int]) -> None:
+    def _read(self, log: Log, at: Position, run: Run, end: int) -> None:
         if any(author == log.author for author, _ in self._asked.values()):
             return
-        run, end = following
         self._token -= 1
         self._asked[self._token] = (log.author, at)
         self._wanted.append(ReadShelf(self._token, log.author, at, (run.term, end), self._limits.ship_bytes_max, need=Need.FREE))
