@@ -243,7 +243,10 @@ class Keepers:
             self._publish()
             if replica.log.keepers:
                 yield Append(Leads(replica.term, replica.log.members, int(now_s * 1000)))
-            yield Tell(Leading(replica.log.taken_up_to(replica.log.last)))
+            taken = replica.log.taken_up_to(replica.log.last)
+            if taken:
+                yield Watermark(replica.kept[1] if replica.log.keepers else -1, taken, need=Need.FREE)
+            yield Tell(Leading(taken))
             yield from self._carry(now_s, self._own, replica.wrote(self._seq))
         elif replica.role != LEADER:
             self._own.led_told = False
@@ -255,7 +258,7 @@ class Keepers:
             self._own.kept_told = replica.kept
             taken = replica.log.taken_up_to(replica.kept)
             if taken > taken_before and replica.role != LEADER:
-                yield Watermark(max(0, self._own.kept_told[1]), forsaken=True, need=Need.FREE)
+                yield Watermark(self._own.kept_told[1], taken, need=Need.FREE)
                 yield Tell(Deposed(taken))
             elif replica.role == LEADER:
                 yield from self._watermark()

@@ -39,10 +39,12 @@ from mesh.core.inputs import (
     RequestGone,
     Started,
     Submit,
+    TaleRead,
     TaleTold,
     TurnEnds,
 )
 from mesh.core.node import Method
+from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue, PulseDue
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.ending import Ending, own_revocation
@@ -114,7 +116,8 @@ class Manager:
         self._succession = Succession(book, ending, leases)
         self._started = False
         self._steps = Steps(book, leases, readback)
-        self._questions = Questions(book, ending, ring, readback)
+        archive = Archive(book.me)
+        self._questions = Questions(book, ending, ring, readback, archive)
         soon = self._then_say
         at_once = self._then_say_here
         self.inputs: dict[type, Method] = {
@@ -143,6 +146,7 @@ class Manager:
             Ask: at_once(self._questions.on_ask),
             Load: at_once(placing.on_load),
             BodyRead: readback.on_body_read,
+            TaleRead: archive.on_tale_read,
             FileFetched: soon(retries.on_file_fetched),
             MemberAlive: soon(self._on_member_alive),
             MemberLinked: soon(self._on_member_linked),
