@@ -70,6 +70,8 @@ class Appended:
     incarnation: int
     seq: int
     entry: Any
+    copied: bool = False
+    """It was another author's, about a task that this node is to take over."""
 
 
 @dataclass(frozen=True, slots=True)

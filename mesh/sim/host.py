@@ -59,6 +59,7 @@ from mesh.effects import (
 )
 from mesh.ids import NodeId, content_hash
 from mesh.messages.membership import Alive
+from mesh.messages.records import Inherited
 from mesh.messages.signed import Signed
 from mesh.sim.clock import HostClock
 from mesh.sim.disk import Disk, Group
@@ -110,6 +111,8 @@ class Host:
         self._outgoing: dict[NodeId, list[Any]] = {}
         self._heard: dict[NodeId, int] = {}
         self._version = 0
+        self._copies = 0
+        """How many of the next entries are copied from another author's log."""
         self._last_s = 0.0
         self._draining = False
         self._watched = world.history.watched
@@ -310,7 +313,8 @@ class Host:
 
     def _append(self, effect: Append) -> None:
         seq = self.disk.add(effect.entry, effect.bodies)
-        self.world.history.add(Appended(self.world.now_s, self.name, self.disk.incarnation, seq, effect.entry))
+        self.world.history.add(Appended(self.world.now_s, self.name, self.disk.incarnation, seq, effect.entry, self._copies > 0))
+        self._copies = effect.entry.count if type(effect.entry) is Inherited else max(0, self._copies - 1)
         self._sync()
 
     def _sync(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -50,6 +51,11 @@ class LeasesDue:
 @dataclass(frozen=True, slots=True)
 class PulseDue:
     """While leases stand: was this manager itself away (stopped, asleep) since the last one?"""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardDue:
+    """Durable work waits because too few keepers are known to follow this node: look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +148,11 @@ class Line:
         self.force = False
         """The next look auctions its first task, whatever the cached load says."""
 
-    def first(self) -> Task | None:
-        for task in self.urgent.values():
-            return task
-        for task in self.tasks.values():
-            return task
+    def first(self, *, plain: bool = False) -> Task | None:
+        """`plain`: of those that are not durable."""
+        for task in chain(self.urgent.values(), self.tasks.values()):
+            if not (plain and task.durable):
+                return task
         return None
 
     def remove(self, task: Task) -> None:
@@ -234,6 +240,11 @@ class Book:
     def survives(self) -> str:
         """What durable work of this node outlives, today."""
         return "node-loss" if len(self.directory.guard.keepers) > 1 else "restart"
+
+    def holds(self, now_s: float) -> bool:
+        """A majority of those who keep the journal is known to follow this node for a while yet: it may award, and judge leases."""
+        guard = self.directory.guard
+        return guard.leads and guard.led_until_s - now_s > self.limits.beat_s
 
     def is_linked(self, node: NodeId) -> bool:
         row = self.directory.get(node)

@@ -191,8 +191,12 @@ class Leases:
         holder.lease_due = False
         margin_s = book.limits.margin_s
         reason = NODE_REVOKED if book.directory.revoked(due.node) else "lease_over"
+        held = book.holds(now_s)
         for task in list(holder.tasks.values()):
-            if task.state != COMMITTING and task.lease_end_s + margin_s <= now_s:
+            if task.durable and not held:
+                # Nobody may say that it is lost before a majority of the keepers follows again; then its holder has as long as ever.
+                task.lease_end_s = max(task.lease_end_s, now_s + book.limits.lease_s)
+            elif task.state != COMMITTING and task.lease_end_s + margin_s <= now_s:
                 yield from self._over(now_s, task, reason)
         ends = [task.lease_end_s for task in holder.tasks.values() if task.state != COMMITTING]
         if ends:

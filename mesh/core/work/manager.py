@@ -45,7 +45,7 @@ from mesh.core.inputs import (
 )
 from mesh.core.node import Method
 from mesh.core.work.archive import Archive
-from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue, PulseDue
+from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
@@ -164,6 +164,7 @@ class Manager:
             ReclaimsDue: leases.expire_reclaims,
             AuctionEnds: soon(placing.expire_auction),
             BacklogDue: soon(placing.expire_backlog),
+            GuardDue: soon(placing.expire_guard),
             GraceEnds: soon(placing.expire_grace),
             BackoffEnds: soon(retries.expire_backoff),
             FetchAgain: soon(retries.expire_fetch),

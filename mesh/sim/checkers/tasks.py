@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId
-from mesh.messages.records import Decided, Finished, Inherited, Submitted
+from mesh.messages.records import Decided, Finished, Submitted
 from mesh.sim.history import (
     Answered,
     Appended,
@@ -69,8 +69,6 @@ class TaskChecker:
         self._kept: dict[NodeId, int] = {}
         self._submitted: dict[TaskId, int] = {}
         """The number under which its author wrote it down."""
-        self._copies: dict[NodeId, int] = {}
-        """How many of the next entries are another author's."""
         self.watches: tuple[type, ...] = ()
         self.takes: Takes = {
             EffectTried: self._effect_tried,
@@ -121,15 +119,13 @@ class TaskChecker:
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         """Copies of another's entries say nothing new."""
         kind, node = type(record.entry), record.node
-        if self._copies.get(node, 0):
-            self._copies[node] -= 1
-        elif kind is Inherited:
-            self._copies[node] = record.entry.count
-        elif kind is Finished or kind is Decided or kind is Submitted:
+        if record.copied:
+            return
+        if kind is Finished or kind is Decided or kind is Submitted:
             self._waiting.setdefault(node, []).append((record.seq, record.entry))
             if kind is Submitted:
                 self._submitted[record.entry.task] = record.seq
-        return iter(())
+        yield from ()
 
     def _synced(self, record: Synced) -> Iterator[Verdict]:
         self._synced_up_to[record.node] = record.seq
@@ -175,7 +171,6 @@ class TaskChecker:
         """What was not synced never was, and its clients hang up."""
         synced = self._synced_up_to.get(record.node, 0)
         self._waiting[record.node] = [(seq, entry) for seq, entry in self._waiting.get(record.node, []) if seq <= synced]
-        self._copies.pop(record.node, None)
         for request in [request for request, asked in self._open.items() if asked.node == record.node]:
             del self._open[request]
         return iter(())
