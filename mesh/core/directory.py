@@ -36,6 +36,8 @@ class Row:
     changed_at_s: float = 0.0
     revoked: bool = False
     """Not believed any more, for good: dead, never dialled, never asked, and nothing it says is heard."""
+    keeps: bool = True
+    """It may keep others' journals."""
 
 
 class ReadDirectory(Protocol):

@@ -195,6 +195,7 @@ class NodeProcess:
             door=listening.door_address,
             router=listening.router_address,
             certificate=identity.chain,
+            keeps=identity.may_keep(),
         )
 
     def _make_links(self, limits: Limits) -> Links:
