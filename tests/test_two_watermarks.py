@@ -40,7 +40,7 @@ class Guarded:
             yield Reply(item.request + 100, True, {"needs": "disk"})
             yield Later(Found(f"kept {item.request}"), need=Need.KEPT)
         else:
-            yield Watermark(int(rest), verb == "forsaken")
+            yield Watermark(int(rest), int(verb == "forsaken"))
 
     def _found(self, now_s: float, sender: str, item: Found) -> None:
         assert sender == "a", "a fact for later comes from the node itself"

@@ -23,6 +23,7 @@ KINDS: dict[int, type] = {
     34: keeping.Shipped,
     35: keeping.VoteAsk,
     36: keeping.Vote,
+    37: keeping.Took,
     40: work.Cfp,
     41: work.Bid,
     42: work.Refuse,

@@ -6,6 +6,7 @@ leader (the author, or who takes over)          keeper
 candidate                                       keeper
   VOTE_ASK       --------------------->              first whether it would (`pre`), then for good
                  <---------------------  VOTE
+taker            --TOOK-------------->  everybody
 
 The messages are those of Raft (Ongaro and Ousterhout, 2014: AppendEntries and RequestVote, with the pre-vote of section 9.6).
 """
@@ -23,12 +24,18 @@ Position = tuple[int, int]
 
 @dataclass(slots=True)
 class Yield:
-    """`taker` drives, from here on, all that `author` had submitted up to entry `seq`. Body of a signed object; a block without entries."""
+    """From here on `taker` drives all that `author` had submitted up to entry `seq`: the tasks up to number `counter` of `incarnation`.
+
+    Body of a signed object; in the log a block without entries. `ballots`: of the majority that chose him.
+    """
 
     author: NodeId
     term: int
     seq: int
     taker: NodeId
+    incarnation: int = 0
+    counter: int = 0
+    ballots: tuple[Signed, ...] = ()
 
 
 @dataclass(slots=True)
@@ -54,6 +61,8 @@ class Ship:
     kept_term: int
     kept_seq: int
     blocks: tuple[Block, ...] = ()
+    stamp_ms: int = 0
+    """On the sender's clock; comes back with SHIPPED, so that he knows from when on the keeper followed him."""
 
 
 @dataclass(slots=True)
@@ -65,6 +74,7 @@ class Shipped:
     ok: bool
     at_term: int
     at_seq: int
+    stamp_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -94,3 +104,10 @@ class Vote:
     granted: bool
     pre: bool = False
     ballot: tuple[Signed, ...] = ()
+
+
+@dataclass(slots=True)
+class Took:
+    """Whose work was taken over by the sender: each a `Yield`, safe for good. For everybody: he may speak about it, and is to be asked."""
+
+    yields: tuple[Signed, ...]

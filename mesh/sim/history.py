@@ -85,6 +85,17 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptUpTo:
+    """A majority of those who keep the journal of `node` has it up to `seq`; -1: nobody but it keeps it. Others drive, from now on and for
+    good, what it had submitted up to entry `taken`."""
+
+    at_s: float
+    node: NodeId
+    seq: int
+    taken: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outward:
     """An effect left the node: a message, an answer to a client, a handler to run."""
 

@@ -62,7 +62,7 @@ from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
 from mesh.sim.clock import HostClock
 from mesh.sim.disk import Disk, Group
-from mesh.sim.history import Answered, Appended, Delivered, NodeDown, NodeUp, Outward, RowIssued, Synced, Upheld
+from mesh.sim.history import Answered, Appended, Delivered, KeptUpTo, NodeDown, NodeUp, Outward, RowIssued, Synced, Upheld
 from mesh.sim.network import Envelope
 
 if TYPE_CHECKING:
@@ -269,7 +269,8 @@ class Host:
                 elif kind is Refused:
                     self.refusals[effect.reason] += 1
                 elif kind is Watermark:
-                    self._release(outbox.kept(effect.kept, forsaken=effect.forsaken))
+                    self.world.history.add(KeptUpTo(self.world.now_s, self.name, effect.kept, effect.taken))
+                    self._release(outbox.kept(effect.kept, forsaken=effect.taken > 0))
                 elif outbox.may_leave(effect):
                     perform[kind](effect)
 

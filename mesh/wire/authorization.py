@@ -87,6 +87,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         keeping.Shipped,
         keeping.VoteAsk,
         keeping.Vote,
+        keeping.Took,
         work.Cfp,
         work.Award,
         work.Renew,

@@ -23,6 +23,9 @@ from mesh.ids import NodeId
 from mesh.messages.keeping import Ballot, Block, Position, Ship, Shipped, Vote, VoteAsk, Yield
 from mesh.messages.signed import Signed
 
+FLIGHT_MAX = 8
+"""SHIPs with blocks under way to one keeper: hides a disk's latency, and a slow keeper costs the leader's queue no more than 8 frames."""
+
 FOLLOWER, ASKING, CANDIDATE, LEADER = "follower", "asking", "candidate", "leader"
 
 
@@ -57,6 +60,8 @@ class Peer:
     """Not known where its log ends: one SHIP at a time, without blocks."""
     heard: int = 0
     """SHIPPED of this term that came from it."""
+    flight: int = 0
+    """SHIPs with blocks that it has not answered."""
 
 
 @dataclass(slots=True)
@@ -164,9 +169,10 @@ class Replica:
     def _ship(self, to: NodeId) -> Say:
         peer = self.peers[to]
         term, seq = peer.next
-        blocks = () if peer.probing else self.blocks(peer.next)
+        blocks = () if peer.probing or peer.flight >= FLIGHT_MAX else self.blocks(peer.next)
         if blocks:
             peer.next = end_of(blocks[-1])
+            peer.flight += 1
         return Say(to, Ship(self.author, self.term, term, seq, *self.kept, blocks))
 
     def ship_all(self) -> Out:
@@ -183,7 +189,7 @@ class Replica:
     def retry(self, to: NodeId) -> Out:
         """What was sent to it may be lost: begin where it is known to be."""
         if (peer := self.peers.get(to)) is not None:
-            peer.next, peer.probing = (peer.match if peer.match != START else self.log.last), True
+            peer.next, peer.probing, peer.flight = (peer.match if peer.match != START else self.log.last), True, 0
             yield self._ship(to)
 
     def teach(self, learner: NodeId) -> Out:
@@ -194,10 +200,13 @@ class Replica:
 
     def wrote(self, seq: int, members: tuple[NodeId, ...] = ()) -> Out:
         """The author's own disk has his journal up to `seq`; the last commit changed who keeps it, if `members` are given."""
-        if self.role != LEADER or self.me != self.author:
+        if self.role != LEADER or self.me != self.author or seq <= self.log.seq:
             return
+        begins = self.log.last[0] < self.term
         self.log.append(self.term, self.me, seq, members)
         self.stored = self.log.last
+        if begins:
+            yield Keep(self.term, self.voted)
         if members:
             for member in members:
                 if member != self.me and member not in self.peers:
@@ -212,10 +221,14 @@ class Replica:
         one_more_or_less = len(set(members) ^ set(self.log.members)) == 1
         return self.role == LEADER and self.me == self.author and self.author in members and settled and one_more_or_less
 
-    def take_over(self) -> Out:
-        """The leader, who is not the author, has all live tasks of this log in his own, safe: what comes now is his."""
+    def take_over(self, incarnation: int = 0, counter: int = 0) -> Out:
+        """The leader, who is not the author, has all live tasks of this log in his own, safe: what comes now is his.
+
+        `incarnation` and `counter`: of the last task in it.
+        """
         assert self.role == LEADER and self.me != self.author, "only a keeper takes over"
-        head = Signed(self.me, Yield(self.author, self.term, self.log.seq, self.me))
+        ballots = tuple(ballot for ballot in self.votes.values() if ballot is not None)
+        head = Signed(self.me, Yield(self.author, self.term, self.log.seq, self.me, incarnation, counter, ballots))
         self.log.append(self.term, self.me, self.log.seq)
         yield Keep(self.term, self.voted, None, (Block(self.term, head),))
         yield from self.ship_news()
@@ -238,13 +251,14 @@ class Replica:
         peer.heard += 1
         if shipped.ok:
             was_probing, peer.probing = peer.probing, False
+            peer.flight = max(0, peer.flight - 1)
             peer.match = max(peer.match, at)
             peer.next = max(peer.next, peer.match) if not was_probing else at
             self._advance()
             if peer.next < self.log.last and (said := self._ship(sender)).message.blocks:
                 yield said
         elif peer.probing or at < peer.next:
-            peer.probing = True
+            peer.probing, peer.flight = True, 0
             peer.next = max(self.log.floor(at), peer.match) if at != peer.next else START
             yield self._ship(sender)
 
@@ -263,7 +277,7 @@ class Replica:
 
     def on_ship(self, sender: NodeId, ship: Ship) -> Out:
         if ship.term < self.term:
-            yield self._shipped(sender, False, self.log.last)
+            yield self._shipped(sender, ship, False, self.log.last)
             return
         if ship.term > self.term or self.role != FOLLOWER:
             grown = ship.term > self.term
@@ -273,7 +287,7 @@ class Replica:
         self.leader = sender
         at = (ship.prev_term, ship.prev_seq)
         if not self.log.has(at):
-            yield self._shipped(sender, False, min(self.log.last, self.log.floor(at)))
+            yield self._shipped(sender, ship, False, min(self.log.last, self.log.floor(at)))
             return
         cut: Position | None = None
         fresh: list[Block] = []
@@ -291,10 +305,10 @@ class Replica:
         if fresh:
             yield Keep(self.term, self.voted, cut, tuple(fresh))
         self.kept = max(self.kept, min((ship.kept_term, ship.kept_seq), at))
-        yield self._shipped(sender, True, at)
+        yield self._shipped(sender, ship, True, at)
 
-    def _shipped(self, to: NodeId, ok: bool, at: Position) -> Say:
-        return Say(to, Shipped(self.author, self.term, ok, *at))
+    def _shipped(self, to: NodeId, ship: Ship, ok: bool, at: Position) -> Say:
+        return Say(to, Shipped(self.author, self.term, ok, *at, ship.stamp_ms))
 
 
 def leader_of(block: Block) -> NodeId:

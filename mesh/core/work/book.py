@@ -225,6 +225,20 @@ class Book:
         self.enqueue(task)
         return task
 
+    def submit(self, task: Task) -> Effects:
+        """Write down that it was submitted, and where that stands."""
+        append = self.submitted(task)
+        yield append
+        task.seq = append.seq
+
+    def survives(self) -> str:
+        """What durable work of this node outlives, today."""
+        return "node-loss" if len(self.directory.guard.keepers) > 1 else "restart"
+
+    def is_linked(self, node: NodeId) -> bool:
+        row = self.directory.get(node)
+        return row is not None and row.linked
+
     def submitted(self, task: Task) -> Append:
         entry = Submitted(
             task.id,
@@ -369,10 +383,10 @@ class Book:
             if holder.acks:
                 yield from self._acknowledge(now_s, holder)
             if holder.revokes:
-                yield Send(node, Revoke(tuple(holder.revokes)))
+                yield Send(node, Revoke(tuple(holder.revokes)), need=Need.KEPT)
                 holder.revokes = []
             if holder.superseded:
-                yield Send(node, Superseded(tuple(holder.superseded)))
+                yield Send(node, Superseded(tuple(holder.superseded)), need=Need.KEPT)
                 holder.superseded = []
             if holder.kept_acks:
                 yield Send(node, ResultAck(tuple(holder.kept_acks)), need=Need.KEPT)
@@ -381,7 +395,7 @@ class Book:
                 yield from self._award(now_s, holder)
             if holder.cancels:
                 for (reason, durable), items in holder.cancels.items():
-                    yield Send(node, Cancel(tuple(items), reason), need=Need.SYNCED if durable else Need.FREE)
+                    yield Send(node, Cancel(tuple(items), reason), need=Need.KEPT if durable else Need.FREE)
                 holder.cancels = {}
             if holder.renewals:
                 yield from self._renew(now_s, holder)
@@ -409,7 +423,8 @@ class Book:
         limits = self.limits
         echo_ms, stamp_at_s = self.stamp(now_s, holder.node)
         for kind, pairs in holder.awards.items():
-            end_s = stamp_at_s + limits.lease_s
+            grant_s = self.grant_s(stamp_at_s) if kind & DURABLE else limits.lease_s
+            end_s = stamp_at_s + grant_s
             items = []
             for task, item in pairs:
                 if task.fence == item.fence and task.holder == holder.node:
@@ -420,7 +435,7 @@ class Book:
             self.keep_pulse(now_s)
             if not items:
                 continue
-            award = Award(tuple(items), int(limits.lease_s * 1000), echo_ms, bool(kind & CONDITIONAL))
+            award = Award(tuple(items), int(grant_s * 1000), echo_ms, bool(kind & CONDITIONAL))
             while holder.sent and not self.unanswered(holder, holder.sent[0][1]):
                 holder.sent.popleft()
             holder.sent.append((now_s, award))
@@ -451,12 +466,18 @@ class Book:
 
     def _renew(self, now_s: float, holder: Holder) -> Effects:
         echo_ms, stamp_at_s = self.stamp(now_s, holder.node)
-        items = []
+        lots: dict[float, list[tuple[TaskId, Fence]]] = {}
         for task_id_, fence in holder.renewals:
             task = holder.tasks.get(task_id_)
             if task is not None and task.fence == fence:
-                task.lease_end_s = max(task.lease_end_s, stamp_at_s + self.limits.lease_s)
-                items.append((task_id_, fence))
+                grant_s = self.grant_s(stamp_at_s) if task.durable else self.limits.lease_s
+                task.lease_end_s = max(task.lease_end_s, stamp_at_s + grant_s)
+                lots.setdefault(grant_s, []).append((task_id_, fence))
         holder.renewals = []
-        if items and echo_ms:
-            yield Send(holder.node, Renew(tuple(items), int(self.limits.lease_s * 1000), echo_ms), need=Need.FREE)
+        for grant_s, items in lots.items():
+            if echo_ms and grant_s > 0:
+                yield Send(holder.node, Renew(tuple(items), int(grant_s * 1000), echo_ms), need=Need.FREE)
+
+    def grant_s(self, stamp_at_s: float) -> float:
+        """How long a lease counted from then may be: never longer than the keepers are known to follow this node."""
+        return max(0.0, min(self.limits.lease_s, self.directory.guard.led_until_s - stamp_at_s))

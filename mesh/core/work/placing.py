@@ -148,7 +148,7 @@ class Placing:
 
     def _award(self, now_s: float, task: Task, choice: Choice, way: str) -> Effects:
         book = self._book
-        fence = next_fence(task.fence)
+        fence = max(next_fence(task.fence), task.fence_min)
         winner = best(task.id, fence, choice.candidates)
         row = book.directory.get(winner.node)
         assert row is not None
