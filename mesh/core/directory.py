@@ -38,8 +38,6 @@ class Row:
     """May keep the journals of others."""
     revoked: bool = False
     """Not believed any more, for good: dead, never dialled, never asked, and nothing it says is heard."""
-    keeps: bool = True
-    """It may keep others' journals."""
 
 
 class ReadDirectory(Protocol):

@@ -43,8 +43,8 @@ STATEMENTS = (*TRUST_TAGS, "alive", "suspect", "left", "commit", "witness", "yie
 """Tags of what stands alone; other signed objects are opened elsewhere, or are parts of these."""
 JOURNALED = ("commit", "yield")
 """Tags of what stands in a log for ever: whatever key its author had then counts."""
-INSIDE = ("alive", "binding")
-"""Tags of what a hello or welcome holds. Nothing nests deeper, or a few kilobytes would exhaust the stack."""
+INSIDE = ("alive", "binding", "ballot")
+"""Tags of what a hello, welcome or yield holds. Nothing nests deeper, or a few kilobytes would exhaust the stack."""
 EARLY_MS = 120_000
 """A certificate may begin so much later than our clock says: the issuer's may be ahead of it."""
 

@@ -94,7 +94,7 @@ def commit(world: World, number: int, signer: Signer | None = None) -> Signed:
 def block(world: World, name: str = "") -> Block:
     """The first of a message is a commit of a's, and the second says that c has taken a's log over."""
     if name.endswith("1"):
-        return Block(2, sealed(world.c, Yield(world.a.node, 2, 2, world.c.node)))
+        return Block(2, sealed(world.c, Yield(world.a.node, 2, 2, world.c.node, 12, 7, _statements(Yield, "ballots", world))))
     entries = (b"an entry", b"another")
     root = merkle.root([merkle.leaf(entry) for entry in entries])
     head = sealed(world.a, Commit(world.a.node, 12, 0, 1, 2, bytes(32), root, NOW_MS << 16))
@@ -110,7 +110,9 @@ def _statement(name: str, world: World) -> Signed:
 def _statements(cls: type, name: str, world: World) -> tuple[Signed, ...]:
     if name == "heads":
         return commit(world, 1), commit(world, 2)
-    if name == "ballot":
+    if name == "yields":
+        return (block(world, "1").head,)
+    if name in ("ballot", "ballots"):
         return (sealed(world.c, Ballot(world.a.node, 3, world.b.node)),)
     if name == "votes":
         return (sealed(world.c, Suspect(world.a.node, 1, 1, True)),)

@@ -30,7 +30,8 @@ from mesh.runtime.disk.sealing import SealBroken
 from mesh.runtime.disk.store_file import broken
 from mesh.runtime.disk.store_rows import Rows
 from mesh.wire.blocks import check_block
-from mesh.wire.codec import decode_entry
+from mesh.wire.codec import decode_entry, decode_object
+from mesh.wire.objects import parts
 from mesh.wire.packing import Refusal, pack, unpack_row
 from mesh.wire.shapes import shape_of
 
@@ -168,4 +169,6 @@ def _decoded(data: bytes) -> Any:
 
 
 def _peek(raw: bytes) -> Signed:
-    return store_chain.peek(raw)[0]
+    """A head, and the ballots in it: nothing nests deeper."""
+    tag, author, body, _ = parts(raw)
+    return Signed(author, decode_object(tag, body, lambda inside: store_chain.peek(inside)[0]), raw)

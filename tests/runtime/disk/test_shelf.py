@@ -15,7 +15,7 @@ from mesh.core.records.journal import JournalWriter
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import content_hash
 from mesh.limits import RecordsLimits
-from mesh.messages.keeping import Block, Yield
+from mesh.messages.keeping import Ballot, Block, Yield
 from mesh.messages.records import Accepted, Guarded, Parked
 from mesh.messages.signed import Signed
 from mesh.runtime.disk import store_file
@@ -101,10 +101,13 @@ def test_so_many_blocks_are_read_at_once(desk: Any, wren: Any) -> None:
 def test_a_cut_forgets_what_follows_and_what_this_node_adds_is_signed(desk: Any, wren: Any) -> None:
     store, blocks, me = desk.start(), blocks_of(wren, 1, 2, 1, 3), desk.signer.node
     keep(desk, store, wren.node, blocks)
-    took = Block(3, Signed(me, Yield(wren.node, 3, 3, me)))
+    theirs = Signed(wren.node, Ballot(wren.node, 3, me))
+    wren.seal(theirs)
+    took = Block(3, Signed(me, Yield(wren.node, 3, 3, me, 1, 9, (theirs, Signed(me, Ballot(wren.node, 3, me))))))
     keep(desk, store, wren.node, [took], 2, cut=(1, 3))
     found = read(desk, store, wren.node)
     assert found == [*blocks[:2], took] and found[-1].head.raw == took.head.raw != b""
+    assert [ballot.raw[:1] for ballot in found[-1].head.body.ballots] == [theirs.raw[:1]] * 2, "with the ballots that chose it"
     assert read(desk, store, wren.node, since=(1, 3)) == [took] and read(desk, store, wren.node, until=(2, 99)) == blocks[:2]
 
 
