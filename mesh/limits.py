@@ -116,6 +116,8 @@ class RecordsLimits:
     (`frame_bytes_max`), in which it travels to those who keep the journal."""
     ship_blocks_max: int = 64
     """Commits in one message to a keeper, who checks a signature for each: several milliseconds' work."""
+    keepers_max: int = 16
+    """Members of one journal's roster, its author included, that a block may name. Three are usual: each costs a copy of everything."""
     tale_bytes_max: int = 4 * 1024 * 1024
     """Bodies that are read at once where somebody's log is taken over; what then still follows is the next page."""
     story_entries_max: int = 10_000

@@ -453,7 +453,7 @@ class Host:
         """What this node says of itself in HELLO and WELCOME."""
         row = self.directory.get(self.name)
         offers = tuple(row.offers.values())
-        return Signed(self.name, Alive(self.name, row.incarnation, row.version, row.name, row.door, row.router, offers))
+        return Signed(self.name, Alive(self.name, row.incarnation, row.version, row.name, row.door, row.router, offers, keeps=row.keeps))
 
 
 PORT = ":7710"

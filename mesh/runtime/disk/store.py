@@ -2,7 +2,8 @@
 
     loop thread:   add, add, flush_soon -->  queue  --> writer thread: encode, sign, one transaction, one fsync
                    Synced(seq), NewHead  <---------------------'
-                   ReadBody, ReadStory --> queue --> reader thread --> BodyRead, StoryRead
+    Shelve --------------------------> the same queue, in order --> Shelved, after the same sync (shelf.py)
+                   ReadBody, ReadStory, ReadShelf, ReadTale --> queue --> reader thread --> BodyRead, StoryRead, ShelfRead, TaleRead
 
 Group commit adapts by itself: idle, the first entry is committed at once; while the disk is busy the next commit gathers what arrives,
 at most 256 entries or 384 KiB. Invariants: `Synced` is told only after SQLite has synced; the incarnation is raised and synced before
@@ -19,6 +20,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -31,20 +33,20 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
-from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
+from mesh.core.inputs import BodyRead, NewHead, Remembered, ShelfKnown, Shelved, StoreFailed, StoryRead, Synced
 from mesh.core.records.journal import AUDIT, JournalWriter
 from mesh.core.records.records import Beginning
-from mesh.effects import ReadBody, ReadStory, Remember
+from mesh.effects import ReadBody, ReadShelf, ReadStory, ReadTale, Remember, Shelve
 from mesh.errors import MeshError
 from mesh.ids import Hash, NodeId
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Rekeyed
 from mesh.messages.signed import Signed
 from mesh.runtime.clock import wall_ms
-from mesh.runtime.disk import store_chain, store_file, store_memory
+from mesh.runtime.disk import shelf, store_chain, store_file, store_memory
 from mesh.runtime.disk.sealing import Sealer
 from mesh.runtime.disk.store_file import StoreError
-from mesh.runtime.disk.store_group import Group, Queued, gather, insert
+from mesh.runtime.disk.store_group import Group, Item, Queued, gather, insert
 from mesh.runtime.disk.store_newest import Newest, rolled_back
 from mesh.runtime.disk.store_read import Reader, examine
 from mesh.runtime.disk.store_rows import Rows
@@ -69,6 +71,8 @@ class StoreStatistics:
     """Why this life's journal is not the newest one, which a person chose to go on without; empty while nothing says so."""
     failed: str
     """Why nothing is written any more; empty while all is well."""
+    shelf_damaged: int
+    """Rows of others' logs that were not what had been written there, each time one was read."""
 
 
 class Store:
@@ -102,8 +106,9 @@ class Store:
         self._signer, self._tell, self._wall_ms = signer, tell_threadsafe, wall_ms
         self._limits = limits or RecordsLimits()
         self._verify_own = (ed25519.verifier_of(signer.public_key), *(ed25519.verifier_of(past.old) for past in self._lives.keys))
-        self._pending: list[Queued] = []
-        self._queue: list[Queued] = []
+        self._pending: list[Item] = []
+        self._queue: list[Item] = []
+        self._damages: Counter[str] = Counter()
         self._remember: list[Remember] = []
         self._urgent = False
         self._something = threading.Condition()
@@ -119,6 +124,9 @@ class Store:
             ReadBody: self._do_read_body,
             ReadStory: self._do_read_story,
             Remember: self._do_remember,
+            Shelve: self._do_shelve,
+            ReadShelf: lambda effect: self._reads.put(lambda reader: self._tell(self._signer.node, reader.shelf.read(effect))),
+            ReadTale: lambda effect: self._reads.put(lambda reader: self._tell(self._signer.node, reader.shelf.tale(effect))),
         }
         try:
             self._lock = store_file.Lock(self.path.with_name(self.path.name + ".lock"))
@@ -264,6 +272,10 @@ class Store:
         """What earlier lives kept of what others signed, for the records machine, before `Started`. Raises sqlite3.Error."""
         return store_memory.recall(self._connection)
 
+    def shelf_known(self) -> list[ShelfKnown]:
+        """What earlier lives knew of the logs that are kept here, before `Started`. Raises sqlite3.Error."""
+        return list(shelf.known(self._connection, self._rows, self._damages))
+
     # ---- the loop's side
 
     def add(self, seq: int, entry: Any, bodies: dict[Hash, bytes] | None = None) -> None:
@@ -307,6 +319,12 @@ class Store:
             if effect.forks or effect.soon:
                 self._urgent = True
                 self._something.notify()
+
+    def _do_shelve(self, effect: Shelve) -> None:
+        """Written by the end of the turn. What this node adds to a log is signed now: it is kept as it will travel."""
+        for block in effect.blocks:
+            self._signer.seal(block.head)
+        self._pending.append(effect)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; then everything added is written and the file closed. Raises StoreError when the disk fails."""
@@ -358,6 +376,7 @@ class Store:
             index_rebuilt=self._index_rebuilt,
             rollback_accepted=self._rollback_accepted,
             failed=self._failure.message if self._failure else "",
+            shelf_damaged=self._damages.total(),
         )
 
     def examine(self, export_to: Path | None = None) -> dict[str, Any]:
@@ -395,6 +414,8 @@ class Store:
                 self._synced, self.durable_head = group.entries[-1][0], self._writer.head
                 self._tell(self._signer.node, Synced(self._synced))
                 self._tell(self._signer.node, NewHead(signed, tuple(group.data), tuple(group.bodies.values())))
+            for effect in group.shelved:
+                self._tell(self._signer.node, Shelved(effect.author, effect.ticket))
 
     def _change_key(self, entries: list[Queued]) -> None:
         for _, entry, _ in entries:
@@ -428,7 +449,7 @@ class Store:
 
     def _read_all(self) -> None:
         try:
-            reader = Reader(self._rows, self._limits, self._is_own)
+            reader = Reader(self._rows, self._limits, self._is_own, self._signer.node, self._damages)
         except sqlite3.Error as error:
             return self._fail(store_file.explain(self.path, error))
         try:

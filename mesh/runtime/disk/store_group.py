@@ -1,6 +1,6 @@
 """What the writer takes from its queue at once, and how that becomes rows: one group, one transaction, one fsync.
 
-    queue: entry entry entry | entry ...        a group ends before it is longer, or larger, than one commit may be
+    queue: entry entry blocks entry | entry ...        a group ends before it is longer, or larger, than one commit may be
 
 Invariant: a group's entries are one commit, in the order in which they were queued; a commit with its bodies fits one frame on the wire,
 unless it is a single entry. Does not decide when to write, and signs nothing.
@@ -14,46 +14,56 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.core.keeping.blocks import bytes_of
 from mesh.core.records.journal import keys
-from mesh.effects import Remember
+from mesh.effects import Remember, Shelve
 from mesh.ids import Hash
 from mesh.limits import RecordsLimits
 from mesh.messages.signed import Signed
-from mesh.runtime.disk import store_memory
+from mesh.runtime.disk import shelf, store_memory
 from mesh.runtime.disk.store_rows import Rows
 from mesh.wire.codec import encode_entry
 
 Queued = tuple[int, Any, dict[Hash, bytes]]
 """An entry's number, the entry, and the bodies that come with it."""
+Item = Queued | Shelve
 
 
 @dataclass(slots=True)
 class Group:
-    """Some of the queue's head: the entries, encoded as `data`."""
+    """Some of the queue's head: the entries, encoded as `data`, and what is to be kept of others' logs."""
 
     entries: list[Queued] = field(default_factory=list)
     data: list[bytes] = field(default_factory=list)
     bodies: dict[Hash, bytes] = field(default_factory=dict)
     """In order of first mention."""
+    shelved: list[Shelve] = field(default_factory=list)
 
     @property
     def length(self) -> int:
         """How many items of the queue it took."""
-        return len(self.entries)
+        return len(self.entries) + len(self.shelved)
 
 
-def gather(ahead: Iterable[Queued], limits: RecordsLimits) -> Group:
+def gather(ahead: Iterable[Item], limits: RecordsLimits) -> Group:
     """As many of the items `ahead` as one commit may hold by size; at least one, if there is any. Raises what `encode_entry` raises."""
     group = Group()
     size = 0
-    for seq, entry, bodies in ahead:
-        data = encode_entry(entry)
-        size += len(data) + sum(len(body) for name, body in bodies.items() if name not in group.bodies)
+    for item in ahead:
+        data = b""
+        if isinstance(item, Shelve):
+            size += sum(map(bytes_of, item.blocks))
+        else:
+            data = encode_entry(item[1])
+            size += len(data) + sum(len(body) for name, body in item[2].items() if name not in group.bodies)
         if group.length and size > limits.commit_bytes_max:
             break
-        group.entries.append((seq, entry, bodies))
-        group.data.append(data)
-        group.bodies.update(bodies)
+        if isinstance(item, Shelve):
+            group.shelved.append(item)
+        else:
+            group.entries.append(item)
+            group.data.append(data)
+            group.bodies.update(item[2])
     return group
 
 
@@ -70,5 +80,7 @@ def insert(connection: sqlite3.Connection, rows: Rows, group: Group, signed: Sig
         if group.bodies:
             bodies = [(name, rows.body_in(name, body)) for name, body in group.bodies.items()]
             connection.executemany("INSERT OR IGNORE INTO bodies VALUES(?, ?)", bodies)
+    for effect in group.shelved:
+        shelf.put(connection, rows, effect)
     for one in remember:
         store_memory.keep(connection, one)
