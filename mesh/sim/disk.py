@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.core.inputs import Remembered, ShelfRead
+from mesh.core.inputs import Remembered
 from mesh.core.keeping.blocks import bytes_of, members_set
+from mesh.core.keeping.inputs import ShelfRead
 from mesh.core.records.journal import FIRST_PREV, JournalWriter, last_of
 from mesh.effects import ReadShelf, Remember, Shelve
 from mesh.ids import Hash, NodeId

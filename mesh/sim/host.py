@@ -27,11 +27,10 @@ from mesh.core.inputs import (
     Proclaim,
     Remembered,
     Replay,
-    ShelfKnown,
-    Shelved,
     Started,
     TurnEnds,
 )
+from mesh.core.keeping.inputs import ShelfKnown, Shelved
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.effects import (

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mesh.core.inputs import TaleRead
+from mesh.core.keeping.inputs import TaleRead
 from mesh.core.work.book import Effects
 from mesh.core.work.fold import Fold
 from mesh.core.work.task import Task

@@ -20,17 +20,8 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import LEFT, ReadDirectory
-from mesh.core.inputs import (
-    Deposed,
-    Enquire,
-    LogSettled,
-    MemberDied,
-    MemberLeft,
-    MemberLinked,
-    MemberRevoked,
-    MemberUnreachable,
-    RequestGone,
-)
+from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, MemberRevoked, MemberUnreachable, RequestGone
+from mesh.core.keeping.inputs import Deposed, LogSettled
 from mesh.core.work.errands import Errands, failure, json_object, reply, revoked
 from mesh.core.work.files import is_hash
 from mesh.effects import Need, Refused, Reply, Send

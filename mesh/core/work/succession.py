@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mesh.core.inputs import CarriedOver, Deposed, LogSettled, TaleTold
+from mesh.core.keeping.inputs import CarriedOver, Deposed, LogSettled, TaleTold
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.fold import Draft, Fold, renewed
@@ -82,11 +82,13 @@ class Succession:
     def open(self, now_s: float, fold: Fold, taken: int) -> Effects:
         """The tasks of the own journal, but those that others have taken over."""
         self.drafts |= fold.drafts
+        self._forget([task for task in fold.tasks.values() if lost_to_others(task, taken)])
         yield from self.begin(now_s, [task for task in fold.tasks.values() if not lost_to_others(task, taken)])
 
     def begin(self, now_s: float, tasks: list[Task]) -> Effects:
         """From now on this node drives them. Their holders are asked; what was being cancelled and is held by nobody ends."""
         for task in tasks:
+            self._book.moved.pop(task.id, None)
             if task.ended:
                 self._book.ended[task.id] = task
             else:
@@ -121,14 +123,27 @@ class Succession:
 
     def let_go(self, taken: int) -> Effects:
         """Others drive these tasks now; whoever waits for one is told whom to ask."""
-        for task in [task for task in self._book.tasks.values() if lost_to_others(task, taken)]:
+        gone = [task for task in self._book.tasks.values() if lost_to_others(task, taken)]
+        for task in gone:
             self._book.close(task)
             task.state = MOVED
+        self._forget(gone)
+        for task in gone:
             for node, ask in task.waiters or ():
-                yield Send(node, Answer(ask, False, dumps(moved(task.id, self._book.directory.manager_of(task.id)))), need=Need.FREE)
+                yield Send(node, Answer(ask, False, dumps(moved(task.id, self._book.whom_to_ask(task.id)))), need=Need.FREE)
             task.waiters = task.askers = None
-        for task in [task for task in self._book.ended.values() if task.state == MOVED or lost_to_others(task, taken)]:
+        ended = [task for task in self._book.ended.values() if task.state == MOVED or lost_to_others(task, taken)]
+        for task in ended:
             del self._book.ended[task.id]
+        self._forget(ended)
+
+    def _forget(self, tasks: list[Task]) -> None:
+        """Remember who has them."""
+        taker = self._book.directory.taker_from(self._book.me)
+        for task in tasks:
+            self._book.moved[task.id] = taker
+        while len(self._book.moved) > self._book.limits.ended_remembered:
+            del self._book.moved[next(iter(self._book.moved))]
 
     # ---- what is taken over
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from heapq import merge
 from typing import Any, TypeVar
 
-from mesh.core.inputs import ShelfKnown, ShelfRead, TaleRead
 from mesh.core.keeping.blocks import TaleRow, end_of, fitting, members_set, rows_of
+from mesh.core.keeping.inputs import ShelfKnown, ShelfRead, TaleRead
 from mesh.core.records.journal import last_of, roles
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import Hash, NodeId
