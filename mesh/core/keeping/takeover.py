@@ -82,6 +82,10 @@ class Takeover:
         kept, term = self._tales.pop(read.token, (None, 0))
         if kept is None or kept.replica.role != LEADER or kept.replica.term != term:
             return
+        if read.more and not read.rows:
+            kept.replica.resign()  # what is damaged here, others may have whole
+            yield Refused("shelf_damaged", kept.replica.author)
+            return
         yield Tell(TaleTold(kept.replica.author, term, read.rows, read.more))
         if read.more:
             yield self._read(kept, read.rows[-1][0])

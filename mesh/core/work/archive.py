@@ -58,7 +58,7 @@ class Archive:
         for seq, entry, bodies in read.rows:
             if getattr(entry, "task", "") == task:
                 self._fold.apply(entry, bodies, seq)
-        if read.more:
+        if read.more and read.rows:
             yield self._page(read.rows[-1][0])
             return
         self._line.popleft()
