@@ -32,6 +32,7 @@ class Assembly:
     contractor: Contractor
     files: Files
     desk: Desk
+    deadlines: Deadlines
 
 
 def build(
@@ -60,4 +61,4 @@ def build(
     desk = Desk(directory, deadlines, limits.work)
     machines = (membership, trust, records, manager, contractor, files, desk)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws)
-    return Assembly(node, directory, membership, trust, records, manager, contractor, files, desk)
+    return Assembly(node, directory, membership, trust, records, manager, contractor, files, desk, deadlines)

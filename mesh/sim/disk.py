@@ -3,8 +3,9 @@
     add(entry) -> waiting --(a sync takes a while, at most so many entries at once)--> one signed commit --> durable
 
 A crash keeps only whole commits, as SQLite does: nothing of what was not synced, or also the group that was being written (its end was
-never reported, yet it is there), as the fault says. The chain is the real one (core/records/journal.py); entries are encoded by `repr` and
-commits signed with keyed BLAKE2, because real signatures would cost fifty times the rest of the simulation.
+never reported, yet it is there), as the fault says. A disk that is `failing` ends no sync: whoever waits for it has to step down. The chain
+is the real one (core/records/journal.py); entries are encoded by `repr` and commits signed with keyed BLAKE2, because real signatures would
+cost fifty times the rest of the simulation.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Disk:
         self.node = node
         self.sync_s = sync_s
         self.slow_s = 0.0
+        self.failing = ""
+        """Why nothing can be written: ``full`` or ``broken`` (a sync ends with an error); empty: it can."""
         self.incarnation = 0
         self.rows: list[Row] = []
         self.head = FIRST_PREV

@@ -85,6 +85,14 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncFailed:
+    """The disk of `node` could not write what it was given: nothing of this life may be promised, or leave, any more."""
+
+    at_s: float
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class Outward:
     """An effect left the node: a message, an answer to a client, a handler to run."""
 

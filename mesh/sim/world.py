@@ -74,6 +74,8 @@ class World:
         self._crowd_s, self._crowd = 0.0, 0
         self.revoked: dict[NodeId, None] = {}
         """By a statement that somebody upholds: for good."""
+        self.on_down: Callable[[NodeId], None] = lambda node: None
+        """Told of every node's process that ends."""
         self.hosts: dict[NodeId, Host] = {}
         for name in names:
             rng = self.rng(f"host {name}")
@@ -157,8 +159,9 @@ class World:
     # ---- hosts
 
     def start(self, name: NodeId) -> None:
+        """Unless it runs, or its disk cannot take the new life's number."""
         host = self.hosts[name]
-        if not host.up:
+        if not host.up and not host.disk.failing:
             self.trace.note(self.now_s, f"start {name}")
             host.start(tuple(seed for seed in self.seeds if seed != door(name)))
 
