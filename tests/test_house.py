@@ -188,5 +188,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 9_900
-    assert lines("mesh/**/*.py") <= 39_600
+    assert lines("mesh/**/*.py") <= 39_700
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

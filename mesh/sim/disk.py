@@ -11,6 +11,7 @@ cost fifty times the rest of the simulation.
 from __future__ import annotations
 
 import hashlib
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,20 @@ class Group:
     hash: bytes
     last: int
     entries: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A copy of a disk, as of one moment between two syncs."""
+
+    seq: int
+    head: bytes
+    hlc: int
+    kept: dict[str, Any]
+
+
+COPIED = ("incarnation", "rows", "groups", "bodies", "files", "_heads", "_forks", "_witnesses")
+"""(Statements of trust are not: they are learned again from whoever is met, and R1 is not about disks.)"""
 
 
 class Disk:
@@ -97,6 +112,15 @@ class Disk:
         commits = [group.signed for group in self.groups]
         own = tuple(one for one in commits if any(one.body.first <= seq <= last_of(one.body) for seq in named))
         return Remembered(tuple(self._heads.values()), tuple(self._forks.values()), tuple(self._witnesses.values()), own)
+
+    def image(self) -> Image:
+        return Image(self.seq, self.head, self._hlc, {name: copy(getattr(self, name)) for name in COPIED})
+
+    def put_back(self, image: Image) -> None:
+        """The disk holds what it held when `image` was made. Nobody may be writing."""
+        for name in COPIED:
+            setattr(self, name, copy(image.kept[name]))
+        self.head, self._hlc = image.head, image.hlc
 
     def begin_life(self) -> int:
         self.incarnation += 1

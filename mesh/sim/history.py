@@ -93,6 +93,27 @@ class SyncFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PutBack:
+    """The disk of `node` holds an older image, which ends at `seq` with `head`, made in its life number `incarnation`, the newest one."""
+
+    at_s: float
+    node: NodeId
+    incarnation: int
+    seq: int
+    head: bytes
+    hlc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What `node` says of its own journal: why it is not what it was; empty: nothing."""
+
+    at_s: float
+    node: NodeId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outward:
     """An effect left the node: a message, an answer to a client, a handler to run."""
 
@@ -148,7 +169,10 @@ class HandlerOver:
 
 @dataclass(frozen=True, slots=True)
 class EffectTried:
-    """A handler reached for the outside world; the sink compares fences. `accepted`: this one was not older than the newest."""
+    """A handler reached for the outside world; the sink compares fences. `accepted`: this one was not older than the newest.
+
+    `late`: its process stood still between the look at its lease and this, which no lease can help.
+    """
 
     at_s: float
     node: NodeId
@@ -156,6 +180,7 @@ class EffectTried:
     fence: Fence
     idempotent: bool
     accepted: bool
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

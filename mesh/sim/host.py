@@ -88,6 +88,7 @@ class Host:
         self.off = False
         self.frozen = False
         self.input_cost_s = 0.0
+        self.effect_late_s = 0.0
         self.inbox: deque[tuple[NodeId, Any]] = deque()
         self.node: Node
         self.directory: Any
