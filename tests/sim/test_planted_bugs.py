@@ -22,15 +22,16 @@ from mesh.core.work.holdings import Holdings
 from mesh.core.work.leases import Leases
 from mesh.effects import Append, Dial, Execute, HangUp, Need, Reply, Send
 from mesh.limits import Limits, LinkLimits
-from mesh.messages.membership import Alive, Digest, Rumours, Suspect
+from mesh.messages.membership import Alive, Digest, Load, LoadRow, Rumours, Suspect
 from mesh.messages.records import Candidate, Decided, Finished, Opened, Submitted
 from mesh.messages.signed import Signed
 from mesh.messages.work import Accept, Award, Decline, Renew, Result, ResultAck
 from mesh.sim import scenario
+from mesh.sim.checkers.market import MarketChecker
 from mesh.sim.checkers.trust import TrustChecker
 from mesh.sim.disk import Disk
 from mesh.sim.faults import Fault
-from mesh.sim.history import SyncFailed
+from mesh.sim.history import Appended, Delivered, SyncFailed
 from mesh.sim.host import Host
 from mesh.sim.labour import Sink, Worker
 from mesh.sim.scenario import Outcome, Plan, Scenario
@@ -561,3 +562,18 @@ def test_without_a_bug_nothing_is_caught() -> None:
     for seed in (1, 2):
         outcome = run(seed, ("one_way", "partition", "pause", "crash", "crash_lose_tail", "worker_crash", "revoke"))
         assert outcome.verdicts == (), outcome.plan.command
+
+
+def test_an_older_load_that_comes_behind_a_newer_one_is_not_held_against_an_award() -> None:
+    checker = MarketChecker(Limits().work)
+
+    def verdicts(*loads: Load) -> list[Any]:
+        for load in loads:
+            assert list(checker.takes[Delivered](Delivered(1.0, "m", "h", load))) == []
+        decided = Decided("m.1.1", 1, "award", "least", "h", (Candidate("h", "h", 0, 0, 0.0),))
+        return list(checker.takes[Appended](Appended(1.1, "m", 1, 2, decided)))
+
+    assert list(checker.takes[Appended](Appended(1.0, "m", 1, 1, Submitted("m.1.1", "x", "", "", 0, 0)))) == []
+    with_room, without = Load(2, (LoadRow("x", 1, 0, 0, 1, 5),)), Load(1, ())
+    assert verdicts(with_room, without) == []
+    assert "had told of no room for x" in verdicts(Load(3, ()))[0].text
