@@ -7,7 +7,7 @@ O4   one terminal state, never changed; what is done was done under the fence th
 O6a  never two handlers of one task at once on one node; never two starts under one fence
 RES  a result is what the capability makes of the arguments
 
-What a revoked node promised is not owed by anybody.
+What a revoked node promised is not owed by anybody, nor what a node promised whose disk was put back (`rollback.py`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from mesh.sim.history import (
     KeptUpTo,
     NodeDown,
     Phase,
+    PutBack,
     Synced,
     Takes,
     Upheld,
     Verdict,
 )
+from mesh.sim.old_disks import OldDisks
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Shown:
     expected: Any
 
 
+QUIET_AWARDS_MAX = 25
+"""Of one task while nothing is wrong: more is a livelock."""
 NOBODY = -1
 ENDED = ("done", "failed", "cancelled")
 
@@ -63,6 +67,9 @@ class TaskChecker:
         self._open: dict[int, Asked] = {}
         self._revoked: dict[NodeId, None] = {}
         self._answered: dict[int, None] = {}
+        self._old = OldDisks()
+        self._quiet = False
+        self._awards: dict[TaskId, int] = {}
         self._waiting: dict[NodeId, list[tuple[int, Any]]] = {}
         """Entries that are not kept yet, with their numbers."""
         self._synced_up_to: dict[NodeId, int] = {}
@@ -83,12 +90,13 @@ class TaskChecker:
             Shown: self._shown,
             Phase: self._phase,
             Upheld: self._upheld,
+            PutBack: self._old.note,
         }
 
     # ---- effects and handlers
 
     def _effect_tried(self, record: EffectTried) -> Iterator[Verdict]:
-        if not record.accepted:
+        if not record.accepted or record.task in self._old:
             return
         before = self._accepted.get(record.task)
         if before is not None and record.fence < before[0]:
@@ -100,6 +108,8 @@ class TaskChecker:
         self._accepted[record.task] = (record.fence, record.node)
 
     def _handler_began(self, record: HandlerBegan) -> Iterator[Verdict]:
+        if record.task in self._old:
+            return
         place = (record.node, record.task)
         running = self._running.get(place)
         if running is not None:
@@ -150,7 +160,13 @@ class TaskChecker:
 
     def _durable(self, at_s: float, node: NodeId, entry: Any) -> Iterator[Verdict]:
         kind = type(entry)
+        if entry.task in self._old:
+            return
         if kind is Decided:
+            if self._quiet:
+                awards = self._awards[entry.task] = self._awards.get(entry.task, 0) + 1
+                if awards == QUIET_AWARDS_MAX:
+                    yield Verdict(at_s, "O3", f"{entry.task} was awarded {awards} times in quiet, and does not come to an end")
             before = self._decided.get(entry.task, 0)
             if entry.fence <= before:
                 yield Verdict(at_s, "O4", f"{entry.task}: fence {entry.fence} was decided after {before}: fences must grow")
@@ -200,6 +216,8 @@ class TaskChecker:
             yield Verdict(record.at_s, "RES", f"a call of {asked.command.capability} was answered {got!r} instead of {wanted!r}")
 
     def _shown(self, record: Shown) -> Iterator[Verdict]:
+        if record.task in self._old:
+            return
         if record.row is None:
             yield Verdict(record.at_s, "O2", f"{record.node} acknowledged {record.task} and knows nothing of it")
             return
@@ -217,6 +235,7 @@ class TaskChecker:
             yield Verdict(record.at_s, "RES", f"the result of {record.task} is {record.result!r} instead of {record.expected!r}")
 
     def _phase(self, record: Phase) -> Iterator[Verdict]:
+        self._quiet = record.name == "quiet"
         if record.name != "settled":
             return
         for asked in self._open.values():
