@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId
+from mesh.messages.keeping import Took
 from mesh.messages.records import Decided, Finished, Submitted
 from mesh.sim.history import (
     Answered,
@@ -28,6 +29,7 @@ from mesh.sim.history import (
     HandlerOver,
     KeptUpTo,
     NodeDown,
+    Outward,
     Phase,
     PutBack,
     Synced,
@@ -74,9 +76,11 @@ class TaskChecker:
         """Entries that are not kept yet, with their numbers."""
         self._synced_up_to: dict[NodeId, int] = {}
         self._kept: dict[NodeId, int] = {}
-        self._submitted: dict[TaskId, int] = {}
-        """The number under which its author wrote it down."""
-        self.watches: tuple[type, ...] = ()
+        self._submitted: dict[tuple[NodeId, TaskId], int] = {}
+        """The number under which a node that drives it wrote it down."""
+        self._taken: dict[NodeId, int] = {}
+        """Entries of that author up to here were kept when another took over from him, whether he ever heard of it or not."""
+        self.watches: tuple[type, ...] = (Took,)
         self.takes: Takes = {
             EffectTried: self._effect_tried,
             HandlerBegan: self._handler_began,
@@ -84,6 +88,7 @@ class TaskChecker:
             Appended: self._appended,
             Synced: self._synced,
             KeptUpTo: self._kept_up_to,
+            Outward: self._outward,
             NodeDown: self._node_down,
             Asked: self._asked,
             Answered: self._was_answered,
@@ -129,13 +134,11 @@ class TaskChecker:
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         """Copies of another's entries say nothing new."""
         kind, node = type(record.entry), record.node
-        if record.copied:
-            return
-        if kind is Finished or kind is Decided or kind is Submitted:
+        if kind is Submitted:
+            self._submitted[node, record.entry.task] = record.seq
+        if not record.copied and (kind is Finished or kind is Decided or kind is Submitted):
             self._waiting.setdefault(node, []).append((record.seq, record.entry))
-            if kind is Submitted:
-                self._submitted[record.entry.task] = record.seq
-        yield from ()
+        return iter(())
 
     def _synced(self, record: Synced) -> Iterator[Verdict]:
         self._synced_up_to[record.node] = record.seq
@@ -146,15 +149,22 @@ class TaskChecker:
         self._kept[record.node] = record.seq
         if record.taken:
             waiting = self._waiting.get(record.node, [])
-            self._waiting[record.node] = [
-                (seq, entry) for seq, entry in waiting if seq <= record.taken or self._submitted.get(entry.task, seq) > record.taken
+            submitted, node = self._submitted, record.node
+            self._waiting[node] = [
+                (seq, entry) for seq, entry in waiting if seq <= record.taken or submitted.get((node, entry.task), seq) > record.taken
             ]
         return self._judge(record.at_s, record.node)
+
+    def _outward(self, record: Outward) -> Iterator[Verdict]:
+        for signed in getattr(getattr(record.effect, "message", None), "yields", ()):
+            author = signed.body.author
+            self._taken[author] = max(self._taken.get(author, 0), signed.body.seq)
+            yield from self._judge(record.at_s, author)
 
     def _judge(self, at_s: float, node: NodeId) -> Iterator[Verdict]:
         kept, waiting = self._kept.get(node, NOBODY), self._waiting.get(node)
         up_to = self._synced_up_to.get(node, 0)
-        up_to = up_to if kept == NOBODY else min(up_to, kept)
+        up_to = up_to if kept == NOBODY else min(up_to, max(kept, self._taken.get(node, 0)))
         while waiting and waiting[0][0] <= up_to:
             yield from self._durable(at_s, node, waiting.pop(0)[1])
 
