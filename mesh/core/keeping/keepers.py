@@ -393,8 +393,8 @@ class Keepers:
         kept = self._logs[due.author]
         replica = kept.replica
         leaderless = self._vigil.leaderless(now_s, replica, self._me) or (kept.helps and self._vigil.abandoned(now_s, replica))
-        if replica.role == LEADER or not leaderless or self._directory.revoked(due.author):
-            return  # the work of a revoked node ends with it
+        if replica.role == LEADER or not leaderless:
+            return
         if due.author != self._me and not kept.helps and settled(replica) and replica.log.taken_up_to(replica.kept) == replica.log.seq:
             return  # nothing is left in it that somebody would have to drive
         self._again(now_s, due.author)

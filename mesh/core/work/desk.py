@@ -129,7 +129,7 @@ class Desk:
             if problem is not None:
                 yield Reply(enquire.request, False, problem, need=Need.FREE)
                 return
-            if question != "story" or not self._reachable(node):
+            if not self._reachable(node):  # else the author knows best, even where others drive it now
                 node = self._directory.manager_of(key)
         else:
             here = question == "story" or (question == "audit" and not enquire.args.get("all"))

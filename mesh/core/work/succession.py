@@ -10,7 +10,7 @@ Decides nothing about awards: holders are asked as after any restart, and runnin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mesh.core.keeping.inputs import CarriedOver, Deposed, LogSettled, TaleTold
@@ -21,7 +21,7 @@ from mesh.core.work.leases import Leases
 from mesh.core.work.task import CANCELLING, HELD, MOVED, OFFERED, PENDING, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Later, Need, Send
-from mesh.ids import Hash, NodeId, TaskId, place_of
+from mesh.ids import Hash, NodeId, TaskId, author_of, place_of
 from mesh.messages.records import Forgone, Inherited, Submitted, TookOver
 from mesh.messages.work import Answer
 
@@ -31,8 +31,8 @@ Row = tuple[int, Any, dict[Hash, bytes]]
 class Tale:
     """What has been told so far of one author's log. Of tasks that have ended nothing but their numbers is kept."""
 
-    def __init__(self, author: NodeId, term: int) -> None:
-        self.author, self.term = author, term
+    def __init__(self, author: NodeId, term: int, revoked: Callable[[NodeId], bool]) -> None:
+        self.author, self.term, self._revoked = author, term, revoked
         self.fold = Fold()
         self.rows: list[Row] = []
         self.last = (0, 0)
@@ -60,7 +60,8 @@ class Tale:
     def _matters(self, task: Task) -> bool:
         while task.ended and task.parent in self.fold.tasks:
             task = self.fold.tasks[task.parent]
-        return not task.ended
+        # The work of a revoked node ends with it; what it had taken over from others does not.
+        return not task.ended and not self._revoked(author_of(task.id))
 
     def _in_draft(self, entry: Any, drafts: dict[TaskId, None]) -> bool:
         if type(entry) is Inherited:
@@ -150,7 +151,7 @@ class Succession:
     def on_tale_told(self, now_s: float, _me: NodeId, told: TaleTold) -> Effects:
         tale = self._tales.get(told.author)
         if tale is None or tale.term != told.term:
-            tale = self._tales[told.author] = Tale(told.author, told.term)
+            tale = self._tales[told.author] = Tale(told.author, told.term, self._book.directory.revoked)
         tale.add(told.rows)
         if told.more:
             return
