@@ -1,7 +1,7 @@
 """Every state that can be reached within bounds, breadth first.
 
 A state is: the nodes, everything that was ever said, what the bounds still allow, and what was once believed. What was said may
-be delivered for ever: every message may be late, out of order, lost (never delivered) or delivered any number of times, at no charge. That leaves one
+be delivered for ever: every message may be late, out of order, lost (never delivered) or delivered many times, for free. That leaves one
 fault to bound, crashes. Elections, commits, changes of members and crashes are bounded; shipping again and probing are not.
 
 A step of one node depends on that node and its input alone, so each is done once and looked up afterwards: nodes and messages are numbers,

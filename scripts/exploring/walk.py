@@ -1,4 +1,4 @@
-"""One long random schedule from a seed: three to six nodes, slow disks, messages lost, doubled, out of order, crashes, members back and forth.
+"""One long random schedule from a seed: three to five nodes, slow disks, crashes, a bad network, members back and forth.
 
 The code as it is, with nothing left out (`space.py` is exhaustive, and looser): the same promises are judged after every step, and at the
 end, with faults off, something must be kept by all members again.

@@ -193,7 +193,7 @@ class Replica:
 
     def wrote(self, seq: int, members: tuple[NodeId, ...] = ()) -> Out:
         """The author's own disk has his journal up to `seq`; the last commit changed who keeps it, if `members` are given."""
-        if self.role != LEADER or self.me != self.author:
+        if self.role != LEADER or self.me != self.author or seq == self.log.seq:
             return
         self.log.append(self.term, self.me, seq, members)
         self.stored = self.log.last
