@@ -44,6 +44,8 @@ class Port(Protocol):
 
     def progress(self, task: TaskInfo, fraction: float, note: str) -> None: ...
 
+    def log(self, task: TaskInfo, text: str) -> None: ...
+
     def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
 
     def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
@@ -90,6 +92,13 @@ class Context:
         else:
             self._loop.call_soon_threadsafe(self._port.progress, self.task, fraction, note)
         return _DONE
+
+    def log(self, text: str) -> None:
+        """Keep a line (or several) for ``mesh logs``, and show it on this worker's terminal. From any thread.
+
+        What the handler prints, and what it logs by `logging`, is kept as well.
+        """
+        self._port.log(self.task, str(text))
 
     def step(self, name: str, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run `capability` as a child task named `name`, and wait for its result.
@@ -147,6 +156,10 @@ class BlockingContext:
     def progress(self, fraction: float, note: str = "") -> None:
         """As `Context.progress`."""
         self._context.progress(fraction, note)
+
+    def log(self, text: str) -> None:
+        """As `Context.log`."""
+        self._context.log(text)
 
     def step(self, name: str, capability: str, /, **arguments: Any) -> Any:
         """As `Context.step`."""

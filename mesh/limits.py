@@ -100,6 +100,12 @@ class WorkLimits:
     """How often a step that is known, or a wait for a result, is asked for again: covers what a broken link swallowed."""
     asks_max: int = 4096
     """Questions and steps of local clients that wait at once."""
+    log_bytes_max: int = 1024 * 1024
+    """Of what one attempt printed and logged, in memory at the node that ran it: the newest lines are kept."""
+    logs_bytes_max: int = 16 * 1024 * 1024
+    """Of all attempts that a node ran; beyond it the log that was written to longest ago goes. More memory, or a shorter memory."""
+    log_page_bytes: int = 128 * 1024
+    """One answer's part of a log: well below the largest frame."""
     auctions_max: int = 64
     """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
     accept_wait_s: float = 0.02

@@ -1,6 +1,6 @@
 """Runs an agent's handlers. No socket in here: frames in, frames out, so that a node's worker and a simulated mesh share it.
 
-    execute --> [queue] --> task per run --> started, progress, ended
+    execute --> [queue] --> task per run --> started, progress, said, ended
     stop, timeout ----------^    |
     extend (lease) --------------'--> ctx.step, ctx.call --> ask
 
@@ -19,29 +19,29 @@ from typing import Any, TypeVar
 
 from mesh import values
 from mesh.agent import Agent
-from mesh.bids import Bid
+from mesh.capture import current
 from mesh.context import BlockingContext, Context, TaskInfo
 from mesh.errors import MeshError, TooBig, UsageError, task_error
-from mesh.failures import failure, report
+from mesh.failures import failure
 from mesh.files import Ask, Shelf, check_files, put_all
 from mesh.ids import Fence, TaskId
+from mesh.prices import Prices
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
+from mesh.telling import NOTE_CHARACTERS_MAX, Telling
 from mesh.threads import HandlerStopped, Interruptible
 
 T = TypeVar("T")
 
 STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
-PROGRESS_EVERY_S = 0.1
 LENT_AFTER_S = 0.02
 """Who waits is looked at this often: of most calls, which are over sooner, the node need not hear that a slot is free meanwhile."""
 THREADS_MAX = 1024
-NOTE_CHARACTERS_MAX = 200
 
 
 class Runner:
-    """`out(verb, item)` gets started, progress, ended and priced items; `ask` reaches the local node. Use `flush` before frames leave.
+    """`out(verb, item)` gets started, progress, said, ended and priced items; `ask` reaches the node. Use `flush` before frames leave.
 
     `isolation` runs the handlers that are to have a process of their own; without it they run here.
     """
@@ -73,8 +73,10 @@ class Runner:
         self._connected = True
         self._loop = asyncio.get_running_loop()
         self._threads: ThreadPoolExecutor | None = None
-        self._pricing: set[asyncio.Task[None]] = set()
-        self._ended = self._failed = self._declined = 0
+        self.telling = Telling(out, clock, lambda: self._connected)
+        self._prices = Prices(agent, out)
+        self.price = self._prices.ask
+        self._ended = self._failed = 0
 
     # ---- frames from the node
 
@@ -111,12 +113,6 @@ class Runner:
         if run is not None:
             self._stop(run, "cancelled")
 
-    def price(self, item: list[Any]) -> None:
-        """``[round, task, capability, input]``; ends as a priced item."""
-        task = self._loop.create_task(self._price(*item))
-        self._pricing.add(task)
-        task.add_done_callback(self._pricing.discard)
-
     # ---- its own life
 
     def flush(self) -> None:
@@ -136,6 +132,7 @@ class Runner:
         if value:
             for run in self._runs.values():
                 self._wake(run)
+                self.telling.lines(run)
                 if run.works:
                     self._say_lent(run, True)
 
@@ -155,7 +152,7 @@ class Runner:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def statistics(self) -> RunnerStatistics:
-        return RunnerStatistics(self._active, len(self._queue), self._ended, self._failed, self._declined)
+        return RunnerStatistics(self._active, len(self._queue), self._ended, self._failed, self._prices.declined)
 
     # ---- runs
 
@@ -171,6 +168,7 @@ class Runner:
         """One handler, from its arguments to its `ended`."""
         output, files, error = b"", (), None  # type: tuple[bytes, tuple[tuple[str, int], ...], dict[str, Any] | None]
         run.begun = True
+        current.set(self.telling.listen(run))
         try:
             if not run.stopping:
                 output, files = await self._result_of(run)
@@ -266,6 +264,7 @@ class Runner:
                 "retryable": True,
                 "details": "",
             }
+        self.telling.lines(run, end=True)
         self._out("ended", [run.task, run.fence, outcome, output, [list(file) for file in files], error or {}, service_ms])
 
     # ---- stopping
@@ -295,27 +294,12 @@ class Runner:
     def progress(self, task: TaskInfo, fraction: float, note: str) -> None:
         run = self._runs.get((task.id, task.fence))
         if run is not None:
-            self.progress_of(run, fraction, note)
+            self.telling.progress(run, fraction, note)
 
-    def progress_of(self, run: Run, fraction: float, note: str) -> None:
-        note = note if run.redactor is None else run.redactor.text(note)
-        fresh = run.progress is None
-        said = run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
-        if fresh:
-            self._say_progress(run)
-            self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, said))
-
-    def _say_progress(self, run: Run) -> None:
-        assert run.progress is not None
-        self._out("progress", [run.task, run.fence, *run.progress])
-
-    def _next_progress(self, run: Run, said: tuple[float, str]) -> None:
-        if run.over or run.progress == said:
-            run.progress = None
-            return
-        self._say_progress(run)
-        said = run.progress or said
-        self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, said))
+    def log(self, task: TaskInfo, text: str) -> None:
+        run = self._runs.get((task.id, task.fence))
+        if run is not None:
+            self.telling.log(run, text)
 
     async def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Any:
         if not name or not isinstance(name, str) or len(name) > NOTE_CHARACTERS_MAX:
@@ -435,28 +419,6 @@ class Runner:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    # ---- prices
-
-    async def _price(self, round_number: int, task: TaskId, capability: str, data: bytes) -> None:
-        cost: float | None = None
-        eta_ms: int | None = None
-        price = self._agent.prices.get(capability)
-        try:
-            if price is not None:
-                arguments = self._agent.capabilities[capability].shape.arguments(data, None)
-                wanted = {name: value for name, value in arguments.items() if name in price.parameters}
-                bid = await (price.function(**wanted) if price.is_async else asyncio.to_thread(price.function, **wanted))
-                if isinstance(bid, Bid):
-                    cost, eta_ms = float(bid.cost), None if bid.eta_s is None else round(bid.eta_s * 1000)
-                elif bid is not None:
-                    raise UsageError(
-                        f"the price of {capability} is {bid!r}, which is no Bid", fix="return Bid(cost=...), or None to decline"
-                    )
-        except Exception as error:  # noqa: BLE001  a price function that fails declines; counted and said
-            self._declined += 1
-            report(f"the price function of {capability} failed, so this worker declines: {failure(error)['message']}")
-        self._out("priced", [round_number, task, cost, eta_ms])
 
 
 def _task_over(task: TaskId) -> MeshError:

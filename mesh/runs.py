@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mesh.agent import Capability
+from mesh.capture import RunLog
 from mesh.ids import Fence, TaskId
 from mesh.secret import Redactor
 from mesh.threads import Interruptible
@@ -24,6 +25,9 @@ class Clock(Protocol):
 
     def now_ms(self) -> int:
         """Milliseconds on the machine's clock that counts sleep, the one leases are given on."""
+
+    def wall_ms(self) -> int:
+        """Unix time in milliseconds, for people."""
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer: ...
 
@@ -69,6 +73,7 @@ class Run:
         "lease_end_ms",
         "lease_waiters",
         "lent",
+        "log",
         "over",
         "parent",
         "progress",
@@ -109,5 +114,7 @@ class Run:
         self.lent = False
         """The node has been told so."""
         self.progress: tuple[float, str] | None = None
+        self.log: RunLog | None = None
+        """What it prints and logs, once it has begun."""
         self.redactor: Redactor | None = None
         """Of a run that was told a secret: takes it out of whatever the run says."""

@@ -113,6 +113,9 @@ class Mesh(View):
     def story(self, task: str) -> Document:
         return self._portal.call(self._mesh.story, task)
 
+    def logs(self, task: str = "", *, node: str = "", after: dict[str, int] | None = None) -> Document:
+        return self._portal.call(lambda: self._mesh.logs(task, node=node, after=after))
+
     def find(self, sha256: str) -> Document:
         return self._portal.call(self._mesh.find, sha256)
 

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from mesh.agent import Agent
+from mesh.capture import capturing
 from mesh.client import Mesh, Task, View
 from mesh.context import TaskInfo
 from mesh.core import inputs
@@ -77,6 +78,7 @@ class LocalMesh:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> LocalMesh:
+        self._stack.enter_context(capturing())
         self._time = VirtualTime(self.world, busy=self._busy, open_work=self._open_work)
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-test-")))
         self.world.start_all(0.0)
@@ -194,6 +196,10 @@ class LocalMesh:
     async def nodes(self) -> dict[str, Any]:
         return await self._any().nodes()
 
+    async def logs(self, task: str = "", *, node: str = "") -> dict[str, Any]:
+        """As `Mesh.logs`, at the first living node."""
+        return await self._any().logs(task, node=node)
+
     async def tasks(self) -> dict[str, Any]:
         return await self._any().tasks()
 
@@ -268,7 +274,7 @@ class _Runner(Runner):
         self._waits: dict[str, int] = {}
 
     def computing(self) -> bool:
-        return self.statistics().running > len(self._waits) or bool(self._pricing)
+        return self.statistics().running > len(self._waits) or bool(self._prices)
 
     @asynccontextmanager
     async def _waiting(self, task: TaskInfo) -> AsyncIterator[None]:
@@ -355,6 +361,9 @@ class _Attachment:
             self._tell(inputs.HandlerStarted(self._number, *item))
         elif verb == "progress":
             self._tell(inputs.HandlerProgress(self._number, *item))
+        elif verb == "said":
+            task, fence, attempt, lines, dropped = item
+            self._tell(inputs.HandlerSaid(self._number, task, fence, attempt, tuple(map(tuple, lines)), dropped))
         elif verb == "waits":
             self._tell(inputs.HandlerWaits(self._number, *item))
         elif verb == "priced":

@@ -1,6 +1,6 @@
 """A worker: the user's process, attached to the local node, running one agent's handlers.
 
-    node --execute, extend, stop, price--> Runner --started, progress, ended, priced--> node        in lots, one write per turn
+    node --execute, extend, stop, price--> Runner --started, progress, said, ended, priced--> node        in lots, one write per turn
          <------- step, call, put -------- ctx
 
 Invariant: a result is kept until it is old enough to be on the node's disk: after the node's restart the worker attaches again, says what
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mesh.agent import Agent
+from mesh.capture import capturing
 from mesh.errors import NodeLost, NoNode
 from mesh.failures import leave_no_core, report
 from mesh.files import Shelf
@@ -54,6 +55,9 @@ class RealClock:
 
     def now_ms(self) -> int:
         return int(time.clock_gettime(_CLOCK) * 1000)
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         return self._loop.call_later(seconds, call)
@@ -94,12 +98,13 @@ class Worker:
     async def run(self) -> None:
         """Until cancelled; then the handlers are cancelled, and the node gives their work to others. Raises what the lifespan raises."""
         told_to_end: asyncio.CancelledError | None = None
-        async with self._agent.open() as lifespan:
-            try:
-                await self._serve(lifespan)
-            except asyncio.CancelledError as error:
-                # Outside of the lifespan, so that what follows its `yield` runs as at any orderly end.
-                told_to_end = error
+        with capturing():
+            async with self._agent.open() as lifespan:
+                try:
+                    await self._serve(lifespan)
+                except asyncio.CancelledError as error:
+                    # Outside of the lifespan, so that what follows its `yield` runs as at any orderly end.
+                    told_to_end = error
         if told_to_end is not None:
             raise told_to_end
 
@@ -253,7 +258,7 @@ class Worker:
         if link is None or not self._ready.is_set():
             return
         lots, self._lots = self._lots, {}
-        for verb in ("started", "progress", "waits", "priced"):
+        for verb in ("started", "progress", "said", "waits", "priced"):
             if items := lots.get(verb):
                 link.tell(verb, {"items": items})
         if items := lots.get("ended"):

@@ -51,6 +51,7 @@ async def told(ctx: Context, password: Secret) -> int:
     print(f"printing {password.reveal()} here")
     print(f"and {password.reveal()} there", file=sys.stderr)
     ctx.progress(0.1, password.reveal())
+    ctx.log(f"logged {password.reveal()}")
     return len(password.reveal()) + len((await ctx.secret("db")).reveal())
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from mesh import Agent, File
-from mesh.core.inputs import Call, HandlerEnded, HandlerProgress, Step
+from mesh.core.inputs import Call, HandlerEnded, HandlerProgress, HandlerSaid, Step
 from mesh.errors import DeclarationError, MeshError, TaskCancelled, TaskFailed, TimedOut
 from mesh.inspector.targets import load_agents
 from mesh.origin import Origin, load, origin_of
@@ -114,6 +114,11 @@ def test_secrets_come_by_pipe_and_are_taken_out_of_all_it_says(with_toy: Any, ag
             with pytest.raises(TaskFailed, match="holds the text of the secret 'db'"):
                 await client.call("gives_away", password="secret://db")
             assert TEXT not in repr(toy.seen)
+            said = [(stream, text) for body in toy.seen if isinstance(body, HandlerSaid) for _, stream, text in body.lines]
+            assert {("stdout", "printing [secret db] here"), ("stderr", "and [secret db] there"), ("log", "logged [secret db]")} <= set(
+                said
+            )
+            assert [text for _, text in said].count("logged [secret db]") == 1
 
     with_toy(story)
     printed = capfd.readouterr()

@@ -27,6 +27,9 @@ class Clock:
     def now_ms(self) -> int:
         return self.ms
 
+    def wall_ms(self) -> int:
+        return 1_000_000 + self.ms
+
     def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
         class Timer:
             cancelled = False

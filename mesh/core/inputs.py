@@ -184,6 +184,18 @@ class HandlerProgress:
 
 
 @dataclass(slots=True)
+class HandlerSaid:
+    """What a handler printed and logged: ``(Unix time in ms, stdout | stderr | log, text)``. `dropped` lines before them were too many."""
+
+    worker: int
+    task: TaskId
+    fence: Fence
+    attempt: int
+    lines: tuple[tuple[int, str, str], ...]
+    dropped: int = 0
+
+
+@dataclass(slots=True)
 class HandlerWaits:
     """While a handler waits for a step or a call of its own it needs no slot: what it waits for may need that very one."""
 

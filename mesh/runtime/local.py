@@ -42,12 +42,12 @@ FILES_MAX = 256
 """Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 FETCH_TIMEOUT_S = 60.0
-QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body", "audit")
+QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body", "audit", "logs")
 
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 View = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any]]]
 Secret = Callable[[int, str, TaskId, Fence], str]
-_WORKER_VERBS = frozenset(("started", "progress", "waits", "ended", "priced"))
+_WORKER_VERBS = frozenset(("started", "progress", "said", "waits", "ended", "priced"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The node's side of attached workers: effects to frames in lots, frames to inputs.
 
     Execute, Extend, Stop, Price  -->  [0, verb, {"items": [...]}]   one frame per worker and verb, once per turn
-    attach, started, progress, ended, priced  -->  WorkerAttached, Handler*, Priced      connection lost  -->  WorkerGone
+    attach, started, progress, said, ended, priced  -->  WorkerAttached, Handler*, Priced      connection lost  -->  WorkerGone
 
 Invariant: a worker number is never used twice in one life of the node, and is spoken of only between its WorkerAttached and its WorkerGone.
 Bodies pass through undecoded. Believes a worker's frames only after their shape has been checked; does not know what it was given.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.core.inputs import HandlerEnded, HandlerProgress, HandlerStarted, HandlerWaits, Priced, WorkerAttached, WorkerGone
+from mesh.core.inputs import HandlerEnded, HandlerProgress, HandlerSaid, HandlerStarted, HandlerWaits, Priced, WorkerAttached, WorkerGone
 from mesh.effects import Execute, Extend, Price, Stop
 from mesh.errors import Refused
 from mesh.ids import NodeId
@@ -27,6 +27,8 @@ OFFERS_MAX = 256
 """Per worker: all of them are gossiped."""
 SCHEMA_CHARACTERS_MAX = 16 * 1024
 CONCURRENCY_MAX = 1024
+LINE_CHARS_MAX = 8192
+STREAMS = ("stdout", "stderr", "log")
 LOT_BYTES_MAX = 4 * 1024 * 1024
 """A lot with more bodies than this is cut into several frames."""
 
@@ -210,7 +212,7 @@ class Workers:
         items = params.get("items")
         if worker is None or type(items) is not list:
             raise BadFrame("bad_lot")
-        make = {"ended": self._take_ended, "started": _started, "progress": _progress, "waits": _waits, "priced": _priced}.get(verb)
+        make = self._take_ended if verb == "ended" else _TAKE.get(verb)
         if make is None:
             raise BadFrame("unknown_verb")
         try:
@@ -271,6 +273,16 @@ def _progress(worker: _Worker, item: Any) -> HandlerProgress:
     return HandlerProgress(worker.number, task, fence, fraction, note)
 
 
+def _said(worker: _Worker, item: Any) -> HandlerSaid:
+    task, fence, attempt, lines, dropped = item
+    _check((task, str), (fence, int), (attempt, int), (dropped, int))
+    for at_ms, stream, text in lines:
+        _check((at_ms, int), (text, str))
+        if stream not in STREAMS or len(text) > LINE_CHARS_MAX:
+            raise ValueError(stream)
+    return HandlerSaid(worker.number, task, fence, attempt, tuple((at_ms, stream, text) for at_ms, stream, text in lines), max(0, dropped))
+
+
 def _waits(worker: _Worker, item: Any) -> HandlerWaits:
     task, fence, waits = item
     _check((task, str), (fence, int), (waits, bool))
@@ -287,3 +299,12 @@ def _priced(worker: _Worker, item: Any) -> Priced:
     if eta_ms is not None:
         _check((eta_ms, int))
     return Priced(worker.number, round_number, task, cost, eta_ms)
+
+
+_TAKE: dict[str, Callable[[_Worker, Any], Any]] = {
+    "started": _started,
+    "progress": _progress,
+    "said": _said,
+    "waits": _waits,
+    "priced": _priced,
+}

@@ -45,6 +45,7 @@ QUESTIONS: dict[str, str] = {
     "hash": OBSERVE,
     "audit": OBSERVE,
     "result": READ,
+    "logs": READ,
     "body": READ,
     "cancel": REQUEST,
 }

@@ -36,7 +36,7 @@ MAY: dict[str, str] = {
 """Who may send each kind. Written by hand: a new kind has no row here and fails."""
 MAY_ASK: dict[str, str] = {
     **dict.fromkeys(("task", "tasks", "story", "hash", "audit"), LOOKS),
-    **dict.fromkeys(("result", "body"), NOT_OBSERVER),
+    **dict.fromkeys(("result", "body", "logs"), NOT_OBSERVER),
     "cancel": ASKS,
 }
 SENDERS = {"member": OTHER_SESSION, **NARROW}

@@ -74,7 +74,7 @@ class Fold:
 
     def _bound(self, entry: Bound, _bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None and task.fence == entry.fence:
-            task.attempts += 1
+            task.bound(task.node)
             if task.state == OFFERED:
                 task.state = HELD
 

@@ -14,7 +14,7 @@ import enum
 from dataclasses import dataclass, field
 
 from mesh.ids import Fence, Hash, NodeId, TaskId
-from mesh.messages.work import Failure, Result
+from mesh.messages.work import AwardItem, Failure, Result
 
 
 class State(enum.Enum):
@@ -82,6 +82,23 @@ class Holding:
         self.missing: dict[Hash, None] = {}
         self.report: Result | Failure | None = None
         self.sent_s = float("-inf")
+
+
+def awarded(item: AwardItem, manager: NodeId, lease_end_ms: int, order: int) -> Holding:
+    """What an award makes when it is accepted."""
+    return Holding(
+        item.task,
+        item.fence,
+        manager,
+        item.capability,
+        item.input,
+        item.durable,
+        lease_end_ms,
+        order,
+        item.timeout_ms,
+        item.attempt,
+        item.parent,
+    )
 
 
 @dataclass(slots=True)
