@@ -50,6 +50,8 @@ class Port(Protocol):
 
     def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
 
+    def checkpoint(self, task: TaskInfo, value: Any) -> Coroutine[Any, Any, None]: ...
+
     def sleep(self, task: TaskInfo, seconds: float) -> Coroutine[Any, Any, None]: ...
 
     def secret(self, task: TaskInfo, name: str) -> Coroutine[Any, Any, Secret]: ...
@@ -71,10 +73,12 @@ _DONE = _Done()
 class Context:
     """For ``async def`` handlers. `task` says what this runs for, `lifespan` is what ``@agent.lifespan`` yielded."""
 
-    __slots__ = ("_loop", "_port", "_thread", "task")
+    __slots__ = ("_loop", "_port", "_thread", "checkpointed", "task")
 
-    def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop, checkpointed: Any = None) -> None:
         self.task = task
+        self.checkpointed = checkpointed
+        """What an earlier attempt of this task kept last, by `checkpoint`; None: nothing."""
         self._port = port
         self._loop = loop
         self._thread = threading.get_ident()
@@ -115,6 +119,15 @@ class Context:
         """A plain call: waits, and dies with this handler. Raises as `step`, and NodeLost."""
         self._check_thread()
         return self._port.call(self.task, capability, arguments)
+
+    def checkpoint(self, value: Any) -> Coroutine[Any, Any, None]:
+        """Keep `value` for whoever has to go on in this handler's place: the next attempt finds the newest in `checkpointed`.
+
+        Returns when it is safe: for submitted work in the manager's journal (an entry each: not for every row of a table), for a call in
+        its memory. JSON of at most 64 KiB. Raises TooBig, UsageError for a File in it, Refused if the task runs elsewhere by now.
+        """
+        self._check_thread()
+        return self._port.checkpoint(self.task, value)
 
     def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
         """Wait, on a clock that `LocalMesh` can make virtual."""
@@ -170,6 +183,15 @@ class BlockingContext:
         """As `Context.call`."""
         context = self._context
         return self._wait(context._port.call(context.task, capability, arguments))
+
+    @property
+    def checkpointed(self) -> Any:
+        """As `Context.checkpointed`."""
+        return self._context.checkpointed
+
+    def checkpoint(self, value: Any) -> None:
+        """As `Context.checkpoint`."""
+        self._wait(self._context._port.checkpoint(self.task, value))
 
     def sleep(self, seconds: float) -> None:
         """As `Context.sleep`."""

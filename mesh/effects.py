@@ -106,6 +106,8 @@ class Execute(Effect):
     timeout_ms: int = 0
     parent: TaskId = ""
     attempt: int = 1
+    checkpoint: bytes = b""
+    """What an earlier attempt kept, JSON; empty: nothing."""
 
 
 @dataclass(slots=True)

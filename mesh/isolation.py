@@ -1,7 +1,7 @@
 """A process of its own for one task: the worker's side. The other side is `isolated.py`.
 
     worker --task, arguments, answers--> socket pair --> process: loads the agent, runs one handler, ends
-           <--step, call, secret, put, fetch, progress, said, ended--
+           <--step, call, checkpoint, secret, put, fetch, progress, said, ended--
     stop, timeout, the worker's end --SIGKILL to its process group-->
 
 The process gets no descriptor but that pair, /dev/null and two pipes for what it prints; of the environment PATH, TZ and the language
@@ -143,7 +143,7 @@ class _Process:
         return {
             "origin": asdict(origin),
             "limits": asdict(run.capability.limits),
-            "item": [run.task, run.fence, run.capability.name, run.input, 1 << 62, run.timeout_ms, run.parent, run.attempt],
+            "item": [run.task, run.fence, run.capability.name, run.input, 1 << 62, run.timeout_ms, run.parent, run.attempt, run.checkpoint],
             "blobs": str(runner.shelf.blobs),
             "body_bytes_max": runner.body_bytes_max,
             "parent": os.getpid(),
@@ -206,7 +206,7 @@ class _Process:
             self._refuse(error.reason if isinstance(error, BadFrame) else "bad_frame")
 
     def _begin(self, number: int, verb: str, params: dict[str, Any]) -> None:
-        size = len(params.get("input", b"")) + len(params.get("data", b""))
+        size = sum(len(params.get(name, b"")) for name in ("input", "data", "value"))
         if len(self._asks) >= ASKS_MAX or self._asked_bytes + size > ASKS_BYTES_MAX:
             self._channel.send_soon(
                 [number, False, NodeBusy(f"{len(self._asks)} requests of this task wait already", fix="wait for some").body()]

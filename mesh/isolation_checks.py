@@ -72,6 +72,10 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
     """The parameters, made anew of what is known."""
     if verb == "secret":
         return {"name": _text(params["name"])}
+    if verb == "checkpoint":
+        if type(params["value"]) is not bytes or len(params["value"]) > size_max:
+            raise BadFrame("bad_checkpoint")
+        return {"value": params["value"]}
     if verb in ("step", "call"):
         data = params["input"]
         if type(data) is not bytes or len(data) > size_max:

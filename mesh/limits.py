@@ -100,6 +100,8 @@ class WorkLimits:
     """How often a step that is known, or a wait for a result, is asked for again: covers what a broken link swallowed."""
     asks_max: int = 4096
     """Questions and steps of local clients that wait at once."""
+    checkpoint_bytes_max: int = 64 * 1024
+    """One ``ctx.checkpoint`` as JSON: each is an entry of the manager's journal, and the newest travels with the next award."""
     log_bytes_max: int = 1024 * 1024
     """Of what one attempt printed and logged, in memory at the node that ran it: the newest lines are kept."""
     logs_bytes_max: int = 16 * 1024 * 1024

@@ -81,7 +81,7 @@ class Runner:
     # ---- frames from the node
 
     def execute(self, item: list[Any]) -> None:
-        """``[task, fence, capability, input, lease_end_ms, timeout_ms, parent, attempt]``; a duplicate is ignored."""
+        """``[task, fence, capability, input, lease_end_ms, timeout_ms, parent, attempt, checkpoint]``; a duplicate is ignored."""
         capability = self._agent.capabilities.get(item[2])
         if (item[0], item[1]) in self._runs:
             return
@@ -211,7 +211,7 @@ class Runner:
         for secret in secrets:
             secret.resolve(await self._text_of(run, secret.name))
         if shape.context:
-            context = Context(self._info(run), self, self._loop)
+            context = Context(self._info(run), self, self._loop, values.load(run.checkpoint, None)["value"] if run.checkpoint else None)
             arguments[shape.context] = BlockingContext(context) if shape.blocking else context
         if capability.is_async:
             result = await capability.function(**arguments)
@@ -308,6 +308,20 @@ class Runner:
             )
         return await self._effect(task, "step", capability, arguments, {"parent": task.id, "fence": task.fence, "name": name})
 
+    async def checkpoint(self, task: TaskInfo, value: Any) -> None:
+        data, files = values.dump({"value": value})
+        if files:
+            raise UsageError("a checkpoint holds no File: its bytes would not outlive this node", fix="keep its content, or make it a step")
+        run = self._living(task)
+        if run.redactor is not None:
+            run.redactor.check("the checkpoint", data)
+        await self._keep(run, data)
+
+    async def _keep(self, run: Run, data: bytes) -> dict[str, Any]:
+        """Past the lease no checkpoint is kept, as no other effect starts."""
+        await self._may_start(run)
+        return await self._wait(run, self._ask("checkpoint", {"task": run.task, "fence": run.fence, "value": data}))
+
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
         return await self._effect(task, "call", capability, arguments, {"parent": task.id})
 
@@ -364,6 +378,8 @@ class Runner:
             raise _task_over(run.task)
         if verb == "secret":
             return {"text": await self._text_of(run, params["name"])}
+        if verb == "checkpoint":
+            return await self._keep(run, params["value"])
         if verb == "step":
             return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
         if verb == "call":

@@ -66,6 +66,7 @@ class Run:
         "attempt",
         "begun",
         "capability",
+        "checkpoint",
         "fence",
         "handle",
         "input",
@@ -99,6 +100,7 @@ class Run:
         self.timeout_ms: int = item[5]
         self.parent: TaskId = item[6]
         self.attempt: int = item[7]
+        self.checkpoint: bytes = item[8]
         self.handle: asyncio.Task[None] | None = None
         self.timer: Timer | None = None
         self.thread: Interruptible | None = None

@@ -144,6 +144,8 @@ def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
         return inputs.Step(number, *step, params.get("timeout_ms", 0), files)
+    if verb == "checkpoint":
+        return inputs.Checkpoint(number, params["task"], params["fence"], params["value"])
     raise UsageError(f"LocalMesh answers no {verb!r}", fix="ask a real node: mesh up")
 
 

@@ -291,6 +291,10 @@ class _Runner(Runner):
         async with self._waiting(task):
             return await super().step(task, name, capability, arguments)
 
+    async def checkpoint(self, task: TaskInfo, value: Any) -> None:
+        async with self._waiting(task):
+            await super().checkpoint(task, value)
+
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
         async with self._waiting(task):
             return await super().call(task, capability, arguments)
@@ -327,7 +331,7 @@ class _Attachment:
         if kind is Execute:
             materialise(self._mesh, self._host)
             item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
-            self.runner.execute([*item, effect.parent, effect.attempt])
+            self.runner.execute([*item, effect.parent, effect.attempt, effect.checkpoint])
             self.runner.flush()
         elif kind is Extend:
             for item in effect.items:

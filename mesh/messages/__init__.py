@@ -45,6 +45,7 @@ KINDS: dict[int, type] = {
     63: work.Answer,
     64: work.FileAsk,
     65: work.FilePart,
+    70: work.CheckpointAsk,
 }
 
 SIGNED: dict[str, type] = {

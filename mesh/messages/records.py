@@ -173,6 +173,16 @@ class Parked:
 
 
 @dataclass(slots=True)
+class Checkpointed:
+    """By the manager: a handler kept something for whoever has to go on in its place. `output` is the hash of its JSON."""
+
+    task: TaskId
+    fence: Fence
+    output: Hash
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
 class CancelAsked:
     task: TaskId
     by: str
@@ -255,5 +265,21 @@ class Audited:
     at_ms: int = 0
 
 
-ENTRIES = (Opened, Submitted, Decided, Bound, Lost, Parked, CancelAsked, Finished, Accepted, Ended, Closed, Calls, Audited, Rekeyed)
+ENTRIES = (
+    Opened,
+    Submitted,
+    Decided,
+    Bound,
+    Lost,
+    Parked,
+    CancelAsked,
+    Finished,
+    Accepted,
+    Ended,
+    Closed,
+    Calls,
+    Audited,
+    Rekeyed,
+    Checkpointed,
+)
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -87,6 +87,8 @@ class AwardItem:
     files: tuple[FileRef, ...] = ()
     sources: tuple[NodeId, ...] = ()
     """Who has the files."""
+    checkpoint: bytes = b""
+    """JSON: what an earlier attempt kept by ``ctx.checkpoint``; empty: nothing."""
 
 
 @dataclass(slots=True)
@@ -256,7 +258,9 @@ class StepSeen:
 
 @dataclass(slots=True)
 class StepDone:
-    """`state`: done, failed, cancelled, or refused (stale fence, other inputs under the same name; see `error`, JSON)."""
+    """The end of a step, or of a CHECKPOINT_ASK (`child` is then its task).
+
+    `state`: done, failed, cancelled, or refused (stale fence, other inputs under the same name; see `error`, JSON)."""
 
     ask: int
     child: TaskId
@@ -264,6 +268,16 @@ class StepDone:
     output: bytes = b""
     error: bytes = b""
     files: tuple[FileRef, ...] = ()
+
+
+@dataclass(slots=True)
+class CheckpointAsk:
+    """``ctx.checkpoint`` of a worker of the sender, to the task's manager, who keeps the newest. Repeated until answered by STEP_DONE."""
+
+    ask: int
+    task: TaskId
+    fence: Fence
+    value: bytes
 
 
 @dataclass(slots=True)

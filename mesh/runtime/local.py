@@ -24,7 +24,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from mesh.core.inputs import Call, Enquire, FileWanted, Leave, RequestGone, Step, Submit
+from mesh.core.inputs import Call, Checkpoint, Enquire, FileWanted, Leave, RequestGone, Step, Submit
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
@@ -114,6 +114,7 @@ class LocalServer:
             "call": self._do_call,
             "submit": self._do_submit,
             "step": self._do_step,
+            "checkpoint": self._do_checkpoint,
             "ask": self._do_ask,
             "gone": self._do_gone,
             "down": self._do_down,
@@ -294,6 +295,12 @@ class LocalServer:
         parent, name, fence = _text(params, "parent"), _text(params, "name"), _number(params, "fence", 0)
         request = self._request(connection, number, "step")
         self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files))
+
+    def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        task, fence, value = _text(params, "task"), _number(params, "fence", 0), params.get("value")
+        if type(value) is not bytes:
+            raise BadFrame("bad_checkpoint")
+        self._tell(self._me, Checkpoint(self._request(connection, number, "checkpoint"), task, fence, value))
 
     def _work(self, params: dict[str, Any]) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
         """What call, submit and step share. Raises BadFrame, TooBig."""

@@ -116,6 +116,7 @@ class Workers:
                 effect.timeout_ms,
                 effect.parent,
                 effect.attempt,
+                effect.checkpoint,
             ]
             self._add(worker, "execute", item)
 

@@ -82,6 +82,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Cancelled,
         work.Reclaimed,
         work.StepAsk,
+        work.CheckpointAsk,
     ),
     REQUEST: (
         work.Cfp,

@@ -13,7 +13,7 @@ from typing import Any
 from mesh.core.work.task import CANCELLING, HELD, OFFERED, PARKED, PENDING, TERMINAL, Task
 from mesh.effects import Need
 from mesh.ids import Hash, TaskId
-from mesh.messages.records import Bound, CancelAsked, Decided, Finished, Lost, Parked, Submitted
+from mesh.messages.records import Bound, CancelAsked, Checkpointed, Decided, Finished, Lost, Parked, Submitted
 
 
 class Fold:
@@ -29,6 +29,7 @@ class Fold:
             Bound: self._bound,
             Lost: self._lost,
             Parked: self._parked,
+            Checkpointed: self._checkpointed,
             CancelAsked: self._cancel_asked,
             Finished: self._finished,
         }
@@ -97,6 +98,10 @@ class Fold:
         if (task := self._live(entry.task)) is not None and task.state == PENDING:
             task.state, task.reason, task.parked_told = PARKED, entry.reason, entry.reason
 
+    def _checkpointed(self, entry: Checkpointed, bodies: dict[Hash, bytes]) -> None:
+        if (task := self._live(entry.task)) is not None and entry.fence == task.fence:
+            task.checkpoint, task.checkpoint_at = bodies.get(entry.output, b""), (entry.fence, 0)
+
     def _cancel_asked(self, entry: CancelAsked, _bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None:
             task.cancel_by, task.cancel_reason = entry.by, entry.reason
@@ -112,6 +117,7 @@ class Fold:
         task.error = json.loads(entry.error) if entry.error else None
         task.reason = str(task.error["code"]) if task.error else task.cancel_reason
         task.service_ms, task.ended_at_s, task.input = entry.service_ms, entry.at_ms / 1000, b""
+        task.checkpoint = b""
         self._ended[entry.task] = None
         if len(self._ended) > self._ended_max:
             oldest = next(iter(self._ended))

@@ -38,6 +38,7 @@ class Holding:
     __slots__ = (
         "attempt",
         "capability",
+        "checkpoint",
         "durable",
         "fence",
         "input",
@@ -78,6 +79,8 @@ class Holding:
         self.timeout_ms = timeout_ms
         self.attempt = attempt
         self.parent = parent
+        self.checkpoint = b""
+        """What an earlier attempt kept; empty: nothing."""
         self.state = State.NEW
         self.missing: dict[Hash, None] = {}
         self.report: Result | Failure | None = None
@@ -86,7 +89,7 @@ class Holding:
 
 def awarded(item: AwardItem, manager: NodeId, lease_end_ms: int, order: int) -> Holding:
     """What an award makes when it is accepted."""
-    return Holding(
+    holding = Holding(
         item.task,
         item.fence,
         manager,
@@ -99,6 +102,8 @@ def awarded(item: AwardItem, manager: NodeId, lease_end_ms: int, order: int) -> 
         item.attempt,
         item.parent,
     )
+    holding.checkpoint = item.checkpoint
+    return holding
 
 
 @dataclass(slots=True)

@@ -41,6 +41,7 @@ from mesh.core.inputs import (
 from mesh.core.node import Method
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue, PulseDue
 from mesh.core.work.calls import CallsDue, Ring
+from mesh.core.work.checkpoints import Checkpoints
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
 from mesh.core.work.leases import Leases
@@ -62,6 +63,7 @@ from mesh.messages.work import (
     Beat,
     Bid,
     Cancelled,
+    CheckpointAsk,
     Decline,
     Failure,
     Reclaimed,
@@ -127,6 +129,7 @@ class Manager:
             Result: at_once(retries.on_result),
             Failure: at_once(retries.on_failure),
             StepAsk: at_once(self._steps.on_step_ask),
+            CheckpointAsk: at_once(Checkpoints(book, leases).on_checkpoint),
             Ask: at_once(self._questions.on_ask),
             Load: at_once(placing.on_load),
             BodyRead: readback.on_body_read,

@@ -194,6 +194,7 @@ class Placing:
             task.parent,
             task.files,
             task.sources,
+            task.checkpoint,
         )
 
     # ---- auctions

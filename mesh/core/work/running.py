@@ -122,6 +122,7 @@ class Running:
                 holding.timeout_ms,
                 holding.parent,
                 holding.attempt,
+                holding.checkpoint,
                 need=need_of(holding.durable),
             )
         )

@@ -112,6 +112,10 @@ class Task:
     """The holder's lease, as the granter counts it, without margin."""
     offered_at_s: float = 0.0
 
+    checkpoint: bytes = b""
+    """JSON: the newest that a handler kept; empty: none."""
+    checkpoint_at: tuple[Fence, int] = (0, 0)
+    """Under which fence, by which question."""
     attempts: int = 0
     """Awards that were accepted."""
     tried: tuple[tuple[Fence, NodeId], ...] = ()
