@@ -24,6 +24,7 @@ from mesh.errors import NoNode, NoSuchFile, Refused, TooBig, UsageError, task_er
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.link import Link
 from mesh.reading import logs_of_node, logs_of_task
+from mesh.streaming import Stream
 
 Document = dict[str, Any]
 
@@ -174,6 +175,19 @@ class Work:
         if body.get("state") != "done":
             raise task_error(body.get("error") or {}, str(body.get("task") or ""), str(body.get("state") or ""))
         return values.load(bytes(body.get("output") or b"null"), self._shelf)
+
+    def stream(self, capability: str, /, **arguments: Any) -> Stream:
+        """The items of a generator capability, as they come: ``async for item in m.stream("rows", n=3)``. Dies with its reader.
+
+        The options' timeout bounds the wait for each item. A slow reader slows the handler. If the handler is lost, an idempotent one's
+        stream goes on with the next item; another's begins anew, which StreamRestarted says. What is no generator gives its one result.
+        """
+
+        async def params() -> Document:
+            return await self._params(capability, arguments) | {"timeout_ms": 0}
+
+        shelf = self._shelf
+        return Stream(self._connection, params, lambda data: values.load(data, shelf), self._timeout_s, f"the stream of {capability!r}")
 
     async def submit(self, capability: str, /, **arguments: Any) -> Task:
         """Hand in durable work; returns once it is on disk. The options' timeout bounds the task, their retries its tries.

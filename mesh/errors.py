@@ -13,6 +13,7 @@
     |   |-- NoSuchTask
     |   |-- NoSuchFile
     |   '-- TooBig                     travels only as File
+    |-- StreamRestarted           1    a stream began anew, between two of its items; it can be read on
     |-- TaskFailed                1    the answer is a failure
     |   '-- TaskCancelled
     '-- Degraded                  6    it works, but not as it should
@@ -151,6 +152,21 @@ class TooBig(Refused):
         super().__init__(
             message or f"{what} is {size_bytes} bytes as JSON, over the {size_bytes_max} that travel inside a message: use File", fix=fix
         )
+
+
+class StreamRestarted(MeshError):
+    """Raised between two items of a stream: who made them was lost, and another begins anew. What was read so far is void.
+
+    The stream goes on: read on, from its first item. Not raised for idempotent capabilities, whose streams go on where they were.
+    """
+
+    code = "stream_restarted"
+    fix = "drop the items read so far and read on, or declare the capability idempotent=True if it gives the same items each time"
+
+    def __init__(self, attempt: int, read: int) -> None:
+        super().__init__(f"the stream began anew (attempt {attempt}): the {read} items read before are void")
+        self.attempt = attempt
+        self.read = read
 
 
 class Degraded(MeshError):

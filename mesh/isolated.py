@@ -157,7 +157,9 @@ async def serve(agent: Agent, line: Line, task: dict[str, Any]) -> None:
         async with agent.open() as lifespan:
             shelf = RelayedShelf(Path(task["blobs"]), line)
             clock, size_max = RealClock(), task["body_bytes_max"]
-            runner = Runner(agent, out=out, ask=line.ask, clock=clock, shelf=shelf, body_bytes_max=size_max, lifespan=lifespan)
+            runner = Runner(
+                agent, out=out, ask=line.ask, clock=clock, shelf=shelf, body_bytes_max=size_max, lifespan=lifespan, relayed=True
+            )
             runner.execute(task["item"])
             await over.wait()
 

@@ -1,7 +1,7 @@
 """A process of its own for one task: the worker's side. The other side is `isolated.py`.
 
     worker --task, arguments, answers--> socket pair --> process: loads the agent, runs one handler, ends
-           <--step, call, checkpoint, secret, put, fetch, progress, said, ended--
+           <--step, call, checkpoint, emit, secret, put, fetch, progress, said, ended--
     stop, timeout, the worker's end --SIGKILL to its process group-->
 
 The process gets no descriptor but that pair, /dev/null and two pipes for what it prints; of the environment PATH, TZ and the language
@@ -143,7 +143,19 @@ class _Process:
         return {
             "origin": asdict(origin),
             "limits": asdict(run.capability.limits),
-            "item": [run.task, run.fence, run.capability.name, run.input, 1 << 62, run.timeout_ms, run.parent, run.attempt, run.checkpoint],
+            "item": [
+                run.task,
+                run.fence,
+                run.capability.name,
+                run.input,
+                1 << 62,
+                run.timeout_ms,
+                run.parent,
+                run.attempt,
+                run.checkpoint,
+                run.stream,
+                0,
+            ],
             "blobs": str(runner.shelf.blobs),
             "body_bytes_max": runner.body_bytes_max,
             "parent": os.getpid(),

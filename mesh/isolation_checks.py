@@ -72,6 +72,11 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
     """The parameters, made anew of what is known."""
     if verb == "secret":
         return {"name": _text(params["name"])}
+    if verb == "emit":
+        if type(params["data"]) is not bytes or len(params["data"]) > size_max:
+            raise BadFrame("bad_item")
+        json.loads(params["data"])
+        return {"data": params["data"]}
     if verb == "checkpoint":
         if type(params["value"]) is not bytes or len(params["value"]) > size_max:
             raise BadFrame("bad_checkpoint")

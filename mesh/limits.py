@@ -102,6 +102,12 @@ class WorkLimits:
     """Questions and steps of local clients that wait at once."""
     checkpoint_bytes_max: int = 64 * 1024
     """One ``ctx.checkpoint`` as JSON: each is an entry of the manager's journal, and the newest travels with the next award."""
+    stream_items_max: int = 64
+    """Items of one stream that its reader has not taken, at the worker and again at the manager: a slow reader slows the handler."""
+    stream_bytes_max: int = 1024 * 1024
+    """The same in bytes; one item may always go."""
+    stream_repeat_s: float = 1.0
+    """A reader who waits asks again so often: covers what a broken link swallowed."""
     log_bytes_max: int = 1024 * 1024
     """Of what one attempt printed and logged, in memory at the node that ran it: the newest lines are kept."""
     logs_bytes_max: int = 16 * 1024 * 1024

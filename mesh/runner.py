@@ -23,8 +23,10 @@ from mesh.capture import current
 from mesh.context import BlockingContext, Context, TaskInfo
 from mesh.errors import MeshError, TooBig, UsageError, task_error
 from mesh.failures import failure
-from mesh.files import Ask, Shelf, check_files, put_all
+from mesh.files import Ask, File, Shelf, check_files, put_all
+from mesh.generating import generate
 from mesh.ids import Fence, TaskId
+from mesh.outflow import Collected, Outflow, Relayed
 from mesh.prices import Prices
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
@@ -43,7 +45,7 @@ THREADS_MAX = 1024
 class Runner:
     """`out(verb, item)` gets started, progress, said, ended and priced items; `ask` reaches the node. Use `flush` before frames leave.
 
-    `isolation` runs the handlers that are to have a process of their own; without it they run here.
+    `isolation` runs the handlers that are to have a process of their own; without it they run here. `relayed`: this is such a process.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class Runner:
         body_bytes_max: int,
         lifespan: Any = None,
         isolation: Isolation | None = None,
+        relayed: bool = False,
     ) -> None:
-        self._isolation = isolation
+        self._isolation, self._relayed = isolation, relayed
         self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
         self.shelf = shelf
         self.lifespan = lifespan
@@ -81,17 +84,13 @@ class Runner:
     # ---- frames from the node
 
     def execute(self, item: list[Any]) -> None:
-        """``[task, fence, capability, input, lease_end_ms, timeout_ms, parent, attempt, checkpoint]``; a duplicate is ignored."""
+        """``[task, fence, capability, input, lease_end_ms, timeout_ms, parent, attempt, checkpoint, stream, skip]``; once of each fence."""
         capability = self._agent.capabilities.get(item[2])
         if (item[0], item[1]) in self._runs:
             return
         if capability is None:
-            error = {
-                "kind": "error",
-                "message": f"agent {self._agent.name!r} has no capability {item[2]!r}",
-                "retryable": True,
-                "details": "",
-            }
+            message = f"agent {self._agent.name!r} has no capability {item[2]!r}"
+            error = {"kind": "error", "message": message, "retryable": True, "details": ""}
             self._out("ended", [item[0], item[1], "error", b"", [], error, 0])
             return
         run = self._runs[item[0], item[1]] = Run(item, capability, isolated=self._isolation is not None and capability.limits is not None)
@@ -106,6 +105,12 @@ class Runner:
         if run is not None:
             run.lease_end_ms = item[2]
             self._wake(run)
+
+    def taken(self, item: list[Any]) -> None:
+        """``[task, fence, upto, again]``: how far the reader of a stream is."""
+        run = self._runs.get((item[0], item[1]))
+        if run is not None and isinstance(run.outflow, Outflow):
+            run.outflow.taken(item[2], item[3])
 
     def stop(self, task: TaskId, fence: Fence) -> None:
         """Cancel a run; it ends as ``cancelled``, at the latest when its handler lets go."""
@@ -176,12 +181,9 @@ class Runner:
         except RunEnded as ended:
             outcome, error = ended.outcome, ended.error
         except (asyncio.CancelledError, HandlerStopped):
-            outcome = run.stopping
-            if not outcome:
-                outcome, error = (
-                    "error",
-                    {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""},
-                )
+            outcome = run.stopping or "error"
+            if not run.stopping:
+                error = {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""}
         except BaseException as raised:  # noqa: BLE001  user code may raise anything, KeyboardInterrupt too; told as its failure
             outcome, error = "error", failure(raised)
         finally:
@@ -192,16 +194,36 @@ class Runner:
 
     async def _result_of(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         name = run.capability.name
-        if run.isolated:
-            assert self._isolation is not None
-            output, stored = await self._isolation.run(run, self)
-        else:
-            output, stored = await self._run_here(run)
-        if len(output) > self.body_bytes_max:
-            raise TooBig(what=f"the result of {name}", size_bytes=len(output), size_bytes_max=self.body_bytes_max)
+        if run.stream:
+            run.outflow = Relayed(self._ask) if self._relayed else self._outflow(run)
+        elif run.capability.shape.streams:
+            run.outflow = Collected(lambda size: self._check_size(f"the items of {name}, collected,", size))
+        try:
+            if run.isolated:
+                assert self._isolation is not None
+                output, stored = await self._isolation.run(run, self)
+            else:
+                output, stored = await self._run_here(run)
+            if run.outflow is not None and not (run.isolated and not run.stream):
+                output = await run.outflow.finish()
+        except Exception:
+            if run.outflow is not None and not run.stopping:
+                await run.outflow.drain()  # the reader gets what there was before he hears why there is no more
+            raise
+        self._check_size(f"the result of {name}", len(output))
         if run.redactor is not None:
             run.redactor.check(f"the result of {name}", output)
         return output, stored
+
+    def _outflow(self, run: Run) -> Outflow:
+        return Outflow((run.task, run.fence), run.skip, self._out, lambda work: self.wait_for_reader(run, work))
+
+    async def wait_for_reader(self, run: Run, work: Awaitable[None]) -> None:
+        await self._wait(run, work)
+
+    def _check_size(self, what: str, size: int) -> None:
+        if size > self.body_bytes_max:
+            raise TooBig(what=what, size_bytes=size, size_bytes_max=self.body_bytes_max)
 
     async def _run_here(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         capability = run.capability
@@ -213,24 +235,48 @@ class Runner:
         if shape.context:
             context = Context(self._info(run), self, self._loop, values.load(run.checkpoint, None)["value"] if run.checkpoint else None)
             arguments[shape.context] = BlockingContext(context) if shape.blocking else context
+        if shape.streams:
+            return b"", await self._generate(run, arguments)
         if capability.is_async:
             result = await capability.function(**arguments)
         else:
-            result = await self._in_thread(run, arguments)
-        output, files = shape.dump(result)
-        stored: tuple[tuple[str, int], ...] = ()
-        if files:
-            if await put_all(self._ask, files, self.shelf):
-                output, files = shape.dump(result)
-            stored = check_files(files, values.FILES_MAX)
-        return output, stored
+            result = await self._in_thread(run, lambda: capability.function(**arguments))
+        output, files = await self._dump(run, result)
+        if run.outflow is not None:
+            await run.outflow.put(output)
+        return output, check_files(files, values.FILES_MAX)
 
-    async def _in_thread(self, run: Run, arguments: dict[str, Any]) -> Any:
+    async def _dump(self, run: Run, value: Any) -> tuple[bytes, list[File]]:
+        """A result or an item as JSON; the bytes of its files are in the node's store then."""
+        shape = run.capability.shape
+        output, files = shape.dump(value)
+        if files and await put_all(self._ask, files, self.shelf):
+            output, files = shape.dump(value)
+        return output, files
+
+    async def _generate(self, run: Run, arguments: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+        """Run a generator, and give its items away one by one. Returns the files in those that are collected."""
+        sink, name = run.outflow, run.capability.name
+        assert sink is not None, "a generator's items go somewhere"
+        files: list[File] = []
+
+        async def give(item: Any) -> None:
+            data, found = await self._dump(run, item)
+            self._check_size(f"an item of {name}", len(data))
+            if run.redactor is not None:
+                run.redactor.check(f"an item of {name}", data)
+            files.extend(() if run.stream else found)
+            await sink.put(data)
+
+        await generate(run.capability, arguments, lambda item: self._wait(run, give(item)), lambda call: self._in_thread(run, call))
+        return check_files(files, values.FILES_MAX)
+
+    async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
         if self._threads is None:
             # More than slots: those that wait for steps of their own have lent theirs. Threads are made as they are needed.
             self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"mesh-{self._agent.name}")
         context = contextvars.copy_context()
-        run.thread = Interruptible(lambda: context.run(run.capability.function, **arguments))
+        run.thread = Interruptible(lambda: context.run(call))
         future = self._loop.run_in_executor(self._threads, run.thread.run)
         try:
             return await asyncio.shield(future)
@@ -378,6 +424,10 @@ class Runner:
             raise _task_over(run.task)
         if verb == "secret":
             return {"text": await self._text_of(run, params["name"])}
+        if verb == "emit":
+            assert run.outflow is not None, "only asked for where its items are wanted"
+            await run.outflow.put(params["data"])
+            return {}
         if verb == "checkpoint":
             return await self._keep(run, params["value"])
         if verb == "step":

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from mesh.agent import Capability
 from mesh.capture import RunLog
 from mesh.ids import Fence, TaskId
+from mesh.outflow import Sink
 from mesh.secret import Redactor
 from mesh.threads import Interruptible
 
@@ -75,12 +76,15 @@ class Run:
         "lease_waiters",
         "lent",
         "log",
+        "outflow",
         "over",
         "parent",
         "progress",
         "redactor",
+        "skip",
         "started_ms",
         "stopping",
+        "stream",
         "task",
         "thread",
         "timeout_ms",
@@ -101,6 +105,10 @@ class Run:
         self.parent: TaskId = item[6]
         self.attempt: int = item[7]
         self.checkpoint: bytes = item[8]
+        self.stream: bool = item[9]
+        self.skip: int = item[10]
+        self.outflow: Sink | None = None
+        """Where its items go, if it has begun and makes any."""
         self.handle: asyncio.Task[None] | None = None
         self.timer: Timer | None = None
         self.thread: Interruptible | None = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,13 +25,16 @@ from mesh.capture import capturing
 from mesh.client import Mesh, Task, View
 from mesh.context import TaskInfo
 from mesh.core import inputs
-from mesh.effects import Execute, Extend, Price, Stop
+from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import NodeLost, NoNode, UsageError
+from mesh.ids import TaskId
 from mesh.limits import Limits
 from mesh.runner import Runner
+from mesh.runs import Run
 from mesh.sim.host import Host
 from mesh.sim.world import World
 from mesh.simulated import Connection, materialise
+from mesh.streaming import Stream
 from mesh.virtual import HostTime, VirtualTime
 
 DEFAULT_NODES = ("n1", "n2", "n3")
@@ -185,6 +188,10 @@ class LocalMesh:
         """As `Mesh.call`, at the first living node."""
         return await self._any().call(capability, **arguments)
 
+    def stream(self, capability: str, /, **arguments: Any) -> Stream:
+        """As `Mesh.stream`, at the first living node."""
+        return self._any().stream(capability, **arguments)
+
     async def submit(self, capability: str, /, **arguments: Any) -> Task:
         """As `Mesh.submit`, at the first living node."""
         return await self._any().submit(capability, **arguments)
@@ -257,12 +264,15 @@ class LocalMesh:
 
     def _open_work(self) -> bool:
         """Have the nodes something to do beyond waiting for handlers? Then their time has to pass."""
-        live = waiting = held = 0
+        live = waiting = held = readers = 0
         for host in self.world.living():
             statistics = host.assembly.manager.statistics()
             live, waiting, held = live + statistics.live, waiting + statistics.waiting, held + statistics.held
+            readers += statistics.readers_waiting
         running = sum(attachment.runner.statistics().running + attachment.runner.statistics().queued for attachment in self._running())
-        return live > held + waiting or held != running
+        # A handler waits for its reader, and he for it: their messages are on the way, or were lost and are sent again.
+        crossing = readers and any(attachment.runner.for_readers for attachment in self._running())
+        return live > held + waiting or held != running or bool(crossing)
 
 
 class _Runner(Runner):
@@ -272,35 +282,45 @@ class _Runner(Runner):
         super().__init__(*args, **kwargs)
         self._mesh = mesh
         self._waits: dict[str, int] = {}
+        self.for_readers = 0
+        """Runs that wait for the readers of their streams."""
 
     def computing(self) -> bool:
         return self.statistics().running > len(self._waits) or bool(self._prices)
 
     @asynccontextmanager
-    async def _waiting(self, task: TaskInfo) -> AsyncIterator[None]:
-        self._waits[task.id] = self._waits.get(task.id, 0) + 1
+    async def _waiting(self, task: TaskId) -> AsyncIterator[None]:
+        self._waits[task] = self._waits.get(task, 0) + 1
         self._mesh._time.touch()
         try:
             yield
         finally:
-            self._waits[task.id] -= 1
-            if not self._waits[task.id]:
-                del self._waits[task.id]
+            self._waits[task] -= 1
+            if not self._waits[task]:
+                del self._waits[task]
+
+    async def wait_for_reader(self, run: Run, work: Awaitable[None]) -> None:
+        self.for_readers += 1
+        try:
+            async with self._waiting(run.task):
+                await super().wait_for_reader(run, work)
+        finally:
+            self.for_readers -= 1
 
     async def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Any:
-        async with self._waiting(task):
+        async with self._waiting(task.id):
             return await super().step(task, name, capability, arguments)
 
     async def checkpoint(self, task: TaskInfo, value: Any) -> None:
-        async with self._waiting(task):
+        async with self._waiting(task.id):
             await super().checkpoint(task, value)
 
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
-        async with self._waiting(task):
+        async with self._waiting(task.id):
             return await super().call(task, capability, arguments)
 
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
-        async with self._waiting(task):
+        async with self._waiting(task.id):
             await super().sleep(task, seconds)
 
 
@@ -331,7 +351,7 @@ class _Attachment:
         if kind is Execute:
             materialise(self._mesh, self._host)
             item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
-            self.runner.execute([*item, effect.parent, effect.attempt, effect.checkpoint])
+            self.runner.execute([*item, effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip])
             self.runner.flush()
         elif kind is Extend:
             for item in effect.items:
@@ -340,6 +360,8 @@ class _Attachment:
             return
         elif kind is Stop:
             self.runner.stop(effect.task, effect.fence)
+        elif kind is Credit:
+            self.runner.taken([effect.task, effect.fence, effect.upto, effect.again])
         elif kind is Price:
             self.runner.price([effect.round, effect.task, effect.capability, effect.input])
         self._mesh._time.touch()
@@ -368,6 +390,9 @@ class _Attachment:
         elif verb == "said":
             task, fence, attempt, lines, dropped = item
             self._tell(inputs.HandlerSaid(self._number, task, fence, attempt, tuple(map(tuple, lines)), dropped))
+        elif verb == "items":
+            task, fence, first, items, last = item
+            self._tell(inputs.HandlerItems(self._number, task, fence, first, tuple(items), last))
         elif verb == "waits":
             self._tell(inputs.HandlerWaits(self._number, *item))
         elif verb == "priced":

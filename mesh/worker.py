@@ -1,7 +1,7 @@
 """A worker: the user's process, attached to the local node, running one agent's handlers.
 
-    node --execute, extend, stop, price--> Runner --started, progress, said, ended, priced--> node        in lots, one write per turn
-         <------- step, call, put -------- ctx
+    node --execute, extend, stop, taken, price--> Runner --started, progress, said, items, ended, priced--> node      in lots
+         <------- step, call, put -------- ctx                                                       one write per turn
 
 Invariant: a result is kept until it is old enough to be on the node's disk: after the node's restart the worker attaches again, says what
 it still runs and what had ended, and sends those results once more. Without a node nothing new starts, and after `adopt_grace_s` what runs
@@ -220,6 +220,9 @@ class Worker:
         elif verb == "price":
             for item in items:
                 runner.price(item)
+        elif verb == "taken":
+            for item in items:
+                runner.taken(item)
 
     def _out(self, verb: str, item: list[Any]) -> None:
         if verb == "ended":
@@ -258,7 +261,7 @@ class Worker:
         if link is None or not self._ready.is_set():
             return
         lots, self._lots = self._lots, {}
-        for verb in ("started", "progress", "said", "waits", "priced"):
+        for verb in ("started", "progress", "said", "items", "waits", "priced"):
             if items := lots.get(verb):
                 link.tell(verb, {"items": items})
         if items := lots.get("ended"):

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,13 @@ async def told(ctx: Context, password: Secret) -> int:
     ctx.progress(0.1, password.reveal())
     ctx.log(f"logged {password.reveal()}")
     return len(password.reveal()) + len((await ctx.secret("db")).reveal())
+
+
+@agent.capability(isolation="process")
+def numbers(n: int) -> Iterator[int]:
+    yield from range(n)
+    if n > 100:
+        raise ValueError("too many")
 
 
 @agent.capability(isolation="process")

@@ -46,6 +46,8 @@ KINDS: dict[int, type] = {
     64: work.FileAsk,
     65: work.FilePart,
     70: work.CheckpointAsk,
+    71: work.Items,
+    72: work.Taken,
 }
 
 SIGNED: dict[str, type] = {

@@ -89,6 +89,10 @@ class AwardItem:
     """Who has the files."""
     checkpoint: bytes = b""
     """JSON: what an earlier attempt kept by ``ctx.checkpoint``; empty: nothing."""
+    stream: bool = False
+    """Its items go to a reader as they come."""
+    skip: int = 0
+    """Of an idempotent stream: so many of its items have come here from an earlier attempt, and are not sent again."""
 
 
 @dataclass(slots=True)
@@ -278,6 +282,27 @@ class CheckpointAsk:
     task: TaskId
     fence: Fence
     value: bytes
+
+
+@dataclass(slots=True)
+class Items:
+    """Of a streaming handler: its items (JSON) from number `first` on, counted from 1. `last`: with these it has given all."""
+
+    task: TaskId
+    fence: Fence
+    first: int
+    items: tuple[bytes, ...]
+    last: bool = False
+
+
+@dataclass(slots=True)
+class Taken:
+    """The reader has taken the items up to number `upto`: there is room for more. `again`: send all later ones once more."""
+
+    task: TaskId
+    fence: Fence
+    upto: int
+    again: bool = False
 
 
 @dataclass(slots=True)

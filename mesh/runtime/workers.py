@@ -1,7 +1,7 @@
 """The node's side of attached workers: effects to frames in lots, frames to inputs.
 
-    Execute, Extend, Stop, Price  -->  [0, verb, {"items": [...]}]   one frame per worker and verb, once per turn
-    attach, started, progress, said, ended, priced  -->  WorkerAttached, Handler*, Priced      connection lost  -->  WorkerGone
+    Execute, Extend, Stop, Credit, Price  -->  [0, verb, {"items": [...]}]   one frame per worker and verb, once per turn
+    attach, started, progress, said, items, ended, priced  -->  WorkerAttached, Handler*, Priced      connection lost  -->  WorkerGone
 
 Invariant: a worker number is never used twice in one life of the node, and is spoken of only between its WorkerAttached and its WorkerGone.
 Bodies pass through undecoded. Believes a worker's frames only after their shape has been checked; does not know what it was given.
@@ -15,8 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.core.inputs import HandlerEnded, HandlerProgress, HandlerSaid, HandlerStarted, HandlerWaits, Priced, WorkerAttached, WorkerGone
-from mesh.effects import Execute, Extend, Price, Stop
+from mesh.core.inputs import (
+    HandlerEnded,
+    HandlerItems,
+    HandlerProgress,
+    HandlerSaid,
+    HandlerStarted,
+    HandlerWaits,
+    Priced,
+    WorkerAttached,
+    WorkerGone,
+)
+from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import Refused
 from mesh.ids import NodeId
 from mesh.messages.membership import Offer
@@ -97,6 +107,7 @@ class Workers:
             Execute: self._execute,
             Extend: self._extend,
             Stop: self._stop,
+            Credit: self._credit,
             Price: self._price,
         }
 
@@ -117,6 +128,8 @@ class Workers:
                 effect.parent,
                 effect.attempt,
                 effect.checkpoint,
+                effect.stream,
+                effect.skip,
             ]
             self._add(worker, "execute", item)
 
@@ -130,6 +143,11 @@ class Workers:
         worker = self._workers.get(effect.worker)
         if worker is not None:
             self._add(worker, "stop", [effect.task, effect.fence, effect.reason])
+
+    def _credit(self, effect: Credit) -> None:
+        worker = self._workers.get(effect.worker)
+        if worker is not None:
+            self._add(worker, "taken", [effect.task, effect.fence, effect.upto, effect.again])
 
     def _price(self, effect: Price) -> None:
         worker = self._workers.get(effect.worker)
@@ -284,6 +302,12 @@ def _said(worker: _Worker, item: Any) -> HandlerSaid:
     return HandlerSaid(worker.number, task, fence, attempt, tuple((at_ms, stream, text) for at_ms, stream, text in lines), max(0, dropped))
 
 
+def _items(worker: _Worker, item: Any) -> HandlerItems:
+    task, fence, first, items, last = item
+    _check((task, str), (fence, int), (first, int), (last, bool), *((data, bytes) for data in items))
+    return HandlerItems(worker.number, task, fence, first, tuple(items), last)
+
+
 def _waits(worker: _Worker, item: Any) -> HandlerWaits:
     task, fence, waits = item
     _check((task, str), (fence, int), (waits, bool))
@@ -306,6 +330,7 @@ _TAKE: dict[str, Callable[[_Worker, Any], Any]] = {
     "started": _started,
     "progress": _progress,
     "said": _said,
+    "items": _items,
     "waits": _waits,
     "priced": _priced,
 }

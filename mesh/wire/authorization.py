@@ -83,6 +83,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Reclaimed,
         work.StepAsk,
         work.CheckpointAsk,
+        work.Items,
     ),
     REQUEST: (
         work.Cfp,
@@ -95,6 +96,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Reclaim,
         work.StepSeen,
         work.StepDone,
+        work.Taken,
     ),
     OBSERVE: (work.Ask,),
     READ: (work.FileAsk,),

@@ -38,6 +38,7 @@ from mesh.core.work.holdings import HeldFor, Holding, Holdings, State, awarded
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.logs import Logs
 from mesh.core.work.pricing import Pricing
+from mesh.core.work.relay import Relay
 from mesh.core.work.reports import Reports, need_of, report_of
 from mesh.core.work.running import Running, StopOverdue
 from mesh.core.work.slots import Run, Slots, Worker
@@ -102,6 +103,7 @@ class Contractor:
         self._logs = Logs(directory, limits)
         self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports, self._logs)
         self._terms = Terms(deadlines, limits, self._holdings, self._slots, self._reports, self._running)
+        self._relay = Relay(self._holdings, self._slots)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
@@ -127,7 +129,7 @@ class Contractor:
             ReattachOver: self._expire_reattach,
             AcceptsDue: self._expire_accepts,
         }
-        for part in (self._load, self._reports, self._running, self._terms, self._pricing):
+        for part in (self._load, self._reports, self._running, self._terms, self._relay, self._pricing):
             self.inputs.update(part.inputs)
 
     # ---- awards

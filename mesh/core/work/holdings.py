@@ -49,7 +49,9 @@ class Holding:
         "parent",
         "report",
         "sent_s",
+        "skip",
         "state",
+        "stream",
         "task",
         "timeout_ms",
     )
@@ -81,6 +83,8 @@ class Holding:
         self.parent = parent
         self.checkpoint = b""
         """What an earlier attempt kept; empty: nothing."""
+        self.stream, self.skip = False, 0
+        """As in `AwardItem`."""
         self.state = State.NEW
         self.missing: dict[Hash, None] = {}
         self.report: Result | Failure | None = None
@@ -103,6 +107,7 @@ def awarded(item: AwardItem, manager: NodeId, lease_end_ms: int, order: int) -> 
         item.parent,
     )
     holding.checkpoint = item.checkpoint
+    holding.stream, holding.skip = item.stream, item.skip
     return holding
 
 

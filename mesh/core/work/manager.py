@@ -35,6 +35,7 @@ from mesh.core.inputs import (
     Replay,
     RequestGone,
     Started,
+    StreamNext,
     Submit,
     TurnEnds,
 )
@@ -50,6 +51,7 @@ from mesh.core.work.questions import Questions
 from mesh.core.work.readback import Readback
 from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
+from mesh.core.work.streams import Streams, StreamsDue
 from mesh.core.work.task import CANCELLING, HELD, OFFERED, PENDING, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, FetchAgain, GraceEnds, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
@@ -66,6 +68,7 @@ from mesh.messages.work import (
     CheckpointAsk,
     Decline,
     Failure,
+    Items,
     Reclaimed,
     Refuse,
     Release,
@@ -91,6 +94,8 @@ class ManagerStatistics:
     late_results: int
     awards_resent: int
     leases_over: int
+    streams: int
+    readers_waiting: int
 
 
 class Manager:
@@ -108,6 +113,7 @@ class Manager:
         readback = Readback()
         self._steps = Steps(book, leases, readback)
         self._questions = Questions(book, ending, ring, readback)
+        self._streams = streams = Streams(book, leases)
         soon = self._then_say
         at_once = self._then_say_here
         self.inputs: dict[type, Method] = {
@@ -129,6 +135,9 @@ class Manager:
             Result: at_once(retries.on_result),
             Failure: at_once(retries.on_failure),
             StepAsk: at_once(self._steps.on_step_ask),
+            StreamNext: streams.do_next,
+            Items: at_once(streams.on_items),
+            StreamsDue: streams.expire,
             CheckpointAsk: at_once(Checkpoints(book, leases).on_checkpoint),
             Ask: at_once(self._questions.on_ask),
             Load: at_once(placing.on_load),
@@ -203,7 +212,7 @@ class Manager:
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
         if (turned := self._room_for(call.request, call.input)) is not None:
             return [turned]
-        self.book.requests[call.request] = self.book.open(
+        task = self.book.requests[call.request] = self.book.open(
             now_s,
             call.capability,
             call.input,
@@ -213,6 +222,8 @@ class Manager:
             parent=call.parent,
             request=call.request,
         )
+        if call.stream:
+            self._streams.open(now_s, task)
         return None
 
     def _do_submit(self, now_s: float, _me: NodeId, submit: Submit) -> Effects:
@@ -291,7 +302,8 @@ class Manager:
 
     def _on_member_linked(self, now_s: float, _me: NodeId, fact: MemberLinked) -> Effects:
         self._wake_all()
-        return self._leases.linked(now_s, fact.node)
+        yield from self._leases.linked(now_s, fact.node)
+        yield from self._streams.linked(fact.node)
 
     def _on_offers_changed(self, _now_s: float, _me: NodeId, _fact: OffersChanged) -> None:
         self._wake_all()
@@ -349,4 +361,6 @@ class Manager:
             late_results=counts.get("late_results", 0),
             awards_resent=counts.get("awards_resent", 0),
             leases_over=counts.get("lease_over", 0),
+            streams=len(self._streams),
+            readers_waiting=self._streams.waiting(),
         )

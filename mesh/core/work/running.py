@@ -123,6 +123,8 @@ class Running:
                 holding.parent,
                 holding.attempt,
                 holding.checkpoint,
+                holding.stream,
+                holding.skip,
                 need=need_of(holding.durable),
             )
         )

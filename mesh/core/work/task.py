@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.core.work.stream import Stream
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
 from mesh.messages.records import Decided
@@ -116,6 +117,8 @@ class Task:
     """JSON: the newest that a handler kept; empty: none."""
     checkpoint_at: tuple[Fence, int] = (0, 0)
     """Under which fence, by which question."""
+    stream: Stream | None = None
+    """Of a call whose items somebody reads as they come."""
     attempts: int = 0
     """Awards that were accepted."""
     tried: tuple[tuple[Fence, NodeId], ...] = ()

@@ -16,6 +16,7 @@ from mesh.messages.records import (
     Bound,
     Calls,
     CancelAsked,
+    Checkpointed,
     Closed,
     Commit,
     Decided,
@@ -121,6 +122,7 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Audited("joined", "n", "m", "by invitation"), ("audit", "audit:n")),
         (Audited("refused", "", "m"), ("audit",)),
         (Rekeyed(b"a", b"b", b"p"), ()),
+        (Checkpointed("t", 1, OUT), ("t", OUT)),
     ],
     ids=lambda value: type(value).__name__,
 )
