@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 LINE_CHARS_MAX = 8192
 """A longer line is cut into several."""
@@ -34,24 +34,30 @@ Line = tuple[int, str, str]
 """When (Unix time in milliseconds), from where (stdout, stderr or log), and the text without its end."""
 
 
-class RunLog:
-    """The newest lines of one run. `fresh()` is called, in the thread that writes, when there is something to take again."""
+_lock = threading.Lock()
+"""Of all logs: one for each would cost every run, and most print nothing."""
 
-    def __init__(self, wall_ms: Callable[[], int], fresh: Callable[[], None]) -> None:
-        self._wall_ms, self._fresh = wall_ms, fresh
-        self._lock = threading.Lock()
-        self._lines: deque[Line] = deque()
-        self._partial: dict[str, str] = {}
+
+class RunLog:
+    """The newest lines of one run. `fresh(owner)` is called, in the thread that writes, when there is something to take again."""
+
+    __slots__ = ("_bytes", "_dropped", "_fresh", "_lines", "_owner", "_partial", "_told", "_wall_ms")
+
+    def __init__(self, wall_ms: Callable[[], int], fresh: Callable[[Any], None], owner: Any = None) -> None:
+        self._wall_ms, self._fresh, self._owner = wall_ms, fresh, owner
+        self._lines: deque[Line] | None = None
+        self._partial: dict[str, str] | None = None
         self._bytes = self._dropped = 0
         self._told = False
 
     def write(self, stream: str, text: str) -> None:
         """Text as it is printed: whole lines are kept, the rest waits for its end."""
-        with self._lock:
-            head, newline, rest = (self._partial.get(stream, "") + text).rpartition("\n")
+        with _lock:
+            partial = self._partial = self._partial or {}
+            head, newline, rest = (partial.get(stream, "") + text).rpartition("\n")
             if len(rest) > PARTIAL_CHARS_MAX:
                 head, newline, rest = f"{head}{newline}{rest}", "\n", ""
-            self._partial[stream] = rest
+            partial[stream] = rest
             if newline:
                 for line in head.split("\n"):
                     self._keep(stream, line)
@@ -59,12 +65,14 @@ class RunLog:
 
     def line(self, stream: str, text: str) -> None:
         """A whole text, which may have several lines."""
-        with self._lock:
+        with _lock:
             for line in text.split("\n"):
                 self._keep(stream, line)
         self._tell()
 
     def _keep(self, stream: str, line: str) -> None:
+        if self._lines is None:
+            self._lines = deque()
         self._lines.append((self._wall_ms(), stream, line))
         self._bytes += len(line) + LINE_COST_BYTES
         while self._bytes > KEPT_BYTES_MAX and len(self._lines) > 1:
@@ -74,19 +82,25 @@ class RunLog:
     def _tell(self) -> None:
         if not self._told and self._lines:
             self._told = True
-            self._fresh()
+            self._fresh(self._owner)
 
     def take(self, redact: Callable[[str], str], *, end: bool = False) -> tuple[list[Line], int]:
         """The lines since the last time, and how many were dropped. `end`: those without an end too. Long ones are cut, after `redact`."""
-        with self._lock:
-            if end:
+        if self._lines is None and self._partial is None:
+            return [], 0
+        with _lock:
+            if end and self._partial is not None:
                 for stream, rest in self._partial.items():
                     if rest:
                         self._keep(stream, rest)
-                self._partial = {}
-            lines, self._lines = self._lines, deque()
+                self._partial = None
+            lines, self._lines = self._lines, None
             dropped, self._dropped, self._bytes, self._told = self._dropped, 0, 0, False
-        return list(_cut(lines, redact)), dropped
+        return list(_cut(lines or deque(), redact)), dropped
+
+    def close(self) -> None:
+        """Its run is over: what is written from now on is heard by nobody. (And it is held by nobody, so that it goes at once.)"""
+        self._owner, self._told = None, True
 
 
 def _cut(lines: deque[Line], redact: Callable[[str], str]) -> Iterator[Line]:
@@ -96,8 +110,20 @@ def _cut(lines: deque[Line], redact: Callable[[str], str]) -> Iterator[Line]:
             yield at_ms, stream, text[start : start + LINE_CHARS_MAX]
 
 
-current: ContextVar[RunLog | None] = ContextVar("mesh_run_log", default=None)
-"""The log of the run whose code this is."""
+class Speaker(Protocol):
+    """Whose code runs. A log is made when there is something to keep: most never print."""
+
+    log: RunLog | None
+    open_log: Callable[[Any], RunLog]
+
+
+current: ContextVar[Speaker | None] = ContextVar("mesh_run", default=None)
+"""The run whose code this is."""
+
+
+def log_of(speaker: Speaker | None) -> RunLog | None:
+    """Its log, made now if there is none; None if nobody's code runs."""
+    return None if speaker is None else speaker.log or speaker.open_log(speaker)
 
 
 class _Tee:
@@ -107,7 +133,7 @@ class _Tee:
         self.original, self.stream = original, stream
 
     def write(self, text: str) -> int:
-        log = current.get()
+        log = log_of(current.get())
         if log is not None:
             log.write(self.stream, text)
         return len(text) if self.original is None else int(self.original.write(text))
@@ -128,7 +154,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         others = list(_handlers(record, self))
-        log = current.get()
+        log = log_of(current.get())
         if log is not None and not any(_prints(each) for each in others):
             log.line(LOGGING, f"{record.levelname} {record.name}: {self.format(record)}")
         if not others and record.levelno >= logging.WARNING:

@@ -163,8 +163,8 @@ class StreamRestarted(MeshError):
     code = "stream_restarted"
     fix = "drop the items read so far and read on, or declare the capability idempotent=True if it gives the same items each time"
 
-    def __init__(self, attempt: int, read: int) -> None:
-        super().__init__(f"the stream began anew (attempt {attempt}): the {read} items read before are void")
+    def __init__(self, message: str = "", *, attempt: int = 0, read: int = 0, fix: str | None = None) -> None:
+        super().__init__(message or f"the stream began anew (attempt {attempt}): the {read} items read before are void", fix=fix)
         self.attempt = attempt
         self.read = read
 
@@ -211,6 +211,7 @@ _CLASSES: tuple[type[MeshError], ...] = (
     NoSuchTask,
     NoSuchFile,
     TooBig,
+    StreamRestarted,
     Degraded,
 )
 _BY_CODE = {each.code: each for each in _CLASSES} | {"busy": NodeBusy}

@@ -77,6 +77,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._threads: ThreadPoolExecutor | None = None
         self.telling = Telling(out, clock, lambda: self._connected)
+        self._open_log = self.telling.open_log
         self._prices = Prices(agent, out)
         self.price = self._prices.ask
         self._ended = self._failed = 0
@@ -173,7 +174,8 @@ class Runner:
         """One handler, from its arguments to its `ended`."""
         output, files, error = b"", (), None  # type: tuple[bytes, tuple[tuple[str, int], ...], dict[str, Any] | None]
         run.begun = True
-        current.set(self.telling.listen(run))
+        run.open_log = self._open_log
+        current.set(run)
         try:
             if not run.stopping:
                 output, files = await self._result_of(run)
@@ -241,27 +243,23 @@ class Runner:
             result = await capability.function(**arguments)
         else:
             result = await self._in_thread(run, lambda: capability.function(**arguments))
-        output, files = await self._dump(run, result)
+        output, files = shape.dump(result)
+        if files and await put_all(self._ask, files, self.shelf):
+            output, files = shape.dump(result)
         if run.outflow is not None:
             await run.outflow.put(output)
-        return output, check_files(files, values.FILES_MAX)
-
-    async def _dump(self, run: Run, value: Any) -> tuple[bytes, list[File]]:
-        """A result or an item as JSON; the bytes of its files are in the node's store then."""
-        shape = run.capability.shape
-        output, files = shape.dump(value)
-        if files and await put_all(self._ask, files, self.shelf):
-            output, files = shape.dump(value)
-        return output, files
+        return output, check_files(files, values.FILES_MAX) if files else ()
 
     async def _generate(self, run: Run, arguments: dict[str, Any]) -> tuple[tuple[str, int], ...]:
         """Run a generator, and give its items away one by one. Returns the files in those that are collected."""
-        sink, name = run.outflow, run.capability.name
+        sink, name, shape = run.outflow, run.capability.name, run.capability.shape
         assert sink is not None, "a generator's items go somewhere"
         files: list[File] = []
 
         async def give(item: Any) -> None:
-            data, found = await self._dump(run, item)
+            data, found = shape.dump(item)
+            if found and await put_all(self._ask, found, self.shelf):
+                data, found = shape.dump(item)
             self._check_size(f"an item of {name}", len(data))
             if run.redactor is not None:
                 run.redactor.check(f"an item of {name}", data)

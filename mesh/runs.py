@@ -76,6 +76,7 @@ class Run:
         "lease_waiters",
         "lent",
         "log",
+        "open_log",
         "outflow",
         "over",
         "parent",
@@ -125,6 +126,7 @@ class Run:
         """The node has been told so."""
         self.progress: tuple[float, str] | None = None
         self.log: RunLog | None = None
-        """What it prints and logs, once it has begun."""
+        """What it prints and logs, once it has."""
+        self.open_log: Callable[[Any], RunLog]
         self.redactor: Redactor | None = None
         """Of a run that was told a secret: takes it out of whatever the run says."""

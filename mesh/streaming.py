@@ -110,7 +110,7 @@ class Stream:
         self._items.extend(bytes(data) for data in body["items"])
         if body["epoch"] != self._epoch:
             self._epoch, read, self._read = body["epoch"], self._read, 0
-            raise StreamRestarted(int(body["attempt"]), read)
+            raise StreamRestarted(attempt=int(body["attempt"]), read=read)
 
     def _end(self, body: Document) -> None:
         self._over = True

@@ -7,6 +7,7 @@ is no node they wait.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -25,6 +26,7 @@ class Telling:
     def __init__(self, out: Callable[[str, list[Any]], None], clock: Clock, connected: Callable[[], bool]) -> None:
         self._out, self._clock, self._connected = out, clock, connected
         self._loop = asyncio.get_running_loop()
+        self._opening = threading.Lock()
 
     # ---- progress
 
@@ -50,20 +52,22 @@ class Telling:
 
     # ---- lines
 
-    def listen(self, run: Run) -> RunLog:
-        """From now on `run` has a log."""
+    def open_log(self, run: Run) -> RunLog:
+        """Of a run that says something for the first time. From any thread."""
+        with self._opening:
+            if run.log is None:
+                run.log = RunLog(self._clock.wall_ms, self._fresh, run)
+                if run.over:
+                    run.log.close()
+            return run.log
 
-        def fresh() -> None:
-            with suppress(RuntimeError):  # the loop has ended: nobody is left to tell
-                self._loop.call_soon_threadsafe(self._clock.call_later, LINES_EVERY_S, lambda: self._next_lines(run))
-
-        run.log = RunLog(self._clock.wall_ms, fresh)
-        return run.log
+    def _fresh(self, run: Run) -> None:
+        with suppress(RuntimeError):  # the loop has ended: nobody is left to tell
+            self._loop.call_soon_threadsafe(self._clock.call_later, LINES_EVERY_S, lambda: self._next_lines(run))
 
     def log(self, run: Run, text: str) -> None:
         """``ctx.log``: kept, and shown here. From any thread."""
-        if run.log is not None:
-            run.log.line(LOGGING, text)
+        (run.log or self.open_log(run)).line(LOGGING, text)
         show(text if run.redactor is None else run.redactor.text(text))
 
     def _next_lines(self, run: Run) -> None:
@@ -71,12 +75,14 @@ class Telling:
             self.lines(run)
 
     def lines(self, run: Run, *, end: bool = False) -> None:
-        """Say what has come since the last time."""
+        """Say what has come since the last time. `end`: there is no more."""
         if run.log is None:
             return
         lines, dropped = run.log.take(_as_it_is if run.redactor is None else run.redactor.text, end=end)
         if lines or dropped:
             self._out("said", [run.task, run.fence, run.attempt, [list(line) for line in lines], dropped])
+        if end:
+            run.log.close()
 
 
 def _as_it_is(text: str) -> str:

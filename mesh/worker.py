@@ -261,9 +261,12 @@ class Worker:
         if link is None or not self._ready.is_set():
             return
         lots, self._lots = self._lots, {}
-        for verb in ("started", "progress", "said", "items", "waits", "priced"):
+        for verb in ("started", "progress", "waits", "priced"):
             if items := lots.get(verb):
                 link.tell(verb, {"items": items})
+        for verb in ("said", "items"):
+            for item in lots.get(verb, ()):  # each may be as large as a lot
+                link.tell(verb, {"items": [item]})
         if items := lots.get("ended"):
             self._send_ended(link, items)
         link.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,10 @@ from mesh.sync import Context as BlockingContext
 LOGGER = logging.getLogger("users.own")
 
 
+def speaker(log: RunLog) -> Any:
+    return SimpleNamespace(log=log)
+
+
 def texts(log: RunLog, *, end: bool = True) -> list[tuple[str, str]]:
     lines, _ = log.take(str, end=end)
     return [(stream, text) for _, stream, text in lines]
@@ -24,7 +29,7 @@ def texts(log: RunLog, *, end: bool = True) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def log() -> RunLog:
-    return RunLog(lambda: 7, lambda: None)
+    return RunLog(lambda: 7, lambda _: None)
 
 
 def test_lines_are_whole_and_a_stream_waits_for_its_own_end(log: RunLog) -> None:
@@ -53,7 +58,7 @@ def test_a_line_without_end_is_cut_after_secrets_were_taken_out(log: RunLog) -> 
 
 def test_it_says_once_that_there_is_something() -> None:
     said: list[int] = []
-    log = RunLog(lambda: 0, lambda: said.append(1))
+    log = RunLog(lambda: 0, said.append, 1)
     log.write("stdout", "no end")
     assert said == []
     log.line("log", "a")
@@ -68,7 +73,7 @@ def test_only_what_a_run_says_is_kept_and_all_is_shown(log: RunLog, capsys: pyte
     before = sys.stdout, sys.stderr, list(logging.getLogger().handlers)
     with capturing(), capturing():
         print("nobody's")
-        token = current.set(log)
+        token = current.set(speaker(log))
         print("its own")
         show("shown only")
         sys.stderr.writelines(["warned\n"])
@@ -83,7 +88,7 @@ def test_only_what_a_run_says_is_kept_and_all_is_shown(log: RunLog, capsys: pyte
 
 def test_a_record_that_the_users_handler_prints_is_not_kept_twice(log: RunLog, capsys: pytest.CaptureFixture[str]) -> None:
     with capturing():
-        token, handler = current.set(log), logging.StreamHandler()
+        token, handler = current.set(speaker(log)), logging.StreamHandler()
         handler.setFormatter(logging.Formatter("mine: %(message)s"))
         LOGGER.addHandler(handler)
         LOGGER.error("once")

@@ -371,7 +371,7 @@ def passes_over_one_too_many(patch: pytest.MonkeyPatch) -> None:
 
 def takes_every_piece_for_the_next(patch: pytest.MonkeyPatch) -> None:
     """What is sent once more counts as new, and what was lost as never there."""
-    on_items = Streams.on_items
+    on_items = Streams._on_items
 
     def twisted(self: Streams, now_s: float, sender: str, made: Items) -> Any:
         task = self._book.tasks.get(made.task)
@@ -379,7 +379,7 @@ def takes_every_piece_for_the_next(patch: pytest.MonkeyPatch) -> None:
             made.first = task.stream.received + 1
         return on_items(self, now_s, sender, made)
 
-    patch.setattr(Streams, "on_items", twisted)
+    patch.setattr(Streams, "_on_items", twisted)
 
 
 def says_nothing_of_a_new_beginning(patch: pytest.MonkeyPatch) -> None:

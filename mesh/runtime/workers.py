@@ -170,10 +170,9 @@ class Workers:
             worker.channel.flush()
 
     def _send(self, worker: _Worker, verb: str, items: list[Any]) -> None:
-        body_at = 3 if verb in ("execute", "price") else None
         start, total = 0, 0
         for i, item in enumerate(items):
-            total += len(item[body_at]) if body_at is not None else 0
+            total += sum(len(part) for part in item if type(part) is bytes)
             if total > LOT_BYTES_MAX:
                 worker.channel.send([0, verb, {"items": items[start : i + 1]}])
                 start, total = i + 1, 0

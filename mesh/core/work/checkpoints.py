@@ -9,6 +9,8 @@ After a restart the fold has it again. A plain call's lives in memory, as the ca
 
 from __future__ import annotations
 
+from typing import Any
+
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.leases import Leases
 from mesh.core.work.task import DONE, HELD, OFFERED, Task
@@ -22,8 +24,9 @@ from mesh.messages.work import CheckpointAsk, StepDone
 class Checkpoints:
     def __init__(self, book: Book, leases: Leases) -> None:
         self._book, self._leases = book, leases
+        self.inputs: dict[type, Any] = {CheckpointAsk: self._on_checkpoint}
 
-    def on_checkpoint(self, now_s: float, sender: NodeId, ask: CheckpointAsk) -> Effects:
+    def _on_checkpoint(self, now_s: float, sender: NodeId, ask: CheckpointAsk) -> Effects:
         task = self._book.tasks.get(ask.task)
         code = self._refusal(sender, ask, task)
         if task is None or code:

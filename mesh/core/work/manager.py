@@ -35,7 +35,6 @@ from mesh.core.inputs import (
     Replay,
     RequestGone,
     Started,
-    StreamNext,
     Submit,
     TurnEnds,
 )
@@ -51,7 +50,7 @@ from mesh.core.work.questions import Questions
 from mesh.core.work.readback import Readback
 from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
-from mesh.core.work.streams import Streams, StreamsDue
+from mesh.core.work.streams import Streams
 from mesh.core.work.task import CANCELLING, HELD, OFFERED, PENDING, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, FetchAgain, GraceEnds, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
@@ -65,10 +64,8 @@ from mesh.messages.work import (
     Beat,
     Bid,
     Cancelled,
-    CheckpointAsk,
     Decline,
     Failure,
-    Items,
     Reclaimed,
     Refuse,
     Release,
@@ -111,11 +108,9 @@ class Manager:
         self._placing = placing = Placing(book, ending)
         self._retries = retries = Retries(book, ending, leases)
         readback = Readback()
-        self._steps = Steps(book, leases, readback)
         self._questions = Questions(book, ending, ring, readback)
-        self._streams = streams = Streams(book, leases)
-        soon = self._then_say
-        at_once = self._then_say_here
+        self._streams = Streams(book, leases)
+        soon, at_once = self._then_say, self._then_say_here
         self.inputs: dict[type, Method] = {
             Call: self._do_call,
             Submit: self._do_submit,
@@ -134,11 +129,9 @@ class Manager:
             Reclaimed: at_once(leases.on_reclaimed),
             Result: at_once(retries.on_result),
             Failure: at_once(retries.on_failure),
-            StepAsk: at_once(self._steps.on_step_ask),
-            StreamNext: streams.do_next,
-            Items: at_once(streams.on_items),
-            StreamsDue: streams.expire,
-            CheckpointAsk: at_once(Checkpoints(book, leases).on_checkpoint),
+            StepAsk: at_once(Steps(book, leases, readback).on_step_ask),
+            **self._streams.inputs,
+            **Checkpoints(book, leases).inputs,
             Ask: at_once(self._questions.on_ask),
             Load: at_once(placing.on_load),
             BodyRead: readback.on_body_read,

@@ -9,6 +9,7 @@ Invariant: see `stream.py`; what is buffered is bounded, whatever a contractor s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mesh.core.inputs import StreamNext
 from mesh.core.work.book import Book, Effects
@@ -33,6 +34,7 @@ class Streams:
         self._book, self._leases = book, leases
         self._open: dict[TaskId, Task] = {}
         self._watching = False
+        self.inputs: dict[type, Any] = {StreamNext: self._do_next, Items: self._on_items, StreamsDue: self._expire}
 
     def open(self, now_s: float, task: Task) -> None:
         task.stream = Stream()
@@ -46,7 +48,7 @@ class Streams:
 
     # ---- the reader
 
-    def do_next(self, _now_s: float, _me: NodeId, wanted: StreamNext) -> Effects:
+    def _do_next(self, _now_s: float, _me: NodeId, wanted: StreamNext) -> Effects:
         task = self._book.requests.get(wanted.of)
         stream = task.stream if task is not None else None
         if task is None or stream is None:
@@ -73,7 +75,7 @@ class Streams:
 
     # ---- the handler
 
-    def on_items(self, now_s: float, sender: NodeId, made: Items) -> Effects:
+    def _on_items(self, now_s: float, sender: NodeId, made: Items) -> Effects:
         task = self._book.tasks.get(made.task)
         stream = task.stream if task is not None else None
         if task is None or stream is None or task.fence != made.fence or task.holder != sender or task.state not in (OFFERED, HELD):
@@ -111,7 +113,7 @@ class Streams:
             if task.holder == node and task.stream is not None:
                 yield from self._taken(task, task.stream, again=True)
 
-    def expire(self, now_s: float, _me: NodeId, _due: StreamsDue) -> Effects:
+    def _expire(self, now_s: float, _me: NodeId, _due: StreamsDue) -> Effects:
         self._watching = False
         for task in list(self._open.values()):
             stream = task.stream
