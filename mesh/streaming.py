@@ -16,7 +16,6 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -81,8 +80,7 @@ class Stream:
         self._items.clear()
         if self._call is not None and not self._call.done():
             self._call.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._call
+            await asyncio.wait((self._call,))
 
     def __del__(self) -> None:
         call = self._call

@@ -48,7 +48,7 @@ class LocalMesh:
     """A mesh of simulated nodes that serve real agents.
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its
-    first living node: `call`, `submit`, `options`, `tasks`, ... as on `mesh.client.Mesh`; `at(node)` is one of another.
+    first living node: `call`, `stream`, `submit`, `options`, `tasks`, `logs`, ... as on `mesh.client.Mesh`; `at(node)` is one of another.
     `secrets` are what handlers find under ``secret://name``, at every node. ``isolation="process"`` has no effect here.
     Raises UsageError for both or neither.
     """

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from typing import Annotated, Any
 
 import typer
 
 from mesh.client import Mesh, connect
-from mesh.ids import author_of, short
+from mesh.ids import short
 from mesh.inspector.render import clean, say
 from mesh.inspector.shell import LOOK_S, SLACK_S, HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, put, run
 
 FOLLOW_EVERY_S = 0.5
+TASK = re.compile(r".+\.[0-9]+\.[0-9]+")
 ENDED = ("done", "failed", "cancelled")
 
 
@@ -45,7 +47,8 @@ def logs(
 
 
 async def _read(mesh: Mesh, what: str, after: dict[str, int]) -> dict[str, Any]:
-    return await (mesh.logs(what, after=after) if author_of(what) else mesh.logs(node=what, after=after))
+    """Names of nodes may have dots too: a task's id ends in two numbers."""
+    return await (mesh.logs(what, after=after) if TASK.fullmatch(what) else mesh.logs(node=what, after=after))
 
 
 def _show(document: dict[str, Any]) -> str:
