@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from mesh.bids import Bid
     from mesh.client import connect
     from mesh.context import Context
-    from mesh.errors import MeshError
+    from mesh.errors import MeshError, StreamRestarted
     from mesh.files import File
     from mesh.secret import Secret
 
-__all__ = ["Agent", "Bid", "Context", "File", "MeshError", "Secret", "connect"]
+__all__ = ["Agent", "Bid", "Context", "File", "MeshError", "Secret", "StreamRestarted", "connect"]
 
 _HOMES = {
     "Agent": "mesh.agent",
@@ -33,6 +33,7 @@ _HOMES = {
     "File": "mesh.files",
     "MeshError": "mesh.errors",
     "Secret": "mesh.secret",
+    "StreamRestarted": "mesh.errors",
     "connect": "mesh.client",
 }
 

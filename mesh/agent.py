@@ -185,7 +185,7 @@ class Agent:
             name=chosen,
             function=function,
             shape=shape_of(function, chosen, local),
-            is_async=inspect.iscoroutinefunction(function),
+            is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
             version=str(version),
             idempotent=bool(idempotent),
             timeout_s=timeout_s or 0.0,

@@ -23,6 +23,8 @@ from mesh import values
 from mesh.errors import NoNode, NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.link import Link
+from mesh.reading import logs_of_node, logs_of_task
+from mesh.streaming import Stream
 
 Document = dict[str, Any]
 
@@ -174,6 +176,19 @@ class Work:
             raise task_error(body.get("error") or {}, str(body.get("task") or ""), str(body.get("state") or ""))
         return values.load(bytes(body.get("output") or b"null"), self._shelf)
 
+    def stream(self, capability: str, /, **arguments: Any) -> Stream:
+        """The items of a generator capability, as they come: ``async for item in m.stream("rows", n=3)``. Dies with its reader.
+
+        The options' timeout bounds the wait for each item. A slow reader slows the handler. If the handler is lost, an idempotent one's
+        stream goes on with the next item; another's begins anew, which StreamRestarted says. What is no generator gives its one result.
+        """
+
+        async def params() -> Document:
+            return await self._params(capability, arguments) | {"timeout_ms": 0}
+
+        shelf = self._shelf
+        return Stream(self._connection, params, lambda data: values.load(data, shelf), self._timeout_s, f"the stream of {capability!r}")
+
     async def submit(self, capability: str, /, **arguments: Any) -> Task:
         """Hand in durable work; returns once it is on disk. The options' timeout bounds the task, their retries its tries.
 
@@ -319,6 +334,19 @@ class Mesh(Work):
             since = int(page.get("more") or 0)
             if not since:
                 return {"schema": "mesh.audit/1", "entries": entries, "missing": page["missing"]}
+
+    async def logs(self, task: str = "", *, node: str = "", after: dict[str, int] | None = None) -> Document:
+        """What the handlers of a task, or all on a node (name or id), printed and logged, oldest first:
+        ``{"lines": [{"at_ms", "node", "attempt", "stream", "text", ...}], "missing": [{"attempt", "node", "reason"}], "after": {...}}``.
+
+        `after`: only what came since the answer that said so. Of a node: the newest page. Each attempt keeps its newest 1 MiB, in the
+        memory of the node that ran it: `missing` says whose lines did not come, and why. Raises NoSuchTask, UsageError for both or neither,
+        MeshError if nobody in reach has any.
+        """
+        if bool(task) == bool(node):
+            raise UsageError("logs of what?", fix="give a task, or node=...")
+        found = logs_of_task(self._ask, task, after or {}) if task else logs_of_node(self._ask, node, after or {})
+        return {"schema": "mesh.logs/1", **await found}
 
     async def find(self, sha256: str) -> Document:
         """``{"tasks": [{"task", "as", "capability", ...}]}`` that read or made these bytes."""

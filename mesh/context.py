@@ -44,9 +44,13 @@ class Port(Protocol):
 
     def progress(self, task: TaskInfo, fraction: float, note: str) -> None: ...
 
+    def log(self, task: TaskInfo, text: str) -> None: ...
+
     def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
 
     def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
+
+    def checkpoint(self, task: TaskInfo, value: Any) -> Coroutine[Any, Any, None]: ...
 
     def sleep(self, task: TaskInfo, seconds: float) -> Coroutine[Any, Any, None]: ...
 
@@ -69,10 +73,12 @@ _DONE = _Done()
 class Context:
     """For ``async def`` handlers. `task` says what this runs for, `lifespan` is what ``@agent.lifespan`` yielded."""
 
-    __slots__ = ("_loop", "_port", "_thread", "task")
+    __slots__ = ("_loop", "_port", "_thread", "checkpointed", "task")
 
-    def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop, checkpointed: Any = None) -> None:
         self.task = task
+        self.checkpointed = checkpointed
+        """What an earlier attempt of this task kept last, by `checkpoint`; None: nothing."""
         self._port = port
         self._loop = loop
         self._thread = threading.get_ident()
@@ -91,6 +97,13 @@ class Context:
             self._loop.call_soon_threadsafe(self._port.progress, self.task, fraction, note)
         return _DONE
 
+    def log(self, text: str) -> None:
+        """Keep a line (or several) for ``mesh logs``, and show it on this worker's terminal. From any thread.
+
+        What the handler prints, and what it logs by `logging`, is kept as well.
+        """
+        self._port.log(self.task, str(text))
+
     def step(self, name: str, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run `capability` as a child task named `name`, and wait for its result.
 
@@ -106,6 +119,15 @@ class Context:
         """A plain call: waits, and dies with this handler. Raises as `step`, and NodeLost."""
         self._check_thread()
         return self._port.call(self.task, capability, arguments)
+
+    def checkpoint(self, value: Any) -> Coroutine[Any, Any, None]:
+        """Keep `value` for whoever has to go on in this handler's place: the next attempt finds the newest in `checkpointed`.
+
+        Returns when it is safe: for submitted work in the manager's journal (an entry each: not for every row of a table), for a call in
+        its memory. JSON of at most 64 KiB. Raises TooBig, UsageError for a File in it, Refused if the task runs elsewhere by now.
+        """
+        self._check_thread()
+        return self._port.checkpoint(self.task, value)
 
     def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
         """Wait, on a clock that `LocalMesh` can make virtual."""
@@ -148,6 +170,10 @@ class BlockingContext:
         """As `Context.progress`."""
         self._context.progress(fraction, note)
 
+    def log(self, text: str) -> None:
+        """As `Context.log`."""
+        self._context.log(text)
+
     def step(self, name: str, capability: str, /, **arguments: Any) -> Any:
         """As `Context.step`."""
         context = self._context
@@ -157,6 +183,15 @@ class BlockingContext:
         """As `Context.call`."""
         context = self._context
         return self._wait(context._port.call(context.task, capability, arguments))
+
+    @property
+    def checkpointed(self) -> Any:
+        """As `Context.checkpointed`."""
+        return self._context.checkpointed
+
+    def checkpoint(self, value: Any) -> None:
+        """As `Context.checkpoint`."""
+        self._wait(self._context._port.checkpoint(self.task, value))
 
     def sleep(self, seconds: float) -> None:
         """As `Context.sleep`."""

@@ -108,6 +108,11 @@ class Execute(Effect):
     timeout_ms: int = 0
     parent: TaskId = ""
     attempt: int = 1
+    checkpoint: bytes = b""
+    """What an earlier attempt kept, JSON; empty: nothing."""
+    stream: bool = False
+    skip: int = 0
+    """As in `AwardItem`."""
 
 
 @dataclass(slots=True)
@@ -116,6 +121,17 @@ class Extend(Effect):
 
     worker: int
     items: tuple[tuple[TaskId, Fence, int], ...]
+
+
+@dataclass(slots=True)
+class Credit(Effect):
+    """Tell a worker how far the reader of a stream is, as in `Taken`."""
+
+    worker: int
+    task: TaskId
+    fence: Fence
+    upto: int
+    again: bool
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@
     |   |-- NoSuchTask
     |   |-- NoSuchFile
     |   '-- TooBig                     travels only as File
+    |-- StreamRestarted           1    a stream began anew, between two of its items; it can be read on
     |-- TaskFailed                1    the answer is a failure
     |   '-- TaskCancelled
     '-- Degraded                  6    it works, but not as it should
@@ -153,6 +154,21 @@ class TooBig(Refused):
         )
 
 
+class StreamRestarted(MeshError):
+    """Raised between two items of a stream: who made them was lost, and another begins anew. What was read so far is void.
+
+    The stream goes on: read on, from its first item. Not raised for idempotent capabilities, whose streams go on where they were.
+    """
+
+    code = "stream_restarted"
+    fix = "drop the items read so far and read on, or declare the capability idempotent=True if it gives the same items each time"
+
+    def __init__(self, message: str = "", *, attempt: int = 0, read: int = 0, fix: str | None = None) -> None:
+        super().__init__(message or f"the stream began anew (attempt {attempt}): the {read} items read before are void", fix=fix)
+        self.attempt = attempt
+        self.read = read
+
+
 class Degraded(MeshError):
     """Something works, but not as it should."""
 
@@ -195,6 +211,7 @@ _CLASSES: tuple[type[MeshError], ...] = (
     NoSuchTask,
     NoSuchFile,
     TooBig,
+    StreamRestarted,
     Degraded,
 )
 _BY_CODE = {each.code: each for each in _CLASSES} | {"busy": NodeBusy}

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh.agent import Agent
+from mesh.capture import capturing
 from mesh.errors import from_body
 from mesh.failures import failure, report
 from mesh.files import FETCH_TIMEOUT_S, File, Shelf
@@ -144,17 +145,23 @@ async def serve(agent: Agent, line: Line, task: dict[str, Any]) -> None:
     def out(verb: str, item: list[Any]) -> None:
         if verb == "progress":
             line.send(0, "progress", {"fraction": item[2], "note": item[3]})
+        elif verb == "said":
+            line.send(0, "said", {"lines": item[3]})
         elif verb == "ended":
             _, _, outcome, output, files, error, _ = item
             say_ended(line, outcome, output, files, error)
             over.set()
 
-    async with agent.open() as lifespan:
-        shelf = RelayedShelf(Path(task["blobs"]), line)
-        clock, size_max = RealClock(), task["body_bytes_max"]
-        runner = Runner(agent, out=out, ask=line.ask, clock=clock, shelf=shelf, body_bytes_max=size_max, lifespan=lifespan)
-        runner.execute(task["item"])
-        await over.wait()
+    # The worker reads what this process prints, and shows what comes over the line.
+    with capturing(printed=False):
+        async with agent.open() as lifespan:
+            shelf = RelayedShelf(Path(task["blobs"]), line)
+            clock, size_max = RealClock(), task["body_bytes_max"]
+            runner = Runner(
+                agent, out=out, ask=line.ask, clock=clock, shelf=shelf, body_bytes_max=size_max, lifespan=lifespan, relayed=True
+            )
+            runner.execute(task["item"])
+            await over.wait()
 
 
 def say_ended(line: Line, outcome: str, output: bytes, files: list[list[Any]], error: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """A process of its own for one task: the worker's side. The other side is `isolated.py`.
 
     worker --task, arguments, answers--> socket pair --> process: loads the agent, runs one handler, ends
-           <--step, call, secret, put, fetch, progress, ended--
+           <--step, call, checkpoint, emit, secret, put, fetch, progress, said, ended--
     stop, timeout, the worker's end --SIGKILL to its process group-->
 
 The process gets no descriptor but that pair, /dev/null and two pipes for what it prints; of the environment PATH, TZ and the language
@@ -28,7 +28,7 @@ from asyncio.subprocess import Process, SubprocessStreamProtocol
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mesh import isolation_checks as checks
 from mesh.agent import Agent
@@ -133,7 +133,7 @@ class _Process:
         finally:
             theirs.close()
         await self._loop.create_unix_connection(lambda: self._channel, sock=ours)
-        printed = ((self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr))
+        printed = ((self._process.stdout, "stdout"), (self._process.stderr, "stderr"))
         self._printers = [self._loop.create_task(self._print(stream, sink)) for stream, sink in printed if stream is not None]
         self._channel.send_soon([0, "task", self._task(origin)])
 
@@ -143,7 +143,19 @@ class _Process:
         return {
             "origin": asdict(origin),
             "limits": asdict(run.capability.limits),
-            "item": [run.task, run.fence, run.capability.name, run.input, 1 << 62, run.timeout_ms, run.parent, run.attempt],
+            "item": [
+                run.task,
+                run.fence,
+                run.capability.name,
+                run.input,
+                1 << 62,
+                run.timeout_ms,
+                run.parent,
+                run.attempt,
+                run.checkpoint,
+                run.stream,
+                0,
+            ],
             "blobs": str(runner.shelf.blobs),
             "body_bytes_max": runner.body_bytes_max,
             "parent": os.getpid(),
@@ -191,7 +203,10 @@ class _Process:
             if verb == "ended":
                 self._end(checks.ended(params, self._runner.body_bytes_max))
             elif verb == "progress":
-                self._runner.progress_of(self._run, *checks.progress(params))
+                self._runner.telling.progress(self._run, *checks.progress(params))
+            elif verb == "said":
+                for text in checks.said(params):
+                    self._runner.telling.log(self._run, text)
             elif verb == "gone":
                 if (ask := self._asks.pop(params.get("id"), None)) is not None:
                     ask.cancel()
@@ -203,7 +218,7 @@ class _Process:
             self._refuse(error.reason if isinstance(error, BadFrame) else "bad_frame")
 
     def _begin(self, number: int, verb: str, params: dict[str, Any]) -> None:
-        size = len(params.get("input", b"")) + len(params.get("data", b""))
+        size = sum(len(params.get(name, b"")) for name in ("input", "data", "value"))
         if len(self._asks) >= ASKS_MAX or self._asked_bytes + size > ASKS_BYTES_MAX:
             self._channel.send_soon(
                 [number, False, NodeBusy(f"{len(self._asks)} requests of this task wait already", fix="wait for some").body()]
@@ -263,7 +278,7 @@ class _Process:
 
     # ---- what it prints
 
-    async def _print(self, source: asyncio.StreamReader, sink: TextIO) -> None:
+    async def _print(self, source: asyncio.StreamReader, sink: str) -> None:
         """Pass on whole lines, secrets taken out. Reads to the end in any case: a full pipe would stop the handler."""
         rest, passed, dropped = b"", 0, 0
         while data := await source.read(LINE_BYTES_MAX):
@@ -276,7 +291,7 @@ class _Process:
         if dropped:
             report(f"{self._run.task} printed {dropped} bytes more than is passed on")
 
-    def _write(self, data: bytes, sink: TextIO, *, whole: bool = False) -> bytes:
+    def _write(self, data: bytes, sink: str, *, whole: bool = False) -> bytes:
         """Writes up to the last line's end, and returns the rest."""
         redactor = self._run.redactor
         cut = len(data) if whole else data.rfind(b"\n") + 1
@@ -286,10 +301,12 @@ class _Process:
         text = data[:cut].decode("utf-8", "replace")
         if text:
             text = text if redactor is None else redactor.text(text)
-            encoding = sink.encoding or "utf-8"
+            # Tasks inherit the context of their run, so its log is kept of what is written here.
+            stream = getattr(sys, sink)
+            encoding = stream.encoding or "utf-8"
             with contextlib.suppress(OSError, ValueError):  # nobody reads what this worker prints, or not any more
-                sink.write(text.encode(encoding, "backslashreplace").decode(encoding))
-                sink.flush()
+                stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                stream.flush()
         return data[cut:]
 
 

@@ -10,12 +10,15 @@ import json
 import math
 from typing import Any
 
+from mesh.capture import LINE_CHARS_MAX
 from mesh.failures import DETAILS_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX
 from mesh.files import CHUNK_BYTES, is_hash
 from mesh.runtime.protocol_local import BadFrame
 from mesh.values import FILES_MAX
 
 TEXT_CHARACTERS_MAX = 200
+LINES_MAX = 4096
+"""Of one lot: more than a `RunLog` gives."""
 KINDS = ("error", "invalid_argument", "invalid_result", "too_big")
 """What a handler's failure can be; all else is the worker's to say."""
 
@@ -57,10 +60,27 @@ def progress(params: dict[str, Any]) -> tuple[float, str]:
     return fraction, note
 
 
+def said(params: dict[str, Any]) -> list[str]:
+    """The texts that it logged: their time and place are the worker's to say."""
+    lines = params["lines"]
+    if type(lines) is not list or len(lines) > LINES_MAX:
+        raise BadFrame("bad_said")
+    return [str(text)[:LINE_CHARS_MAX] for _, _, text in lines]
+
+
 def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
     """The parameters, made anew of what is known."""
     if verb == "secret":
         return {"name": _text(params["name"])}
+    if verb == "emit":
+        if type(params["data"]) is not bytes or len(params["data"]) > size_max:
+            raise BadFrame("bad_item")
+        json.loads(params["data"])
+        return {"data": params["data"]}
+    if verb == "checkpoint":
+        if type(params["value"]) is not bytes or len(params["value"]) > size_max:
+            raise BadFrame("bad_checkpoint")
+        return {"value": params["value"]}
     if verb in ("step", "call"):
         data = params["input"]
         if type(data) is not bytes or len(data) > size_max:

@@ -100,6 +100,20 @@ class WorkLimits:
     """How often a step that is known, or a wait for a result, is asked for again: covers what a broken link swallowed."""
     asks_max: int = 4096
     """Questions and steps of local clients that wait at once."""
+    checkpoint_bytes_max: int = 64 * 1024
+    """One ``ctx.checkpoint`` as JSON: each is an entry of the manager's journal, and the newest travels with the next award."""
+    stream_items_max: int = 64
+    """Items of one stream that its reader has not taken, at the worker and again at the manager: a slow reader slows the handler."""
+    stream_bytes_max: int = 1024 * 1024
+    """The same in bytes; one item may always go."""
+    stream_repeat_s: float = 1.0
+    """A reader who waits asks again so often: covers what a broken link swallowed."""
+    log_bytes_max: int = 1024 * 1024
+    """Of what one attempt printed and logged, in memory at the node that ran it: the newest lines are kept."""
+    logs_bytes_max: int = 16 * 1024 * 1024
+    """Of all attempts that a node ran; beyond it the log that was written to longest ago goes. More memory, or a shorter memory."""
+    log_page_bytes: int = 128 * 1024
+    """One answer's part of a log: well below the largest frame."""
     auctions_max: int = 64
     """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
     accept_wait_s: float = 0.02

@@ -1,6 +1,6 @@
 """Runs an agent's handlers. No socket in here: frames in, frames out, so that a node's worker and a simulated mesh share it.
 
-    execute --> [queue] --> task per run --> started, progress, ended
+    execute --> [queue] --> task per run --> started, progress, said, ended
     stop, timeout ----------^    |
     extend (lease) --------------'--> ctx.step, ctx.call --> ask
 
@@ -19,31 +19,33 @@ from typing import Any, TypeVar
 
 from mesh import values
 from mesh.agent import Agent
-from mesh.bids import Bid
+from mesh.capture import current
 from mesh.context import BlockingContext, Context, TaskInfo
 from mesh.errors import MeshError, TooBig, UsageError, task_error
-from mesh.failures import failure, report
-from mesh.files import Ask, Shelf, check_files, put_all
+from mesh.failures import failure
+from mesh.files import Ask, File, Shelf, check_files, put_all
+from mesh.generating import generate
 from mesh.ids import Fence, TaskId
+from mesh.outflow import Collected, Outflow, Relayed
+from mesh.prices import Prices
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
+from mesh.telling import NOTE_CHARACTERS_MAX, Telling
 from mesh.threads import HandlerStopped, Interruptible
 
 T = TypeVar("T")
 
 STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
-PROGRESS_EVERY_S = 0.1
 LENT_AFTER_S = 0.02
 """Who waits is looked at this often: of most calls, which are over sooner, the node need not hear that a slot is free meanwhile."""
 THREADS_MAX = 1024
-NOTE_CHARACTERS_MAX = 200
 
 
 class Runner:
-    """`out(verb, item)` gets started, progress, ended and priced items; `ask` reaches the local node. Use `flush` before frames leave.
+    """`out(verb, item)` gets started, progress, said, ended and priced items; `ask` reaches the node. Use `flush` before frames leave.
 
-    `isolation` runs the handlers that are to have a process of their own; without it they run here.
+    `isolation` runs the handlers that are to have a process of their own; without it they run here. `relayed`: this is such a process.
     """
 
     def __init__(
@@ -57,8 +59,9 @@ class Runner:
         body_bytes_max: int,
         lifespan: Any = None,
         isolation: Isolation | None = None,
+        relayed: bool = False,
     ) -> None:
-        self._isolation = isolation
+        self._isolation, self._relayed = isolation, relayed
         self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
         self.shelf = shelf
         self.lifespan = lifespan
@@ -73,23 +76,22 @@ class Runner:
         self._connected = True
         self._loop = asyncio.get_running_loop()
         self._threads: ThreadPoolExecutor | None = None
-        self._pricing: set[asyncio.Task[None]] = set()
-        self._ended = self._failed = self._declined = 0
+        self.telling = Telling(out, clock, lambda: self._connected)
+        self._open_log = self.telling.open_log
+        self._prices = Prices(agent, out)
+        self.price = self._prices.ask
+        self._ended = self._failed = 0
 
     # ---- frames from the node
 
     def execute(self, item: list[Any]) -> None:
-        """``[task, fence, capability, input, lease_end_ms, timeout_ms, parent, attempt]``; a duplicate is ignored."""
+        """``[task, fence, capability, input, lease_end_ms, timeout_ms, parent, attempt, checkpoint, stream, skip]``; once of each fence."""
         capability = self._agent.capabilities.get(item[2])
         if (item[0], item[1]) in self._runs:
             return
         if capability is None:
-            error = {
-                "kind": "error",
-                "message": f"agent {self._agent.name!r} has no capability {item[2]!r}",
-                "retryable": True,
-                "details": "",
-            }
+            message = f"agent {self._agent.name!r} has no capability {item[2]!r}"
+            error = {"kind": "error", "message": message, "retryable": True, "details": ""}
             self._out("ended", [item[0], item[1], "error", b"", [], error, 0])
             return
         run = self._runs[item[0], item[1]] = Run(item, capability, isolated=self._isolation is not None and capability.limits is not None)
@@ -105,17 +107,17 @@ class Runner:
             run.lease_end_ms = item[2]
             self._wake(run)
 
+    def taken(self, item: list[Any]) -> None:
+        """``[task, fence, upto, again]``: how far the reader of a stream is."""
+        run = self._runs.get((item[0], item[1]))
+        if run is not None and isinstance(run.outflow, Outflow):
+            run.outflow.taken(item[2], item[3])
+
     def stop(self, task: TaskId, fence: Fence) -> None:
         """Cancel a run; it ends as ``cancelled``, at the latest when its handler lets go."""
         run = self._runs.get((task, fence))
         if run is not None:
             self._stop(run, "cancelled")
-
-    def price(self, item: list[Any]) -> None:
-        """``[round, task, capability, input]``; ends as a priced item."""
-        task = self._loop.create_task(self._price(*item))
-        self._pricing.add(task)
-        task.add_done_callback(self._pricing.discard)
 
     # ---- its own life
 
@@ -136,6 +138,7 @@ class Runner:
         if value:
             for run in self._runs.values():
                 self._wake(run)
+                self.telling.lines(run)
                 if run.works:
                     self._say_lent(run, True)
 
@@ -155,7 +158,7 @@ class Runner:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def statistics(self) -> RunnerStatistics:
-        return RunnerStatistics(self._active, len(self._queue), self._ended, self._failed, self._declined)
+        return RunnerStatistics(self._active, len(self._queue), self._ended, self._failed, self._prices.declined)
 
     # ---- runs
 
@@ -171,6 +174,8 @@ class Runner:
         """One handler, from its arguments to its `ended`."""
         output, files, error = b"", (), None  # type: tuple[bytes, tuple[tuple[str, int], ...], dict[str, Any] | None]
         run.begun = True
+        run.open_log = self._open_log
+        current.set(run)
         try:
             if not run.stopping:
                 output, files = await self._result_of(run)
@@ -178,12 +183,9 @@ class Runner:
         except RunEnded as ended:
             outcome, error = ended.outcome, ended.error
         except (asyncio.CancelledError, HandlerStopped):
-            outcome = run.stopping
-            if not outcome:
-                outcome, error = (
-                    "error",
-                    {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""},
-                )
+            outcome = run.stopping or "error"
+            if not run.stopping:
+                error = {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""}
         except BaseException as raised:  # noqa: BLE001  user code may raise anything, KeyboardInterrupt too; told as its failure
             outcome, error = "error", failure(raised)
         finally:
@@ -194,16 +196,36 @@ class Runner:
 
     async def _result_of(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         name = run.capability.name
-        if run.isolated:
-            assert self._isolation is not None
-            output, stored = await self._isolation.run(run, self)
-        else:
-            output, stored = await self._run_here(run)
-        if len(output) > self.body_bytes_max:
-            raise TooBig(what=f"the result of {name}", size_bytes=len(output), size_bytes_max=self.body_bytes_max)
+        if run.stream:
+            run.outflow = Relayed(self._ask) if self._relayed else self._outflow(run)
+        elif run.capability.shape.streams:
+            run.outflow = Collected(lambda size: self._check_size(f"the items of {name}, collected,", size))
+        try:
+            if run.isolated:
+                assert self._isolation is not None
+                output, stored = await self._isolation.run(run, self)
+            else:
+                output, stored = await self._run_here(run)
+            if run.outflow is not None and not (run.isolated and not run.stream):
+                output = await run.outflow.finish()
+        except Exception:
+            if run.outflow is not None and not run.stopping:
+                await run.outflow.drain()  # the reader gets what there was before he hears why there is no more
+            raise
+        self._check_size(f"the result of {name}", len(output))
         if run.redactor is not None:
             run.redactor.check(f"the result of {name}", output)
         return output, stored
+
+    def _outflow(self, run: Run) -> Outflow:
+        return Outflow((run.task, run.fence), run.skip, self._out, lambda work: self.wait_for_reader(run, work))
+
+    async def wait_for_reader(self, run: Run, work: Awaitable[None]) -> None:
+        await self._wait(run, work)
+
+    def _check_size(self, what: str, size: int) -> None:
+        if size > self.body_bytes_max:
+            raise TooBig(what=what, size_bytes=size, size_bytes_max=self.body_bytes_max)
 
     async def _run_here(self, run: Run) -> tuple[bytes, tuple[tuple[str, int], ...]]:
         capability = run.capability
@@ -213,26 +235,46 @@ class Runner:
         for secret in secrets:
             secret.resolve(await self._text_of(run, secret.name))
         if shape.context:
-            context = Context(self._info(run), self, self._loop)
+            context = Context(self._info(run), self, self._loop, values.load(run.checkpoint, None)["value"] if run.checkpoint else None)
             arguments[shape.context] = BlockingContext(context) if shape.blocking else context
+        if shape.streams:
+            return b"", await self._generate(run, arguments)
         if capability.is_async:
             result = await capability.function(**arguments)
         else:
-            result = await self._in_thread(run, arguments)
+            result = await self._in_thread(run, lambda: capability.function(**arguments))
         output, files = shape.dump(result)
-        stored: tuple[tuple[str, int], ...] = ()
-        if files:
-            if await put_all(self._ask, files, self.shelf):
-                output, files = shape.dump(result)
-            stored = check_files(files, values.FILES_MAX)
-        return output, stored
+        if files and await put_all(self._ask, files, self.shelf):
+            output, files = shape.dump(result)
+        if run.outflow is not None:
+            await run.outflow.put(output)
+        return output, check_files(files, values.FILES_MAX) if files else ()
 
-    async def _in_thread(self, run: Run, arguments: dict[str, Any]) -> Any:
+    async def _generate(self, run: Run, arguments: dict[str, Any]) -> tuple[tuple[str, int], ...]:
+        """Run a generator, and give its items away one by one. Returns the files in those that are collected."""
+        sink, name, shape = run.outflow, run.capability.name, run.capability.shape
+        assert sink is not None, "a generator's items go somewhere"
+        files: list[File] = []
+
+        async def give(item: Any) -> None:
+            data, found = shape.dump(item)
+            if found and await put_all(self._ask, found, self.shelf):
+                data, found = shape.dump(item)
+            self._check_size(f"an item of {name}", len(data))
+            if run.redactor is not None:
+                run.redactor.check(f"an item of {name}", data)
+            files.extend(() if run.stream else found)
+            await sink.put(data)
+
+        await generate(run.capability, arguments, lambda item: self._wait(run, give(item)), lambda call: self._in_thread(run, call))
+        return check_files(files, values.FILES_MAX)
+
+    async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
         if self._threads is None:
             # More than slots: those that wait for steps of their own have lent theirs. Threads are made as they are needed.
             self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"mesh-{self._agent.name}")
         context = contextvars.copy_context()
-        run.thread = Interruptible(lambda: context.run(run.capability.function, **arguments))
+        run.thread = Interruptible(lambda: context.run(call))
         future = self._loop.run_in_executor(self._threads, run.thread.run)
         try:
             return await asyncio.shield(future)
@@ -266,6 +308,7 @@ class Runner:
                 "retryable": True,
                 "details": "",
             }
+        self.telling.lines(run, end=True)
         self._out("ended", [run.task, run.fence, outcome, output, [list(file) for file in files], error or {}, service_ms])
 
     # ---- stopping
@@ -295,27 +338,12 @@ class Runner:
     def progress(self, task: TaskInfo, fraction: float, note: str) -> None:
         run = self._runs.get((task.id, task.fence))
         if run is not None:
-            self.progress_of(run, fraction, note)
+            self.telling.progress(run, fraction, note)
 
-    def progress_of(self, run: Run, fraction: float, note: str) -> None:
-        note = note if run.redactor is None else run.redactor.text(note)
-        fresh = run.progress is None
-        said = run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
-        if fresh:
-            self._say_progress(run)
-            self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, said))
-
-    def _say_progress(self, run: Run) -> None:
-        assert run.progress is not None
-        self._out("progress", [run.task, run.fence, *run.progress])
-
-    def _next_progress(self, run: Run, said: tuple[float, str]) -> None:
-        if run.over or run.progress == said:
-            run.progress = None
-            return
-        self._say_progress(run)
-        said = run.progress or said
-        self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, said))
+    def log(self, task: TaskInfo, text: str) -> None:
+        run = self._runs.get((task.id, task.fence))
+        if run is not None:
+            self.telling.log(run, text)
 
     async def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Any:
         if not name or not isinstance(name, str) or len(name) > NOTE_CHARACTERS_MAX:
@@ -323,6 +351,20 @@ class Runner:
                 f"{name!r} cannot name a step", fix=f"use a text of 1 to {NOTE_CHARACTERS_MAX} characters, unique within the task"
             )
         return await self._effect(task, "step", capability, arguments, {"parent": task.id, "fence": task.fence, "name": name})
+
+    async def checkpoint(self, task: TaskInfo, value: Any) -> None:
+        data, files = values.dump({"value": value})
+        if files:
+            raise UsageError("a checkpoint holds no File: its bytes would not outlive this node", fix="keep its content, or make it a step")
+        run = self._living(task)
+        if run.redactor is not None:
+            run.redactor.check("the checkpoint", data)
+        await self._keep(run, data)
+
+    async def _keep(self, run: Run, data: bytes) -> dict[str, Any]:
+        """Past the lease no checkpoint is kept, as no other effect starts."""
+        await self._may_start(run)
+        return await self._wait(run, self._ask("checkpoint", {"task": run.task, "fence": run.fence, "value": data}))
 
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
         return await self._effect(task, "call", capability, arguments, {"parent": task.id})
@@ -380,6 +422,12 @@ class Runner:
             raise _task_over(run.task)
         if verb == "secret":
             return {"text": await self._text_of(run, params["name"])}
+        if verb == "emit":
+            assert run.outflow is not None, "only asked for where its items are wanted"
+            await run.outflow.put(params["data"])
+            return {}
+        if verb == "checkpoint":
+            return await self._keep(run, params["value"])
         if verb == "step":
             return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
         if verb == "call":
@@ -435,28 +483,6 @@ class Runner:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    # ---- prices
-
-    async def _price(self, round_number: int, task: TaskId, capability: str, data: bytes) -> None:
-        cost: float | None = None
-        eta_ms: int | None = None
-        price = self._agent.prices.get(capability)
-        try:
-            if price is not None:
-                arguments = self._agent.capabilities[capability].shape.arguments(data, None)
-                wanted = {name: value for name, value in arguments.items() if name in price.parameters}
-                bid = await (price.function(**wanted) if price.is_async else asyncio.to_thread(price.function, **wanted))
-                if isinstance(bid, Bid):
-                    cost, eta_ms = float(bid.cost), None if bid.eta_s is None else round(bid.eta_s * 1000)
-                elif bid is not None:
-                    raise UsageError(
-                        f"the price of {capability} is {bid!r}, which is no Bid", fix="return Bid(cost=...), or None to decline"
-                    )
-        except Exception as error:  # noqa: BLE001  a price function that fails declines; counted and said
-            self._declined += 1
-            report(f"the price function of {capability} failed, so this worker declines: {failure(error)['message']}")
-        self._out("priced", [round_number, task, cost, eta_ms])
 
 
 def _task_over(task: TaskId) -> MeshError:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mesh.agent import Capability
+from mesh.capture import RunLog
 from mesh.ids import Fence, TaskId
+from mesh.outflow import Sink
 from mesh.secret import Redactor
 from mesh.threads import Interruptible
 
@@ -24,6 +26,9 @@ class Clock(Protocol):
 
     def now_ms(self) -> int:
         """Milliseconds on the machine's clock that counts sleep, the one leases are given on."""
+
+    def wall_ms(self) -> int:
+        """Unix time in milliseconds, for people."""
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer: ...
 
@@ -62,6 +67,7 @@ class Run:
         "attempt",
         "begun",
         "capability",
+        "checkpoint",
         "fence",
         "handle",
         "input",
@@ -69,12 +75,17 @@ class Run:
         "lease_end_ms",
         "lease_waiters",
         "lent",
+        "log",
+        "open_log",
+        "outflow",
         "over",
         "parent",
         "progress",
         "redactor",
+        "skip",
         "started_ms",
         "stopping",
+        "stream",
         "task",
         "thread",
         "timeout_ms",
@@ -94,6 +105,11 @@ class Run:
         self.timeout_ms: int = item[5]
         self.parent: TaskId = item[6]
         self.attempt: int = item[7]
+        self.checkpoint: bytes = item[8]
+        self.stream: bool = item[9]
+        self.skip: int = item[10]
+        self.outflow: Sink | None = None
+        """Where its items go, if it has begun and makes any."""
         self.handle: asyncio.Task[None] | None = None
         self.timer: Timer | None = None
         self.thread: Interruptible | None = None
@@ -109,5 +125,8 @@ class Run:
         self.lent = False
         """The node has been told so."""
         self.progress: tuple[float, str] | None = None
+        self.log: RunLog | None = None
+        """What it prints and logs, once it has."""
+        self.open_log: Callable[[Any], RunLog]
         self.redactor: Redactor | None = None
         """Of a run that was told a secret: takes it out of whatever the run says."""

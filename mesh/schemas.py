@@ -15,7 +15,7 @@ import difflib
 import inspect
 import json
 import typing
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NotRequired
 
@@ -32,6 +32,7 @@ from mesh.secret import PATTERN, Secret, cannot_travel
 from mesh.values import with_files
 
 _CONFIG = ConfigDict(extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+_YIELDS = (AsyncIterator, AsyncGenerator, AsyncIterable, Iterator, Generator, Iterable)
 _PATHS = ("path", "file-path", "directory-path")
 _TRAVELS = "use numbers, text, lists, dicts, a dataclass or a pydantic model, and File for data in a file"
 
@@ -51,6 +52,8 @@ class Shape:
     parameters: tuple[str, ...]
     context: str
     blocking: bool
+    streams: bool
+    """It is a generator: `dump` is for each of its items."""
     doc: str
     input_schema: str
     output_schema: str
@@ -132,8 +135,7 @@ def shape_of(function: Callable[..., Any], name: str, names_at_declaration: dict
     `names_at_declaration` are the local names where the function stands, so that types declared inside a function are found.
     """
     what = f"capability {name!r} ({function.__qualname__})"
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise DeclarationError(what, "is a generator", "return a list instead")
+    streams = inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
     hints = _hints(function, what, names_at_declaration)
     context, blocking, fields, defaults = "", False, {}, {}
     for parameter in inspect.signature(function).parameters.values():
@@ -153,13 +155,15 @@ def shape_of(function: Callable[..., Any], name: str, names_at_declaration: dict
         fields[parameter.name] = NotRequired[hint] if optional else hint
         if optional:
             defaults[parameter.name] = parameter.default
-    if blocking and inspect.iscoroutinefunction(function):
+    if blocking and (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
         raise DeclarationError(what, "is async, but its Context blocks", "from mesh import Context")
     if "return" not in hints:
         raise DeclarationError(what, "has no return hint", "write -> str, or what it gives; -> None for nothing")
     takes = _adapter(_closed(name, fields), what, "its parameters")
-    gives = _adapter(hints["return"], what, "its result")
+    gives = _adapter(_item(hints["return"], what) if streams else hints["return"], what, "its result")
     output_schema = _schema(gives, what, "its result", "serialization")
+    if streams:
+        output_schema = {"type": "array", "items": output_schema}
     if _names(output_schema, "pattern", (PATTERN,)):
         raise DeclarationError(what, "returns a Secret, which stays where it was resolved", "return what was made with it")
     return Shape(
@@ -167,12 +171,23 @@ def shape_of(function: Callable[..., Any], name: str, names_at_declaration: dict
         parameters=tuple(fields),
         context=context,
         blocking=blocking,
+        streams=streams,
         doc=_doc(function),
         input_schema=_input_schema(takes, what, defaults),
         output_schema=_text(output_schema),
         _takes=takes,
         _gives=gives,
     )
+
+
+def _item(hint: Any, what: str) -> Any:
+    """What a generator yields, by its return hint."""
+    origin, kinds = typing.get_origin(hint), typing.get_args(hint)
+    if origin not in _YIELDS or not kinds:
+        raise DeclarationError(
+            what, "is a generator, and does not say what it yields", "write -> AsyncIterator[str], or what its items are"
+        )
+    return kinds[0]
 
 
 def _hints(function: Callable[..., Any], what: str, local: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Connection:
 
     def __init__(self, mesh: LocalMesh, host: Host) -> None:
         self._mesh, self._host = mesh, host
+        self._streams: dict[str, int] = {}
         self.shelf = Shelf(mesh.folder / host.name, Path("/nonexistent"))
 
     @property
@@ -59,7 +60,7 @@ class Connection:
                 future.set_result(body) if ok else future.set_exception(from_body(body))
             mesh._time.touch()
 
-        request = mesh.world.ask(host.name, lambda number: _command(verb, number, params), answered)
+        request = mesh.world.ask(host.name, lambda number: self._command(verb, number, params), answered)
         mesh._asked[future] = host.name
         alarm = None
         if timeout_s is not None:
@@ -81,6 +82,14 @@ class Connection:
                 alarm.cancel()
             if host.requests.pop(request, None) is not None:
                 host.tell(inputs.RequestGone(request))
+
+    def _command(self, verb: str, number: int, params: dict[str, Any]) -> Any:
+        if verb == "stream":
+            self._streams[params["stream"]] = number
+            return replace(_command("call", number, params), stream=True)
+        if verb == "next":
+            return inputs.StreamNext(number, self._streams.get(params["stream"], 0), params["after"], params["epoch"])
+        return _command(verb, number, params)
 
     # ---- answered here
 
@@ -142,6 +151,8 @@ def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
         return inputs.Step(number, *step, params.get("timeout_ms", 0), files)
+    if verb == "checkpoint":
+        return inputs.Checkpoint(number, params["task"], params["fence"], params["value"])
     raise UsageError(f"LocalMesh answers no {verb!r}", fix="ask a real node: mesh up")
 
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from mesh import client
+from mesh import client, streaming
 from mesh.client import TIMEOUT_S, Document
 from mesh.context import BlockingContext as Context
 
-__all__ = ["Context", "Mesh", "Task", "View", "connect"]
+__all__ = ["Context", "Mesh", "Stream", "Task", "View", "connect"]
 
 
 @contextmanager
@@ -53,14 +53,49 @@ class Task:
         return repr(self._task)
 
 
+class Stream:
+    """As `mesh.streaming.Stream`: an iterator. Use it in ``with``, or read it to its end."""
+
+    def __init__(self, portal: BlockingPortal, stream: streaming.Stream) -> None:
+        self._portal, self._stream = portal, stream
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Any:
+        found = self._portal.call(self._next)
+        if not found:
+            raise StopIteration
+        return found[0]
+
+    async def _next(self) -> tuple[Any, ...]:
+        try:
+            return (await self._stream.__anext__(),)
+        except StopAsyncIteration:
+            return ()
+
+    def close(self) -> None:
+        """As `aclose`."""
+        self._portal.call(self._stream.aclose)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class View:
-    """`call` and `submit` under some options."""
+    """`call`, `stream` and `submit` under some options."""
 
     def __init__(self, portal: BlockingPortal, work: client.Work) -> None:
         self._portal, self._work = portal, work
 
     def call(self, capability: str, /, **arguments: Any) -> Any:
         return self._portal.call(lambda: self._work.call(capability, **arguments))
+
+    def stream(self, capability: str, /, **arguments: Any) -> Stream:
+        return Stream(self._portal, self._work.stream(capability, **arguments))
 
     def submit(self, capability: str, /, **arguments: Any) -> Task:
         return Task(self._portal, self._portal.call(lambda: self._work.submit(capability, **arguments)))
@@ -112,6 +147,9 @@ class Mesh(View):
 
     def story(self, task: str) -> Document:
         return self._portal.call(self._mesh.story, task)
+
+    def logs(self, task: str = "", *, node: str = "", after: dict[str, int] | None = None) -> Document:
+        return self._portal.call(lambda: self._mesh.logs(task, node=node, after=after))
 
     def find(self, sha256: str) -> Document:
         return self._portal.call(self._mesh.find, sha256)

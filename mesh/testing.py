@@ -18,23 +18,27 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from mesh.agent import Agent
+from mesh.capture import capturing
 from mesh.client import Mesh, Task, View
 from mesh.context import TaskInfo
 from mesh.core import inputs
-from mesh.effects import Execute, Extend, Price, Stop
+from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import NodeLost, NoNode, UsageError
+from mesh.ids import TaskId
 from mesh.limits import Limits
 from mesh.runner import Runner
+from mesh.runs import Run
 from mesh.sim.host import Host
 from mesh.sim.world import World
 from mesh.simulated import Connection, materialise
+from mesh.streaming import Stream
 from mesh.virtual import LIVED_S, HostTime, VirtualTime, resting
 
 DEFAULT_NODES = ("n1", "n2", "n3")
@@ -50,7 +54,7 @@ class LocalMesh:
     """A mesh of simulated nodes that serve real agents.
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its
-    first living node: `call`, `submit`, `options`, `tasks`, ... as on `mesh.client.Mesh`; `at(node)` is one of another.
+    first living node: `call`, `stream`, `submit`, `options`, `tasks`, `logs`, ... as on `mesh.client.Mesh`; `at(node)` is one of another.
     `secrets` are what handlers find under ``secret://name``, at every node. ``isolation="process"`` has no effect here.
     Raises UsageError for both or neither.
     """
@@ -84,6 +88,7 @@ class LocalMesh:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> LocalMesh:
+        self._stack.enter_context(capturing())
         self._time = VirtualTime(self.world, busy=self._busy, open_work=self._open_work)
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-test-")))
         self.world.start_all(0.0)
@@ -233,6 +238,10 @@ class LocalMesh:
         """As `Mesh.call`, at the first living node."""
         return await self._any().call(capability, **arguments)
 
+    def stream(self, capability: str, /, **arguments: Any) -> Stream:
+        """As `Mesh.stream`, at the first living node."""
+        return self._any().stream(capability, **arguments)
+
     async def submit(self, capability: str, /, **arguments: Any) -> Task:
         """As `Mesh.submit`, at the first living node."""
         return await self._any().submit(capability, **arguments)
@@ -243,6 +252,10 @@ class LocalMesh:
 
     async def nodes(self) -> dict[str, Any]:
         return await self._any().nodes()
+
+    async def logs(self, task: str = "", *, node: str = "") -> dict[str, Any]:
+        """As `Mesh.logs`, at the first living node."""
+        return await self._any().logs(task, node=node)
 
     async def tasks(self) -> dict[str, Any]:
         return await self._any().tasks()
@@ -317,13 +330,16 @@ class LocalMesh:
 
     def _open_work(self) -> bool:
         """Have the nodes something to do beyond waiting for handlers? Then their time has to pass."""
-        live = waits = held = 0
+        live = waits = held = readers = 0
         for host in self.world.living():
             statistics = host.assembly.manager.statistics()
             live, held = live + statistics.live, held + statistics.held
             waits += statistics.waiting + resting(host)
+            readers += statistics.readers_waiting
         running = sum(attachment.runner.statistics().running + attachment.runner.statistics().queued for attachment in self._running())
-        return live > held + waits or held != running
+        # A handler waits for its reader, and he for it: their messages are on the way, or were lost and are sent again.
+        crossing = readers and any(attachment.runner.for_readers for attachment in self._running())
+        return live > held + waits or held != running or bool(crossing)
 
 
 async def _end_of(future: asyncio.Future[None]) -> None:
@@ -337,31 +353,45 @@ class _Runner(Runner):
         super().__init__(*args, **kwargs)
         self._mesh = mesh
         self._waits: dict[str, int] = {}
+        self.for_readers = 0
+        """Runs that wait for the readers of their streams."""
 
     def computing(self) -> bool:
-        return self.statistics().running > len(self._waits) or bool(self._pricing)
+        return self.statistics().running > len(self._waits) or bool(self._prices)
 
     @asynccontextmanager
-    async def _waiting(self, task: TaskInfo) -> AsyncIterator[None]:
-        self._waits[task.id] = self._waits.get(task.id, 0) + 1
+    async def _waiting(self, task: TaskId) -> AsyncIterator[None]:
+        self._waits[task] = self._waits.get(task, 0) + 1
         self._mesh._time.touch()
         try:
             yield
         finally:
-            self._waits[task.id] -= 1
-            if not self._waits[task.id]:
-                del self._waits[task.id]
+            self._waits[task] -= 1
+            if not self._waits[task]:
+                del self._waits[task]
+
+    async def wait_for_reader(self, run: Run, work: Awaitable[None]) -> None:
+        self.for_readers += 1
+        try:
+            async with self._waiting(run.task):
+                await super().wait_for_reader(run, work)
+        finally:
+            self.for_readers -= 1
 
     async def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Any:
-        async with self._waiting(task):
+        async with self._waiting(task.id):
             return await super().step(task, name, capability, arguments)
 
+    async def checkpoint(self, task: TaskInfo, value: Any) -> None:
+        async with self._waiting(task.id):
+            await super().checkpoint(task, value)
+
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
-        async with self._waiting(task):
+        async with self._waiting(task.id):
             return await super().call(task, capability, arguments)
 
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
-        async with self._waiting(task):
+        async with self._waiting(task.id):
             await super().sleep(task, seconds)
 
 
@@ -392,7 +422,7 @@ class _Attachment:
         if kind is Execute:
             materialise(self._mesh, self._host)
             item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
-            self.runner.execute([*item, effect.parent, effect.attempt])
+            self.runner.execute([*item, effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip])
             self.runner.flush()
         elif kind is Extend:
             for item in effect.items:
@@ -401,6 +431,8 @@ class _Attachment:
             return
         elif kind is Stop:
             self.runner.stop(effect.task, effect.fence)
+        elif kind is Credit:
+            self.runner.taken([effect.task, effect.fence, effect.upto, effect.again])
         elif kind is Price:
             self.runner.price([effect.round, effect.task, effect.capability, effect.input])
         self._mesh._time.touch()
@@ -426,6 +458,12 @@ class _Attachment:
             self._tell(inputs.HandlerStarted(self._number, *item))
         elif verb == "progress":
             self._tell(inputs.HandlerProgress(self._number, *item))
+        elif verb == "said":
+            task, fence, attempt, lines, dropped = item
+            self._tell(inputs.HandlerSaid(self._number, task, fence, attempt, tuple(map(tuple, lines)), dropped))
+        elif verb == "items":
+            task, fence, first, items, last = item
+            self._tell(inputs.HandlerItems(self._number, task, fence, first, tuple(items), last))
         elif verb == "waits":
             self._tell(inputs.HandlerWaits(self._number, *item))
         elif verb == "priced":

@@ -217,6 +217,9 @@ class HostTime:
     def now_ms(self) -> int:
         return int(self._host.clock.read(self._host.world.now_s) * 1000)
 
+    def wall_ms(self) -> int:
+        return self._host.clock.wall_ms(self._time.now_s())
+
     def call_later(self, seconds: float, call: Callable[[], None]) -> Alarm:
         return self._time.call_later(seconds, call)
 

@@ -1,7 +1,7 @@
 """A worker: the user's process, attached to the local node, running one agent's handlers.
 
-    node --execute, extend, stop, price--> Runner --started, progress, ended, priced--> node        in lots, one write per turn
-         <------- step, call, put -------- ctx
+    node --execute, extend, stop, taken, price--> Runner --started, progress, said, items, ended, priced--> node      in lots
+         <------- step, call, put -------- ctx                                                       one write per turn
 
 Invariant: a result is kept until it is old enough to be on the node's disk: after the node's restart the worker attaches again, says what
 it still runs and what had ended, and sends those results once more. Without a node nothing new starts, and after `adopt_grace_s` what runs
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mesh.agent import Agent
+from mesh.capture import capturing
 from mesh.errors import NodeLost, NoNode
 from mesh.failures import leave_no_core, report
 from mesh.files import Shelf
@@ -54,6 +55,9 @@ class RealClock:
 
     def now_ms(self) -> int:
         return int(time.clock_gettime(_CLOCK) * 1000)
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         return self._loop.call_later(seconds, call)
@@ -94,12 +98,13 @@ class Worker:
     async def run(self) -> None:
         """Until cancelled; then the handlers are cancelled, and the node gives their work to others. Raises what the lifespan raises."""
         told_to_end: asyncio.CancelledError | None = None
-        async with self._agent.open() as lifespan:
-            try:
-                await self._serve(lifespan)
-            except asyncio.CancelledError as error:
-                # Outside of the lifespan, so that what follows its `yield` runs as at any orderly end.
-                told_to_end = error
+        with capturing():
+            async with self._agent.open() as lifespan:
+                try:
+                    await self._serve(lifespan)
+                except asyncio.CancelledError as error:
+                    # Outside of the lifespan, so that what follows its `yield` runs as at any orderly end.
+                    told_to_end = error
         if told_to_end is not None:
             raise told_to_end
 
@@ -191,7 +196,7 @@ class Worker:
             try:
                 return await link.ask(verb, params)
             except NodeLost:
-                if verb not in ("step", "secret"):
+                if verb not in ("step", "secret", "checkpoint"):
                     raise
                 await lost.wait()
                 if link is self._link:
@@ -215,6 +220,9 @@ class Worker:
         elif verb == "price":
             for item in items:
                 runner.price(item)
+        elif verb == "taken":
+            for item in items:
+                runner.taken(item)
 
     def _out(self, verb: str, item: list[Any]) -> None:
         if verb == "ended":
@@ -256,6 +264,9 @@ class Worker:
         for verb in ("started", "progress", "waits", "priced"):
             if items := lots.get(verb):
                 link.tell(verb, {"items": items})
+        for verb in ("said", "items"):
+            for item in lots.get(verb, ()):  # each may be as large as a lot
+                link.tell(verb, {"items": [item]})
         if items := lots.get("ended"):
             self._send_ended(link, items)
         link.flush()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,15 @@ async def told(ctx: Context, password: Secret) -> int:
     print(f"printing {password.reveal()} here")
     print(f"and {password.reveal()} there", file=sys.stderr)
     ctx.progress(0.1, password.reveal())
+    ctx.log(f"logged {password.reveal()}")
     return len(password.reveal()) + len((await ctx.secret("db")).reveal())
+
+
+@agent.capability(isolation="process")
+def numbers(n: int) -> Iterator[int]:
+    yield from range(n)
+    if n > 100:
+        raise ValueError("too many")
 
 
 @agent.capability(isolation="process")

@@ -66,7 +66,11 @@ def function(x: Callable[[], int]) -> None: ...
 def kind(x: type) -> None: ...
 def two_contexts(a: Context, b: Context) -> None: ...
 def unknown(x: NoSuchName) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-async def generator() -> AsyncIterator[int]:
+async def generator() -> AsyncIterator:  # type: ignore[type-arg]
+    yield 1
+
+
+def listed() -> list[int]:  # type: ignore[misc]
     yield 1
 
 
@@ -90,7 +94,8 @@ async def blocking(ctx: BlockingContext) -> None: ...
         (kind, "File"),
         (two_contexts, "two Context"),
         (unknown, "'NoSuchName', which is not known here"),
-        (generator, "is a generator"),
+        (generator, "is a generator, and does not say what it yields"),
+        (listed, "is a generator, and does not say what it yields"),
         (blocking, "its Context blocks"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 from mesh import Agent, File
-from mesh.core.inputs import Call, HandlerEnded, HandlerProgress, Step
+from mesh.core.inputs import Call, HandlerEnded, HandlerItems, HandlerProgress, HandlerSaid, Step
+from mesh.effects import Credit, Execute, Need
 from mesh.errors import DeclarationError, MeshError, TaskCancelled, TaskFailed, TimedOut
 from mesh.inspector.targets import load_agents
 from mesh.origin import Origin, load, origin_of
+from mesh.runtime.clock import now_ms
 from mesh.worker import Worker, processes_of
 
 HERE = Path(__file__).parent
@@ -72,6 +74,40 @@ def open_files() -> set[str]:
 
 
 @pytest.mark.usefixtures("tasks")
+def test_a_generators_items_come_one_by_one_at_their_readers_pace(with_toy: Any, agent: Agent) -> None:
+    async def story(toy: Any) -> None:
+        def do(effect: Any) -> None:
+            toy.perform[type(effect)](effect)
+            toy.workers.flush()
+
+        async def stream(task: str, n: int) -> tuple[list[bytes], HandlerEnded]:
+            """Read by somebody who takes 50 at a time."""
+            do(Execute(1, task, 1, "numbers", b'{"n":%d}' % n, now_ms() + 60_000, stream=True, need=Need.FREE))
+            items: list[bytes] = []
+            ended: HandlerEnded | None = None
+            while ended is None:
+                seen = [body for body in toy.seen if isinstance(body, HandlerItems) and body.task == task]
+                for body in seen:
+                    if body.first == len(items) + 1:
+                        items += body.items
+                assert len(items) <= (len(items) // 50) * 50 + 64, "no more than the window ahead of its reader"
+                do(Credit(1, task, 1, len(items) if len(items) == n else len(items) // 50 * 50, again=False))
+                count = len(toy.seen)
+                await toy.until(lambda body, count=count: len(toy.seen) > count)
+                ended = next((body for body in toy.seen if isinstance(body, HandlerEnded) and body.task == task), None)
+            return items, ended
+
+        async with serving(toy, agent) as (_, client):
+            assert await client.call("numbers", n=3) == [0, 1, 2]
+            items, ended = await stream("toy.1.91", 100)
+            assert items == [b"%d" % i for i in range(100)] and ended.outcome == "ok" and ended.output == b"100"
+            items, ended = await stream("toy.1.92", 101)
+            assert len(items) == 101 and ended.outcome == "error" and "too many" in ended.error["message"]
+
+    with_toy(story)
+
+
+@pytest.mark.usefixtures("tasks")
 def test_each_task_has_a_process_of_its_own(with_toy: Any, agent: Agent) -> None:
     async def story(toy: Any) -> None:
         async with serving(toy, agent) as (worker, client):
@@ -114,6 +150,11 @@ def test_secrets_come_by_pipe_and_are_taken_out_of_all_it_says(with_toy: Any, ag
             with pytest.raises(TaskFailed, match="holds the text of the secret 'db'"):
                 await client.call("gives_away", password="secret://db")
             assert TEXT not in repr(toy.seen)
+            said = [(stream, text) for body in toy.seen if isinstance(body, HandlerSaid) for _, stream, text in body.lines]
+            assert {("stdout", "printing [secret db] here"), ("stderr", "and [secret db] there"), ("log", "logged [secret db]")} <= set(
+                said
+            )
+            assert [text for _, text in said].count("logged [secret db]") == 1
 
     with_toy(story)
     printed = capfd.readouterr()
@@ -419,6 +460,7 @@ def test_an_agent_that_nobody_else_can_load_is_refused_before_it_attaches() -> N
 CODE = """
 from mesh import Agent
 from mesh.errors import DeclarationError
+from mesh.runtime.clock import now_ms
 from mesh.origin import origin_of
 agent = Agent("a")
 @agent.capability(isolation="process")

@@ -91,3 +91,10 @@ def test_bad_requests(verb: Any, params: dict[str, Any]) -> None:
 def test_bad_progress(change: dict[str, Any]) -> None:
     with pytest.raises(REFUSED):
         checks.progress({"fraction": 0.5, "note": "x"} | change)
+
+
+@pytest.mark.parametrize("lines", [None, "x", [1], [["a", "b"]], [[0, "log", "x"]] * (checks.LINES_MAX + 1)])
+def test_bad_lines(lines: Any) -> None:
+    with pytest.raises(REFUSED):
+        checks.said({"lines": lines})
+    assert checks.said({"lines": [[0, "anything", "x" * 10_000]]}) == ["x" * 8192]

@@ -27,6 +27,9 @@ class Clock:
     def now_ms(self) -> int:
         return self.ms
 
+    def wall_ms(self) -> int:
+        return 1_000_000 + self.ms
+
     def call_later(self, seconds: float, call: Callable[[], None]) -> Any:
         class Timer:
             cancelled = False
@@ -75,7 +78,7 @@ class Bench:
     async def execute(
         self, capability: str, data: bytes = b"{}", *, fence: int = 1, timeout_ms: int = 0, lease_end_ms: int = 1 << 60
     ) -> None:
-        self.runner.execute(["t", fence, capability, data, lease_end_ms, timeout_ms, "", 1])
+        self.runner.execute(["t", fence, capability, data, lease_end_ms, timeout_ms, "", 1, b"", False, 0])
         await turns()
 
     def ended(self) -> list[tuple[int, str, dict[str, Any]]]:

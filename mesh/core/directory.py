@@ -61,6 +61,8 @@ class ReadDirectory(Protocol):
 
     def may_manage(self, task: TaskId, node: NodeId) -> bool: ...
 
+    def drivers_of(self, task: TaskId) -> list[NodeId]: ...
+
     def succeeds(self, manager: NodeId, heir: NodeId) -> bool: ...
 
     def taker_from(self, node: NodeId) -> NodeId: ...
@@ -192,12 +194,14 @@ class Directory:
 
     def may_manage(self, task: TaskId, node: NodeId) -> bool:
         """Whether `node` may speak for it: its author, who took over from him, who took over from that one, and so on."""
+        return node in self.drivers_of(task)
+
+    def drivers_of(self, task: TaskId) -> list[NodeId]:
+        """Who may ever have driven it, its author first."""
         known = [author_of(task)]
         for one in known:
-            if one == node:
-                return True
             known += [heir.taker for heir in self.heirs.get(one, ()) if heir.taker not in known]
-        return False
+        return known
 
     def succeeds(self, manager: NodeId, heir: NodeId) -> bool:
         """Whether `heir` has taken over from `manager`."""

@@ -98,6 +98,22 @@ class Call:
     timeout_ms: int = 0
     parent: TaskId = ""
     files: tuple[tuple[Hash, int], ...] = ()
+    stream: bool = False
+    """Its items are read by `StreamNext` while it lasts."""
+
+
+@dataclass(slots=True)
+class StreamNext:
+    """The reader of the streaming call `of` has taken the items up to `after`, and waits for more. `epoch`: the beginning he knows.
+
+    Answered by ``{"epoch", "attempt", "items": [bytes]}`` as soon as there are any (an `epoch` he does not know: the stream began anew,
+    from item 1), or by ``{"end": True}`` when the call is over.
+    """
+
+    request: int
+    of: int
+    after: int
+    epoch: int = 0
 
 
 @dataclass(slots=True)
@@ -125,6 +141,16 @@ class Step:
     input: bytes
     timeout_ms: int = 0
     files: tuple[tuple[Hash, int], ...] = ()
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A worker's ``ctx.checkpoint``: `value`, JSON, goes to the task's manager. Answered like `Step`, once it is kept."""
+
+    request: int
+    task: TaskId
+    fence: Fence
+    value: bytes
 
 
 @dataclass(slots=True)
@@ -181,6 +207,30 @@ class HandlerProgress:
     fence: Fence
     fraction: float
     note: str
+
+
+@dataclass(slots=True)
+class HandlerSaid:
+    """What a handler printed and logged: ``(Unix time in ms, stdout | stderr | log, text)``. `dropped` lines before them were too many."""
+
+    worker: int
+    task: TaskId
+    fence: Fence
+    attempt: int
+    lines: tuple[tuple[int, str, str], ...]
+    dropped: int = 0
+
+
+@dataclass(slots=True)
+class HandlerItems:
+    """Items of a streaming handler, as in `Items`."""
+
+    worker: int
+    task: TaskId
+    fence: Fence
+    first: int
+    items: tuple[bytes, ...]
+    last: bool = False
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import typer
 
 from mesh.client import TIMEOUT_S, Mesh
 from mesh.errors import TimedOut, UsageError, task_error
-from mesh.files import File
+from mesh.inspector import streaming
 from mesh.inspector.render import clean, say, value_text
 from mesh.inspector.shell import (
     LOOK_S,
@@ -25,7 +25,9 @@ from mesh.inspector.shell import (
     bounded,
     explained,
     filled,
+    run,
 )
+from mesh.inspector.streaming import plain
 from mesh.inspector.watch import TaskArgument
 
 CapabilityArgument = Annotated[str, typer.Argument(help="What is wanted, as `mesh caps` lists it.", show_default=False)]
@@ -46,15 +48,6 @@ OutOption = Annotated[
     ),
 ]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
-
-
-def _plain(value: Any) -> Any:
-    """A result as JSON: files as their references."""
-    if isinstance(value, File):
-        return value.reference()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _files_in(value: Any) -> list[dict[str, Any]]:
@@ -118,6 +111,7 @@ def call(
     words: WordsArgument = None,
     whole: WholeOption = None,
     out: OutOption = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print each item of a generator as it comes; --timeout is for each.")] = False,
     timeout: CallTimeout = TIMEOUT_S,
     home: HomeOption = None,
     node: NodeOption = None,
@@ -125,13 +119,20 @@ def call(
 ) -> None:
     """Call a capability and print its answer.
 
-    The work ends with this command: for what must outlive it, `mesh submit`.
+    The work ends with this command: for what must outlive it, `mesh submit`. With --stream and --json: a document a line.
     """
     from mesh.inspector.arguments import parse_arguments
 
+    if stream:
+        if out:
+            raise typer.BadParameter("--stream has no -o")
+        where = Where(home, node, as_json, timeout)
+        run(where, lambda: streaming.read(where, capability, parse_arguments(words or [], whole)))
+        return
+
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        value = _plain(await mesh.options(timeout_s=timeout).call(capability, **arguments))
+        value = plain(await mesh.options(timeout_s=timeout).call(capability, **arguments))
         saved = await _save(mesh, value, to)
         return {"schema": "mesh.call/1", "capability": capability, "result": value} | ({"saved": saved} if saved else {})
 

@@ -35,6 +35,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "why": "watch",
         "lineage": "watch",
         "blame": "watch",
+        "logs": "logs",
         "audit": "audit",
     },
     "Trust": {"id": "enrol", "trust": "trust", "grant": "trust", "revoke": "trust", "rotate": "trust"},

@@ -134,10 +134,11 @@ def task(
 
 
 def _show_task(document: dict[str, Any]) -> str:
-    keys = ("task", "capability", "state", "owner", "agent", "fence", "attempts", "parent", "step", "by", "survives", "reason", "note")
+    keys = ("task", "capability", "state", "owner", "agent", "fence", "attempts", "parent", "step", "by", "survives", "reason", "progress")
     shown = {**document, "fence": f"{document['fence']} (award {award_number(document['fence'])})" if document["fence"] else ""}
     shown["age"] = seconds(document["age_ms"])
-    return "\n".join(f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "age") if shown.get(key))
+    shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
+    return "\n".join(f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key))
 
 
 def why(

@@ -50,6 +50,9 @@ KINDS: dict[int, type] = {
     63: work.Answer,
     64: work.FileAsk,
     65: work.FilePart,
+    70: work.CheckpointAsk,
+    71: work.Items,
+    72: work.Taken,
 }
 
 SIGNED: dict[str, type] = {

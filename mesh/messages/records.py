@@ -173,6 +173,16 @@ class Parked:
 
 
 @dataclass(slots=True)
+class Checkpointed:
+    """By the manager: a handler kept something for whoever has to go on in its place. `output` is the hash of its JSON."""
+
+    task: TaskId
+    fence: Fence
+    output: Hash
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
 class CancelAsked:
     task: TaskId
     by: str
@@ -321,5 +331,6 @@ ENTRIES = (
     Inherited,
     TookOver,
     Forgone,
+    Checkpointed,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -87,6 +87,12 @@ class AwardItem:
     files: tuple[FileRef, ...] = ()
     sources: tuple[NodeId, ...] = ()
     """Who has the files."""
+    checkpoint: bytes = b""
+    """JSON: what an earlier attempt kept by ``ctx.checkpoint``; empty: nothing."""
+    stream: bool = False
+    """Its items go to a reader as they come."""
+    skip: int = 0
+    """Of an idempotent stream: so many of its items have come here from an earlier attempt, and are not sent again."""
 
 
 @dataclass(slots=True)
@@ -256,7 +262,9 @@ class StepSeen:
 
 @dataclass(slots=True)
 class StepDone:
-    """`state`: done, failed, cancelled, or refused (stale fence, other inputs under the same name; see `error`, JSON)."""
+    """The end of a step, or of a CHECKPOINT_ASK (`child` is then its task).
+
+    `state`: done, failed, cancelled, or refused (stale fence, other inputs under the same name; see `error`, JSON)."""
 
     ask: int
     child: TaskId
@@ -264,6 +272,37 @@ class StepDone:
     output: bytes = b""
     error: bytes = b""
     files: tuple[FileRef, ...] = ()
+
+
+@dataclass(slots=True)
+class CheckpointAsk:
+    """``ctx.checkpoint`` of a worker of the sender, to the task's manager, who keeps the newest. Repeated until answered by STEP_DONE."""
+
+    ask: int
+    task: TaskId
+    fence: Fence
+    value: bytes
+
+
+@dataclass(slots=True)
+class Items:
+    """Of a streaming handler: its items (JSON) from number `first` on, counted from 1. `last`: with these it has given all."""
+
+    task: TaskId
+    fence: Fence
+    first: int
+    items: tuple[bytes, ...]
+    last: bool = False
+
+
+@dataclass(slots=True)
+class Taken:
+    """The reader has taken the items up to number `upto`: there is room for more. `again`: send all later ones once more."""
+
+    task: TaskId
+    fence: Fence
+    upto: int
+    again: bool = False
 
 
 @dataclass(slots=True)

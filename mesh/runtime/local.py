@@ -24,7 +24,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from mesh.core.inputs import Call, Enquire, FileWanted, Leave, RequestGone, Step, Submit
+from mesh.core.inputs import Call, Checkpoint, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
@@ -42,12 +42,12 @@ FILES_MAX = 256
 """Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 FETCH_TIMEOUT_S = 60.0
-QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body", "audit")
+QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body", "audit", "logs")
 
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 View = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any]]]
 Secret = Callable[[int, str, TaskId, Fence], str]
-_WORKER_VERBS = frozenset(("started", "progress", "waits", "ended", "priced"))
+_WORKER_VERBS = frozenset(("started", "progress", "said", "items", "waits", "ended", "priced"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,20 @@ class LocalStatistics:
 class _Connection:
     """One client or worker. `requests` maps its own ids to the node's."""
 
-    __slots__ = ("channel", "pid", "requests", "tasks", "worker")
+    __slots__ = ("channel", "pid", "requests", "streams", "tasks", "worker")
 
     def __init__(self) -> None:
         self.channel: Channel
         self.pid = 0
         self.worker = 0
         self.requests: dict[int, int] = {}
+        self.streams: dict[str, int] = {}
+        """The client's names of its streams, and their requests here."""
         self.tasks: dict[int, asyncio.Task[None]] = {}
+
+    def end_stream(self, request: int) -> None:
+        if self.streams:
+            self.streams = {name: each for name, each in self.streams.items() if each != request}
 
 
 class LocalServer:
@@ -112,8 +118,11 @@ class LocalServer:
         self._verbs: dict[str, Callable[[_Connection, int, dict[str, Any]], None]] = {
             "hello": self._do_hello,
             "call": self._do_call,
+            "stream": self._do_stream,
+            "next": self._do_next,
             "submit": self._do_submit,
             "step": self._do_step,
+            "checkpoint": self._do_checkpoint,
             "ask": self._do_ask,
             "gone": self._do_gone,
             "down": self._do_down,
@@ -255,6 +264,7 @@ class LocalServer:
 
     def _pass_on(self, effect: Reply, connection: _Connection, number: int, verb: str) -> None:
         connection.requests.pop(number, None)
+        connection.end_stream(effect.request)
         ok, body = effect.ok, effect.body
         if ok and verb in self._decoders:
             try:
@@ -275,6 +285,7 @@ class LocalServer:
         request = connection.requests.pop(number, None)
         if request is not None and request not in self._leaving:
             del self._requests[request]
+            connection.end_stream(request)
             self._tell(self._me, RequestGone(request))
         elif (task := connection.tasks.pop(number, None)) is not None:
             task.cancel()
@@ -283,6 +294,18 @@ class LocalServer:
         capability, data, timeout_ms, files = self._work(params)
         parent = _text(params, "parent")
         self._tell(self._me, Call(self._request(connection, number, "call"), capability, data, timeout_ms, parent, files))
+
+    def _do_stream(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        """Answered at its end, as a call is. `stream` is the client's name for it, by which its `next` find it."""
+        capability, data, timeout_ms, files = self._work(params)
+        request = self._request(connection, number, "stream")
+        connection.streams[_text(params, "stream")] = request
+        self._tell(self._me, Call(request, capability, data, timeout_ms, _text(params, "parent"), files, stream=True))
+
+    def _do_next(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        of = connection.streams.get(_text(params, "stream"), 0)
+        after, epoch = _number(params, "after", 0), _number(params, "epoch", 0)
+        self._tell(self._me, StreamNext(self._request(connection, number, "next"), of, after, epoch))
 
     def _do_submit(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
@@ -294,6 +317,12 @@ class LocalServer:
         parent, name, fence = _text(params, "parent"), _text(params, "name"), _number(params, "fence", 0)
         request = self._request(connection, number, "step")
         self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files))
+
+    def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        task, fence, value = _text(params, "task"), _number(params, "fence", 0), params.get("value")
+        if type(value) is not bytes:
+            raise BadFrame("bad_checkpoint")
+        self._tell(self._me, Checkpoint(self._request(connection, number, "checkpoint"), task, fence, value))
 
     def _work(self, params: dict[str, Any]) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
         """What call, submit and step share. Raises BadFrame, TooBig."""

@@ -1,7 +1,7 @@
 """The node's side of attached workers: effects to frames in lots, frames to inputs.
 
-    Execute, Extend, Stop, Price  -->  [0, verb, {"items": [...]}]   one frame per worker and verb, once per turn
-    attach, started, progress, ended, priced  -->  WorkerAttached, Handler*, Priced      connection lost  -->  WorkerGone
+    Execute, Extend, Stop, Credit, Price  -->  [0, verb, {"items": [...]}]   one frame per worker and verb, once per turn
+    attach, started, progress, said, items, ended, priced  -->  WorkerAttached, Handler*, Priced      connection lost  -->  WorkerGone
 
 Invariant: a worker number is never used twice in one life of the node, and is spoken of only between its WorkerAttached and its WorkerGone.
 Bodies pass through undecoded. Believes a worker's frames only after their shape has been checked; does not know what it was given.
@@ -15,8 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.core.inputs import HandlerEnded, HandlerProgress, HandlerStarted, HandlerWaits, Priced, WorkerAttached, WorkerGone
-from mesh.effects import Execute, Extend, Price, Stop
+from mesh.core.inputs import (
+    HandlerEnded,
+    HandlerItems,
+    HandlerProgress,
+    HandlerSaid,
+    HandlerStarted,
+    HandlerWaits,
+    Priced,
+    WorkerAttached,
+    WorkerGone,
+)
+from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import Refused
 from mesh.ids import NodeId
 from mesh.messages.membership import Offer
@@ -27,6 +37,8 @@ OFFERS_MAX = 256
 """Per worker: all of them are gossiped."""
 SCHEMA_CHARACTERS_MAX = 16 * 1024
 CONCURRENCY_MAX = 1024
+LINE_CHARS_MAX = 8192
+STREAMS = ("stdout", "stderr", "log")
 LOT_BYTES_MAX = 4 * 1024 * 1024
 """A lot with more bodies than this is cut into several frames."""
 
@@ -95,6 +107,7 @@ class Workers:
             Execute: self._execute,
             Extend: self._extend,
             Stop: self._stop,
+            Credit: self._credit,
             Price: self._price,
         }
 
@@ -114,6 +127,9 @@ class Workers:
                 effect.timeout_ms,
                 effect.parent,
                 effect.attempt,
+                effect.checkpoint,
+                effect.stream,
+                effect.skip,
             ]
             self._add(worker, "execute", item)
 
@@ -127,6 +143,11 @@ class Workers:
         worker = self._workers.get(effect.worker)
         if worker is not None:
             self._add(worker, "stop", [effect.task, effect.fence, effect.reason])
+
+    def _credit(self, effect: Credit) -> None:
+        worker = self._workers.get(effect.worker)
+        if worker is not None:
+            self._add(worker, "taken", [effect.task, effect.fence, effect.upto, effect.again])
 
     def _price(self, effect: Price) -> None:
         worker = self._workers.get(effect.worker)
@@ -149,10 +170,9 @@ class Workers:
             worker.channel.flush()
 
     def _send(self, worker: _Worker, verb: str, items: list[Any]) -> None:
-        body_at = 3 if verb in ("execute", "price") else None
         start, total = 0, 0
         for i, item in enumerate(items):
-            total += len(item[body_at]) if body_at is not None else 0
+            total += sum(len(part) for part in item if type(part) is bytes)
             if total > LOT_BYTES_MAX:
                 worker.channel.send([0, verb, {"items": items[start : i + 1]}])
                 start, total = i + 1, 0
@@ -210,7 +230,7 @@ class Workers:
         items = params.get("items")
         if worker is None or type(items) is not list:
             raise BadFrame("bad_lot")
-        make = {"ended": self._take_ended, "started": _started, "progress": _progress, "waits": _waits, "priced": _priced}.get(verb)
+        make = self._take_ended if verb == "ended" else _TAKE.get(verb)
         if make is None:
             raise BadFrame("unknown_verb")
         try:
@@ -271,6 +291,22 @@ def _progress(worker: _Worker, item: Any) -> HandlerProgress:
     return HandlerProgress(worker.number, task, fence, fraction, note)
 
 
+def _said(worker: _Worker, item: Any) -> HandlerSaid:
+    task, fence, attempt, lines, dropped = item
+    _check((task, str), (fence, int), (attempt, int), (dropped, int))
+    for at_ms, stream, text in lines:
+        _check((at_ms, int), (text, str))
+        if stream not in STREAMS or len(text) > LINE_CHARS_MAX:
+            raise ValueError(stream)
+    return HandlerSaid(worker.number, task, fence, attempt, tuple((at_ms, stream, text) for at_ms, stream, text in lines), max(0, dropped))
+
+
+def _items(worker: _Worker, item: Any) -> HandlerItems:
+    task, fence, first, items, last = item
+    _check((task, str), (fence, int), (first, int), (last, bool), *((data, bytes) for data in items))
+    return HandlerItems(worker.number, task, fence, first, tuple(items), last)
+
+
 def _waits(worker: _Worker, item: Any) -> HandlerWaits:
     task, fence, waits = item
     _check((task, str), (fence, int), (waits, bool))
@@ -287,3 +323,13 @@ def _priced(worker: _Worker, item: Any) -> Priced:
     if eta_ms is not None:
         _check((eta_ms, int))
     return Priced(worker.number, round_number, task, cost, eta_ms)
+
+
+_TAKE: dict[str, Callable[[_Worker, Any], Any]] = {
+    "started": _started,
+    "progress": _progress,
+    "said": _said,
+    "items": _items,
+    "waits": _waits,
+    "priced": _priced,
+}

@@ -35,6 +35,7 @@ from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.effects import (
     Append,
+    Credit,
     Dial,
     Execute,
     Extend,
@@ -124,6 +125,7 @@ class Host:
             Execute: self._to_worker,
             Extend: self._to_worker,
             Stop: self._to_worker,
+            Credit: self._to_worker,
             Price: self._to_worker,
             ReadFile: self._read_file,
             WriteFile: self._write_file,

@@ -45,6 +45,7 @@ QUESTIONS: dict[str, str] = {
     "hash": OBSERVE,
     "audit": OBSERVE,
     "result": READ,
+    "logs": READ,
     "body": READ,
     "cancel": REQUEST,
 }
@@ -81,6 +82,8 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Cancelled,
         work.Reclaimed,
         work.StepAsk,
+        work.CheckpointAsk,
+        work.Items,
     ),
     REQUEST: (
         keeping.Ship,
@@ -98,6 +101,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Reclaim,
         work.StepSeen,
         work.StepDone,
+        work.Taken,
     ),
     OBSERVE: (work.Ask,),
     READ: (work.FileAsk,),

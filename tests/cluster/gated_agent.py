@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 from collections import deque
+from collections.abc import AsyncIterator
 from itertools import takewhile
 
 from mesh import Agent, Context
@@ -59,6 +60,19 @@ async def flow(ctx: Context, ledger: str, label: str, gates: list[str]) -> list[
     fences = [await ctx.step(f"s{i}", "plain", ledger=ledger, label=f"{label}/s{i}", gate=gate) for i, gate in enumerate(gates)]
     write(ledger, "end", label, ctx)
     return fences
+
+
+@agent.capability(name="rows", idempotent=True)
+async def rows(ctx: Context, ledger: str, label: str, n: int, at: int, gate: str) -> AsyncIterator[int]:
+    """The numbers below `n`; a gate stands before one of them."""
+    write(ledger, "start", label, ctx)
+    for i in range(n):
+        if i == at:
+            await ctx.checkpoint(i)
+            await passed(gate)
+        print(f"row {i} after {ctx.checkpointed}")
+        yield i
+    write(ledger, "end", label, ctx)
 
 
 @agent.capability(name="spin")

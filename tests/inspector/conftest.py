@@ -52,6 +52,12 @@ def broken(number: int) -> int:
     return number // 0
 
 @agent.capability
+async def noisy(ctx: Context, text: str) -> None:
+    """Prints, and logs."""
+    print(text)
+    ctx.log("and that was all")
+
+@agent.capability
 async def forever(ctx: Context) -> None:
     """Waits until it is cancelled."""
     await ctx.sleep(3600)

@@ -183,6 +183,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("blame {file}", 3),
         "timeout": Case("blame {file}", 4),
     },
+    "logs": {
+        "ok": Case("logs {task}", 0, {"task": str, "state": str, "lines": [], "missing": [], "after": dict}),
+        "empty": Case(f"logs {NO_TASK}", REFUSED),
+        "no node": Case("logs otter", 3),
+        "timeout": Case("logs otter", 4),
+    },
     "audit": {
         "ok": Case("audit", 0, {"entries": [{"what": str, "about": str, "by": str, "note": str, "node": str, "verified": bool}]}),
         "empty": Case("audit nobody --since 0", 0, {"entries": [], "missing": []}),
@@ -336,3 +342,20 @@ def test_nothing_a_terminal_obeys_gets_through_in_json(mesh: Callable[..., Any],
     ran = mesh("call", "nasty", "--home", str(node), "--json")
     assert ran.document["result"] == "red \x1b[31m and \u202e back"
     assert "\x1b" not in ran.out and "\u202e" not in ran.out
+
+
+def test_what_a_handler_printed_is_read_and_followed(mesh: Callable[..., Any], node: Path) -> None:
+    home = ("--home", str(node))
+    task = mesh("submit", "noisy", "text=one\ntwo \x1b[31m", "--wait", "--json", *home).document["task"]
+    found = mesh("logs", task, "--json", *home).document
+    assert [(line["stream"], line["text"], line["attempt"]) for line in found["lines"]] == [
+        ("stdout", "one", 1),
+        ("stdout", "two \x1b[31m", 1),
+        ("log", "and that was all", 1),
+    ]
+    ran = mesh("logs", "-f", task, *home)
+    shown = ran.out.splitlines()
+    assert ran.code == 0 and len(shown) == 3 and "\x1b" not in ran.out, "it has ended, so following it ends"
+    assert shown[0].split()[1:] == ["otter", "1", "stdout", "one"] and shown[1].endswith("two \\x1b[31m")
+    whole = mesh("logs", "otter", "--json", *home).document
+    assert [line for line in whole["lines"] if line["task"] == task] == found["lines"]

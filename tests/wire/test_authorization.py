@@ -26,9 +26,9 @@ MAY: dict[str, str] = {
     **dict.fromkeys(("Stale", "Ping", "Ack", "PingRequest", "PingReport", "Rumours", "Digest", "Load", "Trust", "RenewAsk"), ALL),
     **dict.fromkeys(("Heads", "Fork", "Witnessed", "Answer", "FilePart"), ALL),
     **dict.fromkeys(("Bid", "Refuse", "Accept", "Decline", "Beat", "Result", "Failure", "Release", "Revoked"), WORKS),
-    **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk"), WORKS),
+    **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk", "CheckpointAsk", "Items"), WORKS),
     **dict.fromkeys(("Cfp", "Award", "Renew", "ResultAck", "Superseded", "Revoke", "Cancel", "Reclaim"), ASKS),
-    **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took"), ASKS),
+    **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took", "Taken"), ASKS),
     "Ask": LOOKS,
     "FileAsk": NOT_OBSERVER,
     "Granted": "issuer",
@@ -36,7 +36,7 @@ MAY: dict[str, str] = {
 """Who may send each kind. Written by hand: a new kind has no row here and fails."""
 MAY_ASK: dict[str, str] = {
     **dict.fromkeys(("task", "tasks", "story", "hash", "audit"), LOOKS),
-    **dict.fromkeys(("result", "body"), NOT_OBSERVER),
+    **dict.fromkeys(("result", "body", "logs"), NOT_OBSERVER),
     "cancel": ASKS,
 }
 SENDERS = {"member": OTHER_SESSION, **NARROW}

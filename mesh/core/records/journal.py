@@ -18,7 +18,21 @@ from typing import Any
 
 from mesh.core.records import merkle
 from mesh.ids import Hash, NodeId
-from mesh.messages.records import Accepted, Audited, Bound, CancelAsked, Closed, Commit, Decided, Ended, Finished, Lost, Parked, Submitted
+from mesh.messages.records import (
+    Accepted,
+    Audited,
+    Bound,
+    CancelAsked,
+    Checkpointed,
+    Closed,
+    Commit,
+    Decided,
+    Ended,
+    Finished,
+    Lost,
+    Parked,
+    Submitted,
+)
 from mesh.messages.signed import Signed
 
 FIRST_PREV = bytes(32)
@@ -101,7 +115,8 @@ def conflict(one: Commit, other: Commit) -> bool:
 def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
     """The content hashes an entry names: ``(hash, as, way)``. `way` is ``in`` or ``out``.
 
-    `as`: ``input`` for arguments and files that were read, ``output`` for a result, ``file`` for a file that was made.
+    `as`: ``input`` for arguments and files that were read, ``output`` for a result, ``file`` for a file that was made,
+    ``checkpoint`` for what a handler kept.
     """
     kind = type(entry)
     if kind is Submitted or kind is Accepted:
@@ -110,6 +125,8 @@ def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
         if kind is Submitted:
             for file, _ in entry.files:
                 yield file, "input", "in"
+    elif kind is Checkpointed:
+        yield entry.output, "checkpoint", "out"
     elif kind is Finished or kind is Ended:
         if entry.output:
             yield entry.output, "output", "out"
@@ -139,7 +156,7 @@ def _audit_and_subject(entry: Audited) -> tuple[str, ...]:
 
 _KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
     **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed), _task_only),
-    **dict.fromkeys((Submitted, Finished, Accepted, Ended), _task_and_hashes),
+    **dict.fromkeys((Submitted, Finished, Accepted, Ended, Checkpointed), _task_and_hashes),
     Audited: _audit_and_subject,
 }
 

@@ -1,6 +1,6 @@
 """What became of tasks of another author that ended before this node took over from him, or that it only guards: read from his shelved log.
 
-    question about a task not in the book --ReadTale, page by page--> a fold of that one task and what it names --> answer
+    question about a task not in the book --ReadTale, log by log of those who drove it--> a fold of that one task --> answer
 
 Invariant: answers only what has ended: what lives is in somebody's book. One question reads at a time, the rest wait in line, bounded.
 """
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from mesh.core.directory import ReadDirectory
 from mesh.core.keeping.inputs import TaleRead
 from mesh.core.work.book import Effects
 from mesh.core.work.fold import Fold
@@ -28,28 +29,37 @@ Then = Callable[[Task | None], Any]
 
 
 class Archive:
-    def __init__(self, me: NodeId) -> None:
-        self._me = me
+    def __init__(self, directory: ReadDirectory) -> None:
+        self._directory = directory
         self._token = FIRST_TOKEN
         self._line: deque[tuple[TaskId, Then]] = deque()
+        self._logs: list[NodeId] = []
         self._fold = Fold()
 
     def ask(self, task: TaskId, then: Then) -> Effects:
-        """Look for it in the log of its author. Nothing can be found of the own one here: the book has that."""
-        if author_of(task) in ("", self._me) or len(self._line) >= WAITING_MAX:
+        """Look for it in the logs of those who drove it. Nothing can be found of the own one here: the book has that."""
+        if not author_of(task) or len(self._line) >= WAITING_MAX:
             yield then(None)
             return
         self._line.append((task, then))
         if len(self._line) == 1:
-            yield self._begin()
+            yield from self._begin()
 
-    def _begin(self) -> ReadTale:
-        self._fold = Fold()
-        return self._page(0)
+    def _begin(self) -> Effects:
+        """With the first in line; those who drove it last are the likeliest to have ended it."""
+        while self._line:
+            task, then = self._line[0]
+            self._logs = [node for node in self._directory.drivers_of(task) if node != self._directory.me]
+            if self._logs:
+                self._fold = Fold()
+                yield self._page(0)
+                return
+            self._line.popleft()
+            yield then(None)
 
     def _page(self, since: int) -> ReadTale:
         self._token += 1
-        return ReadTale(self._token, author_of(self._line[0][0]), since, ENTRIES_PER_PAGE, need=Need.FREE)
+        return ReadTale(self._token, self._logs[-1], since, ENTRIES_PER_PAGE, need=Need.FREE)
 
     def on_tale_read(self, _now_s: float, _me: NodeId, read: TaleRead) -> Effects:
         if read.token != self._token or not self._line:
@@ -61,8 +71,12 @@ class Archive:
         if read.more and read.rows:
             yield self._page(read.rows[-1][0])
             return
-        self._line.popleft()
         found = self._fold.tasks.get(task)
+        self._logs.pop()
+        if (found is None or not found.ended) and self._logs:
+            self._fold = Fold()
+            yield self._page(0)
+            return
+        self._line.popleft()
         yield then(found if found is not None and found.ended else None)
-        if self._line:
-            yield self._begin()
+        yield from self._begin()

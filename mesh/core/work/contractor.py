@@ -34,9 +34,11 @@ from mesh.core.inputs import (
     WorkerAttached,
     WorkerGone,
 )
-from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
+from mesh.core.work.holdings import HeldFor, Holding, Holdings, State, awarded
 from mesh.core.work.load import LoadGossip
+from mesh.core.work.logs import Logs
 from mesh.core.work.pricing import Pricing
+from mesh.core.work.relay import Relay
 from mesh.core.work.reports import Reports, need_of, report_of
 from mesh.core.work.running import Running, StopOverdue
 from mesh.core.work.slots import Run, Slots, Worker
@@ -84,6 +86,7 @@ class ContractorStatistics:
     prices_waiting: int
     loads_told: int
     draining: bool
+    log_bytes: int
 
 
 class Contractor:
@@ -97,8 +100,10 @@ class Contractor:
         self._slots = Slots(limits)
         self._load = LoadGossip(directory, deadlines, limits, self._slots)
         self._reports = Reports(directory, deadlines, limits, self._holdings, self._slots)
-        self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports)
+        self._logs = Logs(directory, limits)
+        self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports, self._logs)
         self._terms = Terms(directory, deadlines, limits, self._holdings, self._slots, self._reports, self._running)
+        self._relay = Relay(self._holdings, self._slots)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
@@ -124,7 +129,7 @@ class Contractor:
             ReattachOver: self._expire_reattach,
             AcceptsDue: self._expire_accepts,
         }
-        for part in (self._load, self._reports, self._running, self._terms, self._pricing):
+        for part in (self._load, self._reports, self._running, self._terms, self._relay, self._pricing):
             self.inputs.update(part.inputs)
 
     # ---- awards
@@ -193,19 +198,7 @@ class Contractor:
         return self._slots.retry_after_ms(self._slots.capabilities[name], now_s)
 
     def _accept(self, now_s: float, manager: NodeId, item: AwardItem, lease_end_ms: int, out: list[Any]) -> None:
-        holding = Holding(
-            item.task,
-            item.fence,
-            manager,
-            item.capability,
-            item.input,
-            item.durable,
-            lease_end_ms,
-            self._holdings.next_order(),
-            item.timeout_ms,
-            item.attempt,
-            item.parent,
-        )
+        holding = awarded(item, manager, lease_end_ms, self._holdings.next_order())
         pair = self._holdings.add(holding)
         self._accepted += 1
         if item.durable:
@@ -496,4 +489,5 @@ class Contractor:
             prices_waiting=self._pricing.waiting(),
             loads_told=self._load.told,
             draining=self._load.closed,
+            log_bytes=self._logs.bytes,
         )

@@ -5,7 +5,8 @@
             tasks | hash            --> every linked node; merged when all have answered or gather_s is over, naming who is missing
             audit                   --> this node; every linked node where ``args["all"]`` says so, as packed stories
             body                    --> every linked node; the first that has the bytes
-            (story, hash, body and audit: only to ``args["node"]`` where that is given)
+            logs                    --> every linked node: whoever ran an attempt has its lines
+            (story, hash, body, audit and logs: only to ``args["node"]`` where that is given)
 
 Invariant: every question is replied to exactly once (a result when there is one), unless its client is gone; an answer counts only from a
 node that was asked. Answers nothing itself: the manager and the records do. Ids may be shortened in the author's part.
@@ -31,7 +32,7 @@ from mesh.messages.keeping import Took
 from mesh.messages.work import Answer, Ask
 
 ONE = ("task", "result", "cancel", "story")
-ALL = ("tasks", "hash", "body", "audit")
+ALL = ("tasks", "hash", "body", "audit", "logs")
 WIDE = ("task", "result", "story")
 HOPS_MAX = 8
 
@@ -118,7 +119,7 @@ class Desk:
         if question in ("hash", "body") and not is_hash(enquire.key):
             yield self._no(enquire, "bad_hash", f"{enquire.key!r} is no sha256", "give the 64 digits that sha256sum prints")
             return
-        directed = enquire.args.get("node", "") if question in ("story", "hash", "body", "audit") else ""
+        directed = enquire.args.get("node", "") if question in ("story", "hash", "body", "audit", "logs") else ""
         if directed:
             node, key = self._named(str(directed)), enquire.key
             if not node:
@@ -136,6 +137,8 @@ class Desk:
             node, key = self._me if here else "", enquire.key
         if question == "audit" and key:
             key = self._named(key) or key
+        elif question == "logs" and key:
+            key = self._resolve(key)[1]
         yield from self._ask(now_s, enquire, node, key)
 
     @staticmethod
@@ -192,7 +195,7 @@ class Desk:
         if question == "result":
             wait_s = self._limits.ask_repeat_s
         else:
-            wait_s = self._limits.ask_timeout_s if node or question == "body" else self._limits.gather_s
+            wait_s = self._limits.ask_timeout_s if (node and not wide) or question == "body" else self._limits.gather_s
         self._deadlines.set(AskDue(ask), now_s + wait_s)
         for peer in list(asked):
             if self._reachable(peer):
@@ -208,7 +211,10 @@ class Desk:
     def _unreachable(self, node: NodeId, key: str) -> dict[str, Any]:
         row = self._directory.get(node)
         name, state = (row.name, row.state) if row else (node, "unknown")
-        message = f"{name} keeps {key} and cannot be reached from here (it is {state} to this node)"
+        keeps = f"{name} keeps {key} and" if key else name
+        message = f"{keeps} cannot be reached from here (it is {state} to this node)"
+        if not key:
+            return failure("node_unreachable", message, "mesh nodes")
         return failure("author_unreachable", message, f"start {name} again, then repeat: its journal has the task")
 
     # ---- answers

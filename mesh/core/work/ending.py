@@ -145,7 +145,9 @@ class Ending:
             task.waiters = None
         if task.children is not None:
             yield from self._end_children(now_s, task, "parent ended")
-        task.input = b""
+        if task.stream is not None:
+            yield from task.stream.close()
+        task.input = task.checkpoint = b""
         if task.output is not None and len(task.output) > OUTPUT_KEPT_BYTES:
             task.output = None
 

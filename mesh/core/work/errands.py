@@ -1,10 +1,12 @@
-"""Errands: the asking side of a worker's ``ctx.step``. It goes to the parent's manager, again and again, until he says how it ended.
+"""Errands: the asking side of a worker's ``ctx.step`` and ``ctx.checkpoint``. They go to the task's manager, until he says how it ended.
 
-    Step --STEP_ASK--> manager of the parent     said again after accept_timeout_s until STEP_SEEN, then every ask_repeat_s
-         <--STEP_SEEN, STEP_DONE--               STEP_DONE is the reply
+    Step       --STEP_ASK-->       manager of the parent     said again after accept_timeout_s until STEP_SEEN, then every ask_repeat_s
+    Checkpoint --CHECKPOINT_ASK-->
+               <--STEP_SEEN, STEP_DONE--                     STEP_DONE is the reply
 
 Invariant: a step is replied to once, however often it was asked and answered; an answer counts only from the parent's manager. Asking
-again is harmless: a step is known there by its parent and name. The answering side is `steps.py`.
+again is harmless: a step is known there by its parent and name, a checkpoint by its number. The answering side: `steps.py`,
+`checkpoints.py`.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
-from mesh.core.inputs import MemberLinked, MemberRevoked, RequestGone, Step
+from mesh.core.inputs import Checkpoint, MemberLinked, MemberRevoked, RequestGone, Step
 from mesh.effects import Need, Refused, Reply, Send
-from mesh.ids import NodeId
+from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
-from mesh.messages.work import StepAsk, StepDone, StepSeen
+from mesh.messages.work import CheckpointAsk, StepAsk, StepDone, StepSeen
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,9 @@ class ErrandDue:
 class _Errand:
     request: int
     manager: NodeId
-    message: StepAsk
+    task: TaskId
+    """Whose manager is asked."""
+    message: StepAsk | CheckpointAsk
     seen: bool = False
 
 
@@ -74,6 +78,7 @@ class Errands:
         self.asked = self.repeated = 0
         self.inputs: dict[type, Any] = {
             Step: self._do_step,
+            Checkpoint: self._do_checkpoint,
             StepSeen: self._on_step_seen,
             StepDone: self._on_step_done,
             MemberLinked: self._on_member_linked,
@@ -83,30 +88,40 @@ class Errands:
         }
 
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
-        manager = self._directory.manager_of(step.parent)
+        ask = self._next_ask(now_s)
+        message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
+        size_max = self._limits.body_bytes_max
+        yield from self._begin(now_s, step.request, step.parent, message, len(step.input), size_max)
+
+    def _do_checkpoint(self, now_s: float, me: NodeId, checkpoint: Checkpoint) -> Iterator[Any]:
+        message = CheckpointAsk(self._next_ask(now_s), checkpoint.task, checkpoint.fence, checkpoint.value)
+        size_max = self._limits.checkpoint_bytes_max
+        yield from self._begin(now_s, checkpoint.request, checkpoint.task, message, len(checkpoint.value), size_max)
+
+    def _begin(self, now_s: float, request: int, task: TaskId, message: StepAsk | CheckpointAsk, size: int, size_max: int) -> Iterator[Any]:
+        manager = self._directory.manager_of(task)
         problem = None
         if not manager:
-            problem = failure("unknown_task", f"{step.parent!r} is no task id", "call ctx.step from inside a handler")
+            problem = failure("unknown_task", f"{task!r} is no task id", "call it from inside a handler")
         elif self._directory.revoked(manager):
             problem = revoked(self._directory, manager)
-        elif len(step.input) > self._limits.body_bytes_max:
-            problem = failure("too_big", f"the step's arguments are over {self._limits.body_bytes_max} bytes", "pass large data as File")
+        elif size > size_max:
+            problem = failure("too_big", f"what is passed is {size} bytes of JSON, over {size_max}", "pass large data as File")
         elif len(self._open) >= self._limits.asks_max:
             problem = failure("node_busy", f"{self._limits.asks_max} steps wait at this node", "wait for some of them")
         if problem is not None:
-            yield Reply(step.request, False, problem, need=Need.FREE)
+            yield Reply(request, False, problem, need=Need.FREE)
             return
-        ask = self._next_ask(now_s)
-        message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
-        self._open[ask] = _Errand(step.request, manager, message)
-        self._asks[step.request] = ask
+        ask = message.ask
+        self._open[ask] = _Errand(request, manager, task, message)
+        self._asks[request] = ask
         self.asked += 1
         self._deadlines.set(ErrandDue(ask), now_s + self._limits.accept_timeout_s)
         yield from self._say(self._open[ask])
 
     def _say(self, errand: _Errand) -> Iterator[Any]:
         """If there is a link. After a restart a worker may be back before its manager is known: it waits, its handler must not fail."""
-        errand.manager = self._directory.manager_of(errand.message.parent)
+        errand.manager = self._directory.manager_of(errand.task)
         row = self._directory.get(errand.manager)
         if errand.manager == self._me or (row is not None and row.linked):
             yield Send(errand.manager, errand.message, need=Need.FREE)
@@ -121,7 +136,7 @@ class Errands:
 
     def _on_member_linked(self, now_s: float, me: NodeId, linked: MemberLinked) -> Iterator[Any]:
         for errand in list(self._open.values()):
-            if self._directory.manager_of(errand.message.parent) == linked.node:
+            if self._directory.manager_of(errand.task) == linked.node:
                 errand.manager = linked.node
                 self.repeated += 1
                 yield Send(linked.node, errand.message, need=Need.FREE)
@@ -135,7 +150,7 @@ class Errands:
     def look_again(self) -> Iterator[Any]:
         """Others drive some tasks now: steps of those are asked for there."""
         for errand in list(self._open.values()):
-            if self._directory.manager_of(errand.message.parent) != errand.manager:
+            if self._directory.manager_of(errand.task) != errand.manager:
                 self.repeated += 1
                 yield from self._say(errand)
 
@@ -163,7 +178,7 @@ class Errands:
             error = failure(done.state, "the error could not be read", f"mesh why {done.child}")
         body = {"task": done.child, "state": done.state, "output": done.output, "files": done.files, "error": error}
         if done.state == "refused":
-            yield reply(self._me, peer, errand.request, False, {**failure("refused", "the step was refused", "mesh tasks"), **error})
+            yield reply(self._me, peer, errand.request, False, {**failure("refused", "it was refused", "mesh tasks"), **error})
         else:
             yield reply(self._me, peer, errand.request, True, body)
 

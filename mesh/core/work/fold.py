@@ -14,7 +14,19 @@ from typing import Any
 from mesh.core.work.task import CANCELLING, HELD, OFFERED, PARKED, PENDING, TERMINAL, Task
 from mesh.effects import Need
 from mesh.ids import Hash, NodeId, TaskId, fence_of, term_of
-from mesh.messages.records import Bound, CancelAsked, Decided, Finished, Forgone, Inherited, Lost, Parked, Submitted, TookOver
+from mesh.messages.records import (
+    Bound,
+    CancelAsked,
+    Checkpointed,
+    Decided,
+    Finished,
+    Forgone,
+    Inherited,
+    Lost,
+    Parked,
+    Submitted,
+    TookOver,
+)
 
 Draft = tuple[NodeId, int]
 """Whose tasks, and in which term they were taken over."""
@@ -38,6 +50,7 @@ class Fold:
             Bound: self._bound,
             Lost: self._lost,
             Parked: self._parked,
+            Checkpointed: self._checkpointed,
             CancelAsked: self._cancel_asked,
             Finished: self._finished,
             Inherited: self._inherited,
@@ -117,7 +130,7 @@ class Fold:
 
     def _bound(self, entry: Bound, _bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None and task.fence == entry.fence:
-            task.attempts += 1
+            task.bound(task.node)
             if task.state == OFFERED:
                 task.state = HELD
 
@@ -140,6 +153,10 @@ class Fold:
         if (task := self._live(entry.task)) is not None and task.state == PENDING:
             task.state, task.reason, task.parked_told = PARKED, entry.reason, entry.reason
 
+    def _checkpointed(self, entry: Checkpointed, bodies: dict[Hash, bytes]) -> None:
+        if (task := self._live(entry.task)) is not None and entry.fence == task.fence:
+            task.checkpoint, task.checkpoint_at = bodies.get(entry.output, b""), (entry.fence, 0)
+
     def _cancel_asked(self, entry: CancelAsked, _bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None:
             task.cancel_by, task.cancel_reason = entry.by, entry.reason
@@ -155,7 +172,7 @@ class Fold:
         task.error = json.loads(entry.error) if entry.error else None
         task.reason = str(task.error["code"]) if task.error else task.cancel_reason
         task.service_ms, task.ended_at_s, task.input = entry.service_ms, entry.at_ms / 1000, b""
-        task.end_seq = self._seq
+        task.end_seq, task.checkpoint = self._seq, b""
         self._remember_ended(entry.task)
 
     def _remember_ended(self, task: TaskId) -> None:

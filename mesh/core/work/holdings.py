@@ -14,7 +14,7 @@ import enum
 from dataclasses import dataclass, field
 
 from mesh.ids import Fence, Hash, NodeId, TaskId
-from mesh.messages.work import Failure, Result
+from mesh.messages.work import AwardItem, Failure, Result
 
 
 class State(enum.Enum):
@@ -38,6 +38,7 @@ class Holding:
     __slots__ = (
         "attempt",
         "capability",
+        "checkpoint",
         "durable",
         "fence",
         "input",
@@ -48,7 +49,9 @@ class Holding:
         "parent",
         "report",
         "sent_s",
+        "skip",
         "state",
+        "stream",
         "task",
         "timeout_ms",
     )
@@ -78,10 +81,34 @@ class Holding:
         self.timeout_ms = timeout_ms
         self.attempt = attempt
         self.parent = parent
+        self.checkpoint = b""
+        """What an earlier attempt kept; empty: nothing."""
+        self.stream, self.skip = False, 0
+        """As in `AwardItem`."""
         self.state = State.NEW
         self.missing: dict[Hash, None] = {}
         self.report: Result | Failure | None = None
         self.sent_s = float("-inf")
+
+
+def awarded(item: AwardItem, manager: NodeId, lease_end_ms: int, order: int) -> Holding:
+    """What an award makes when it is accepted."""
+    holding = Holding(
+        item.task,
+        item.fence,
+        manager,
+        item.capability,
+        item.input,
+        item.durable,
+        lease_end_ms,
+        order,
+        item.timeout_ms,
+        item.attempt,
+        item.parent,
+    )
+    holding.checkpoint = item.checkpoint
+    holding.stream, holding.skip = item.stream, item.skip
+    return holding
 
 
 @dataclass(slots=True)

@@ -50,7 +50,7 @@ class Leases:
     def bind(self, now_s: float, task: Task) -> Effects:
         """ACCEPT, in whatever form it came."""
         task.move(ACCEPT)
-        task.attempts += 1
+        task.bound(task.holder)
         task.declines = 0
         if task.durable:
             yield Append(Bound(task.id, task.fence, int(now_s * 1000)))
@@ -70,7 +70,7 @@ class Leases:
                     yield Refused("late_accept", sender)
             elif task.state == OFFERED:
                 task.move(ACCEPT)
-                task.attempts += 1
+                task.bound(task.holder)
                 task.declines = 0
                 if task.durable:
                     yield Append(Bound(name, fence, int(now_s * 1000)))

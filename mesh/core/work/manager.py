@@ -43,6 +43,7 @@ from mesh.core.node import Method
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue
 from mesh.core.work.calls import CallsDue, Ring
+from mesh.core.work.checkpoints import Checkpoints
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
 from mesh.core.work.leases import Leases
@@ -51,6 +52,7 @@ from mesh.core.work.questions import Questions
 from mesh.core.work.readback import Readback
 from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
+from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, FetchAgain, GraceEnds, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
@@ -94,6 +96,8 @@ class ManagerStatistics:
     late_results: int
     awards_resent: int
     leases_over: int
+    streams: int
+    readers_waiting: int
 
 
 class Manager:
@@ -111,8 +115,10 @@ class Manager:
         self._retries = Retries(book, ending, leases)
         self._succession = Succession(book, ending, leases)
         self._readback = readback = Readback()
-        self._archive = archive = Archive(book.me)
+        self._archive = archive = Archive(directory)
         self._steps = Steps(book, leases, readback)
+        self._streams = Streams(book, leases)
+        self._checkpoints = Checkpoints(book, leases)
         self._questions = Questions(book, ending, ring, readback, archive)
         self.inputs: dict[type, Method] = self._of_clients() | self._of_contractors() | self._of_members() | self._of_time()
 
@@ -125,6 +131,8 @@ class Manager:
             RequestGone: self._do_forget,
             TurnEnds: self._turn_ends,
             StepAsk: at_once(self._steps.on_step_ask),
+            **self._streams.inputs,
+            **self._checkpoints.inputs,
             Ask: at_once(self._questions.on_ask),
             BodyRead: self._readback.on_body_read,
             TaleRead: self._archive.on_tale_read,
@@ -246,7 +254,7 @@ class Manager:
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
         if (turned := self._room_for(call.request, call.input)) is not None:
             return [turned]
-        self.book.requests[call.request] = self.book.open(
+        task = self.book.requests[call.request] = self.book.open(
             now_s,
             call.capability,
             call.input,
@@ -256,6 +264,8 @@ class Manager:
             parent=call.parent,
             request=call.request,
         )
+        if call.stream:
+            self._streams.open(now_s, task)
         return None
 
     def _do_submit(self, now_s: float, _me: NodeId, submit: Submit) -> Effects:
@@ -321,7 +331,8 @@ class Manager:
 
     def _on_member_linked(self, now_s: float, _me: NodeId, fact: MemberLinked) -> Effects:
         self._wake_all()
-        return self._leases.linked(now_s, fact.node)
+        yield from self._leases.linked(now_s, fact.node)
+        yield from self._streams.linked(fact.node)
 
     def _on_offers_changed(self, _now_s: float, _me: NodeId, _fact: OffersChanged) -> None:
         self._wake_all()
@@ -379,4 +390,6 @@ class Manager:
             late_results=counts.get("late_results", 0),
             awards_resent=counts.get("awards_resent", 0),
             leases_over=counts.get("lease_over", 0),
+            streams=len(self._streams),
+            readers_waiting=self._streams.waiting(),
         )

@@ -174,6 +174,8 @@ class Placing:
         else:
             task.decisions.append(decided)
             del task.decisions[:-8]
+        if task.stream is not None:
+            yield from task.stream.begin(task.attempts + 1, replays=offer.idempotent)
         holder = book.give(task, winner.node)
         kind = (DURABLE if task.durable else 0) | (CONDITIONAL if way == "award" else 0)
         pairs = holder.awards.get(kind)
@@ -198,6 +200,9 @@ class Placing:
             task.parent,
             task.files,
             task.sources,
+            task.checkpoint,
+            task.stream is not None,
+            task.stream.received if task.stream is not None else 0,
         )
 
     # ---- auctions

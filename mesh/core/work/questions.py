@@ -76,6 +76,7 @@ class Questions:
             "fence": task.fence,
             "award": award_number(task.fence),
             "attempts": task.attempts,
+            "tried": self._tried(task),
             "parent": task.parent,
             "step": task.step,
             "by": task.by,
@@ -87,6 +88,13 @@ class Questions:
             "survives": self._book.survives() if task.durable else "nothing",
             "durable": task.durable,
         }
+
+    def _tried(self, task: Task) -> list[dict[str, Any]]:
+        """Who ran the newest attempts."""
+        before, name_of = task.attempts - len(task.tried), self._book.directory.name_of
+        return [
+            {"attempt": before + i, "fence": fence, "node": name_of(node), "node_id": node} for i, (fence, node) in enumerate(task.tried, 1)
+        ]
 
     def _task(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         task = self.find(ask.key)

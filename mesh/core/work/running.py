@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
-from mesh.core.inputs import FileFetched, FileWanted, HandlerProgress, HandlerStarted
+from mesh.core.inputs import FileFetched, FileWanted, HandlerProgress, HandlerSaid, HandlerStarted
 from mesh.core.work.holdings import Holding, Holdings, State
+from mesh.core.work.logs import Logs
 from mesh.core.work.reports import Reports, need_of
 from mesh.core.work.slots import Run, Slots, Worker
 from mesh.effects import Execute, Need, Refused, Stop, Tell
@@ -42,12 +43,13 @@ class RunsDue:
 class Running:
     """Starts and stops handlers."""
 
-    def __init__(self, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots, reports: Reports) -> None:
+    def __init__(self, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots, reports: Reports, logs: Logs) -> None:
         self._deadlines = deadlines
         self._limits = limits
         self._holdings = holdings
         self._slots = slots
         self._reports = reports
+        self._logs = logs
         self._wanted: dict[Hash, dict[TaskId, None]] = {}
         self._watching = False
         self.executed = 0
@@ -57,6 +59,8 @@ class Running:
             HandlerProgress: self._do_progress,
             FileFetched: self._do_file_fetched,
             RunsDue: self._expire_runs,
+            HandlerSaid: self._do_said,
+            **logs.inputs,
         }
 
     # ---- starting
@@ -106,6 +110,7 @@ class Running:
         self._slots.begin(run)
         self._slots.move(holding, State.RUNNING)
         self.executed += 1
+        self._logs.begin(holding.task, holding.fence)
         out.append(
             Execute(
                 worker.worker,
@@ -117,6 +122,9 @@ class Running:
                 holding.timeout_ms,
                 holding.parent,
                 holding.attempt,
+                holding.checkpoint,
+                holding.stream,
+                holding.skip,
                 need=need_of(holding.durable),
             )
         )
@@ -141,6 +149,13 @@ class Running:
             return (Refused("unknown_handler"),)
         run.fraction = min(1.0, max(0.0, progress.fraction)) if progress.fraction == progress.fraction else 0.0
         run.note = progress.note[:NOTE_CHARS_MAX]
+        return ()
+
+    def _do_said(self, now_s: float, _me: NodeId, said: HandlerSaid) -> Iterable[Any]:
+        run = self._run(said.worker, said.task, said.fence)
+        if run is None:
+            return (Refused("unknown_handler"),)
+        self._logs.add(now_s, said, run.worker.agent)
         return ()
 
     def _run(self, worker: int, task: TaskId, fence: Fence) -> Run | None:

@@ -140,9 +140,11 @@ class Succession:
 
     def _forget(self, tasks: list[Task]) -> None:
         """Remember who has them."""
-        taker = self._book.directory.taker_from(self._book.me)
+        me = self._book.me
+        taker = self._book.directory.taker_from(me)
         for task in tasks:
-            self._book.moved[task.id] = taker
+            # Of the own ones it is known which of the takers has them; of inherited ones the last is the best guess.
+            self._book.moved[task.id] = "" if author_of(task.id) == me else taker
         while len(self._book.moved) > self._book.limits.ended_remembered:
             del self._book.moved[next(iter(self._book.moved))]
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.core.work.stream import Stream
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
 from mesh.messages.records import Decided
@@ -69,6 +70,9 @@ TRANSITIONS: dict[tuple[str, str], str] = {
 }
 """State and event -> state. A result of an award whose ACCEPT is still on its way counts as that ACCEPT first."""
 
+TRIED_MAX = 32
+"""Attempts whose nodes are remembered: for whoever wants to read what they logged."""
+
 NO_AWARD: Fence = fence_of(FIRST_TERM, 0)
 """The fence before the first award: number 0 of the first term."""
 
@@ -111,8 +115,16 @@ class Task:
     """The holder's lease, as the granter counts it, without margin."""
     offered_at_s: float = 0.0
 
+    checkpoint: bytes = b""
+    """JSON: the newest that a handler kept; empty: none."""
+    checkpoint_at: tuple[Fence, int] = (0, 0)
+    """Under which fence, by which question."""
+    stream: Stream | None = None
+    """Of a call whose items somebody reads as they come."""
     attempts: int = 0
     """Awards that were accepted."""
+    tried: tuple[tuple[Fence, NodeId], ...] = ()
+    """Under which fence and by whom, of the newest attempts."""
     failures: int = 0
     """Failures that count against `retries`."""
     faults: int = 0
@@ -165,6 +177,11 @@ class Task:
     @property
     def ended(self) -> bool:
         return self.state in TERMINAL
+
+    def bound(self, node: NodeId) -> None:
+        """An award was accepted: another attempt."""
+        self.attempts += 1
+        self.tried = (*self.tried[1 - TRIED_MAX :], (self.fence, node))
 
     def move(self, event: str) -> None:
         """The only way `state` changes in a live manager. Asserts that the table has the transition."""

@@ -16,6 +16,7 @@ from mesh.messages.records import (
     Bound,
     Calls,
     CancelAsked,
+    Checkpointed,
     Closed,
     Commit,
     Decided,
@@ -131,6 +132,7 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Inherited("a", 2, 3), ()),
         (TookOver("a", 2), ()),
         (Forgone("a", 2), ()),
+        (Checkpointed("t", 1, OUT), ("t", OUT)),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -118,21 +118,41 @@ def test_an_id_may_be_shortened_as_long_as_it_is_unique() -> None:
 
 def test_an_author_who_cannot_be_reached_is_said_so_at_once() -> None:
     hall = Hall()
-    assert error(hall.give(Enquire(1, "task", f"{CARL}.1.7"))) == "author_unreachable"
+    assert error(hall.give(Enquire(1, "cancel", f"{CARL}.1.7"))) == "author_unreachable"
     hall.give(Enquire(2, "story", f"{ANNA}.1.7"))
     assert error(hall.give(MemberDied(ANNA))) == "author_unreachable"
     hall.give(Enquire(3, "task", f"{BERT}.1.7"))
     assert error(hall.later(hall.limits.ask_timeout_s)) == "author_unreachable"
 
 
+NOBODY_KNOWS = {"code": "unknown_task", "message": "no", "fix": "mesh tasks"}
+
+
+def test_who_kept_the_journal_of_an_author_that_is_gone_may_know() -> None:
+    hall = Hall()
+    key = f"{CARL}.1.7"
+    assert [each.to for each in of(hall.give(Enquire(1, "task", key)), Send)] == [ANNA, BERT]
+    assert hall.give(answer(NOBODY_KNOWS, ok=False), ANNA) == []
+    assert hall.give(answer({"task": key, "state": "done"}), BERT) == [Reply(1, True, {"task": key, "state": "done"}, need=Need.FREE)]
+    assert [each.to for each in of(hall.give(Enquire(2, "story", key)), Send)] == [ANNA, BERT]
+    assert hall.give(answer(b'{"commits":[]}', BASE + 1), BERT) == [], "a story without entries is none"
+    told = b'{"commits":[1]}'
+    assert hall.give(answer(told, BASE + 1), ANNA) == [Reply(2, True, {"story": told, "author": ANNA}, need=Need.FREE)]
+    hall.give(Enquire(3, "task", key))
+    assert error(hall.later(hall.limits.gather_s)) == "author_unreachable"
+
+
 def test_a_result_is_waited_for_through_death_and_restart() -> None:
     hall = Hall()
     key = f"{CARL}.1.7"
-    assert hall.give(Enquire(1, "result", key)) == []
+    assert [each.to for each in of(hall.give(Enquire(1, "result", key)), Send)] == [ANNA, BERT]
+    for peer in (ANNA, BERT, ME):
+        assert hall.give(answer(NOBODY_KNOWS, ok=False), peer) == [], "its author may come back"
     assert hall.give(MemberDied(CARL)) == []
     hall.directory.ensure(CARL).linked = True
     assert sent(hall.give(MemberLinked(CARL)), Ask) == [Ask(BASE, "result", key)]
-    assert sent(hall.later(hall.limits.ask_repeat_s), Ask) == [Ask(BASE, "result", key)]
+    again = of(hall.later(hall.limits.ask_repeat_s), Send)
+    assert [each.to for each in again] == [ANNA, BERT, CARL]
     assert of(hall.give(answer({"state": "done", "result": 1}), CARL), Reply) == [
         Reply(1, True, {"state": "done", "result": 1}, need=Need.FREE)
     ]

@@ -19,7 +19,7 @@ from mesh.core.records.story import Story, verify_story
 from mesh.effects import ReadBody, ReadStory, Remember
 from mesh.ids import content_hash
 from mesh.limits import RecordsLimits
-from mesh.messages.records import Accepted, Commit, Ended, Finished, Fork, Parked, Submitted
+from mesh.messages.records import Accepted, Checkpointed, Commit, Ended, Finished, Fork, Parked, Submitted
 from mesh.messages.signed import Signed
 from mesh.messages.trust import Certificate, Deed
 from mesh.runtime.disk.store import Store
@@ -481,7 +481,22 @@ def test_every_kind_with_bodies_is_in_the_replay_table() -> None:
     from mesh.messages.records import ENTRIES
 
     named = {cls for cls in ENTRIES if {"input", "output"} & set(cls.__dataclass_fields__)}
-    assert named == {Submitted, Accepted, Ended, Finished}
+    assert named == {Submitted, Accepted, Ended, Finished, Checkpointed}
+
+
+def test_a_checkpoint_comes_back_until_its_task_has_ended(desk: Any) -> None:
+    given, kept, result = b"{}", b'{"value":1}', b'"done"'
+    entries = desk.story_of("t.1.1", desk.signer.node, given, result)
+    bodies = {content_hash(body): body for body in (given, kept, result)}
+    store = desk.start()
+    desk.write(store, desk.opened(store), *entries[:4], Checkpointed("t.1.1", desk.FENCE, content_hash(kept), 5), bodies=bodies)
+    desk.close()
+    store = desk.start()
+    assert [found for _, entry, found in desk.rows if isinstance(entry, Checkpointed)] == [{content_hash(kept): kept}]
+    desk.write(store, desk.opened(store), *entries[4:], bodies=bodies)
+    desk.close()
+    desk.open()
+    assert [found for _, entry, found in desk.rows if isinstance(entry, Checkpointed)] == [{}]
 
 
 # ---- the whole again
