@@ -65,7 +65,13 @@ class WorkLimits:
     auction_timeout_s: float = 0.5
     """Safety net: an auction closes when all asked have answered or are known to be gone; this bounds a silent one."""
     asked_max: int = 8
-    """Nodes asked in one auction: all of them up to here, else a sample."""
+    """Nodes asked in one auction about one short task: all of them up to here, else a sample."""
+    asked_most: int = 64
+    """Nodes asked about a lot, or about long work: there an auction over all pays."""
+    lot_max: int = 256
+    """Like tasks negotiated in one auction. More would wait longer for the slowest answer than they save in questions."""
+    lots_max: int = 4
+    """Auctions of lots open at once per line: work that comes while one is open need not wait for its slowest answer."""
     load_fresh_s: float = 5.0
     """Cached load older than this is no ground for a conditional award."""
     adopt_grace_s: float = 30.0

@@ -32,6 +32,8 @@ class CfpItem:
     """The arguments, where the offer is priced by user code; else empty."""
     size_bytes: int
     """Of the input and its files: what would have to travel."""
+    count: int = 1
+    """A lot: so many like tasks of one backlog, of which `task` is the first."""
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class BidItem:
     """Measured; what the agent said where it prices; 0 if never run here."""
     cost: float
     agent: str
+    starts_ms: tuple[int, ...] = ()
+    """Of a lot, the capacity curve: when the second could start, the third, ...; as many as there is room for."""
 
 
 @dataclass(slots=True)

@@ -125,7 +125,7 @@ class Holder:
 class Line:
     """Who waits for an award of one capability, first come first served; work that was lost or given back goes first."""
 
-    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "quiet", "shown", "tasks", "urgent")
+    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "promised", "quiet", "shown", "tasks", "urgent")
 
     def __init__(self, capability: str) -> None:
         self.capability = capability
@@ -134,6 +134,8 @@ class Line:
         self.fresh: list[Task] = []
         """In line since the last look at it: not yet shown as parked."""
         self.bidding = 0
+        self.promised = 0
+        """How many of those in line the open auctions ask for as well: they will be awarded to whoever bids for them."""
         self.backlog_due = False
         self.quiet = False
         """An auction had no bid. No more questions until there is news of room, or it is time to ask again; new arrivals are no news."""

@@ -28,6 +28,8 @@ SHORT_SERVICE_MS = 1000
 SCAN_MAX = 8
 """Up to so many nodes are all looked at; of more, a random few, until three can be asked."""
 DECLINES_BEFORE_AUCTION = 2
+RECORDED = 8
+"""Candidates in one decision, the best; each of a lot has its own."""
 
 NOBODY, BUSY, ASK_ALL, TAKE = "nobody", "busy", "auction", "award"
 
@@ -40,6 +42,10 @@ class Choice:
     eligible: list[Row] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     refusals: list[tuple[NodeId, str, str]] = field(default_factory=list)
+    priced: bool = False
+    """User code prices the work, so it is asked about each task."""
+    long: bool = False
+    """It takes so long that asking everybody pays."""
 
 
 def score_ms(candidate: Candidate) -> int:
@@ -58,6 +64,11 @@ def best(task: TaskId, fence: Fence, candidates: list[Candidate]) -> Candidate:
     least = min(scores)
     tied = [candidate for candidate, score in zip(candidates, scores) if score == least]
     return tied[0] if len(tied) == 1 else min(tied, key=lambda candidate: tie_break(task, fence, candidate.node))
+
+
+def keenest(candidates: list[Candidate]) -> list[Candidate]:
+    """As many as a decision of a lot puts on record: those of the least scores."""
+    return candidates if len(candidates) <= RECORDED else sorted(candidates, key=score_ms)[:RECORDED]
 
 
 def nearest(directory: ReadDirectory, capability: str) -> list[str]:
@@ -184,9 +195,11 @@ class Market:
 
     def _weigh(self, now_s: float, task: Task, choice: Choice, rows: list[Row]) -> str:
         """The way that the cached load of `rows` suggests; fills in candidates and refusals."""
-        unknown = priced = False
+        unknown = False
         for row in rows:
-            priced = priced or row.offers[task.capability].priced
+            choice.priced = choice.priced or row.offers[task.capability].priced
+            load = row.load.get(task.capability)
+            choice.long = choice.long or (load is not None and load.service_ms >= SHORT_SERVICE_MS)
             known = self._cached(now_s, task, row)
             if known == 0:
                 choice.refusals.append((row.node, row.name, "busy"))
@@ -196,7 +209,7 @@ class Market:
                 choice.candidates.append(known)
         if not choice.candidates and not unknown:
             return BUSY
-        if priced or task.declines >= DECLINES_BEFORE_AUCTION:
+        if choice.priced or task.declines >= DECLINES_BEFORE_AUCTION:
             return ASK_ALL
         asked = self._book.line(task.capability).quiet
         if unknown and not asked and len(choice.eligible) == 1 and (only := self._only(now_s, task, rows[0])) is not None:

@@ -1,7 +1,7 @@
 """Lines in, awards out: whoever waits for an award is looked at when the turn ends, first come first served.
 
     line of a capability --choice (market.py)--> AWARD from cached load
-                                            '--> auction --closed--> AWARD to the winner | parked
+                                            '--> auction, of a lot --closed--> AWARD to the winners | parked
                                             '--> parked: no_capable (woken by members and offers), busy (woken by room, or asked again)
 
 Invariant: of each award the decision is written (or remembered, for a plain call) before the AWARD leaves, under a fence that is new.
@@ -10,17 +10,16 @@ Does not bind anything: an AWARD is an offer until its ACCEPT (`leases.py`).
 
 from __future__ import annotations
 
-from mesh.core.directory import Row
-from mesh.core.work.auction import Auction
+from mesh.core.work.auction import Auction, Curve
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, Line
 from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
-from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, nearest, offered, sample
+from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, nearest, offered, sample
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, next_fence
 from mesh.messages.membership import Load
-from mesh.messages.records import Candidate, Decided, Parked
+from mesh.messages.records import Decided, Parked
 from mesh.messages.work import AwardItem, Bid, Cfp, CfpItem, Refuse
 
 YOUNG_S = 2.0
@@ -57,7 +56,7 @@ class Placing:
                 line.shown = False
                 yield from self._award(now_s, task, choice, "award")
             elif choice.way == ASK_ALL:
-                if line.quiet or line.bidding >= self._book.limits.auctions_max:
+                if line.quiet or not self._may_ask(line, choice):
                     return
                 # Asked because it is time to: the answer to the first in line tells whether the others have a chance.
                 line.quiet, line.force, line.shown = line.force, False, False
@@ -198,19 +197,30 @@ class Placing:
 
     # ---- auctions
 
+    def _may_ask(self, line: Line, choice: Choice) -> bool:
+        """Lots make room for many in one question; what an agent prices itself is asked about one by one."""
+        limits = self._book.limits
+        if choice.priced:
+            return line.bidding < limits.auctions_max
+        return line.bidding < min(limits.lots_max, limits.auctions_max) and len(line) > line.promised
+
     def _ask(self, now_s: float, line: Line, task: Task, choice: Choice) -> Effects:
+        """One question about `task`, and about as many behind it as no open auction asks for."""
         book = self._book
         self._round += 1
-        asked = sample(book.random, choice.eligible, book.limits.asked_max)
+        count = 1 if choice.priced else min(1 + max(0, len(line) - line.promised), book.limits.lot_max)
+        most = book.limits.asked_most if choice.long else max(book.limits.asked_max, min(2 * count, book.limits.asked_most))
+        asked = sample(book.random, choice.eligible, most)
         given = {row.node: book.holder(row.node).out.get(task.capability, 0) for row in asked}
-        auction = self._auctions[self._round] = Auction(self._round, task, asked, choice.refusals, given)
+        auction = self._auctions[self._round] = Auction(self._round, task, asked, choice.refusals, given, count)
         task.move(ASK)
         line.bidding += 1
+        line.promised += count - 1
         size = len(task.input) + sum(ref[1] for ref in task.files)
         book.deadlines.set(AuctionEnds(self._round), now_s + book.limits.auction_timeout_s)
         for row in asked:
             data = task.input if row.offers[task.capability].priced else b""
-            item = CfpItem(task.id, task.capability, task.input_hash, data, size)
+            item = CfpItem(task.id, task.capability, task.input_hash, data, size, count)
             yield Send(row.node, Cfp(auction.round, (item,)), need=Need.FREE)
 
     def on_bid(self, now_s: float, sender: NodeId, bid: Bid) -> Effects:
@@ -253,13 +263,14 @@ class Placing:
         book.deadlines.clear(AuctionEnds(auction.round))
         line = book.line(task.capability)
         line.bidding -= 1
+        line.promised -= auction.count - 1
         book.woken[task.capability] = line
-        if task.state != BIDDING:
-            return
-        candidates = [self._corrected(auction, bid, row) for bid in auction.bids if (row := self._standing(now_s, task, bid, auction))]
-        if candidates:
+        curves = [curve for curve in auction.bids if self._standing(now_s, task, curve, auction)]
+        if curves:
             line.quiet = False
-            yield from self._award(now_s, task, Choice(TAKE, [], candidates, auction.refusals), "auction")
+            yield from self._share_out(now_s, line, auction, curves)
+            return
+        if task.state != BIDDING:
             return
         line.quiet = True
         reason = auction.parked_reason()
@@ -269,22 +280,34 @@ class Placing:
         (line.urgent if task.lost else line.tasks)[task.id] = task
         assert task.state != PENDING
 
-    def _standing(self, now_s: float, task: Task, bid: Candidate, auction: Auction) -> Row | None:
-        """The bidder's row, if he can still be awarded."""
+    def _share_out(self, now_s: float, line: Line, auction: Auction, curves: list[Curve]) -> Effects:
+        """The task that was asked about, then those in line, each to the best of what is left of the curves."""
+        task: Task | None = auction.task if auction.task.state == BIDDING else line.first()
+        for _ in range(auction.count):
+            heads = {curve.bid.node: (curve, head) for curve in curves if (head := curve.head()) is not None}
+            if task is None or not heads:
+                return
+            candidates = [head for _, head in heads.values() if head.node != task.excluded] or [head for _, head in heads.values()]
+            if task.state != BIDDING:
+                self._book.dequeue(line, task)
+            full = [(curve.bid.node, curve.bid.name, "full") for curve in curves if curve.bid.node not in heads]
+            yield from self._award(now_s, task, Choice(TAKE, [], keenest(candidates), auction.refusals + full), "auction")
+            if task.holder in heads:
+                heads[task.holder][0].taken += 1
+            task = line.first()
+
+    def _standing(self, now_s: float, task: Task, curve: Curve, auction: Auction) -> bool:
+        """The bidder can still be awarded. What he was awarded since he was asked counts as taken: auctions side by side must not all pick
+        the same node."""
+        bid = curve.bid
         row = self._book.directory.get(bid.node)
         expired = now_s > auction.until_s[bid.node]
-        if row is not None and row.linked and task.capability in row.offers and not expired:
-            return row
-        reason = "revoked" if row is not None and row.revoked else "expired" if expired else "gone"
-        auction.refusals.append((bid.node, bid.name, reason))
-        return None
-
-    def _corrected(self, auction: Auction, bid: Candidate, row: Row) -> Candidate:
-        """Its start, later by what it was awarded since it was asked: auctions side by side must not all pick the same node."""
-        capability = auction.task.capability
-        since = self._book.holder(bid.node).out.get(capability, 0) - auction.given[bid.node]
+        if row is None or not row.linked or task.capability not in row.offers or expired:
+            reason = "revoked" if row is not None and row.revoked else "expired" if expired else "gone"
+            auction.refusals.append((bid.node, bid.name, reason))
+            return False
+        since = self._book.holder(bid.node).out.get(task.capability, 0) - auction.given[bid.node]
         if since > 0:
-            load = row.load.get(capability)
-            slots = max(1, load.slots) if load is not None else 1
-            bid.start_ms += max(1, since * max(1, bid.service_ms) // slots)
-        return bid
+            load = row.load.get(task.capability)
+            curve.skip(since, max(1, load.slots) if load is not None else 1)
+        return True

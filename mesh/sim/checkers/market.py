@@ -1,6 +1,6 @@
 """O6: awards go to whom the rule chooses, among those who offered.
 
-    auction    the winner's bid for this task had reached the manager, unexpired
+    auction    the winner's bid for this task, or for a lot (with a capacity curve), had reached the manager, unexpired
     award      the winner had told the manager of room for this capability, not too long ago
     both       the winner is the candidate with the least score; a fence is decided once
 
@@ -28,6 +28,7 @@ class MarketChecker:
     def __init__(self, limits: WorkLimits) -> None:
         self._limits = limits
         self._bids: dict[tuple[NodeId, TaskId, NodeId], float] = {}
+        """Until when; under no task: the newest that a node bid for a lot."""
         self._loads: dict[tuple[NodeId, NodeId], tuple[float, frozenset[str]]] = {}
         self._capability: dict[TaskId, str] = {}
         self._clocks_good = True
@@ -54,7 +55,8 @@ class MarketChecker:
         message = record.message
         if type(message) is Bid:
             for item in message.items:
-                self._bids[(record.node, item.task, record.sender)] = record.at_s + message.ttl_ms / 1000
+                for task in (item.task, "") if item.starts_ms else (item.task,):
+                    self._bids[(record.node, task, record.sender)] = record.at_s + message.ttl_ms / 1000
         elif type(message) is Load:
             self._loads[(record.node, record.sender)] = (record.at_s, frozenset(row.capability for row in message.rows))
         return iter(())
@@ -73,7 +75,7 @@ class MarketChecker:
         if entry.winner == manager or not self._clocks_good:
             return
         if entry.way == "auction":
-            until_s = self._bids.get((manager, entry.task, entry.winner))
+            until_s = self._bids.get((manager, entry.task, entry.winner), self._bids.get((manager, "", entry.winner)))
             if until_s is None:
                 yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner}, who made no bid for it")
             elif at_s > until_s * SLACK:
