@@ -108,6 +108,16 @@ class WorkLimits:
     """Questions and steps of local clients that wait at once."""
     auctions_max: int = 64
     """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
+    pull_service_ms_min: int = 20
+    """Work that takes less is not pulled by idle nodes: moving it costs a good part of what it takes."""
+    pull_cost_ms: int = 5
+    """So much sooner must work be done elsewhere for it to move: a release, an award, and their entries."""
+    pull_wait_s: float = 0.01
+    """Between two PULLs of an idle node. Shorter finds waiting work sooner, and asks others when the first was about to answer."""
+    pulls_max: int = 8
+    """PULLs of one capability each time that a slot falls idle: first to managers with a backlog, then to nodes that said they are full."""
+    hinted_max: int = 8
+    """Nodes that are told of a backlog: any of them may fall idle first. More find an idle slot sooner, and pull in vain more often."""
     accept_wait_s: float = 0.02
     """A plain call that ends sooner is answered by its result alone: an ACCEPT costs a signature. Well below `accept_timeout_s`."""
     ack_wait_s: float = 0.05

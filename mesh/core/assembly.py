@@ -55,7 +55,7 @@ def build(
     )
     trust = Trust(directory, limits)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
-    contractor = Contractor(directory, deadlines, limits.work)
+    contractor = Contractor(directory, deadlines, limits.work, Random(random.random()))
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
     machines = (membership, trust, records, manager, contractor, files, desk)

@@ -45,6 +45,8 @@ KINDS: dict[int, type] = {
     63: work.Answer,
     64: work.FileAsk,
     65: work.FilePart,
+    66: work.Pull,
+    67: work.Backlog,
 }
 
 SIGNED: dict[str, type] = {

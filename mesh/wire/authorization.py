@@ -67,6 +67,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         records.Witnessed,
         work.Answer,
         work.FilePart,
+        work.Pull,
     ),
     OFFER: (
         work.Bid,
@@ -84,6 +85,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
     ),
     REQUEST: (
         work.Cfp,
+        work.Backlog,
         work.Award,
         work.Renew,
         work.ResultAck,

@@ -125,7 +125,7 @@ class Holder:
 class Line:
     """Who waits for an award of one capability, first come first served; work that was lost or given back goes first."""
 
-    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "promised", "quiet", "shown", "tasks", "urgent")
+    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "hinted", "promised", "quiet", "shown", "tasks", "urgent")
 
     def __init__(self, capability: str) -> None:
         self.capability = capability
@@ -134,6 +134,8 @@ class Line:
         self.fresh: list[Task] = []
         """In line since the last look at it: not yet shown as parked."""
         self.bidding = 0
+        self.hinted: dict[NodeId, None] = {}
+        """Who was told that work waits here, and will pull when it falls idle."""
         self.promised = 0
         """How many of those in line the open auctions ask for as well: they will be awarded to whoever bids for them."""
         self.backlog_due = False
@@ -170,6 +172,8 @@ class Book:
         self.holders: dict[NodeId, Holder] = {}
         self.lines: dict[str, Line] = {}
         self.woken: dict[str, Line] = {}
+        self.vacated: list[tuple[Holder, str]] = []
+        """Where an award of a capability has ended in this turn: a slot may be idle there."""
         self.requests: dict[int, Task] = {}
         self.wheel = Wheel(deadlines)
         self.dirty: list[Holder] = []
@@ -321,6 +325,8 @@ class Book:
         del holder.tasks[task.id]
         holder.reclaims.pop(task.id, None)
         holder.out[task.capability] -= 1
+        if room:
+            self.vacated.append((holder, task.capability))
         task.holder = ""
         line = self.lines.get(task.capability)
         if room and line is not None and (line.tasks or line.urgent):

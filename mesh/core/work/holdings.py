@@ -47,6 +47,7 @@ class Holding:
         "order",
         "parent",
         "report",
+        "rooted",
         "sent_s",
         "state",
         "task",
@@ -82,6 +83,8 @@ class Holding:
         self.missing: dict[Hash, None] = {}
         self.report: Result | Failure | None = None
         self.sent_s = float("-inf")
+        self.rooted = False
+        """Its files were fetched for it: it does not move to another node."""
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from collections import deque
 
 from mesh.core.work.book import AwardsDue, Book, Effects, Holder, LeasesDue, PulseDue
 from mesh.core.work.ending import Ending, node_lost
+from mesh.core.work.rebinding import pulled
 from mesh.core.work.task import ACCEPT, CANCELLING, COMMITTING, HELD, OFFERED, RETRY, Task
 from mesh.core.work.waits import BackoffEnds, ReclaimsDue, backoff_s
 from mesh.effects import Append, Need, Refused, Send
@@ -115,7 +116,10 @@ class Leases:
             if task is None or task.fence != fence or task.holder != sender or task.state == COMMITTING:
                 yield Refused("late_release", sender)
                 continue
-            task.excluded = sender
+            if release.to:
+                task.pulled = pulled(self._book, task, sender, release)
+            else:
+                task.excluded = sender
             yield from self._over(now_s, task, f"released:{reason}")
 
     # ---- renewal

@@ -47,6 +47,7 @@ from mesh.core.work.leases import Leases
 from mesh.core.work.placing import Placing
 from mesh.core.work.questions import Questions
 from mesh.core.work.readback import Readback
+from mesh.core.work.rebinding import Rebinding
 from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
 from mesh.core.work.task import CANCELLING, HELD, OFFERED, PENDING, Task
@@ -64,6 +65,7 @@ from mesh.messages.work import (
     Cancelled,
     Decline,
     Failure,
+    Pull,
     Reclaimed,
     Refuse,
     Release,
@@ -103,11 +105,11 @@ class Manager:
         self._leases = leases = Leases(book, ending)
         self._placing = placing = Placing(book, ending)
         self._retries = retries = Retries(book, ending, leases)
+        self._rebinding = Rebinding(book)
         readback = Readback()
         self._steps = Steps(book, leases, readback)
         self._questions = Questions(book, ending, ring, readback)
-        soon = self._then_say
-        at_once = self._then_say_here
+        soon, at_once = self._then_say, self._then_say_here
         self.inputs: dict[type, Method] = {
             Call: self._do_call,
             Submit: self._do_submit,
@@ -129,6 +131,7 @@ class Manager:
             StepAsk: at_once(self._steps.on_step_ask),
             Ask: at_once(self._questions.on_ask),
             Load: at_once(placing.on_load),
+            Pull: at_once(placing.on_pull),
             BodyRead: readback.on_body_read,
             FileFetched: soon(retries.on_file_fetched),
             MemberAlive: soon(self._on_member_alive),
@@ -157,10 +160,12 @@ class Manager:
     # ---- the turn
 
     def _turn_ends(self, now_s: float, _me: NodeId, _turn: TurnEnds) -> Effects | None:
-        return self._say(now_s) if self.book.woken or self.book.dirty else None
+        return self._say(now_s) if self.book.woken or self.book.dirty or self.book.vacated else None
 
     def _say(self, now_s: float) -> Effects:
         yield from self._placing.drain(now_s)
+        if self.book.vacated:
+            yield from self._rebinding.look()
         yield from self.book.flush(now_s)
 
     def _then_say(self, method: Method) -> Method:

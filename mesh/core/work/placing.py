@@ -10,6 +10,7 @@ Does not bind anything: an AWARD is an offer until its ACCEPT (`leases.py`).
 
 from __future__ import annotations
 
+from mesh.core.directory import Row
 from mesh.core.work.auction import Auction, Curve
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, Line
 from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
@@ -20,12 +21,16 @@ from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, next_fence
 from mesh.messages.membership import Load
 from mesh.messages.records import Decided, Parked
-from mesh.messages.work import AwardItem, Bid, Cfp, CfpItem, Refuse
+from mesh.messages.work import AwardItem, Backlog, Bid, Cfp, CfpItem, Pull, Refuse
 
 YOUNG_S = 2.0
 """A node that runs for less than this may just not have met the others yet."""
 GRACE_S = 0.5
 """What discovery gets before a caller hears that nobody offers it: within a second, the command line's own start included."""
+
+
+HINTED_MS = 1000
+"""A line that idle nodes pull from need not ask: only in case that they do not."""
 
 
 class Placing:
@@ -50,11 +55,11 @@ class Placing:
 
     def _drain(self, now_s: float, line: Line) -> Effects:
         while (task := line.first()) is not None:
-            choice = self._market.choose(now_s, task, force=line.force)
+            choice = self._market.choose(now_s, task, len(line), force=line.force)
             if choice.way == TAKE:
                 self._book.dequeue(line, task)
                 line.shown = False
-                yield from self._award(now_s, task, choice, "award")
+                yield from self._award(now_s, task, choice, choice.by)
             elif choice.way == ASK_ALL:
                 if line.quiet or not self._may_ask(line, choice):
                     return
@@ -73,8 +78,9 @@ class Placing:
         if choice.way == BUSY:
             line.fresh.clear()
             line.shown = False
+            yield from self._hint(line, choice.eligible)
             yield from self._park(now_s, head, "busy")
-            self._ask_later(now_s, line, 0)
+            self._ask_later(now_s, line, HINTED_MS if line.hinted else 0)
             return
         assert choice.way == NOBODY
         if any(reason == "not_heard" for _, _, reason in choice.refusals):
@@ -124,6 +130,31 @@ class Placing:
             self._book.holder(node).correction(row, "")
             self._book.wake(capability for capability, load in row.load.items() if load.room > 0)
 
+    # ---- idle nodes
+
+    def _hint(self, line: Line, rows: list[Row]) -> Effects:
+        """Long work waits: a few nodes know it, and the first of them that falls idle pulls."""
+        limits = self._book.limits
+        long = [row for row in rows if (load := row.load.get(line.capability)) and load.service_ms >= limits.pull_service_ms_min]
+        strangers = [row for row in long if row.node not in line.hinted]
+        for row in sample(self._book.random, strangers, limits.hinted_max - (len(long) - len(strangers))):
+            line.hinted[row.node] = None
+            yield Send(row.node, Backlog(line.capability, len(line)), need=Need.FREE)
+
+    def on_pull(self, now_s: float, sender: NodeId, pull: Pull) -> Effects:
+        """An idle node gets the first in line, whatever its last load said, and hears whether there is more."""
+        line = self._book.lines.get(pull.capability)
+        task = line.first() if line is not None and pull.node == sender else None
+        choice = self._market.pulling(now_s, task, sender, pull.service_ms, len(line)) if task is not None and line is not None else None
+        if task is not None and line is not None and choice is not None:
+            self._book.dequeue(line, task)
+            yield from self._award(now_s, task, choice, "pull")
+        count = len(line) if line is not None and choice is not None else 0
+        if line is not None and not count:
+            line.hinted.pop(sender, None)
+        if pull.node == sender:
+            yield Send(sender, Backlog(pull.capability, count), need=Need.FREE)
+
     # ---- nobody offers it
 
     def _may_be_blind(self, now_s: float) -> bool:
@@ -170,7 +201,7 @@ class Placing:
             task.decisions.append(decided)
             del task.decisions[:-8]
         holder = book.give(task, winner.node)
-        kind = (DURABLE if task.durable else 0) | (CONDITIONAL if way == "award" else 0)
+        kind = (DURABLE if task.durable else 0) | (0 if way == "auction" else CONDITIONAL)
         pairs = holder.awards.get(kind)
         if pairs is None:
             pairs = holder.awards[kind] = []

@@ -19,7 +19,7 @@ from typing import Any
 
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
-from mesh.messages.records import Decided
+from mesh.messages.records import Candidate, Decided
 from mesh.messages.work import FileRef
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
@@ -121,6 +121,8 @@ class Task:
     """A holder was lost while it may have been running."""
     excluded: NodeId = ""
     """Not asked the next time, if anybody else can."""
+    pulled: tuple[Candidate, ...] = ()
+    """Given back for an idle node: that node, and what the releaser expected of itself. Considered once."""
     reason: str = ""
     """Why it waits, or how it ended."""
     parked_told: str = ""

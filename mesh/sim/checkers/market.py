@@ -1,6 +1,7 @@
 """O6: awards go to whom the rule chooses, among those who offered.
 
     auction    the winner's bid for this task, or for a lot (with a capacity curve), had reached the manager, unexpired
+    pull       the one who held it had released it for the winner, or the winner asked for it in that moment
     award      the winner had told the manager of room for this capability, not too long ago
     both       the winner is the candidate with the least score; a fence is decided once
 
@@ -17,7 +18,7 @@ from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
 from mesh.messages.records import Candidate, Decided, Submitted
-from mesh.messages.work import Bid
+from mesh.messages.work import Bid, Pull, Release
 from mesh.sim.history import Appended, ClockBroken, Delivered, NodeDown, Takes, Verdict
 
 SLACK = 1.1
@@ -30,9 +31,11 @@ class MarketChecker:
         self._bids: dict[tuple[NodeId, TaskId, NodeId], float] = {}
         """Until when; under no task: the newest that a node bid for a lot."""
         self._loads: dict[tuple[NodeId, NodeId], tuple[float, frozenset[str]]] = {}
+        self._released: dict[tuple[NodeId, TaskId], NodeId] = {}
+        self._pulled: dict[tuple[NodeId, NodeId], float] = {}
         self._capability: dict[TaskId, str] = {}
         self._clocks_good = True
-        self.watches: tuple[type, ...] = (Bid, Load)
+        self.watches: tuple[type, ...] = (Bid, Load, Pull, Release)
         self.takes: Takes = {
             ClockBroken: self._clock_broken,
             Delivered: self._delivered,
@@ -57,6 +60,11 @@ class MarketChecker:
             for item in message.items:
                 for task in (item.task, "") if item.starts_ms else (item.task,):
                     self._bids[(record.node, task, record.sender)] = record.at_s + message.ttl_ms / 1000
+        elif type(message) is Release:
+            for task, _, _ in message.items:
+                self._released[(record.node, task)] = message.to
+        elif type(message) is Pull:
+            self._pulled[(record.node, record.sender)] = record.at_s
         elif type(message) is Load:
             self._loads[(record.node, record.sender)] = (record.at_s, frozenset(row.capability for row in message.rows))
         return iter(())
@@ -73,6 +81,12 @@ class MarketChecker:
         if best is None or best.node != entry.winner:
             yield Verdict(at_s, "O6", f"{entry.task}: {entry.winner} was chosen; the rule chooses {best.node if best else 'nobody'}")
         if entry.winner == manager or not self._clocks_good:
+            return
+        if entry.way == "pull":
+            # (What this node itself released for others does not show in what was delivered.)
+            released = self._released.get((manager, entry.task), entry.winner)
+            if released != entry.winner and self._pulled.get((manager, entry.winner)) != at_s:
+                yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner}, who did not pull and for whom nobody released it")
             return
         if entry.way == "auction":
             until_s = self._bids.get((manager, entry.task, entry.winner), self._bids.get((manager, "", entry.winner)))
