@@ -13,7 +13,8 @@ from mesh.inspector.render import clean, seconds, table
 
 
 def score_ms(candidate: dict[str, Any]) -> int:
-    return int(candidate["start_ms"]) + int(candidate["service_ms"]) + round(1000 * float(candidate["cost"]))
+    expected_ms = int(candidate["start_ms"]) + int(candidate["service_ms"])
+    return expected_ms * int(candidate.get("calibration_pct", 100)) // 100 + round(1000 * float(candidate["cost"]))
 
 
 def recompute(decision: dict[str, Any]) -> str:
@@ -117,7 +118,8 @@ def show(document: dict[str, Any]) -> str:
 
 
 def _note(candidate: dict[str, Any], decision: dict[str, Any]) -> str:
+    pct = int(candidate.get("calibration_pct", 100))
     if candidate["node"] != decision["winner_id"]:
-        return ""
+        return f"its times count {pct} %: that is what they took lately" if pct != 100 else ""
     tied = sum(other["score_ms"] == candidate["score_ms"] for other in decision["candidates"]) > 1
     return "won: least score" + (", then least hash" if tied else "") if len(decision["candidates"]) > 1 else "won: the only offer"

@@ -16,6 +16,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory, Row
+from mesh.core.work.calibration import Calibration
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Append, Need, Send
@@ -183,6 +184,7 @@ class Book:
         """When it was last found late: this manager had been away."""
         self.patient = False
         """All holders were given time for that, and no pulse has been in time since."""
+        self.calibration = Calibration(limits.calibrated_max)
         self.counts: dict[str, int] = {}
         self._counter = 0
 

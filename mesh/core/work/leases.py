@@ -345,6 +345,7 @@ class Leases:
         node = task.holder
         holder = self._book.give(task, node)
         task.lease_end_s = task.offered_at_s = now_s
+        task.promised_ms = None
         task.lease_end_s += self._book.limits.lease_s
         holder.reclaims[task.id] = task.fence
         self._book.watch_lease(holder, task.lease_end_s)

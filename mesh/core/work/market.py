@@ -24,7 +24,7 @@ from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.membership import LoadRow
 from mesh.messages.records import Candidate
 
-RULE = "least start_ms + service_ms + round(1000 * cost) wins; ties: least sha256(task|fence|node)"
+RULE = "least (start_ms + service_ms) * calibration_pct // 100 + round(1000 * cost) wins; ties: least sha256(task|fence|node)"
 SAMPLE = 3
 SHORT_SERVICE_MS = 1000
 """From here on an auction's round trip costs nothing beside the work, and asking for the true queue pays."""
@@ -60,7 +60,7 @@ class Choice:
 
 
 def score_ms(candidate: Candidate) -> int:
-    return candidate.start_ms + candidate.service_ms + round(1000 * candidate.cost)
+    return (candidate.start_ms + candidate.service_ms) * candidate.calibration_pct // 100 + round(1000 * candidate.cost)
 
 
 def tie_break(task: TaskId, fence: Fence, node: NodeId) -> bytes:
@@ -251,7 +251,7 @@ class Market:
             return 0
         if not 0 < load.service_ms < SHORT_SERVICE_MS:
             return -1
-        return self._candidate(task, row, load, given)
+        return book.calibration.applied(now_s, task.capability, self._candidate(task, row, load, given))
 
     def _candidate(self, task: Task, row: Row, load: LoadRow, given: int) -> Candidate:
         before = load.busy + load.queued + given - load.slots + 1

@@ -191,7 +191,7 @@ class Placing:
         task.idempotent, task.on_lost, task.offer_retries = offer.idempotent, offer.on_lost, offer.retries
         task.run_timeout_ms, task.excluded = offer.timeout_ms, ""
         task.agent = winner.agent
-        task.offered_at_s = now_s
+        task.offered_at_s, task.promised_ms = now_s, (winner.start_ms, winner.service_ms)
         decided = Decided(task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000))
         if task.durable:
             yield Append(decided)
@@ -341,4 +341,5 @@ class Placing:
         if since > 0:
             load = row.load.get(task.capability)
             curve.skip(since, max(1, load.slots) if load is not None else 1)
+        curve.bid = self._book.calibration.applied(now_s, task.capability, bid)
         return True

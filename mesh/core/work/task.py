@@ -108,6 +108,8 @@ class Task:
     lease_end_s: float = 0.0
     """The holder's lease, as the granter counts it, without margin."""
     offered_at_s: float = 0.0
+    promised_ms: tuple[int, int] | None = None
+    """When the winner was to start, and what it was to take, as it said; None: not known (after a restart)."""
 
     attempts: int = 0
     """Awards that were accepted."""
