@@ -87,6 +87,8 @@ class WorkLimits:
     """Plain calls whose decision `why` can still show."""
     tasks_max: int = 100_000
     """Live tasks of one manager; beyond: refused, with a reason."""
+    tasks_bytes_max: int = 256 * 1024 * 1024
+    """Arguments of all live tasks of one manager together: they are kept in memory until the task ends. Beyond: refused, with a reason."""
     ended_remembered: int = 10_000
     body_bytes_max: int = 512 * 1024
     """One task's arguments or result as JSON; larger things travel as File."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory, Row
+from mesh.core.work.admission import Admission
 from mesh.core.work.calibration import Calibration
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
 from mesh.core.work.wheel import Wheel
@@ -184,6 +185,7 @@ class Book:
         """When it was last found late: this manager had been away."""
         self.patient = False
         """All holders were given time for that, and no pulse has been in time since."""
+        self.admission = Admission(limits)
         self.calibration = Calibration(limits.calibrated_max)
         self.counts: dict[str, int] = {}
         self._counter = 0
@@ -228,6 +230,7 @@ class Book:
             request,
         )
         self.tasks[task.id] = task
+        self.admission.took(len(data))
         if timeout_ms > 0:
             self.wheel.add(task, now_s + timeout_ms / 1000)
         self.enqueue(task)
@@ -254,6 +257,7 @@ class Book:
     def close(self, task: Task) -> None:
         """The task has ended: out of everything that waits for it. The oldest ended ones are forgotten."""
         del self.tasks[task.id]
+        self.admission.ended(task.ended_at_s, len(task.input))
         if task.wheel_at:
             self.wheel.remove(task)
         if task.holder:

@@ -91,6 +91,10 @@ class ManagerStatistics:
     late_results: int
     awards_resent: int
     leases_over: int
+    input_bytes: int
+    """Of the arguments of live tasks."""
+    overloaded: int
+    """Calls and submits that were refused for want of room."""
 
 
 class Manager:
@@ -190,20 +194,19 @@ class Manager:
 
     # ---- clients
 
-    def _room_for(self, request: int, data: bytes) -> Reply | None:
+    def _room_for(self, now_s: float, request: int, data: bytes) -> Reply | None:
         """None, or why the work is turned down."""
         if self.book.directory.revoked(self.book.me):
             return Reply(request, False, own_revocation(), need=Need.FREE)
-        if len(self.book.tasks) >= self._limits.tasks_max:
-            message = f"this node already manages {len(self.book.tasks)} tasks"
-            return Reply(request, False, {"code": "overloaded", "message": message, "fix": "mesh tasks"}, need=Need.FREE)
+        if (overloaded := self.book.admission.refusal(now_s, len(data))) is not None:
+            return Reply(request, False, overloaded, need=Need.FREE)
         if len(data) > self._limits.body_bytes_max:
             message = f"arguments of {len(data)} bytes; at most {self._limits.body_bytes_max} travel inside a message, larger ones as File"
             return Reply(request, False, {"code": "too_big", "message": message, "fix": "mesh call CAP name=@file"}, need=Need.FREE)
         return None
 
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
-        if (turned := self._room_for(call.request, call.input)) is not None:
+        if (turned := self._room_for(now_s, call.request, call.input)) is not None:
             return [turned]
         self.book.requests[call.request] = self.book.open(
             now_s,
@@ -218,7 +221,7 @@ class Manager:
         return None
 
     def _do_submit(self, now_s: float, _me: NodeId, submit: Submit) -> Effects:
-        if (turned := self._room_for(submit.request, submit.input)) is not None:
+        if (turned := self._room_for(now_s, submit.request, submit.input)) is not None:
             yield turned
             return
         task = self.book.open(
@@ -268,6 +271,7 @@ class Manager:
     def _reopen(self, now_s: float, task: Task) -> None:
         book = self.book
         book.tasks[task.id] = task
+        book.admission.took(len(task.input))
         task.sources = (book.me,) if task.files else ()
         if task.submitted_at_s > now_s:
             # The clock began again with the machine: what is left of the timeout is not known, so it begins again too.
@@ -351,4 +355,6 @@ class Manager:
             late_results=counts.get("late_results", 0),
             awards_resent=counts.get("awards_resent", 0),
             leases_over=counts.get("lease_over", 0),
+            input_bytes=book.admission.input_bytes,
+            overloaded=book.admission.refused,
         )
