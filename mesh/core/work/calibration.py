@@ -16,9 +16,9 @@ from mesh.ids import NodeId
 from mesh.messages.records import Candidate
 
 LEAST_PCT, MOST_PCT = 50, 400
-CHANCE_PCT = (75, 133)
-"""Service times vary: an average of a few awards says nothing within these."""
-WEIGHT = 0.2
+CHANCE_PCT = (60, 170)
+"""Service times vary: an average of ten awards says nothing within these. (Narrower costs more in wrong turns than liars do.)"""
+WEIGHT = 0.1
 """Of the newest award."""
 SLACK_MS = 20
 """Of both sides of a ratio: the way there and back, and a disk's sync, are nobody's lie."""

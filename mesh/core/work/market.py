@@ -24,7 +24,7 @@ from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.membership import LoadRow
 from mesh.messages.records import Candidate
 
-RULE = "least (start_ms + service_ms) * calibration_pct // 100 + round(1000 * cost) wins; ties: least sha256(task|fence|node)"
+RULE = "least (start_ms + service_ms) * calibration_pct // 100 + transfer_ms + round(1000 * cost) wins; ties: least sha256(task|fence|node)"
 SAMPLE = 3
 SHORT_SERVICE_MS = 1000
 """From here on an auction's round trip costs nothing beside the work, and asking for the true queue pays."""
@@ -60,7 +60,15 @@ class Choice:
 
 
 def score_ms(candidate: Candidate) -> int:
-    return (candidate.start_ms + candidate.service_ms) * candidate.calibration_pct // 100 + round(1000 * candidate.cost)
+    expected_ms = (candidate.start_ms + candidate.service_ms) * candidate.calibration_pct // 100
+    return expected_ms + candidate.transfer_ms + round(1000 * candidate.cost)
+
+
+def transfer_ms(task: Task, node: NodeId, bytes_per_s: float) -> int:
+    """What it takes to bring the task's files to `node`; 0 where they are."""
+    if not task.files or node in task.sources:
+        return 0
+    return round(1000 * sum(size for _, size in task.files) / bytes_per_s)
 
 
 def tie_break(task: TaskId, fence: Fence, node: NodeId) -> bytes:
@@ -117,7 +125,7 @@ class Market:
         if task.pulled:
             pulled, task.pulled = task.pulled, ()
             return Choice(TAKE, candidates=list(pulled), by="pull")
-        if len(rows) > SCAN_MAX and not force:
+        if len(rows) > SCAN_MAX and not force and not task.files:
             drawn = self._draw(now_s, task, rows)
             choice = Choice(NOBODY)
             if drawn:
@@ -131,7 +139,8 @@ class Market:
         row = self._book.directory.get(node)
         if row is None or task.capability not in row.offers or self._unfit(now_s, task, row):
             return None
-        asking = Candidate(node, row.name, 0, service_ms, 0.0, row.offers[task.capability].agent)
+        way_ms = transfer_ms(task, node, self._book.limits.transfer_bytes_per_s)
+        asking = Candidate(node, row.name, 0, service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
         eligible = [other for other in self._book.directory.offering(task.capability)[:WIDE] if not self._unfit(now_s, task, other)]
         choice = Choice(TAKE, eligible, [asking], by="pull")
         return None if self._worth_waiting(now_s, task, choice, ahead) else choice
@@ -190,7 +199,7 @@ class Market:
                 continue
             full = self._candidate(task, row, load, given)
             # On the average the one that runs is half done.
-            left_ms = score_ms(least) - (full.start_ms - load.service_ms // (2 * load.slots))
+            left_ms = score_ms(least) - (full.start_ms - load.service_ms // (2 * load.slots)) - full.transfer_ms
             done += max(0, left_ms * load.slots // load.service_ms)
         return done >= ahead
 
@@ -256,7 +265,8 @@ class Market:
     def _candidate(self, task: Task, row: Row, load: LoadRow, given: int) -> Candidate:
         before = load.busy + load.queued + given - load.slots + 1
         start_ms = before * load.service_ms // load.slots if before > 0 and load.slots > 0 else 0
-        return Candidate(row.node, row.name, start_ms, load.service_ms, 0.0, row.offers[task.capability].agent)
+        way_ms = transfer_ms(task, row.node, self._book.limits.transfer_bytes_per_s)
+        return Candidate(row.node, row.name, start_ms, load.service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
 
     def _weigh(self, now_s: float, task: Task, choice: Choice, rows: list[Row]) -> str:
         """The way that the cached load of `rows` suggests; fills in candidates and refusals."""

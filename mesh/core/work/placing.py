@@ -10,17 +10,19 @@ Does not bind anything: an AWARD is an offer until its ACCEPT (`leases.py`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mesh.core.directory import Row
 from mesh.core.work.auction import Auction, Curve
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, Line
 from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
-from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, nearest, offered, sample
+from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, nearest, offered, sample, transfer_ms
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, next_fence
 from mesh.messages.membership import Load
-from mesh.messages.records import Decided, Parked
+from mesh.messages.records import Candidate, Decided, Parked
 from mesh.messages.work import AwardItem, Backlog, Bid, Cfp, CfpItem, Pull, Refuse
 
 YOUNG_S = 2.0
@@ -318,7 +320,8 @@ class Placing:
             heads = {curve.bid.node: (curve, head) for curve in curves if (head := curve.head()) is not None}
             if task is None or not heads:
                 return
-            candidates = [head for _, head in heads.values() if head.node != task.excluded] or [head for _, head in heads.values()]
+            bids = [self._with_way(task, head) for _, head in heads.values()]
+            candidates = [bid for bid in bids if bid.node != task.excluded] or bids
             if task.state != BIDDING:
                 self._book.dequeue(line, task)
             full = [(curve.bid.node, curve.bid.name, "full") for curve in curves if curve.bid.node not in heads]
@@ -326,6 +329,10 @@ class Placing:
             if task.holder in heads:
                 heads[task.holder][0].taken += 1
             task = line.first()
+
+    def _with_way(self, task: Task, bid: Candidate) -> Candidate:
+        way_ms = transfer_ms(task, bid.node, self._book.limits.transfer_bytes_per_s)
+        return replace(bid, transfer_ms=way_ms) if way_ms else bid
 
     def _standing(self, now_s: float, task: Task, curve: Curve, auction: Auction) -> bool:
         """The bidder can still be awarded. What he was awarded since he was asked counts as taken: auctions side by side must not all pick

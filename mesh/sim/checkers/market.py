@@ -5,8 +5,8 @@
     award      the winner had told the manager of room for this capability, not too long ago
     both       the winner is the candidate with the least score; a fence is decided once
 
-The score is computed here again from the decision's own candidates: ``(start_ms + service_ms) * calibration_pct // 100 + round(1000
-cost)``, ties by the hash of task, fence and node.
+The score is computed here again from the decision's own candidates: ``(start_ms + service_ms) * calibration_pct // 100 +
+transfer_ms + round(1000 cost)``, ties by the hash of task, fence and node.
 """
 
 from __future__ import annotations
@@ -106,4 +106,4 @@ class MarketChecker:
 def score(entry: Decided, one: Candidate) -> tuple[int, str]:
     """Least wins."""
     tie = hashlib.sha256(f"{entry.task}|{entry.fence}|{one.node}".encode()).hexdigest()
-    return (one.start_ms + one.service_ms) * one.calibration_pct // 100 + round(1000 * one.cost), tie
+    return (one.start_ms + one.service_ms) * one.calibration_pct // 100 + one.transfer_ms + round(1000 * one.cost), tie

@@ -81,7 +81,7 @@ def test_an_optimist_loses_work_and_why_says_so():
         bench.row(node, Offer("greet", "greeter", priced=True))
     promises, took_s = {"a": 10, "b": 120}, {"a": 0.3, "b": 0.12}
     won = []
-    for number in range(1, 13):
+    for number in range(1, 17):
         effects = bench.submit()
         for to, cfp in bench.sends(effects, Cfp):
             effects = bench.give(Bid(cfp.round, (BidItem(f"me.1.{number}", 0, promises[to], 0.0, "g"),), 1000), to)
@@ -93,5 +93,5 @@ def test_an_optimist_loses_work_and_why_says_so():
     decided = [entry for entry in bench.journal if type(entry) is Decided]
     assert [recompute(asdict(entry)) for entry in decided] == won
     row = {"kind": "Decided", **asdict(decided[-1]), "wall_ms": 0, "verified": True}
-    page = show(explain("me.1.12", [row]))
+    page = show(explain("me.1.16", [row]))
     assert "its times count" in page and "agrees" in page
