@@ -10,6 +10,7 @@
     |-- Refused                   5    the mesh or the node says no
     |   |-- NoSuchCapability           nobody offers it
     |   |-- NodeBusy                   a queue of this node is full
+    |   |   '-- Overloaded             its manager has all the work it may hold; says when to come back
     |   |-- NoSuchTask
     |   |-- NoSuchFile
     |   '-- TooBig                     travels only as File
@@ -128,6 +129,20 @@ class NodeBusy(Refused):
     code = "node_busy"
 
 
+class Overloaded(NodeBusy):
+    """The node manages as many tasks, or as many bytes of arguments, as it may. Nothing was taken: try again after `retry_after_s`."""
+
+    code = "overloaded"
+    fix = "mesh tasks"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        return super().body() | {"retry_after_ms": round(1000 * self.retry_after_s)}
+
+
 class NoSuchTask(Refused):
     code = "unknown_task"
     fix = "mesh tasks"
@@ -208,6 +223,7 @@ _CLASSES: tuple[type[MeshError], ...] = (
     Refused,
     NoSuchCapability,
     NodeBusy,
+    Overloaded,
     NoSuchTask,
     NoSuchFile,
     TooBig,
@@ -231,7 +247,13 @@ def from_body(body: dict[str, Any]) -> MeshError:
     error = kind(message or code, fix=fix or None) if kind else Refused(message or code, fix=fix or None, code=code or None)
     if isinstance(error, InvalidArgument):
         error.argument = str(body.get("argument") or "")
+    if isinstance(error, Overloaded):
+        error.retry_after_s = _seconds(body.get("retry_after_ms"))
     return error
+
+
+def _seconds(milliseconds: Any) -> float:
+    return milliseconds / 1000 if type(milliseconds) in (int, float) and milliseconds >= 0 else 1.0
 
 
 def task_error(error: dict[str, Any], task: str, state: str, fix: str | None = None) -> MeshError:

@@ -65,7 +65,17 @@ class WorkLimits:
     auction_timeout_s: float = 0.5
     """Safety net: an auction closes when all asked have answered or are known to be gone; this bounds a silent one."""
     asked_max: int = 8
-    """Nodes asked in one auction: all of them up to here, else a sample."""
+    """Nodes asked in one auction about one short task: all of them up to here, else a sample."""
+    asked_most: int = 64
+    """Nodes asked about a lot, or about long work: there an auction over all pays."""
+    transfer_bytes_per_s: float = 50e6
+    """What files are assumed to travel at when a node is chosen: less keeps work where its files are, more spreads it."""
+    calibrated_max: int = 4096
+    """Pairs of node and capability whose promises are compared with what became of them: about 200 bytes each."""
+    lot_max: int = 256
+    """Like tasks negotiated in one auction. More would wait longer for the slowest answer than they save in questions."""
+    lots_max: int = 4
+    """Auctions of lots open at once per line: work that comes while one is open need not wait for its slowest answer."""
     load_fresh_s: float = 5.0
     """Cached load older than this is no ground for a conditional award."""
     adopt_grace_s: float = 30.0
@@ -79,6 +89,8 @@ class WorkLimits:
     """Plain calls whose decision `why` can still show."""
     tasks_max: int = 100_000
     """Live tasks of one manager; beyond: refused, with a reason."""
+    tasks_bytes_max: int = 256 * 1024 * 1024
+    """Arguments of all live tasks of one manager together: they are kept in memory until the task ends. Beyond: refused, with a reason."""
     ended_remembered: int = 10_000
     body_bytes_max: int = 512 * 1024
     """One task's arguments or result as JSON; larger things travel as File."""
@@ -116,6 +128,16 @@ class WorkLimits:
     """One answer's part of a log: well below the largest frame."""
     auctions_max: int = 64
     """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
+    pull_service_ms_min: int = 20
+    """Work that takes less is not pulled by idle nodes: moving it costs a good part of what it takes."""
+    pull_cost_ms: int = 5
+    """So much sooner must work be done elsewhere for it to move: a release, an award, and their entries."""
+    pull_wait_s: float = 0.01
+    """Between two PULLs of an idle node. Shorter finds waiting work sooner, and asks others when the first was about to answer."""
+    pulls_max: int = 8
+    """PULLs of one capability each time that a slot falls idle: first to managers with a backlog, then to nodes that said they are full."""
+    hinted_max: int = 8
+    """Nodes that are told of a backlog: any of them may fall idle first. More find an idle slot sooner, and pull in vain more often."""
     accept_wait_s: float = 0.02
     """A plain call that ends sooner is answered by its result alone: an ACCEPT costs a signature. Well below `accept_timeout_s`."""
     ack_wait_s: float = 0.05

@@ -182,7 +182,7 @@ def test_pure_code_imports_the_standard_library_only() -> None:
 
 
 def test_budgets() -> None:
-    """Ceilings: the plan was 5,000 lines for the core and 15,000 in all. Trust and enrolment raised them; otherwise they only come down."""
+    """Ceilings: the plan was 5,000 lines for the core and 15,000 in all. Trust, enrolment and allocation raised them, nothing else does."""
 
     def lines(pattern: str) -> int:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mesh import Agent, Bid, Context, File
-from mesh.errors import InvalidArgument, MeshError, NodeLost, NoNode, TaskFailed, TimedOut, UsageError
+from mesh.errors import InvalidArgument, MeshError, NodeLost, NoNode, Overloaded, TaskFailed, TimedOut, UsageError
 from mesh.limits import Limits, WorkLimits
 from mesh.sync import Context as BlockingContext
 from mesh.testing import LocalMesh
@@ -486,5 +486,19 @@ def test_a_flow_lends_its_slot_to_its_own_steps() -> None:
             assert await m.call("blocking") == 4
             both = await asyncio.gather(*(m.call("flow") for _ in range(5)))
             assert both == [[1, 2, 3]] * 5
+
+    run(story())
+
+
+def test_a_full_node_says_when_to_come_back() -> None:
+    async def story() -> None:
+        limits = Limits(work=WorkLimits(tasks_max=1))
+        async with LocalMesh(agents=[greeter()], limits=limits) as m:
+            waits = await m.at("n1").submit("paint", wall="north")
+            with pytest.raises(Overloaded, match="already manages 1 tasks") as refused:
+                await m.at("n1").call("greet", name="Bob")
+            assert refused.value.exit_code == 5 and refused.value.retry_after_s == 1.0
+            await waits.cancel()
+            assert await m.at("n1").call("greet", name="Bob") == "hello Bob"
 
     run(story())

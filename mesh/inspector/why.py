@@ -13,7 +13,9 @@ from mesh.inspector.render import clean, seconds, table
 
 
 def score_ms(candidate: dict[str, Any]) -> int:
-    return int(candidate["start_ms"]) + int(candidate["service_ms"]) + round(1000 * float(candidate["cost"]))
+    expected_ms = int(candidate["start_ms"]) + int(candidate["service_ms"])
+    expected_ms = expected_ms * int(candidate.get("calibration_pct", 100)) // 100
+    return expected_ms + int(candidate.get("transfer_ms", 0)) + round(1000 * float(candidate["cost"]))
 
 
 def recompute(decision: dict[str, Any]) -> str:
@@ -117,7 +119,11 @@ def show(document: dict[str, Any]) -> str:
 
 
 def _note(candidate: dict[str, Any], decision: dict[str, Any]) -> str:
+    pct = int(candidate.get("calibration_pct", 100))
+    way_ms = int(candidate.get("transfer_ms", 0))
     if candidate["node"] != decision["winner_id"]:
-        return ""
+        notes = [f"its times count {pct} %: that is what they took lately"] if pct != 100 else []
+        notes += [f"{seconds(way_ms)} for the files to get there"] if way_ms else []
+        return "; ".join(notes)
     tied = sum(other["score_ms"] == candidate["score_ms"] for other in decision["candidates"]) > 1
     return "won: least score" + (", then least hash" if tied else "") if len(decision["candidates"]) > 1 else "won: the only offer"

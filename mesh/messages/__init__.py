@@ -50,6 +50,8 @@ KINDS: dict[int, type] = {
     63: work.Answer,
     64: work.FileAsk,
     65: work.FilePart,
+    66: work.Pull,
+    67: work.Backlog,
     70: work.CheckpointAsk,
     71: work.Items,
     72: work.Taken,

@@ -121,6 +121,10 @@ class Candidate:
     service_ms: int
     cost: float
     agent: str = ""
+    calibration_pct: int = 100
+    """What its awards took lately, of what was expected of them: 50 to 400. Its times count by so much."""
+    transfer_ms: int = 0
+    """For the files that would have to travel there."""
 
 
 @dataclass(slots=True)

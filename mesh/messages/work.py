@@ -7,6 +7,9 @@ manager                                contractor
                  <---------------------  ACCEPT | DECLINE      ACCEPT binds
                  <---------------------  BEAT               every 0.5 s while something is held
   RENEW          --------------------->              or REVOKE, CANCEL
+  BACKLOG        --------------------->              work waits here for whoever falls idle
+                 <---------------------  PULL               a slot is free
+                 <---------------------  RELEASE            not started: given back, perhaps for whoever pulled
                  <---------------------  RESULT | FAILURE   repeated until
   RESULT_ACK     --------------------->              or SUPERSEDED
   RECLAIM        --------------------->              after the manager's restart
@@ -32,6 +35,8 @@ class CfpItem:
     """The arguments, where the offer is priced by user code; else empty."""
     size_bytes: int
     """Of the input and its files: what would have to travel."""
+    count: int = 1
+    """A lot: so many like tasks of one backlog, of which `task` is the first."""
 
 
 @dataclass(slots=True)
@@ -51,6 +56,8 @@ class BidItem:
     """Measured; what the agent said where it prices; 0 if never run here."""
     cost: float
     agent: str
+    starts_ms: tuple[int, ...] = ()
+    """Of a lot, the capacity curve: when the second could start, the third, ...; as many as there is room for."""
 
 
 @dataclass(slots=True)
@@ -191,9 +198,35 @@ class Superseded:
 
 @dataclass(slots=True)
 class Release:
-    """The contractor gives back what it accepted and did not start."""
+    """The contractor gives back what it accepted and did not start. `to`: because that node would start it at once (reason ``pulled``)."""
 
     items: tuple[tuple[TaskId, Fence, str], ...]
+    to: NodeId = ""
+    to_service_ms: int = 0
+    """What it takes there, as the puller says."""
+    start_ms: int = 0
+    """When it would have been started here, and what it takes here."""
+    service_ms: int = 0
+
+
+@dataclass(slots=True)
+class Pull:
+    """`node` has a free slot for `capability`, where one task takes `service_ms`: whoever has such work waiting may let it go there.
+
+    A holder answers with RELEASE to the work's manager, a manager with AWARD from its backlog and BACKLOG.
+    """
+
+    capability: str
+    node: NodeId
+    service_ms: int
+
+
+@dataclass(slots=True)
+class Backlog:
+    """By a manager: `count` tasks wait here for the first node that falls idle. 0: none does any more."""
+
+    capability: str
+    count: int
 
 
 @dataclass(slots=True)

@@ -68,6 +68,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         records.Witnessed,
         work.Answer,
         work.FilePart,
+        work.Pull,
     ),
     OFFER: (
         work.Bid,
@@ -92,6 +93,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         keeping.Vote,
         keeping.Took,
         work.Cfp,
+        work.Backlog,
         work.Award,
         work.Renew,
         work.ResultAck,

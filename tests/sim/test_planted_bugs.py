@@ -17,6 +17,7 @@ from mesh.core.outbox import Outbox
 from mesh.core.records import merkle, witness
 from mesh.core.records.records import Records
 from mesh.core.work import leases, placing
+from mesh.core.work.auction import Curve
 from mesh.core.work.contractor import Contractor
 from mesh.core.work.holdings import Holdings
 from mesh.core.work.leases import Leases
@@ -206,9 +207,9 @@ def bids_are_made_up(patch: Patch) -> None:
 
     def close(self: Any, now_s: float, auction: Any) -> Iterable[Any]:
         for other in list(auction.asked):
-            if other not in [bid.node for bid in auction.bids]:
+            if other not in [curve.bid.node for curve in auction.bids]:
                 auction.until_s[other] = now_s + 10
-                auction.bids.append(Candidate(other, other, 0, 0, 0.0, "agent"))
+                auction.bids.append(Curve(Candidate(other, other, 0, 0, 0.0, "agent"), ()))
         return before(self, now_s, auction)
 
     patch.setattr(placing.Placing, "_close", close)

@@ -16,6 +16,8 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory, Row
+from mesh.core.work.admission import Admission
+from mesh.core.work.calibration import Calibration
 from mesh.core.work.lines import Line
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
 from mesh.core.work.wheel import Wheel
@@ -139,6 +141,8 @@ class Book:
         self.holders: dict[NodeId, Holder] = {}
         self.lines: dict[str, Line] = {}
         self.woken: dict[str, Line] = {}
+        self.vacated: list[tuple[Holder, str]] = []
+        """Where an award of a capability has ended in this turn: a slot may be idle there."""
         self.requests: dict[int, Task] = {}
         self.moved: dict[TaskId, NodeId] = {}
         """Tasks that were driven here, and who took them over; "": not known."""
@@ -150,6 +154,8 @@ class Book:
         """When it was last found late: this manager had been away."""
         self.patient = False
         """All holders were given time for that, and no pulse has been in time since."""
+        self.admission = Admission(limits)
+        self.calibration = Calibration(limits.calibrated_max)
         self.counts: dict[str, int] = {}
         self._counter = 0
 
@@ -193,6 +199,7 @@ class Book:
             request,
         )
         self.tasks[task.id] = task
+        self.admission.took(len(data))
         if timeout_ms > 0:
             self.wheel.add(task, now_s + timeout_ms / 1000)
         self.enqueue(task)
@@ -246,6 +253,7 @@ class Book:
     def close(self, task: Task) -> None:
         """The task has ended: out of everything that waits for it. The oldest ended ones are forgotten."""
         del self.tasks[task.id]
+        self.admission.ended(task.ended_at_s, len(task.input))
         if task.wheel_at:
             self.wheel.remove(task)
         if task.holder:
@@ -319,6 +327,8 @@ class Book:
         del holder.tasks[task.id]
         holder.reclaims.pop(task.id, None)
         holder.out[task.capability] -= 1
+        if room:
+            self.vacated.append((holder, task.capability))
         task.holder = ""
         line = self.lines.get(task.capability)
         if room and line is not None and (line.tasks or line.urgent):

@@ -30,7 +30,7 @@ def leaf_text(task: Task) -> str:
     """What a leaf is the hash of: each decision, then the end. Fields by ``|``, decisions by line."""
     lines = []
     for made in task.decisions or ():
-        offers = ";".join(f"{c.node},{c.start_ms},{c.service_ms},{c.cost}" for c in made.candidates)
+        offers = ";".join(f"{c.node},{c.start_ms},{c.service_ms},{c.cost},{c.calibration_pct},{c.transfer_ms}" for c in made.candidates)
         refusals = ";".join(f"{node},{reason}" for node, _, reason in made.refusals)
         lines.append(f"decided|{made.fence}|{made.way}|{made.winner}|{offers}|{refusals}\n")
     lines.append(f"ended|{task.id}|{task.capability}|{task.input_hash}|{task.fence}|{task.state}|{task.node}|{task.output_hash}")

@@ -3,7 +3,7 @@
     Award --checked--> Accepted entry (durable) --> ACCEPT, at the end of the turn      --refused--> DECLINE, with a reason
           |                plain call: only if it has not ended within accept_wait_s
           `--> Holding --> Running --> HandlerEnded --> Reports          Terms: leases, revoke, cancel, reclaim
-                 Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy
+                 Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy         Pulling: work that moves
 
 Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
 one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
@@ -38,10 +39,12 @@ from mesh.core.work.holdings import HeldFor, Holding, Holdings, State, awarded
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.logs import Logs
 from mesh.core.work.pricing import Pricing
+from mesh.core.work.pulling import Pulling
 from mesh.core.work.relay import Relay
 from mesh.core.work.reports import Reports, need_of, report_of
 from mesh.core.work.running import Running, StopOverdue
 from mesh.core.work.slots import Run, Slots, Worker
+from mesh.core.work.tallies import ContractorStatistics
 from mesh.core.work.terms import Terms
 from mesh.effects import Append, Extend, Need, Refused, Send, Tell
 from mesh.ids import Fence, NodeId, TaskId, content_hash
@@ -63,36 +66,10 @@ class AcceptsDue:
     """Plain calls have been under way for so long that their ACCEPT is due."""
 
 
-@dataclass(frozen=True, slots=True)
-class ContractorStatistics:
-    """One moment of a contractor; times in seconds, counts since the start of this life."""
-
-    workers: int
-    slots: int
-    busy: int
-    queued: int
-    held: int
-    managers: int
-    accepted: int
-    declined: int
-    executed: int
-    ended: int
-    failed: int
-    resent: int
-    lapsed: int
-    overrun: int
-    bids: int
-    refusals: int
-    prices_waiting: int
-    loads_told: int
-    draining: bool
-    log_bytes: int
-
-
 class Contractor:
     """One of the node's machines. Its parts share two tables, `Holdings` and `Slots`, and bring their own inputs."""
 
-    def __init__(self, directory: Directory, deadlines: Deadlines, limits: WorkLimits) -> None:
+    def __init__(self, directory: Directory, deadlines: Deadlines, limits: WorkLimits, random: Random) -> None:
         self._me, self._directory = directory.me, directory
         self._deadlines = deadlines
         self._limits = limits
@@ -105,6 +82,7 @@ class Contractor:
         self._terms = Terms(directory, deadlines, limits, self._holdings, self._slots, self._reports, self._running)
         self._relay = Relay(self._holdings, self._slots)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
+        self._pulling = Pulling(directory, deadlines, limits, random, self._holdings, self._slots, self._load, self._reports)
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
         """Plain calls whose ACCEPT waits: most will have ended before it is due."""
@@ -129,7 +107,7 @@ class Contractor:
             ReattachOver: self._expire_reattach,
             AcceptsDue: self._expire_accepts,
         }
-        for part in (self._load, self._reports, self._running, self._terms, self._relay, self._pricing):
+        for part in (self._load, self._reports, self._running, self._terms, self._relay, self._pricing, self._pulling):
             self.inputs.update(part.inputs)
 
     # ---- awards
@@ -281,6 +259,7 @@ class Contractor:
             self._slots.measure(run.capability, ended.service_ms, now_s - run.started_s)
         self._settle(now_s, run, ended, out)
         self._running.freed(now_s, run.task, run.worker, out)
+        self._pulling.fell_idle(now_s, run.worker, out)
         self._load.note(now_s)
         return out
 
@@ -490,4 +469,6 @@ class Contractor:
             loads_told=self._load.told,
             draining=self._load.closed,
             log_bytes=self._logs.bytes,
+            pulls=self._pulling.pulls,
+            given_up=self._pulling.given_up,
         )

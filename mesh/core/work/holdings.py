@@ -48,6 +48,7 @@ class Holding:
         "order",
         "parent",
         "report",
+        "rooted",
         "sent_s",
         "skip",
         "state",
@@ -89,6 +90,8 @@ class Holding:
         self.missing: dict[Hash, None] = {}
         self.report: Result | Failure | None = None
         self.sent_s = float("-inf")
+        self.rooted = False
+        """Its files were fetched for it: it does not move to another node."""
 
 
 def awarded(item: AwardItem, manager: NodeId, lease_end_ms: int, order: int) -> Holding:

@@ -15,6 +15,7 @@ from collections import deque
 
 from mesh.core.work.book import AwardsDue, Book, Effects, Holder, LeasesDue, PulseDue
 from mesh.core.work.ending import Ending, node_lost
+from mesh.core.work.rebinding import pulled
 from mesh.core.work.task import ACCEPT, CANCELLING, COMMITTING, HELD, OFFERED, RETRY, Task
 from mesh.core.work.waits import BackoffEnds, ReclaimsDue, backoff_s
 from mesh.effects import Append, Need, Refused, Send
@@ -115,7 +116,10 @@ class Leases:
             if task is None or task.fence != fence or task.holder != sender or task.state == COMMITTING:
                 yield Refused("late_release", sender)
                 continue
-            task.excluded = sender
+            if release.to:
+                task.pulled = pulled(self._book, task, sender, release)
+            else:
+                task.excluded = sender
             yield from self._over(now_s, task, f"released:{reason}")
 
     # ---- renewal
@@ -345,6 +349,7 @@ class Leases:
         node = task.holder
         holder = self._book.give(task, node)
         task.lease_end_s = task.offered_at_s = now_s
+        task.promised_ms = None
         task.lease_end_s += self._book.limits.lease_s
         holder.reclaims[task.id] = task.fence
         self._book.watch_lease(holder, task.lease_end_s)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import chain
 
 from mesh.core.work.task import Task
-from mesh.ids import TaskId
+from mesh.ids import NodeId, TaskId
 
 
 class Line:
     """Who waits for an award of one capability, first come first served; work that was lost or given back goes first."""
 
-    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "quiet", "shown", "tasks", "urgent")
+    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "hinted", "promised", "quiet", "shown", "tasks", "urgent")
 
     def __init__(self, capability: str) -> None:
         self.capability = capability
@@ -20,6 +20,10 @@ class Line:
         self.fresh: list[Task] = []
         """In line since the last look at it: not yet shown as parked."""
         self.bidding = 0
+        self.hinted: dict[NodeId, None] = {}
+        """Who was told that work waits here, and will pull when it falls idle."""
+        self.promised = 0
+        """How many of those in line the open auctions ask for as well: they will be awarded to whoever bids for them."""
         self.backlog_due = False
         self.quiet = False
         """An auction had no bid. No more questions until there is news of room, or it is time to ask again; new arrivals are no news."""

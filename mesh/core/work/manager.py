@@ -50,6 +50,7 @@ from mesh.core.work.leases import Leases
 from mesh.core.work.placing import Placing
 from mesh.core.work.questions import Questions
 from mesh.core.work.readback import Readback
+from mesh.core.work.rebinding import Rebinding
 from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
@@ -68,6 +69,7 @@ from mesh.messages.work import (
     Cancelled,
     Decline,
     Failure,
+    Pull,
     Reclaimed,
     Refuse,
     Release,
@@ -98,6 +100,10 @@ class ManagerStatistics:
     leases_over: int
     streams: int
     readers_waiting: int
+    input_bytes: int
+    """Of the arguments of live tasks."""
+    overloaded: int
+    """Calls and submits that were refused for want of room."""
 
 
 class Manager:
@@ -113,6 +119,7 @@ class Manager:
         self._leases = leases = Leases(book, ending)
         self._placing = Placing(book, ending)
         self._retries = Retries(book, ending, leases)
+        self._rebinding = Rebinding(book)
         self._succession = Succession(book, ending, leases)
         self._readback = readback = Readback()
         self._archive = archive = Archive(directory)
@@ -155,6 +162,7 @@ class Manager:
             Result: at_once(self._retries.on_result),
             Failure: at_once(self._retries.on_failure),
             Load: at_once(self._placing.on_load),
+            Pull: at_once(self._placing.on_pull),
         }
 
     def _of_members(self) -> dict[type, Method]:
@@ -200,10 +208,12 @@ class Manager:
     # ---- the turn
 
     def _turn_ends(self, now_s: float, _me: NodeId, _turn: TurnEnds) -> Effects | None:
-        return self._say(now_s) if self.book.woken or self.book.dirty else None
+        return self._say(now_s) if self.book.woken or self.book.dirty or self.book.vacated else None
 
     def _say(self, now_s: float) -> Effects:
         yield from self._placing.drain(now_s)
+        if self.book.vacated:
+            yield from self._rebinding.look()
         yield from self.book.flush(now_s)
 
     def _then_say(self, method: Method) -> Method:
@@ -228,13 +238,12 @@ class Manager:
 
     # ---- clients
 
-    def _room_for(self, request: int, data: bytes) -> Reply | None:
+    def _room_for(self, now_s: float, request: int, data: bytes) -> Reply | None:
         """None, or why the work is turned down."""
         if self.book.directory.revoked(self.book.me):
             return Reply(request, False, own_revocation(), need=Need.FREE)
-        if len(self.book.tasks) >= self._limits.tasks_max:
-            message = f"this node already manages {len(self.book.tasks)} tasks"
-            return Reply(request, False, {"code": "overloaded", "message": message, "fix": "mesh tasks"}, need=Need.FREE)
+        if (overloaded := self.book.admission.refusal(now_s, len(data))) is not None:
+            return Reply(request, False, overloaded, need=Need.FREE)
         if len(data) > self._limits.body_bytes_max:
             message = f"arguments of {len(data)} bytes; at most {self._limits.body_bytes_max} travel inside a message, larger ones as File"
             return Reply(request, False, {"code": "too_big", "message": message, "fix": "mesh call CAP name=@file"}, need=Need.FREE)
@@ -252,7 +261,7 @@ class Manager:
         return Reply(request, False, error, need=Need.FREE)
 
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
-        if (turned := self._room_for(call.request, call.input)) is not None:
+        if (turned := self._room_for(now_s, call.request, call.input)) is not None:
             return [turned]
         task = self.book.requests[call.request] = self.book.open(
             now_s,
@@ -269,7 +278,7 @@ class Manager:
         return None
 
     def _do_submit(self, now_s: float, _me: NodeId, submit: Submit) -> Effects:
-        if (turned := self._room_for(submit.request, submit.input)) is not None:
+        if (turned := self._room_for(now_s, submit.request, submit.input)) is not None:
             yield turned
             return
         if (turned := self._unguarded(now_s, submit.request)) is not None:
@@ -392,4 +401,6 @@ class Manager:
             leases_over=counts.get("lease_over", 0),
             streams=len(self._streams),
             readers_waiting=self._streams.waiting(),
+            input_bytes=book.admission.input_bytes,
+            overloaded=book.admission.refused,
         )

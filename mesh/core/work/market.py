@@ -1,9 +1,11 @@
 """Whom to ask, and who wins: pure choices from the directory and the manager's own awards.
 
     rows that offer it --who can be asked--> eligible --fresh load, room, short and known service--> AWARD to the best of a sample of 3
-                                                      --only busy--> BUSY (wait for room)     --else--> AUCTION
+                                                      --only busy, or the busy ones are sooner done--> BUSY (wait for room)
+                                                      --else--> AUCTION                 released for an idle node --> AWARD to that node
 
 Why a sample: with cached load, best-of-all herds onto one node, best-of-3 with local correction does not (Sparrow; own simulation).
+If none of three could start it at once, three of those who could are looked for: one idle node beats three short queues.
 Invariant: same inputs, same choice; the winner follows from the candidates' fields alone, so that anybody can recompute it.
 """
 
@@ -13,6 +15,7 @@ import difflib
 import hashlib
 from dataclasses import dataclass, field
 from random import Random
+from typing import TypeVar
 
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, ReadDirectory, Row
 from mesh.core.work.book import Book
@@ -21,13 +24,21 @@ from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.membership import LoadRow
 from mesh.messages.records import Candidate
 
-RULE = "least start_ms + service_ms + round(1000 * cost) wins; ties: least sha256(task|fence|node)"
+RULE = "least (start_ms + service_ms) * calibration_pct // 100 + transfer_ms + round(1000 * cost) wins; ties: least sha256(task|fence|node)"
 SAMPLE = 3
 SHORT_SERVICE_MS = 1000
 """From here on an auction's round trip costs nothing beside the work, and asking for the true queue pays."""
 SCAN_MAX = 8
-"""Up to so many nodes are all looked at; of more, a random few, until three can be asked."""
+"""Up to so many nodes are all looked at; of more, first a random few, until three can be asked."""
+WIDE = 64
+"""So many are looked at if none of those few could start it at once."""
+NEAR = 1.1
+"""Within a tenth of the best, a candidate is as good: what is known of them is older than that is exact."""
 DECLINES_BEFORE_AUCTION = 2
+RECORDED = 8
+"""Candidates in one decision, the best; each of a lot has its own."""
+
+Item = TypeVar("Item")
 
 NOBODY, BUSY, ASK_ALL, TAKE = "nobody", "busy", "auction", "award"
 
@@ -40,10 +51,24 @@ class Choice:
     eligible: list[Row] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     refusals: list[tuple[NodeId, str, str]] = field(default_factory=list)
+    by: str = "award"
+    """As the record calls it: award (from cached load), or pull (an idle node asked for it)."""
+    priced: bool = False
+    """User code prices the work, so it is asked about each task."""
+    long: bool = False
+    """It takes so long that asking everybody pays."""
 
 
 def score_ms(candidate: Candidate) -> int:
-    return candidate.start_ms + candidate.service_ms + round(1000 * candidate.cost)
+    expected_ms = (candidate.start_ms + candidate.service_ms) * candidate.calibration_pct // 100
+    return expected_ms + candidate.transfer_ms + round(1000 * candidate.cost)
+
+
+def transfer_ms(task: Task, node: NodeId, bytes_per_s: float) -> int:
+    """What it takes to bring the task's files to `node`; 0 where they are."""
+    if not task.files or node in task.sources:
+        return 0
+    return round(1000 * sum(size for _, size in task.files) / bytes_per_s)
 
 
 def tie_break(task: TaskId, fence: Fence, node: NodeId) -> bytes:
@@ -60,6 +85,11 @@ def best(task: TaskId, fence: Fence, candidates: list[Candidate]) -> Candidate:
     return tied[0] if len(tied) == 1 else min(tied, key=lambda candidate: tie_break(task, fence, candidate.node))
 
 
+def keenest(candidates: list[Candidate]) -> list[Candidate]:
+    """As many as a decision of a lot puts on record: those of the least scores."""
+    return candidates if len(candidates) <= RECORDED else sorted(candidates, key=score_ms)[:RECORDED]
+
+
 def nearest(directory: ReadDirectory, capability: str) -> list[str]:
     """Offered names like `capability`, most alike first."""
     names = {name for row in directory.rows() if row.state not in (DEAD, LEFT) for name in row.offers}
@@ -71,7 +101,7 @@ def offered(directory: ReadDirectory, capability: str) -> bool:
     return any(row.state not in (DEAD, LEFT) for row in directory.offering(capability))
 
 
-def sample(random: Random, rows: list[Row], size: int) -> list[Row]:
+def sample(random: Random, rows: list[Item], size: int) -> list[Item]:
     """`size` of them at random, or all as they are."""
     count = len(rows)
     if count <= size:
@@ -89,34 +119,89 @@ class Market:
         self._echo_old_s = book.limits.lease_s - 2 * book.limits.beat_s
         """A lease that echoes an older stamp would be over before two beats."""
 
-    def choose(self, now_s: float, task: Task, *, force: bool = False) -> Choice:
-        """What to do with a task in line. `force`: never BUSY, ask those who are."""
+    def choose(self, now_s: float, task: Task, ahead: int = 1, *, force: bool = False) -> Choice:
+        """What to do with a task in line. `ahead`: how many wait there, itself included. `force`: never BUSY, ask those who are."""
         rows = self._book.directory.offering(task.capability)
-        choice = Choice(NOBODY)
-        if len(rows) <= SCAN_MAX or force:
-            self._scan(now_s, task, rows, choice)
-            drawn = sample(self._book.random, choice.eligible, SAMPLE)
-        else:
+        if task.pulled:
+            pulled, task.pulled = task.pulled, ()
+            return Choice(TAKE, candidates=list(pulled), by="pull")
+        if len(rows) > SCAN_MAX and not force and not task.files:
             drawn = self._draw(now_s, task, rows)
+            choice = Choice(NOBODY)
             if drawn:
                 choice.way = self._weigh(now_s, task, choice, drawn)
-                if choice.way == TAKE:
+                if choice.way == TAKE and any(not candidate.start_ms for candidate in choice.candidates):
                     return choice
-                choice = Choice(NOBODY)
-            self._scan(now_s, task, rows, choice)
-            drawn = choice.eligible
-        if drawn:
-            asides = len(choice.refusals)
-            choice.way = self._weigh(now_s, task, choice, drawn)
-            if choice.way == BUSY and len(drawn) < len(choice.eligible):
-                others = [row for row in choice.eligible if row not in drawn]
-                choice.way = self._weigh(now_s, task, choice, others)
-            if choice.way == BUSY and force:
-                choice.way = ASK_ALL
-            if choice.way == ASK_ALL:
-                choice.candidates = []
-                del choice.refusals[asides:]
+        return self._among_all(now_s, task, sample(self._book.random, rows, WIDE), ahead, force)
+
+    def pulling(self, now_s: float, task: Task, node: NodeId, service_ms: int, ahead: int) -> Choice | None:
+        """The award of a task in line to an idle node that asks for it; None if it cannot be asked, or others will be done sooner."""
+        row = self._book.directory.get(node)
+        if row is None or task.capability not in row.offers or self._unfit(now_s, task, row):
+            return None
+        way_ms = transfer_ms(task, node, self._book.limits.transfer_bytes_per_s)
+        asking = Candidate(node, row.name, 0, service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
+        eligible = [other for other in self._book.directory.offering(task.capability)[:WIDE] if not self._unfit(now_s, task, other)]
+        choice = Choice(TAKE, eligible, [asking], by="pull")
+        return None if self._worth_waiting(now_s, task, choice, ahead) else choice
+
+    def _among_all(self, now_s: float, task: Task, rows: list[Row], ahead: int, force: bool) -> Choice:
+        """Nobody of a few could start it at once, or there are only a few."""
+        choice = Choice(NOBODY)
+        self._scan(now_s, task, rows, choice)
+        if not choice.eligible:
+            return choice
+        asides = len(choice.refusals)
+        choice.way = self._weigh(now_s, task, choice, choice.eligible)
+        if choice.way == TAKE:
+            self._thin_out(choice)
+            if not force and (self._would_queue(task.capability, choice, ahead) or self._worth_waiting(now_s, task, choice, ahead)):
+                choice.way = BUSY
+        if choice.way == BUSY and force:
+            choice.way = ASK_ALL
+        if choice.way == ASK_ALL:
+            choice.candidates = []
+            del choice.refusals[asides:]
         return choice
+
+    def _thin_out(self, choice: Choice) -> None:
+        """Three of those that are about the best, filled up with others: stale loads must not herd."""
+        near = min(map(score_ms, choice.candidates)) * NEAR
+        good = [candidate for candidate in choice.candidates if score_ms(candidate) <= near]
+        rest = [candidate for candidate in choice.candidates if score_ms(candidate) > near]
+        chosen = sample(self._book.random, good, SAMPLE)
+        choice.candidates = chosen + sample(self._book.random, rest, SAMPLE - len(chosen))
+
+    def _would_queue(self, capability: str, choice: Choice, ahead: int) -> bool:
+        """Long work waits here, for the first node that falls idle, and not behind other work; unless so much of it is in line that every
+        slot gets one more anyway, and need not wait for the next award when it is done."""
+        least = min(choice.candidates, key=score_ms)
+        if not least.start_ms or least.service_ms < self._book.limits.wait_ms_target:
+            return False
+        slots = sum(row.load[capability].slots for row in choice.eligible if capability in row.load)
+        return ahead < slots
+
+    def _worth_waiting(self, now_s: float, task: Task, choice: Choice, ahead: int) -> bool:
+        """Before the best of those with room would be done with it, the full ones will be done with all that is in line: a slow node does
+        not take the last task if a fast one finishes it sooner."""
+        least = min(choice.candidates, key=score_ms)
+        done = 0
+        for row in choice.eligible:
+            load = row.load.get(task.capability)
+            given = self._book.holder(row.node).correction(row, task.capability)
+            if (
+                load is None
+                or not load.service_ms
+                or not load.slots
+                or load.room > given
+                or now_s - row.load_at_s > self._book.limits.load_fresh_s
+            ):
+                continue
+            full = self._candidate(task, row, load, given)
+            # On the average the one that runs is half done.
+            left_ms = score_ms(least) - (full.start_ms - load.service_ms // (2 * load.slots)) - full.transfer_ms
+            done += max(0, left_ms * load.slots // load.service_ms)
+        return done >= ahead
 
     # ---- who can be asked
 
@@ -175,18 +260,21 @@ class Market:
             return 0
         if not 0 < load.service_ms < SHORT_SERVICE_MS:
             return -1
-        return self._candidate(task, row, load, given)
+        return book.calibration.applied(now_s, task.capability, self._candidate(task, row, load, given))
 
     def _candidate(self, task: Task, row: Row, load: LoadRow, given: int) -> Candidate:
         before = load.busy + load.queued + given - load.slots + 1
         start_ms = before * load.service_ms // load.slots if before > 0 and load.slots > 0 else 0
-        return Candidate(row.node, row.name, start_ms, load.service_ms, 0.0, row.offers[task.capability].agent)
+        way_ms = transfer_ms(task, row.node, self._book.limits.transfer_bytes_per_s)
+        return Candidate(row.node, row.name, start_ms, load.service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
 
     def _weigh(self, now_s: float, task: Task, choice: Choice, rows: list[Row]) -> str:
         """The way that the cached load of `rows` suggests; fills in candidates and refusals."""
-        unknown = priced = False
+        unknown = False
         for row in rows:
-            priced = priced or row.offers[task.capability].priced
+            choice.priced = choice.priced or row.offers[task.capability].priced
+            load = row.load.get(task.capability)
+            choice.long = choice.long or (load is not None and load.service_ms >= SHORT_SERVICE_MS)
             known = self._cached(now_s, task, row)
             if known == 0:
                 choice.refusals.append((row.node, row.name, "busy"))
@@ -196,7 +284,7 @@ class Market:
                 choice.candidates.append(known)
         if not choice.candidates and not unknown:
             return BUSY
-        if priced or task.declines >= DECLINES_BEFORE_AUCTION:
+        if choice.priced or task.declines >= DECLINES_BEFORE_AUCTION:
             return ASK_ALL
         asked = self._book.line(task.capability).quiet
         if unknown and not asked and len(choice.eligible) == 1 and (only := self._only(now_s, task, rows[0])) is not None:

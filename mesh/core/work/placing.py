@@ -1,7 +1,7 @@
 """Lines in, awards out: whoever waits for an award is looked at when the turn ends, first come first served.
 
     line of a capability --choice (market.py)--> AWARD from cached load
-                                            '--> auction --closed--> AWARD to the winner | parked
+                                            '--> auction, of a lot --closed--> AWARD to the winners | parked
                                             '--> parked: no_capable (woken by members and offers), busy (woken by room, or asked again)
 
 Invariant: of each award the decision is written (or remembered, for a plain call) before the AWARD leaves, under a fence that is new.
@@ -10,24 +10,30 @@ Does not bind anything: an AWARD is an offer until its ACCEPT (`leases.py`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mesh.core.directory import Row
-from mesh.core.work.auction import Auction
+from mesh.core.work.auction import Auction, Curve
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, GuardDue
 from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
 from mesh.core.work.lines import Line
-from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, nearest, offered, sample
+from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, nearest, offered, sample, transfer_ms
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, WAKE, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, next_fence
 from mesh.messages.membership import Load
 from mesh.messages.records import Candidate, Decided, Parked
-from mesh.messages.work import AwardItem, Bid, Cfp, CfpItem, Refuse
+from mesh.messages.work import AwardItem, Backlog, Bid, Cfp, CfpItem, Pull, Refuse
 
 YOUNG_S = 2.0
 """A node that runs for less than this may just not have met the others yet."""
 GRACE_S = 0.5
 """What discovery gets before a caller hears that nobody offers it: within a second, the command line's own start included."""
+
+
+HINTED_MS = 1000
+"""A line that idle nodes pull from need not ask: only in case that they do not."""
 
 
 class Placing:
@@ -55,13 +61,13 @@ class Placing:
         if not held:
             self._book.deadlines.set(GuardDue(), now_s + self._book.limits.beat_s)
         while (task := line.first(plain=not held)) is not None:
-            choice = self._market.choose(now_s, task, force=line.force)
+            choice = self._market.choose(now_s, task, len(line), force=line.force)
             if choice.way == TAKE:
                 self._book.dequeue(line, task)
                 line.shown = False
-                yield from self._award(now_s, task, choice, "award")
+                yield from self._award(now_s, task, choice, choice.by)
             elif choice.way == ASK_ALL:
-                if line.quiet or line.bidding >= self._book.limits.auctions_max:
+                if line.quiet or not self._may_ask(line, choice):
                     return
                 # Asked because it is time to: the answer to the first in line tells whether the others have a chance.
                 line.quiet, line.force, line.shown = line.force, False, False
@@ -78,8 +84,9 @@ class Placing:
         if choice.way == BUSY:
             line.fresh.clear()
             line.shown = False
+            yield from self._hint(line, choice.eligible)
             yield from self._park(now_s, head, "busy")
-            self._ask_later(now_s, line, 0)
+            self._ask_later(now_s, line, HINTED_MS if line.hinted else 0)
             return
         assert choice.way == NOBODY
         if any(reason == "not_heard" for _, _, reason in choice.refusals):
@@ -129,6 +136,31 @@ class Placing:
             self._book.holder(node).correction(row, "")
             self._book.wake(capability for capability, load in row.load.items() if load.room > 0)
 
+    # ---- idle nodes
+
+    def _hint(self, line: Line, rows: list[Row]) -> Effects:
+        """Long work waits: a few nodes know it, and the first of them that falls idle pulls."""
+        limits = self._book.limits
+        long = [row for row in rows if (load := row.load.get(line.capability)) and load.service_ms >= limits.pull_service_ms_min]
+        strangers = [row for row in long if row.node not in line.hinted]
+        for row in sample(self._book.random, strangers, limits.hinted_max - (len(long) - len(strangers))):
+            line.hinted[row.node] = None
+            yield Send(row.node, Backlog(line.capability, len(line)), need=Need.FREE)
+
+    def on_pull(self, now_s: float, sender: NodeId, pull: Pull) -> Effects:
+        """An idle node gets the first in line, whatever its last load said, and hears whether there is more."""
+        line = self._book.lines.get(pull.capability)
+        task = line.first(plain=not self._book.holds(now_s)) if line is not None and pull.node == sender else None
+        choice = self._market.pulling(now_s, task, sender, pull.service_ms, len(line)) if task is not None and line is not None else None
+        if task is not None and line is not None and choice is not None:
+            self._book.dequeue(line, task)
+            yield from self._award(now_s, task, choice, "pull")
+        count = len(line) if line is not None and choice is not None else 0
+        if line is not None and not count:
+            line.hinted.pop(sender, None)
+        if pull.node == sender:
+            yield Send(sender, Backlog(pull.capability, count), need=Need.FREE)
+
     # ---- nobody offers it
 
     def _may_be_blind(self, now_s: float) -> bool:
@@ -165,7 +197,7 @@ class Placing:
         task.idempotent, task.on_lost, task.offer_retries = offer.idempotent, offer.on_lost, offer.retries
         task.run_timeout_ms, task.excluded = offer.timeout_ms, ""
         task.agent = winner.agent
-        task.offered_at_s = now_s
+        task.offered_at_s, task.promised_ms = now_s, (winner.start_ms, winner.service_ms)
         decided = Decided(task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000))
         if task.durable:
             yield Append(decided)
@@ -177,7 +209,7 @@ class Placing:
         if task.stream is not None:
             yield from task.stream.begin(task.attempts + 1, replays=offer.idempotent)
         holder = book.give(task, winner.node)
-        kind = (DURABLE if task.durable else 0) | (CONDITIONAL if way == "award" else 0)
+        kind = (DURABLE if task.durable else 0) | (0 if way == "auction" else CONDITIONAL)
         pairs = holder.awards.get(kind)
         if pairs is None:
             pairs = holder.awards[kind] = []
@@ -207,19 +239,30 @@ class Placing:
 
     # ---- auctions
 
+    def _may_ask(self, line: Line, choice: Choice) -> bool:
+        """Lots make room for many in one question; what an agent prices itself is asked about one by one."""
+        limits = self._book.limits
+        if choice.priced:
+            return line.bidding < limits.auctions_max
+        return line.bidding < min(limits.lots_max, limits.auctions_max) and len(line) > line.promised
+
     def _ask(self, now_s: float, line: Line, task: Task, choice: Choice) -> Effects:
+        """One question about `task`, and about as many behind it as no open auction asks for."""
         book = self._book
         self._round += 1
-        asked = sample(book.random, choice.eligible, book.limits.asked_max)
+        count = 1 if choice.priced else min(1 + max(0, len(line) - line.promised), book.limits.lot_max)
+        most = book.limits.asked_most if choice.long else max(book.limits.asked_max, min(2 * count, book.limits.asked_most))
+        asked = sample(book.random, choice.eligible, most)
         given = {row.node: book.holder(row.node).out.get(task.capability, 0) for row in asked}
-        auction = self._auctions[self._round] = Auction(self._round, task, asked, choice.refusals, given)
+        auction = self._auctions[self._round] = Auction(self._round, task, asked, choice.refusals, given, count)
         task.move(ASK)
         line.bidding += 1
+        line.promised += count - 1
         size = len(task.input) + sum(ref[1] for ref in task.files)
         book.deadlines.set(AuctionEnds(self._round), now_s + book.limits.auction_timeout_s)
         for row in asked:
             data = task.input if row.offers[task.capability].priced else b""
-            item = CfpItem(task.id, task.capability, task.input_hash, data, size)
+            item = CfpItem(task.id, task.capability, task.input_hash, data, size, count)
             yield Send(row.node, Cfp(auction.round, (item,)), need=Need.FREE)
 
     def on_bid(self, now_s: float, sender: NodeId, bid: Bid) -> Effects:
@@ -262,16 +305,18 @@ class Placing:
         book.deadlines.clear(AuctionEnds(auction.round))
         line = book.line(task.capability)
         line.bidding -= 1
+        line.promised -= auction.count - 1
         book.woken[task.capability] = line
-        if task.state != BIDDING:
+        if not book.holds(now_s) and task.durable:
+            if task.state == BIDDING:
+                book.enqueue(self._unasked(task), urgent=task.lost)
             return
-        candidates = [self._corrected(auction, bid, row) for bid in auction.bids if (row := self._standing(now_s, task, bid, auction))]
-        if candidates and task.durable and not book.holds(now_s):
-            book.enqueue(self._unasked(task), urgent=task.lost)
-            return
-        if candidates:
+        curves = [curve for curve in auction.bids if self._standing(now_s, task, curve, auction)]
+        if curves:
             line.quiet = False
-            yield from self._award(now_s, task, Choice(TAKE, [], candidates, auction.refusals), "auction")
+            yield from self._share_out(now_s, line, auction, curves)
+            return
+        if task.state != BIDDING:
             return
         line.quiet = True
         reason = auction.parked_reason()
@@ -290,22 +335,41 @@ class Placing:
     def expire_guard(self, _now_s: float, _me: NodeId, _due: GuardDue) -> None:
         self._book.wake(list(self._book.lines))
 
-    def _standing(self, now_s: float, task: Task, bid: Candidate, auction: Auction) -> Row | None:
-        """The bidder's row, if he can still be awarded."""
+    def _share_out(self, now_s: float, line: Line, auction: Auction, curves: list[Curve]) -> Effects:
+        """The task that was asked about, then those in line, each to the best of what is left of the curves."""
+        held = self._book.holds(now_s)
+        task: Task | None = auction.task if auction.task.state == BIDDING else line.first(plain=not held)
+        for _ in range(auction.count):
+            heads = {curve.bid.node: (curve, head) for curve in curves if (head := curve.head()) is not None}
+            if task is None or not heads:
+                return
+            bids = [self._with_way(task, head) for _, head in heads.values()]
+            candidates = [bid for bid in bids if bid.node != task.excluded] or bids
+            if task.state != BIDDING:
+                self._book.dequeue(line, task)
+            full = [(curve.bid.node, curve.bid.name, "full") for curve in curves if curve.bid.node not in heads]
+            yield from self._award(now_s, task, Choice(TAKE, [], keenest(candidates), auction.refusals + full), "auction")
+            if task.holder in heads:
+                heads[task.holder][0].taken += 1
+            task = line.first(plain=not held)
+
+    def _with_way(self, task: Task, bid: Candidate) -> Candidate:
+        way_ms = transfer_ms(task, bid.node, self._book.limits.transfer_bytes_per_s)
+        return replace(bid, transfer_ms=way_ms) if way_ms else bid
+
+    def _standing(self, now_s: float, task: Task, curve: Curve, auction: Auction) -> bool:
+        """The bidder can still be awarded. What he was awarded since he was asked counts as taken: auctions side by side must not all pick
+        the same node."""
+        bid = curve.bid
         row = self._book.directory.get(bid.node)
         expired = now_s > auction.until_s[bid.node]
-        if row is not None and row.linked and task.capability in row.offers and not expired:
-            return row
-        reason = "revoked" if row is not None and row.revoked else "expired" if expired else "gone"
-        auction.refusals.append((bid.node, bid.name, reason))
-        return None
-
-    def _corrected(self, auction: Auction, bid: Candidate, row: Row) -> Candidate:
-        """Its start, later by what it was awarded since it was asked: auctions side by side must not all pick the same node."""
-        capability = auction.task.capability
-        since = self._book.holder(bid.node).out.get(capability, 0) - auction.given[bid.node]
+        if row is None or not row.linked or task.capability not in row.offers or expired:
+            reason = "revoked" if row is not None and row.revoked else "expired" if expired else "gone"
+            auction.refusals.append((bid.node, bid.name, reason))
+            return False
+        since = self._book.holder(bid.node).out.get(task.capability, 0) - auction.given[bid.node]
         if since > 0:
-            load = row.load.get(capability)
-            slots = max(1, load.slots) if load is not None else 1
-            bid.start_ms += max(1, since * max(1, bid.service_ms) // slots)
-        return bid
+            load = row.load.get(task.capability)
+            curve.skip(since, max(1, load.slots) if load is not None else 1)
+        curve.bid = self._book.calibration.applied(now_s, task.capability, bid)
+        return True

@@ -1,6 +1,7 @@
 """Answers to calls for proposals: bids from the true queue, priced by the agent where it wants to, refusals with reasons.
 
     CFP --> for each item: refuse | bid | ask the worker's @agent.bid --price_timeout_s--> bid | refuse declined | refuse not_ready
+            (of a lot: one bid, a capacity curve)
         <-- at most one BID and one REFUSE per CFP, when every item has its answer
 
 Invariant: every item of a CFP is answered exactly once, in bounded time. A bid binds nothing: the check that binds is at the award.
@@ -80,15 +81,17 @@ class Pricing:
             answer.refusals.append((item.task, "not_ready" if self.unready else "incapable"))
             return
         before = ahead.get(item.capability, 0)
-        if self._slots.room(capability) <= before:
+        room = self._slots.room(capability) - before
+        if room <= 0:
             answer.refusals.append((item.task, "busy"))
             answer.retry_after_ms = max(answer.retry_after_ms, self._slots.retry_after_ms(capability, now_s))
             self._load.turned_away(answer.manager, item.capability)
             return
-        ahead[item.capability] = before + 1
         pricer = self._pricer(capability)
+        count = max(1, min(item.count, room, self._limits.lot_max)) if pricer is None else 1
+        ahead[item.capability] = before + count
         if pricer is None:
-            self._bid(now_s, answer, item.task, capability, before)
+            self._bid(now_s, answer, item.task, capability, before, count=count)
         elif len(self._open) >= self._limits.queue_max:
             answer.refusals.append((item.task, "not_ready"))
         else:
@@ -101,12 +104,20 @@ class Pricing:
         return next((worker for worker in capability.workers if worker.offers[capability.name].priced), None)
 
     def _bid(
-        self, now_s: float, answer: _Answer, task: TaskId, capability: Capability, ahead: int, cost: float = 0.0, eta_ms: int | None = None
+        self,
+        now_s: float,
+        answer: _Answer,
+        task: TaskId,
+        capability: Capability,
+        ahead: int,
+        cost: float = 0.0,
+        eta_ms: int | None = None,
+        count: int = 1,
     ) -> None:
-        start_ms = self._slots.start_ms(capability, now_s, ahead)
+        start_ms, *later_ms = self._slots.starts_ms(capability, now_s, ahead, count)
         service_ms = self._slots.service_ms(capability) if eta_ms is None else max(0, eta_ms)
         worker = capability.freest() or capability.workers[0]
-        answer.bids.append(BidItem(task, start_ms, service_ms, cost, worker.agent))
+        answer.bids.append(BidItem(task, start_ms, service_ms, cost, worker.agent, tuple(later_ms)))
 
     def _do_priced(self, now_s: float, _me: NodeId, priced: Priced) -> Iterator[Any]:
         askers = self._asked.get((priced.round, priced.task), {})

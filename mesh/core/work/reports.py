@@ -38,6 +38,16 @@ class ReportsDue:
     manager: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Why work is given back that could run here: `to` would start it at once and takes so long; here it would start in `start_ms`."""
+
+    to: NodeId
+    to_service_ms: int
+    start_ms: int
+    service_ms: int
+
+
 def need_of(durable: bool) -> Need:
     """Durable work waits for the disk; a plain call never does. The same for its Execute and Stop, so that none overtakes the other."""
     return Need.SYNCED if durable else Need.FREE
@@ -94,12 +104,16 @@ class Reports:
             out.append(Append(Ended(holding.task, holding.fence, outcome, error=text, agent=agent, service_ms=service_ms, at_ms=at_ms)))
         self._owe(now_s, holding, out)
 
-    def release(self, now_s: float, holding: Holding, reason: str, out: list[Any]) -> None:
-        """Give back what has not started."""
+    def release(self, now_s: float, holding: Holding, reason: str, out: list[Any], pulled: Pulled | None = None) -> None:
+        """Give back what has not started. `pulled`: for that node, which asked for it."""
         if holding.durable:
             at_ms = int(now_s * 1000)
             out.append(Append(Ended(holding.task, holding.fence, "released", error=json.dumps({"kind": reason}), at_ms=at_ms)))
-        out.append(Send(holding.manager, Release(((holding.task, holding.fence, reason),)), need=need_of(holding.durable)))
+        release = Release(((holding.task, holding.fence, reason),))
+        if pulled is not None:
+            release.to, release.to_service_ms = pulled.to, pulled.to_service_ms
+            release.start_ms, release.service_ms = pulled.start_ms, pulled.service_ms
+        out.append(Send(holding.manager, release, need=need_of(holding.durable)))
         self.forget(holding, out, closed=False)
 
     def forget(self, holding: Holding, out: list[Any], closed: bool = True) -> None:

@@ -54,6 +54,9 @@ class Retries:
             task.output, task.output_hash = result.output, result.output_hash
             task.agent = result.agent or task.agent
             task.service_ms = result.service_ms
+            if task.promised_ms is not None:
+                took_ms = (now_s - task.offered_at_s) * 1000
+                book.calibration.learn(now_s, sender, task.capability, *task.promised_ms, took_ms)
             if result.files:
                 task.output_files = result.files
                 yield from self._fetch(task)

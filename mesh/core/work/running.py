@@ -67,6 +67,7 @@ class Running:
 
     def want_files(self, holding: Holding, item: AwardItem, out: list[Any]) -> None:
         """Ask for the input files; the holding waits for them."""
+        holding.rooted = True
         for file, size in item.files:
             holding.missing[file] = None
             self._wanted.setdefault(file, {})[holding.task] = None

@@ -274,20 +274,35 @@ class Slots:
 
     def start_ms(self, capability: Capability, now_s: float, ahead: int = 0) -> int:
         """Until a slot is free for a task that comes now behind the queue and `ahead` others of its kind."""
-        if not self.queued and ahead < capability.free():
-            return 0
+        return self.starts_ms(capability, now_s, ahead, 1)[0]
+
+    def starts_ms(self, capability: Capability, now_s: float, ahead: int, count: int) -> list[int]:
+        """The capacity curve: when the first of `count` such tasks could start, the second, ..."""
+        if not self.queued and ahead + count <= capability.free():
+            return [0] * count
+        before_ms = [other.service_ms for other in capability.neighbours for _ in range(other.queued)]
+        return self._curve_ms(capability, now_s, before_ms + [capability.service_ms] * ahead, count)
+
+    def waits_ms(self, capability: Capability, now_s: float) -> list[int]:
+        """When each task that is queued here for `capability` will start, the first of the queue first."""
+        before_ms = [o.service_ms for o in capability.neighbours if o is not capability for _ in range(o.queued)]
+        return self._curve_ms(capability, now_s, before_ms, capability.queued)
+
+    def _curve_ms(self, capability: Capability, now_s: float, before_ms: list[float], count: int) -> list[int]:
+        """Starts of `count` tasks behind others that take `before_ms`."""
         free_at: list[float] = []
         for worker in capability.workers:
             busy = [self._remaining_ms(run, now_s) for run in worker.runs.values() if not run.waits]
             busy += [0.0] * (worker.concurrency - len(busy) - len(worker.strays))
             free_at += busy
         if not free_at:
-            return 0
+            return [0] * count
         heapq.heapify(free_at)
-        waiting = [other.service_ms for other in capability.neighbours for _ in range(other.queued)]
-        for service_ms in waiting + [capability.service_ms] * ahead:
+        starts_ms: list[int] = []
+        for service_ms in before_ms + [capability.service_ms] * count:
+            starts_ms.append(round(free_at[0]))
             heapq.heapreplace(free_at, free_at[0] + service_ms)
-        return round(free_at[0])
+        return starts_ms[len(before_ms) :]
 
     def _remaining_ms(self, run: Run, now_s: float) -> float:
         """The average less what has passed. What is past the average, or was never measured, will take about half of its age again."""

@@ -40,8 +40,8 @@ class Steps:
             parent.children = {}
         child = parent.children.get(ask.name)
         if child is None:
-            if len(self._book.tasks) >= self._book.limits.tasks_max:
-                yield self._refusal(sender, ask, "overloaded", "this node manages as many tasks as it may", "mesh tasks")
+            if (overloaded := self._book.admission.refusal(now_s, len(ask.input))) is not None:
+                yield Send(sender, StepDone(ask.ask, "", "refused", b"", dumps(overloaded)), need=Need.FREE)
                 return
             child = self._book.open(
                 now_s,

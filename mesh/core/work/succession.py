@@ -102,6 +102,7 @@ class Succession:
     def _reopen(self, now_s: float, task: Task) -> None:
         book = self._book
         book.tasks[task.id] = task
+        book.admission.took(len(task.input))
         task.sources = (book.me,) if task.files else ()
         if task.submitted_at_s > now_s or place_of(task.id)[0] != book.me:
             # The clock began again with the machine, or was another's: what is left of the timeout is not known, so it begins again too.

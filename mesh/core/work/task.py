@@ -20,7 +20,7 @@ from typing import Any
 from mesh.core.work.stream import Stream
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
-from mesh.messages.records import Decided
+from mesh.messages.records import Candidate, Decided
 from mesh.messages.work import FileRef
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
@@ -114,6 +114,8 @@ class Task:
     lease_end_s: float = 0.0
     """The holder's lease, as the granter counts it, without margin."""
     offered_at_s: float = 0.0
+    promised_ms: tuple[int, int] | None = None
+    """When the winner was to start, and what it was to take, as it said; None: not known (after a restart)."""
 
     checkpoint: bytes = b""
     """JSON: the newest that a handler kept; empty: none."""
@@ -135,6 +137,8 @@ class Task:
     """A holder was lost while it may have been running."""
     excluded: NodeId = ""
     """Not asked the next time, if anybody else can."""
+    pulled: tuple[Candidate, ...] = ()
+    """Given back for an idle node: that node, and what the releaser expected of itself. Considered once."""
     reason: str = ""
     """Why it waits, or how it ended."""
     parked_told: str = ""

@@ -1,11 +1,12 @@
 """O6: awards go to whom the rule chooses, among those who offered.
 
-    auction    the winner's bid for this task had reached the manager, unexpired
+    auction    the winner's bid for this task, or for a lot (with a capacity curve), had reached the manager, unexpired
+    pull       the one who held it had released it for the winner, or the winner asked for it in that moment
     award      the winner had told the manager of room for this capability, not too long ago
     both       the winner is the candidate with the least score; a fence is decided once
 
-The score is computed here again from the decision's own candidates: ``start_ms + service_ms + round(1000 cost)``, ties by the hash of
-task, fence and node.
+The score is computed here again from the decision's own candidates: ``(start_ms + service_ms) * calibration_pct // 100 +
+transfer_ms + round(1000 cost)``, ties by the hash of task, fence and node.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
 from mesh.messages.records import Candidate, Decided, Submitted
-from mesh.messages.work import Bid
+from mesh.messages.work import Bid, Pull, Release
 from mesh.sim.history import Appended, ClockBroken, Delivered, NodeDown, Takes, Verdict
 
 SLACK = 1.1
@@ -28,11 +29,14 @@ class MarketChecker:
     def __init__(self, limits: WorkLimits) -> None:
         self._limits = limits
         self._bids: dict[tuple[NodeId, TaskId, NodeId], float] = {}
+        """Until when; under no task: the newest that a node bid for a lot."""
         self._loads: dict[tuple[NodeId, NodeId], tuple[float, frozenset[str]]] = {}
         self._versions: dict[tuple[NodeId, NodeId], int] = {}
+        self._released: dict[tuple[NodeId, TaskId], NodeId] = {}
+        self._pulled: dict[tuple[NodeId, NodeId], float] = {}
         self._capability: dict[TaskId, str] = {}
         self._clocks_good = True
-        self.watches: tuple[type, ...] = (Bid, Load)
+        self.watches: tuple[type, ...] = (Bid, Load, Pull, Release)
         self.takes: Takes = {
             ClockBroken: self._clock_broken,
             Delivered: self._delivered,
@@ -57,7 +61,13 @@ class MarketChecker:
         message = record.message
         if type(message) is Bid:
             for item in message.items:
-                self._bids[(record.node, item.task, record.sender)] = record.at_s + message.ttl_ms / 1000
+                for task in (item.task, "") if item.starts_ms else (item.task,):
+                    self._bids[(record.node, task, record.sender)] = record.at_s + message.ttl_ms / 1000
+        elif type(message) is Release:
+            for task, _, _ in message.items:
+                self._released[(record.node, task)] = message.to
+        elif type(message) is Pull:
+            self._pulled[(record.node, record.sender)] = record.at_s
         elif type(message) is Load and message.version > self._versions.get((record.node, record.sender), 0):
             # (An older one may come behind a newer one, and says nothing.)
             self._versions[record.node, record.sender] = message.version
@@ -79,8 +89,14 @@ class MarketChecker:
             yield Verdict(at_s, "O6", f"{entry.task}: {entry.winner} was chosen; the rule chooses {best.node if best else 'nobody'}")
         if entry.winner == manager or not self._clocks_good:
             return
+        if entry.way == "pull":
+            # (What this node itself released for others does not show in what was delivered.)
+            released = self._released.get((manager, entry.task), entry.winner)
+            if released != entry.winner and self._pulled.get((manager, entry.winner)) != at_s:
+                yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner}, who did not pull and for whom nobody released it")
+            return
         if entry.way == "auction":
-            until_s = self._bids.get((manager, entry.task, entry.winner))
+            until_s = self._bids.get((manager, entry.task, entry.winner), self._bids.get((manager, "", entry.winner)))
             if until_s is None:
                 yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner}, who made no bid for it")
             elif at_s > until_s * SLACK:
@@ -97,4 +113,4 @@ class MarketChecker:
 def score(entry: Decided, one: Candidate) -> tuple[int, str]:
     """Least wins."""
     tie = hashlib.sha256(f"{entry.task}|{entry.fence}|{one.node}".encode()).hexdigest()
-    return one.start_ms + one.service_ms + round(1000 * one.cost), tie
+    return (one.start_ms + one.service_ms) * one.calibration_pct // 100 + one.transfer_ms + round(1000 * one.cost), tie

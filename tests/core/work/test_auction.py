@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import pytest
 from manager_bench import Bench
 
-from mesh.core.inputs import MemberDied, MemberSuspected
-from mesh.effects import Append
+from mesh.core.inputs import MemberDied, MemberSuspected, Submit
+from mesh.effects import Append, Send
+from mesh.inspector.why import recompute
 from mesh.messages.membership import Offer
 from mesh.messages.records import Candidate, Decided, Parked
-from mesh.messages.work import Award, Bid, BidItem, Cfp, Refuse
+from mesh.messages.work import Ask, Award, Bid, BidItem, Cfp, Refuse
 
 GREET = Offer("greet", "greeter")
 
 
 @pytest.fixture
 def bench() -> Bench:
+    return three()
+
+
+def three(**limits: int) -> Bench:
     """Three nodes that offer `greet` and have never run it."""
-    bench = Bench()
+    bench = Bench(**limits)
     bench.start()
     bench.now += 10
     for node in "abc":
@@ -160,7 +166,8 @@ def test_a_burst_opens_no_more_auctions_than_allowed():
     assert [message.items[0].task for _, message in bench.sends(effects, Cfp)] == ["me.1.3", "me.1.3"]
 
 
-def test_auctions_side_by_side_spread_over_equal_nodes(bench):
+def test_auctions_side_by_side_spread_over_equal_nodes():
+    bench = three(lots_max=6)
     rounds = [bench.sends(bench.submit(), Cfp)[0][1].round for _ in range(6)]
     winners = []
     for number, round_ in enumerate(rounds, 1):
@@ -168,3 +175,96 @@ def test_auctions_side_by_side_spread_over_equal_nodes(bench):
             effects = bench.give(Bid(round_, (BidItem(f"me.1.{number}", 0, 0, 0.0, "g"),), 1000), node)
         winners.append(bench.awarded(effects)[0])
     assert sorted(winners) == ["a", "a", "b", "b", "c", "c"]
+
+
+# ---- lots
+
+
+def crowd(bench: Bench, count: int) -> list[tuple[str, Cfp]]:
+    """So many tasks handed in within one turn; what is asked about them."""
+    effects = [e for n in range(count) for e in bench.give(Submit(n, "greet", b"{}"), end=n == count - 1)]
+    return bench.sends(effects, Cfp)
+
+
+def curve(bench: Bench, round_: int, node: str, *starts_ms: int, service_ms: int = 10):
+    first, *later = starts_ms
+    return bench.give(Bid(round_, (BidItem("me.1.1", first, service_ms, 0.0, f"agent-{node}", tuple(later)),), 1000), node)
+
+
+def winners(effects) -> dict[str, list[str]]:
+    return {e.to: [item.task for item in e.message.items] for e in effects if type(e) is Send and type(e.message) is Award}
+
+
+def test_a_backlog_is_one_question_and_one_award_to_each_node(bench):
+    asked = crowd(bench, 6)
+    assert [(to, cfp.items[0].task, cfp.items[0].count) for to, cfp in asked] == [(node, "me.1.1", 6) for node in "abc"]
+    curve(bench, 1, "a", 0, 10, 20, 30)
+    curve(bench, 1, "b", 5, 55)
+    effects = curve(bench, 1, "c", 12)
+    assert winners(effects) == {"a": ["me.1.1", "me.1.3", "me.1.5", "me.1.6"], "b": ["me.1.2"], "c": ["me.1.4"]}
+
+
+def test_each_task_of_a_lot_has_a_decision_that_follows_from_its_own_candidates(bench):
+    crowd(bench, 3)
+    curve(bench, 1, "a", 0, 30)
+    curve(bench, 1, "b", 10)
+    refuse(bench, 1, "c", "busy")
+    decisions = [entry for entry in bench.journal if type(entry) is Decided]
+    assert [{c.node: c.start_ms for c in entry.candidates} for entry in decisions] == [{"a": 0, "b": 10}, {"a": 30, "b": 10}, {"a": 30}]
+    assert [entry.refusals for entry in decisions] == [
+        (("c", "C", "busy"),),
+        (("c", "C", "busy"),),
+        (("c", "C", "busy"), ("b", "B", "full")),
+    ]
+    assert [recompute(asdict(entry)) for entry in decisions] == [entry.winner for entry in decisions] == ["a", "b", "a"]
+
+
+def test_what_the_curves_have_no_room_for_stays_in_line(bench):
+    crowd(bench, 4)
+    curve(bench, 1, "a", 0)
+    curve(bench, 1, "b", 0)
+    effects = curve(bench, 1, "c", 0)
+    assert sorted(task for tasks in winners(effects).values() for task in tasks) == ["me.1.1", "me.1.2", "me.1.3"]
+    assert [(cfp.items[0].task, cfp.items[0].count) for _, cfp in bench.sends(effects, Cfp)] == [("me.1.4", 1)] * 3
+
+
+def test_a_lot_whose_first_task_is_cancelled_goes_to_the_others(bench):
+    crowd(bench, 2)
+    bench.give(Ask(1, "cancel", "me.1.1"), "b")
+    for node in "ab":
+        curve(bench, 1, node, 0)
+    assert list(winners(curve(bench, 1, "c", 0)).values()) == [["me.1.2"]]
+
+
+def test_two_lots_never_ask_for_the_same_tasks(bench):
+    assert crowd(bench, 4)[0][1].items[0].count == 4
+    assert [cfp.items[0].count for _, cfp in bench.sends(bench.submit(), Cfp)] == [1, 1, 1]
+    assert bench.task("me.1.2").state == "bidding"
+
+
+def test_priced_work_is_asked_about_one_by_one():
+    bench = Bench()
+    bench.start()
+    bench.row("a", Offer("greet", "greeter", priced=True))
+    assert [(cfp.items[0].task, cfp.items[0].count) for _, cfp in crowd(bench, 3)] == [("me.1.1", 1), ("me.1.2", 1), ("me.1.3", 1)]
+
+
+def test_a_lot_is_shown_to_twice_as_many_nodes_as_it_has_tasks():
+    bench = three()
+    for node in "defghijklmnopqrstuvwxyz":
+        bench.row(node, GREET)
+    assert len(crowd(bench, 7)) == 14
+
+
+@pytest.mark.parametrize("starts_ms", [(5, 4), (0, -1), (0, 10**13)])
+def test_a_curve_that_falls_is_no_bid(bench, starts_ms):
+    crowd(bench, 3)
+    assert bench.refused(curve(bench, 1, "a", *starts_ms)) == ["bad_bid"]
+
+
+def test_a_curve_longer_than_the_lot_is_cut(bench):
+    crowd(bench, 2)
+    for node in "bc":
+        refuse(bench, 1, node, "busy")
+    curve(bench, 1, "a", 0, 1, 2, 3, 4)
+    assert bench.manager.book.holder("a").out == {"greet": 2}

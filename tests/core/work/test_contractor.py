@@ -520,6 +520,32 @@ def test_one_cfp_for_many_counts_its_own_items() -> None:
     assert sent(effects, Refuse)[0].items == ((task_of(3), "busy"),)
 
 
+def lot(count: int, round: int = 1) -> Cfp:
+    return Cfp(round, (CfpItem(T1, "greet", content_hash(INPUT), b"", 7, count),))
+
+
+def test_a_lot_is_answered_with_a_capacity_curve() -> None:
+    b = attached(concurrency=2)
+    (bid,) = sent(b.turn(lot(9), BOSS), Bid)
+    # Never measured: two slots, and one may wait.
+    assert [(item.start_ms, item.starts_ms) for item in bid.items] == [(0, (0, 0))]
+    b.turn(b.award(2), BOSS)
+    b.now += 0.02
+    b.turn(ended(2, service_ms=20))
+    b.turn(b.award(3, 1), BOSS)
+    b.now += 0.005
+    (bid,) = sent(b.turn(lot(256, round=2), BOSS), Bid)
+    assert [(item.start_ms, item.starts_ms) for item in bid.items] == [(0, (15, 20, 35, 40, 55))]
+    (bid,) = sent(b.turn(lot(2, round=3), BOSS), Bid)
+    assert [(item.start_ms, item.starts_ms) for item in bid.items] == [(0, (15,))]
+
+
+def test_of_a_lot_that_the_agent_prices_only_the_first_is_bid_for() -> None:
+    b = attached(priced=True, concurrency=8)
+    b.turn(lot(5), BOSS)
+    assert b.turn(Priced(1, 1, T1, 0.5, 120)) == [Send(BOSS, Bid(1, (BidItem(T1, 0, 120, 0.5, "agent"),), 1000), need=Need.FREE)]
+
+
 def test_refusals_tell_busy_from_incapable() -> None:
     b = attached()
     assert sent(b.turn(cfp(1, capability="juggle"), BOSS), Refuse) == [Refuse(1, ((T1, "incapable"),))]

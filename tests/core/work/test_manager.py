@@ -28,7 +28,7 @@ from mesh.messages.work import (
 )
 
 FENCE = 1 << 32
-RULE = "least start_ms + service_ms + round(1000 * cost) wins; ties: least sha256(task|fence|node)"
+RULE = "least (start_ms + service_ms) * calibration_pct // 100 + transfer_ms + round(1000 * cost) wins; ties: least sha256(task|fence|node)"
 INPUT = content_hash(b"{}")
 HI = content_hash(b'"hi"')
 

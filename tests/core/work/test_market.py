@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 
 import pytest
 from manager_bench import Bench, started
 
 from mesh.core.inputs import Call, MemberLinked, OffersChanged
 from mesh.core.work.market import best, score_ms
+from mesh.inspector.why import recompute
 from mesh.messages.membership import Load, Offer
 from mesh.messages.records import Candidate, Decided, Parked
-from mesh.messages.work import Accept, Award, Cfp, Decline, Refuse
+from mesh.messages.work import Accept, Award, Bid, BidItem, Cfp, Decline, Refuse
 
 GREET = Offer("greet", "greeter")
 
@@ -237,3 +239,40 @@ def test_a_link_whose_first_stamp_comes_late_needs_no_fact_to_be_used(bench):
     bench.directory.get("a").stamp_ms = 0
     bench.submit()
     assert bench.awarded(bench.after(0.2, hear=("a",)) + bench.after(0.2))[0] == "a"
+
+
+# ---- where the files are
+
+
+@pytest.fixture
+def home(bench):
+    """This node offers it too, and its own contractor stands elsewhere."""
+    bench.node._routes |= {Award: [lambda now, me, award: None], Cfp: [lambda now, me, cfp: None]}
+    bench.row("me", GREET, room=4)
+    return bench
+
+
+def test_work_goes_where_its_files_are_unless_it_is_sooner_done_elsewhere_all_the_same(home):
+    bench = home
+    small, large = (("a" * 64, 50_000),), (("b" * 64, 10_000_000),)
+    bench.load("me", 4, service_ms=10)
+    bench.load("a", 4, service_ms=5)
+    effects = bench.submit(files=small)
+    assert bench.awarded(effects)[0] == "a"
+    effects = bench.submit(files=large)
+    (decided,) = bench.entries(effects, Decided)
+    assert decided.winner == "me" == recompute(asdict(decided))
+    assert {c.node: c.transfer_ms for c in decided.candidates} == {"me": 0, "a": 200}
+
+
+def test_bids_carry_the_way_of_the_files_too(home):
+    bench = home
+    bench.load("a", 4, service_ms=0)
+    bench.load("me", 4, service_ms=0)
+    effects = bench.submit(files=(("b" * 64, 10_000_000),))
+    asked = [(to, cfp) for to, cfp in bench.sends(effects, Cfp)]
+    bench.give(Bid(asked[0][1].round, (BidItem("me.1.1", 0, 5, 0.0, "g"),), 1000), "a")
+    bench.give(Bid(asked[0][1].round, (BidItem("me.1.1", 100, 50, 0.0, "g"),), 1000), "me")
+    (decided,) = [entry for entry in bench.journal if type(entry) is Decided]
+    assert (decided.winner, recompute(asdict(decided))) == ("me", "me")
+    assert {c.node: c.transfer_ms for c in decided.candidates} == {"me": 0, "a": 200}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
@@ -41,7 +42,7 @@ class Bench:
         self.directory = Directory(ME)
         for peer in peers:
             self.directory.ensure(peer).linked = True
-        self.contractor = Contractor(self.directory, self.deadlines, self.limits)
+        self.contractor = Contractor(self.directory, self.deadlines, self.limits, Random(1))
         self.sink = Sink(OffersSet, FileWanted, Load, Accept, Decline, Result, Failure, Beat, Release)
         self.node = Node(ME, (self.contractor, self.sink), self.deadlines)
         self.now = NOW

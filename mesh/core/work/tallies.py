@@ -1,0 +1,34 @@
+"""What the contractor counts, for those who look and never touch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ContractorStatistics:
+    """One moment of a contractor; times in seconds, counts since the start of this life."""
+
+    workers: int
+    slots: int
+    busy: int
+    queued: int
+    held: int
+    managers: int
+    accepted: int
+    declined: int
+    executed: int
+    ended: int
+    failed: int
+    resent: int
+    lapsed: int
+    overrun: int
+    bids: int
+    refusals: int
+    prices_waiting: int
+    loads_told: int
+    draining: bool
+    log_bytes: int
+    pulls: int
+    given_up: int
+    """To idle nodes that pulled."""
