@@ -188,3 +188,65 @@ class Remember(Effect):
     witnesses: tuple[Any, ...] = ()
     soon: bool = False
     """Not lazily: something will be said that rests on it."""
+
+
+@dataclass(slots=True)
+class Watermark(Effect):
+    """The own journal is kept, by a majority of those who shall keep it, up to entry `kept`: what needs that may leave. -1: nobody but this
+    node keeps it, so that what is synced is kept. `forsaken`: another has taken the log over: messages that still wait never leave."""
+
+    kept: int
+    forsaken: bool = False
+
+
+@dataclass(slots=True)
+class Later(Effect):
+    """Feed `fact` back to this node when its need is met."""
+
+    fact: Any
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What a node knows for good of one author's log, beside its blocks: ``runs`` are ``(term, after, leader)``, `rosters` ``(term, seq,
+    members)``; `seq` is the last entry's number."""
+
+    term: int = 0
+    voted: NodeId = ""
+    runs: tuple[tuple[int, int, NodeId], ...] = ()
+    rosters: tuple[tuple[int, int, tuple[NodeId, ...]], ...] = ()
+    seq: int = 0
+
+
+@dataclass(slots=True)
+class Shelve(Effect):
+    """Have on disk, in this order: `state` in place of what was known of `author`'s log; none of its blocks after position `cut`, if one is
+    given; `blocks`. Of the own log only what others added is given. Ends as `Shelved(author, ticket)`, in the order of asking."""
+
+    author: NodeId
+    ticket: int
+    state: LogState
+    cut: tuple[int, int] | None = None
+    blocks: tuple[Any, ...] = ()
+
+
+@dataclass(slots=True)
+class ReadShelf(Effect):
+    """Read the blocks of `author`'s log after position `since` and up to `until`, as many as fit into `bytes_max`, at least one. Ends as
+    `ShelfRead`. Of the own log: the commits of the journal in that range of entries, as blocks of the term of `until`."""
+
+    token: int
+    author: NodeId
+    since: tuple[int, int]
+    until: tuple[int, int]
+    bytes_max: int
+
+
+@dataclass(slots=True)
+class ReadTale(Effect):
+    """Read the entries of `author`'s shelved log with numbers after `since`, at most `entries_max`. Ends as `TaleRead`."""
+
+    token: int
+    author: NodeId
+    since: int
+    entries_max: int

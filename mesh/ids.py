@@ -35,6 +35,15 @@ def author_of(task: TaskId) -> NodeId:
     return author if rest else ""
 
 
+def place_of(task: TaskId) -> tuple[NodeId, int, int]:
+    """Author, incarnation and number of a task. ("", 0, 0) if it is no task id."""
+    author, _, rest = task.partition(".")
+    incarnation, _, counter = rest.partition(".")
+    if not (incarnation.isdecimal() and counter.isdecimal()):
+        return "", 0, 0
+    return author, int(incarnation), int(counter)
+
+
 def short(identifier: str) -> str:
     """The form shown to people: the first eight characters of the node's part; any unique beginning is understood."""
     author, dot, rest = identifier.partition(".")

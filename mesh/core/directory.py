@@ -1,4 +1,4 @@
-"""Who, where, offers, load: the one table that machines share. Membership writes it; work and records read it."""
+"""Who, where, offers, load, and who drives whose work: the one table that machines share. Membership and keeping write it, work reads it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mesh.ids import NodeId
+from mesh.ids import NodeId, TaskId, place_of
 from mesh.messages.membership import LoadRow, Offer
 
 ALIVE, SUSPECT, UNREACHABLE, DEAD, LEFT = "alive", "suspect", "unreachable", "dead", "left"
@@ -53,6 +53,36 @@ class ReadDirectory(Protocol):
 
     def revoked(self, node: NodeId) -> bool: ...
 
+    guard: Guard
+
+    def manager_of(self, task: TaskId) -> NodeId: ...
+
+
+@dataclass(slots=True)
+class Guard:
+    """Who keeps this node's own journal, as far as its work must know."""
+
+    keepers: tuple[NodeId, ...] = ()
+    """Others; empty: nobody, so that it ends with this node's disk."""
+    led_until_s: float = float("inf")
+    """No lease that is granted here may end later: until then a majority of the keepers is known to follow this node."""
+    leads: bool = True
+    """This node drives what it has submitted. False: the keepers have not chosen it (again) yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heir:
+    """`taker` drives the tasks of an author up to number `counter` of `incarnation`, by a vote of `term`."""
+
+    incarnation: int
+    counter: int
+    term: int
+    taker: NodeId
+
+
+HEIRS_MAX = 64
+"""Of one author: the newest. What was taken over longer ago has ended, or its taker is asked by way of the next."""
+
 
 class Directory:
     """Rows in order of node id, so that nothing depends on who was met first."""
@@ -63,6 +93,9 @@ class Directory:
         """Digest of the trust statements held here: rides in every PING, ACK and DIGEST."""
         self.outlaws: dict[NodeId, None] = {}
         """Revoked nodes, whether their rows are known or not."""
+        self.guard = Guard()
+        self.heirs: dict[NodeId, list[Heir]] = {}
+        """By author, in order of what they took."""
         self._rows: dict[NodeId, Row] = {me: Row(me, name or me, linked=True)}
         self._sorted: list[NodeId] | None = [me]
         self._offering: dict[str, list[Row]] = {}
@@ -116,6 +149,33 @@ class Directory:
     def name_of(self, node: NodeId) -> str:
         row = self._rows.get(node)
         return row.name if row else node
+
+    def inherit(self, author: NodeId, heir: Heir) -> bool:
+        """Note who took over. False: known already, or of an older term than what is known for the same tasks."""
+        known = self.heirs.setdefault(author, [])
+        if any(other.term >= heir.term and (other.incarnation, other.counter) >= (heir.incarnation, heir.counter) for other in known):
+            return False
+        known.append(heir)
+        del known[:-HEIRS_MAX]
+        return True
+
+    def manager_of(self, task: TaskId) -> NodeId:
+        """Who drives it: its author, or who took over from him; and if that one is gone, who took over from him in turn."""
+        author, incarnation, counter = place_of(task)
+        manager = author
+        for heir in self.heirs.get(author, ()):
+            if (incarnation, counter) <= (heir.incarnation, heir.counter):
+                manager = heir.taker
+                break
+        seen = {author: None}
+        while manager not in seen and manager in self.heirs and not self._is_here(manager):
+            seen[manager] = None
+            manager = self.heirs[manager][-1].taker
+        return manager
+
+    def _is_here(self, node: NodeId) -> bool:
+        row = self._rows.get(node)
+        return row is not None and row.linked
 
     def __len__(self) -> int:
         return len(self._rows)

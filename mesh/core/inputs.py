@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.effects import LogState
 from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.messages.keeping import Block
 from mesh.messages.membership import Offer
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
@@ -407,9 +409,11 @@ class Synced:
 
 @dataclass(slots=True)
 class NewHead:
-    """The store signed and synced a commit of this node's journal."""
+    """The store signed and synced a commit of this node's journal, which holds these entries with these bodies."""
 
     signed: Signed
+    entries: tuple[bytes, ...] = ()
+    bodies: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)
@@ -431,3 +435,39 @@ class Remembered:
     """Co-signatures of this node's own journal."""
     own: tuple[Signed, ...] = ()
     """The own commits that hold the entries which those name, as the journal has them now."""
+
+
+# ---- what is kept for others
+
+
+@dataclass(slots=True)
+class ShelfKnown:
+    """Before `Started`: what this node has kept of the log of `author`, or of who led its own."""
+
+    author: NodeId
+    state: LogState
+
+
+@dataclass(slots=True)
+class Shelved:
+    """What was asked for under `ticket` is on disk."""
+
+    author: NodeId
+    ticket: int
+
+
+@dataclass(slots=True)
+class ShelfRead:
+    """Blocks in order, as `ReadShelf` asked; none: nothing is there any more."""
+
+    token: int
+    blocks: tuple[Block, ...]
+
+
+@dataclass(slots=True)
+class TaleRead:
+    """Entries in order, with their bodies; `more`: others follow the last of them."""
+
+    token: int
+    rows: tuple[tuple[int, Any, dict[Hash, bytes]], ...]
+    more: bool

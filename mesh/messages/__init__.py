@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import enrol, membership, records, session, trust, work
+from mesh.messages import enrol, keeping, membership, records, session, trust, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -19,6 +19,11 @@ KINDS: dict[int, type] = {
     30: records.Heads,
     31: records.Fork,
     32: records.Witnessed,
+    33: keeping.Ship,
+    34: keeping.Shipped,
+    35: keeping.VoteAsk,
+    36: keeping.Vote,
+    37: keeping.Took,
     40: work.Cfp,
     41: work.Bid,
     42: work.Refuse,
@@ -53,6 +58,8 @@ SIGNED: dict[str, type] = {
     "left": membership.Left,
     "commit": records.Commit,
     "witness": records.Witness,
+    "yield": keeping.Yield,
+    "ballot": keeping.Ballot,
     "certificate": trust.Certificate,
     "deed": trust.Deed,
     "binding": trust.Binding,

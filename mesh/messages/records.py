@@ -255,5 +255,40 @@ class Audited:
     at_ms: int = 0
 
 
-ENTRIES = (Opened, Submitted, Decided, Bound, Lost, Parked, CancelAsked, Finished, Accepted, Ended, Closed, Calls, Audited, Rekeyed)
+@dataclass(slots=True)
+class Guarded:
+    """From the commit that holds this on, `members` (this author among them) keep his log, if he leads it in `term` there."""
+
+    term: int
+    members: tuple[NodeId, ...]
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Leads:
+    """This author leads his own log in `term`, by a vote of those who keep it; the first entry of that term."""
+
+    term: int
+    members: tuple[NodeId, ...]
+    at_ms: int = 0
+
+
+ENTRIES = (
+    Opened,
+    Submitted,
+    Decided,
+    Bound,
+    Lost,
+    Parked,
+    CancelAsked,
+    Finished,
+    Accepted,
+    Ended,
+    Closed,
+    Calls,
+    Audited,
+    Rekeyed,
+    Guarded,
+    Leads,
+)
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.messages import KINDS, membership, records, session, trust, work
+from mesh.messages import KINDS, keeping, membership, records, session, trust, work
 from mesh.wire.patterns import covers
 
 BELONG, OFFER, REQUEST, OBSERVE, READ, ISSUE = "belong", "offer", "request", "observe", "read", "issue"
@@ -83,6 +83,11 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.StepAsk,
     ),
     REQUEST: (
+        keeping.Ship,
+        keeping.Shipped,
+        keeping.VoteAsk,
+        keeping.Vote,
+        keeping.Took,
         work.Cfp,
         work.Award,
         work.Renew,

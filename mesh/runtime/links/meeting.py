@@ -141,9 +141,14 @@ class Meeting:
         self, address: str, recipient: NodeId, *, back: bool, renew: bool = False, row: Signed | None = None
     ) -> tuple[Link | None, str]:
         """The link, with the session it gave us; or None and why not."""
+        link, reason, word = await self._greet(address, recipient, back=back, renew=renew, row=row)
+        self._answered(address, word)
+        return link, reason
+
+    async def _greet(self, address: str, recipient: NodeId, *, back: bool, renew: bool, row: Signed | None) -> tuple[Link | None, str, str]:
+        """As `_say_hello`, and the word with which the door itself turned us away."""
         self._hello_no += 1
         number = self._hello_no
-        self.turned_at.pop(address, None)
         try:
             nonce, frame = self.sessions.hello(recipient, back=back, row=row)
             with anyio.fail_after(self._limits.handshake_s):
@@ -154,26 +159,28 @@ class Meeting:
             link = self._met(greeting)
             if renew or not (back and link.up):  # a dial that finds its peer linked changes nothing
                 self._adopt(link, greeting.session, number, renew)
-            return link, ""
+            return link, "", ""
         except TimeoutError:
-            return None, "timeout"
+            return None, "timeout", ""
         except ConnectionRefusedError:
-            return None, "refused"
+            return None, "refused", ""
         except NotLoopback:
-            return None, "not_loopback"
+            return None, "not_loopback", ""
         except Refusal as refusal:
-            if not refusal.peer:  # what we refuse ourselves, a revoked peer's WELCOME say, names the peer
-                self._turned_away(address, refusal.reason)
-            return None, refusal.reason
+            # What we refuse ourselves, a revoked peer's WELCOME say, names the peer.
+            return None, refusal.reason, "" if refusal.peer else refusal.reason
         except BadFrame as error:
-            return None, error.reason
+            return None, error.reason, ""
         except ValueError:
-            return None, "bad_address"
+            return None, "bad_address", ""
         except OSError:
-            return None, "unreachable"
+            return None, "unreachable", ""
 
-    def _turned_away(self, address: str, reason: str) -> None:
-        self.turned_at[address] = reason
+    def _answered(self, address: str, word: str) -> None:
+        """Only an answer ends what the last one said: while we ask again, people are still told why we are not let in."""
+        self.turned_at.pop(address, None)
+        if word:
+            self.turned_at[address] = word
         if len(self.turned_at) > TURNED_MAX:
             del self.turned_at[next(iter(self.turned_at))]
 

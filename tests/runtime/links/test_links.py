@@ -788,6 +788,25 @@ async def test_who_was_revoked_is_cut_at_once_and_stays_out() -> None:
         assert right.of(DialFailed)[0].reason == "revoked"
 
 
+async def test_a_door_s_word_stands_until_it_says_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ground() as at:
+        left, right = await at.pair()
+        told = dict.fromkeys((right.door, "127.0.0.1:1"), "revoked")
+        left.links.turned_at.update(told)
+        said: list[dict[str, str]] = []
+        hello = left.links._sessions.hello
+
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            said.append(dict(left.links.turned_at))
+            return hello(*args, **kwargs)
+
+        monkeypatch.setattr(left.links._sessions, "hello", noting)
+        left.dial(right.door)
+        await left.until(lambda: len(left.of(LinkUp)) == 2)
+        assert said == [told], "while we ask again, people are still told"
+        assert right.door not in left.links.turned_at, "and not when it lets us in"
+
+
 async def test_a_row_too_large_for_the_door_goes_without_its_offers() -> None:
     offers = tuple(Offer(f"capability{number}", "a", input_schema="x" * 1000) for number in range(40))
     async with ground() as at:

@@ -1,0 +1,110 @@
+"""Who guards whose journal: an author's log is replicated to its keepers, and handed to another when it is gone.
+
+leader (the author, or who takes over)          keeper
+  SHIP           --------------------->              blocks of the log, or none: then it only says that the leader lives
+                 <---------------------  SHIPPED     they are on disk: acknowledgement, and the leader's own lease
+candidate                                       keeper
+  VOTE_ASK       --------------------->              first whether it would (`pre`), then for good
+                 <---------------------  VOTE
+taker            --TOOK-------------->  everybody
+
+The messages are those of Raft (Ongaro and Ousterhout, 2014: AppendEntries and RequestVote, with the pre-vote of section 9.6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mesh.ids import NodeId
+from mesh.messages.signed import Signed
+
+Position = tuple[int, int]
+"""``(term, seq)``: a place in one author's log. In a term only one node adds to it, so a position names one block, and all before it."""
+
+
+@dataclass(slots=True)
+class Yield:
+    """From here on `taker` drives all that `author` had submitted up to entry `seq`: the tasks up to number `counter` of `incarnation`.
+
+    Body of a signed object; in the log a block without entries. `ballots`: of the majority that chose him.
+    """
+
+    author: NodeId
+    term: int
+    seq: int
+    taker: NodeId
+    incarnation: int = 0
+    counter: int = 0
+    ballots: tuple[Signed, ...] = ()
+
+
+@dataclass(slots=True)
+class Block:
+    """One commit of the author with its entries and their bodies, or a `Yield`."""
+
+    term: int
+    head: Signed
+    entries: tuple[bytes, ...] = field(default=(), repr=False)
+    bodies: tuple[bytes, ...] = field(default=(), repr=False)
+    members: tuple[NodeId, ...] = ()
+    """Who keeps the log from here on; empty: as before."""
+
+
+@dataclass(slots=True)
+class Ship:
+    """What follows position ``(prev_term, prev_seq)`` in the log of `author`; all up to ``(kept_term, kept_seq)`` is safe for good."""
+
+    author: NodeId
+    term: int
+    prev_term: int
+    prev_seq: int
+    kept_term: int
+    kept_seq: int
+    blocks: tuple[Block, ...] = ()
+
+
+@dataclass(slots=True)
+class Shipped:
+    """`ok`: all up to the position is on the sender's disk; else its log lacks the place where SHIP went on, and this is the nearest."""
+
+    author: NodeId
+    term: int
+    ok: bool
+    at_term: int
+    at_seq: int
+
+
+@dataclass(slots=True)
+class VoteAsk:
+    author: NodeId
+    term: int
+    last_term: int
+    last_seq: int
+    pre: bool = False
+
+
+@dataclass(slots=True)
+class Ballot:
+    """`candidate` leads the log of `author` in `term`. Body of a signed object: a majority of them is the proof to show."""
+
+    author: NodeId
+    term: int
+    candidate: NodeId
+
+
+@dataclass(slots=True)
+class Vote:
+    """`term` is the sender's, or the one that was asked for if it is granted. `ballot`: one, if it is granted for good."""
+
+    author: NodeId
+    term: int
+    granted: bool
+    pre: bool = False
+    ballot: tuple[Signed, ...] = ()
+
+
+@dataclass(slots=True)
+class Took:
+    """Whose work was taken over by the sender: each a `Yield`, safe for good. For everybody: he may speak about it, and is to be asked."""
+
+    yields: tuple[Signed, ...]
