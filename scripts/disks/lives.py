@@ -41,7 +41,7 @@ JOURNAL = "journal.sqlite"
 LIVES = 3
 TRIALS_OF_A_LIFE = 20
 WAIT_S = 60.0
-_SEALER = KeySealer("ab" * 16, ("journal", NODE), {1: aead_of("chacha20-poly1305", bytes(32))}.__getitem__, lambda: 1)
+SEALER = KeySealer("ab" * 16, ("journal", NODE), {1: aead_of("chacha20-poly1305", bytes(32))}.__getitem__, lambda: 1)
 
 Patch = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -143,7 +143,7 @@ def _live(folder: Path, files: dict[str, bytes], random: Random, plan: dict[str,
     _lay(folder, files)
     with Watcher(folder, **plan).watching() as log:
         told = _Told(log)
-        with contextlib.closing(_store(folder, told)) as store:
+        with contextlib.closing(open_store(folder, told)) as store:
             log.append(("life", store.incarnation))
             list(store.replay())
             # Checkpoints come after 1000 pages: lives are too short for that.
@@ -169,10 +169,9 @@ def _write(store: Store, seq: int, random: Random, truth: Truth) -> None:
     store.add(seq, entry, {name: data})
 
 
-def _store(folder: Path, tell: Callable[[str, Any], None]) -> Store:
-    signer = Signer(NODE, KEY, "mesh-one")
+def open_store(folder: Path, tell: Callable[[str, Any], None]) -> Store:
     newest = Newest(folder / "incarnation.json")
-    return Store(folder / JOURNAL, signer, tell, wall_ms=lambda: 1_700_000_000_000, sealer=_SEALER, newest=newest)
+    return Store(folder / JOURNAL, Signer(NODE, KEY, "mesh-one"), tell, wall_ms=lambda: 1_700_000_000_000, sealer=SEALER, newest=newest)
 
 
 def _lay(folder: Path, files: dict[str, bytes]) -> None:
@@ -222,7 +221,7 @@ def judge(folder: Path, image: dict[str, bytes], truth: Truth, findings: Finding
     """What is wrong with the files that a power cut left; empty if nothing is."""
     _lay(folder, image)
     try:
-        with contextlib.closing(_store(folder, lambda *_: None)) as store:
+        with contextlib.closing(open_store(folder, lambda *_: None)) as store:
             return _judged(store, truth, findings)
     except MeshError as error:
         return f"refused {error.code}: {error.message}"

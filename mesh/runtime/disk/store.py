@@ -146,9 +146,9 @@ class Store:
             self._end = end
             self._begin_life(end)
             store_file.settle(self._connection)
-        except (sqlite3.Error, ValueError) as error:
+        except (*store_file.UNREADABLE, ValueError) as error:
             self._connection.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, store_file.UNREADABLE):
                 raise store_file.explain(self.path, error) from error
             raise store_file.broken(self.path, f"its table of facts cannot be read: {error}") from error
         except MeshError:
@@ -166,7 +166,7 @@ class Store:
 
     def _begin_life(self, end: store_chain.ChainEnd) -> None:
         """Raise the incarnation, above every one that this journal, or whoever remembers it, knows of."""
-        before = int(store_file.get_meta(self._connection, "incarnation") or b"0")
+        before = store_file.get_life(self.path, self._connection)
         if before < end.incarnation:
             raise store_file.broken(self.path, f"it holds entries of incarnation {end.incarnation}, but says the last was {before}")
         remembered = 0
@@ -174,7 +174,7 @@ class Store:
             self._doubt(self._newest.doubt(True, before, end.seq))
             remembered = self._newest.incarnation
         self.incarnation = max(before, remembered) + 1
-        self._in_transaction(lambda c: store_file.set_metas(c, {"incarnation": str(self.incarnation).encode()}))
+        self._in_transaction(lambda c: store_file.set_life(c, self.incarnation))
 
     def _doubt(self, doubt: str) -> None:
         if doubt and not self._accept_rollback:
@@ -259,12 +259,12 @@ class Store:
             if not check.agrees(self._connection):
                 store_chain.rebuild_index(self._connection, self._rows)
                 self._index_rebuilt = True
-        except sqlite3.Error as error:
+        except store_file.UNREADABLE as error:
             raise store_file.explain(self.path, error) from error
 
     def remembered(self) -> Remembered:
         """What earlier lives kept of what others signed, for the records machine, before `Started`. Raises sqlite3.Error."""
-        return store_memory.recall(self._connection)
+        return store_memory.recall(self._connection, self._rows)
 
     # ---- the loop's side
 
@@ -387,7 +387,7 @@ class Store:
                 return
             try:
                 signed = self._commit(lot, remember)
-            except (sqlite3.Error, OSError) as error:
+            except (*store_file.UNREADABLE, OSError) as error:
                 return self._fail(store_file.explain(self.path, error))
             except Exception as error:  # noqa: BLE001 - counted as the store's failure: a writer that dies silently would stop the node for ever
                 return self._fail(StoreError("store_bug", f"the journal's writer failed: {error!r}", "report this; restart the node"))
@@ -430,14 +430,14 @@ class Store:
     def _read_all(self) -> None:
         try:
             reader = Reader(self._rows, self._limits, self._is_own)
-        except sqlite3.Error as error:
+        except store_file.UNREADABLE as error:
             return self._fail(store_file.explain(self.path, error))
         try:
             while (read := self._reads.get()) is not None:
                 read(reader)
         except StoreError as error:
             self._fail(error)
-        except sqlite3.Error as error:
+        except store_file.UNREADABLE as error:
             self._fail(store_file.explain(self.path, error))
         finally:
             reader.close()
@@ -464,7 +464,7 @@ def _insert(
         if bodies:
             connection.executemany("INSERT OR IGNORE INTO bodies VALUES(?, ?)", bodies)
     for one in remember:
-        store_memory.keep(connection, one)
+        store_memory.keep(connection, rows, one)
 
 
 def _set_from_thread(token: anyio.lowlevel.EventLoopToken, event: anyio.Event) -> None:

@@ -1,4 +1,4 @@
-"""What lies in the rows of `entries` and `bodies`: sealed values, or plain ones from before sealing.
+"""What lies in the rows of a journal's tables: sealed values, or plain ones from before sealing.
 
     commit, replay, story --entry(seq, bytes)--> sealer (if any) --> row          the chain, all hashes and the wire know plain bytes only
 
@@ -15,7 +15,7 @@ from mesh.ids import Hash
 from mesh.runtime.disk.sealing import SealBroken, Sealer, is_sealed
 from mesh.runtime.disk.store_file import SCHEMA, broken, other_vault
 
-_ENTRIES, _BODIES = f"entries/{SCHEMA}", f"bodies/{SCHEMA}"
+_ENTRIES, _BODIES, _MEMORY = f"entries/{SCHEMA}", f"bodies/{SCHEMA}", f"memory/{SCHEMA}"
 
 
 class Rows:
@@ -50,6 +50,16 @@ class Rows:
         if type(stored) is not bytes or not is_sealed(stored):
             return stored
         return self._opened(_BODIES, name, stored)
+
+    def memory_in(self, row: str, plain: bytes) -> bytes:
+        """What others signed: no secret, but its signature is not checked again when it is read. `row` names its table and key."""
+        return plain if self.sealer is None else self.sealer.seal(_MEMORY, row, plain)
+
+    def memory_out(self, row: str, stored: Any) -> Any:
+        """As `entry_out`. Raises SealBroken."""
+        if type(stored) is not bytes or not is_sealed(stored):
+            return stored
+        return self._opened(_MEMORY, row, stored)
 
     def _opened(self, table: str, key: str, stored: bytes) -> bytes:
         if self.sealer is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
 from disks.bugs import BUGS
+from disks.cuts import NOT_HERE
 from disks.images import Disk, File, left_of
 from disks.lives import run
 from disks.vfs import Watcher, why_not
 
 from mesh.runtime.home import write_atomic
 
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 watched = pytest.mark.skipif(bool(why_not()), reason=f"NOTICE: no power cuts tested: {why_not()}")
 
 
@@ -50,6 +54,15 @@ def test_what_a_small_file_goes_through_is_seen(tmp_path: Path) -> None:
         ("folder",),
     ]
     assert path.read_bytes() == b"one"
+
+
+def test_a_file_system_that_shuts_down_under_a_node_loses_nothing_that_was_answered() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    command = [sys.executable, "-m", "disks.cuts", "--cuts", "2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
+    if done.returncode == NOT_HERE:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def outcomes(disk: Disk) -> set[Any]:
