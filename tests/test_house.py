@@ -43,6 +43,8 @@ FLOORS = {
         "mesh.runtime.app",
         "mesh.runtime.disk.vault",
         "mesh.runtime.disk.secrets",
+        "mesh.runtime.disk.backup",
+        "mesh.runtime.disk.restore",
     ),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }

@@ -101,6 +101,8 @@ class Store:
         """Seeds of keys that are to follow, by public key."""
         self._rows = Rows(self.path, sealer)
         self._newest, self._accept_rollback, self._rollback_accepted = newest, accept_rollback, ""
+        self.held = False
+        """Restored from a backup: nothing is written before `release`."""
         self._signer, self._tell, self._wall_ms = signer, tell_threadsafe, wall_ms
         self._limits = limits or RecordsLimits()
         self._verify_own = (ed25519.verifier_of(signer.public_key), *(ed25519.verifier_of(past.old) for past in self._lives.keys))
@@ -157,6 +159,7 @@ class Store:
         self.begins = self._beginning(end.newest)
         if self._newest is not None:
             self._newest.begin(self.incarnation, self._rollback_accepted)
+            self.held = bool(self._newest.restored)
         self.head, self.head_seq = end.head, end.seq
         self.durable_head = end.head
         """The newest synced commit's hash: what envelopes carry. Replaced whole, so any thread may read it."""
@@ -177,9 +180,13 @@ class Store:
         self._in_transaction(lambda c: store_file.set_life(c, self.incarnation))
 
     def _doubt(self, doubt: str) -> None:
-        if doubt and not self._accept_rollback:
+        assert self._newest is not None
+        restored = self._newest.restored
+        if doubt and not (self._accept_rollback or restored):
             raise rolled_back(self.path, doubt)
-        self._rollback_accepted = self._rollback_accepted or doubt
+        if self._accept_rollback:
+            self._newest.restored = ""
+        self._rollback_accepted = self._rollback_accepted or restored or doubt
 
     def _claim(self) -> None:
         """A journal belongs to one node for good, and once it is sealed to one vault; `mesh` and `key` are those in which it began."""
@@ -333,8 +340,16 @@ class Store:
             self._threads.append(thread)
             thread.start()
 
+    def release(self) -> None:
+        """The journal may go on as the newest: what waits is written. Raises HomeError."""
+        assert self._newest is not None
+        self._newest.confirm()
+        with self._something:
+            self.held = False
+            self._something.notify()
+
     def close(self) -> None:
-        """Write what was added, end the threads, let go of the file. Safe to call twice."""
+        """Write what was added (unless it is still held), end the threads, let go of the file. Safe to call twice."""
         self.flush_soon()
         with self._something:
             if self._closing:
@@ -375,10 +390,12 @@ class Store:
     def _write_all(self) -> None:
         while True:
             with self._something:
-                while not (self._queue or self._urgent or self._closing or self._failure):
+                while self.held or not (self._queue or self._urgent):
+                    if self._closing or self._failure:
+                        break
                     self._something.wait()
                 self._urgent = False
-                if self._failure is not None:
+                if self._failure is not None or self.held:
                     return
                 lot = self._queue[: self._limits.commit_entries_max]
                 del self._queue[: self._limits.commit_entries_max]
