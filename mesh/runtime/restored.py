@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mesh.runtime.app import NodeProcess
 
 HEARD_S = 3.0
-"""From the first link on: heads come with a link, and those that others have told each other within a second or two. Also for the first link,
-where nobody was ever known."""
+"""From the first link on: heads come with a link, and those that others have told each other within a second or two. Where nobody was ever
+known, a link is waited for as long."""
 ALONE_S = 20.0
 LOOK_EVERY_S = 0.1
 WAITING = "this node was restored from a backup, and writes nothing before another has said that it knows nothing newer"

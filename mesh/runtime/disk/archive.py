@@ -29,6 +29,7 @@ FACTS_BYTES_MAX = 64 * 1024
 CONTENTS_BYTES_MAX = 256 * 1024 * 1024
 """About a million files."""
 PIECE_BYTES = 1024 * 1024
+_FACTS = {"node": str, "id": str, "mesh": str, "made_ms": int, "incarnation": int, "entries": int}
 _NAME = re.compile(r"(home|node)(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 _NOT_WHOLE = (tarfile.TarError, EOFError, ValueError, KeyError, TypeError, RecursionError)
 
@@ -106,6 +107,8 @@ def read_facts(path: Path) -> dict[str, Any]:
         raise not_one
     if schema != SCHEMA:
         raise Refused(f"{path} was made by a newer version ({schema})", fix="pip install -U lanmesh", code="newer_backup")
+    if any(type(facts.get(name)) is not kind for name, kind in _FACTS.items()):
+        raise not_one
     return dict(facts)
 
 

@@ -67,7 +67,7 @@ def _belongs(home: Home, facts: dict[str, Any]) -> bool:
         return False
     credentials = Credentials.current(home)
     if facts["mesh"] not in (credentials.mesh, *credentials.past):
-        what = f"the backup is of a node of the mesh {str(facts['mesh'])[:8]}, and {home.path} belongs to {credentials.mesh[:8]}"
+        what = f"the backup is of a node of the mesh {facts['mesh'][:8]}, and {home.path} belongs to {credentials.mesh[:8]}"
         raise Refused(what, fix="choose another home: --home DIR", code="other_mesh")
     return True
 
@@ -112,10 +112,10 @@ def _check_files(stage: Path, contents: list[archive.Content]) -> int:
 
 
 def _put(stage: Path, home: Home, facts: dict[str, Any], belongs: bool, replace: bool, now_ms: int) -> dict[str, Any]:
-    place = home.node(str(facts["node"]))
+    place = home.node(facts["node"])
     with contextlib.ExitStack() as stack:
-        before, aside = _before(place, str(facts["id"]), replace, stack)
-        life = max(int(facts["incarnation"]), before) + LIVES_AHEAD + LIVES_PER_S * max(0, now_ms - int(facts["made_ms"])) // 1000
+        before, aside = _before(place, facts["id"], replace, stack)
+        life = max(facts["incarnation"], before) + LIVES_AHEAD + LIVES_PER_S * max(0, now_ms - facts["made_ms"]) // 1000
         made = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(facts["made_ms"] / 1000))
         newest = Newest(stage / "node/incarnation.json")
         newest.restore(life, f"restored from a backup of {made} UTC, which ends with entry {facts['entries']}")

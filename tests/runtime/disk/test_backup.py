@@ -34,11 +34,11 @@ FILE = b"what a user put\n" * 100
 class Node:
     """The node otter of a home, as its process opens it."""
 
-    def __init__(self, home: Path, told: Any, **more: Any) -> None:
+    def __init__(self, home: Path, told: Any, kek: str = "file", **more: Any) -> None:
         self.home, self.told = Home(home), told
         self.folder = self.home.node("otter")
         identity = load_identity(self.folder)
-        vault = open_vault(self.home, "file", environ={})
+        vault = open_vault(self.home, kek)
         self.id = identity.node
         self.store = Store(
             self.folder.journal_path,
@@ -145,6 +145,36 @@ def test_under_load_every_backup_has_all_that_was_acknowledged_before_it(node: N
     assert again.entries == [Parked(f"t{seq}", "x" * 200) for seq in range(1, ends[2] + 1)]
 
 
+def test_a_node_that_was_killed_can_be_backed_up(node: Node, tmp_path: Path) -> None:
+    """What it had acknowledged lies in the log still, which nobody has moved into the file."""
+    node.write(20)
+    shutil.copytree(node.home.path, tmp_path / "dead", ignore=shutil.ignore_patterns("*-shm"))
+    folder = Home(tmp_path / "dead").node("otter")
+    assert folder.journal_path.with_name("journal.sqlite-wal").stat().st_size
+    before = folder.journal_path.read_bytes()
+    assert back_up(folder, tmp_path / "backup")["entries"] == 20
+    assert folder.journal_path.read_bytes() == before
+
+
+def test_with_a_passphrase_the_backup_opens_with_it_and_not_without(tmp_path: Path, desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "phrase").write_text("four words are enough")
+    (tmp_path / "phrase").chmod(0o600)
+    monkeypatch.setenv("MESH_PASSPHRASE_FILE", str(tmp_path / "phrase"))
+    load_identity(Home(tmp_path / "home").node("otter"))
+    open_vault(Home(tmp_path / "home"), "passphrase")
+    node = Node(tmp_path / "home", desk.told, kek="auto")
+    node.write(3)
+    node.store.close()
+    assert back_up(node.folder, tmp_path / "backup")["kek"] == "passphrase"
+    monkeypatch.delenv("MESH_PASSPHRASE_FILE")
+    with pytest.raises(MeshError) as error:
+        restore(tmp_path / "backup", Home(tmp_path / "new"))
+    assert code_of(error) == "no_kek" and "MESH_PASSPHRASE_FILE" in error.value.fix
+    asked: list[str] = []
+    assert restore(tmp_path / "backup", Home(tmp_path / "new"), prompt=lambda q: asked.append(q) or "four words are enough")["entries"] == 3
+    assert asked
+
+
 def test_a_folder_gets_a_file_of_its_own_name(node: Node, tmp_path: Path) -> None:
     node.write(1)
     (tmp_path / "backups").mkdir()
@@ -238,6 +268,7 @@ def tar_of(**files: bytes) -> bytes:
         (tar_of(**{"backup.json": b"[" * 100_000}), "not_a_backup"),
         (tar_of(**{"backup.json": b"no json"}), "not_a_backup"),
         (tar_of(**{"backup.json": b'{"schema": "mesh.status/1"}'}), "not_a_backup"),
+        (tar_of(**{"backup.json": b'{"schema": "mesh.backup-file/1"}'}), "not_a_backup"),
         (tar_of(**{"backup.json": b'{"schema": "mesh.backup-file/2"}'}), "newer_backup"),
     ],
 )
