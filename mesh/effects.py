@@ -38,6 +38,8 @@ class Append:
 
     entry: Any
     bodies: dict[Hash, bytes] = field(default_factory=dict)
+    seq: int = field(default=0, compare=False)
+    """The number it got: known to who yielded it, as soon as he goes on."""
 
 
 @dataclass(slots=True)
@@ -193,10 +195,10 @@ class Remember(Effect):
 @dataclass(slots=True)
 class Watermark(Effect):
     """The own journal is kept, by a majority of those who shall keep it, up to entry `kept`: what needs that may leave. -1: nobody but this
-    node keeps it, so that what is synced is kept. `forsaken`: another has taken the log over: messages that still wait never leave."""
+    node keeps it, so that what is synced is kept. `taken`: others drive what was submitted up to there; messages that wait never leave."""
 
     kept: int
-    forsaken: bool = False
+    taken: int = 0
 
 
 @dataclass(slots=True)

@@ -111,6 +111,15 @@ class WorkLimits:
 @dataclass(frozen=True, slots=True)
 class RecordsLimits:
     commit_entries_max: int = 256
+    commit_bytes_max: int = 384 * 1024
+    """Entries and bodies of one commit; a larger entry stands alone. With the largest body (512 KiB) it still fits one frame
+    (`frame_bytes_max`), in which it travels to those who keep the journal."""
+    ship_blocks_max: int = 64
+    """Commits in one message to a keeper, who checks a signature for each: several milliseconds' work."""
+    keepers_max: int = 16
+    """Members of one journal's roster, its author included, that a block may name. Three are usual: each costs a copy of everything."""
+    tale_bytes_max: int = 4 * 1024 * 1024
+    """Bodies that are read at once where somebody's log is taken over; what then still follows is the next page."""
     story_entries_max: int = 10_000
     heads_max: int = 1024
     forks_max: int = 64
@@ -134,6 +143,39 @@ class RecordsLimits:
     refusals_per_minute_max: int = 32
     """Pairs of reason and peer that get an audit entry each minute, the rest is one entry more: under attack 33 * about 200 bytes a minute,
     9 MB a day, whatever is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepingLimits:
+    """Who guards whose journal. A failover costs one vote, one fold and, for what must not run twice, one lease and margin."""
+
+    keepers: int = 2
+    """Others that keep a node's journal. With two any one of the three may be lost; four would let two go, for twice the bytes."""
+    beat_s: float = 0.5
+    """A leader with nothing to ship says so as often."""
+    silence_s: float = 2.0
+    """A linked leader that has said nothing for so long is taken for gone. Below a lease: its own has not ended then, and the
+    successor waits for that; above any pause that is common."""
+    hard_wait_s: float = 0.5
+    """From a refused connect to a candidacy: time for a restarting process to come back."""
+    stagger_s: float = 0.15
+    """Keepers stand for election one after another, so that votes are not split."""
+    election_s: float = 0.4
+    """Between candidacies, times 1 to 2."""
+    settle_s: float = 1.0
+    """A node must have been linked for so long to be asked to keep; also how often the roster is looked at."""
+    change_s: float = 0.1
+    """The same while a change is under way."""
+    replace_s: float = 10.0
+    """A keeper that is dead for so long is replaced, or let go if there is nobody."""
+    logs_max: int = 256
+    """Authors whose journals one node keeps: more in a large mesh means that somebody chooses badly or lies."""
+    recent_bytes_max: int = 4 * 1024 * 1024
+    """Own newest blocks in memory: what a keeper lacks beyond that is read from disk."""
+    ship_bytes_max: int = 512 * 1024
+    """Of one SHIP, unless one block is larger."""
+    tale_entries_max: int = 2048
+    """Entries folded in one turn when a log is taken over: about 10 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +321,7 @@ class Limits:
     trust: TrustLimits = field(default_factory=TrustLimits)
     work: WorkLimits = field(default_factory=WorkLimits)
     records: RecordsLimits = field(default_factory=RecordsLimits)
+    keeping: KeepingLimits = field(default_factory=KeepingLimits)
     files: FileLimits = field(default_factory=FileLimits)
     links: LinkLimits = field(default_factory=LinkLimits)
     discovery: DiscoveryLimits = field(default_factory=DiscoveryLimits)

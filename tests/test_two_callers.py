@@ -187,10 +187,11 @@ class Paper:
         asyncio.get_running_loop().call_soon(self._sync)
 
     def _sync(self) -> None:
-        while self.disk.begin_sync(LIMITS.records.commit_entries_max):
-            group = self.disk.end_sync(0)
+        while self.disk.begin_sync(LIMITS.records):
+            group, _ = self.disk.end_sync(0)
+            assert group is not None
             self.net.tell(self.me, self.me, Synced(group.last))
-            self.net.tell(self.me, self.me, NewHead(group.signed))
+            self.net.tell(self.me, self.me, NewHead(group.signed, group.entries, group.bodies))
 
 
 class Drivers:

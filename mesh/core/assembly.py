@@ -7,6 +7,7 @@ from random import Random
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
+from mesh.core.keeping.keepers import Keepers
 from mesh.core.membership.membership import Membership
 from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
@@ -28,6 +29,7 @@ class Assembly:
     membership: Membership
     trust: Trust
     records: Records
+    keepers: Keepers
     manager: Manager
     contractor: Contractor
     files: Files
@@ -54,10 +56,11 @@ def build(
         directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq, begins=begins
     )
     trust = Trust(directory, limits)
+    keepers = Keepers(directory, deadlines, limits, Random(random.random()), journal_seq=journal_seq)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
     contractor = Contractor(directory, deadlines, limits.work)
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
-    machines = (membership, trust, records, manager, contractor, files, desk)
+    machines = (membership, trust, records, keepers, manager, contractor, files, desk)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws)
-    return Assembly(node, directory, membership, trust, records, manager, contractor, files, desk)
+    return Assembly(node, directory, membership, trust, records, keepers, manager, contractor, files, desk)

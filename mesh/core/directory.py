@@ -1,4 +1,4 @@
-"""Who, where, offers, load, and who drives whose work: the one table that machines share. Membership and keeping write it, work reads it."""
+"""Who, where, offers, load, and who drives whose work: the one table machines share. Membership and keeping write it; work reads it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mesh.ids import NodeId, TaskId, place_of
+from mesh.ids import NodeId, TaskId, author_of, place_of
 from mesh.messages.membership import LoadRow, Offer
 
 ALIVE, SUSPECT, UNREACHABLE, DEAD, LEFT = "alive", "suspect", "unreachable", "dead", "left"
@@ -34,6 +34,8 @@ class Row:
     echo_ms: int = 0
     """Newest of our own stamps it has echoed."""
     changed_at_s: float = 0.0
+    keeps: bool = True
+    """May keep the journals of others."""
     revoked: bool = False
     """Not believed any more, for good: dead, never dialled, never asked, and nothing it says is heard."""
 
@@ -68,6 +70,8 @@ class Guard:
     """No lease that is granted here may end later: until then a majority of the keepers is known to follow this node."""
     leads: bool = True
     """This node drives what it has submitted. False: the keepers have not chosen it (again) yet."""
+    taken: int = 0
+    """At the start of this life: the last own entry whose tasks others have taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +165,12 @@ class Directory:
 
     def manager_of(self, task: TaskId) -> NodeId:
         """Who drives it: its author, or who took over from him; and if that one is gone, who took over from him in turn."""
-        author, incarnation, counter = place_of(task)
+        author = author_of(task)
+        if author not in self.heirs:
+            return author
+        _, incarnation, counter = place_of(task)
         manager = author
-        for heir in self.heirs.get(author, ()):
+        for heir in self.heirs[author]:
             if (incarnation, counter) <= (heir.incarnation, heir.counter):
                 manager = heir.taker
                 break

@@ -412,8 +412,8 @@ class NewHead:
     """The store signed and synced a commit of this node's journal, which holds these entries with these bodies."""
 
     signed: Signed
-    entries: tuple[bytes, ...] = ()
-    bodies: tuple[bytes, ...] = ()
+    entries: tuple[bytes, ...] = field(default=(), repr=False)
+    bodies: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(slots=True)
@@ -471,3 +471,51 @@ class TaleRead:
     token: int
     rows: tuple[tuple[int, Any, dict[Hash, bytes]], ...]
     more: bool
+
+
+# ---- facts about who drives whose work
+
+
+@dataclass(slots=True)
+class Leading:
+    """This node drives what it has submitted, by a vote of those who keep its journal; but not the tasks up to entry `taken`: those were
+    taken over by others."""
+
+    taken: int
+
+
+@dataclass(slots=True)
+class Deposed:
+    """Others have taken over this node's tasks up to entry `taken`, for good."""
+
+    taken: int
+
+
+@dataclass(slots=True)
+class TaleTold:
+    """This node was chosen in `term` to drive the tasks of `author`: the entries that tell about them, in order; `more` will follow."""
+
+    author: NodeId
+    term: int
+    rows: tuple[tuple[int, Any, dict[Hash, bytes]], ...]
+    more: bool
+
+
+@dataclass(slots=True)
+class CarriedOver:
+    """All live tasks of that tale stand in this node's own journal, and are kept; the last task in it has these numbers."""
+
+    author: NodeId
+    term: int
+    incarnation: int
+    counter: int
+
+
+@dataclass(slots=True)
+class LogSettled:
+    """Of the log of `author` all is safe up to `term`, and in these `terms` somebody took its tasks over. In any other term up to there
+    nobody did, whatever had been prepared."""
+
+    author: NodeId
+    term: int
+    terms: tuple[int, ...]

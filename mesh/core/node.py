@@ -88,6 +88,7 @@ class Node:
                 todo.append((self.me, effect.message))
             elif kind is Append:
                 self.seq += 1
+                effect.seq = self.seq
                 effects.append(effect)
             elif kind is Refused:
                 effects.append(effect)

@@ -1,11 +1,26 @@
-"""What waits for the disk. The only place that knows the rule: nothing leaves before what it depends on is synced."""
+"""What waits for the disk, here and at the keepers. The only place that knows the rule: nothing leaves before what it needs is safe.
+
+    FREE ----------------------------------------------> leaves
+    SYNCED --until the own disk has `after`------------> leaves            `release`
+    KEPT ----until a majority of the keepers has it too-> leaves, or is forsaken: another has taken the log over            `kept`
+
+Invariant: within one need, effects leave in the order they were made; what is KEPT is synced as well. While nobody keeps the journal
+(`NOBODY`, the beginning) what is synced is kept, and all effects leave in the order they were made.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from operator import itemgetter
 
-from mesh.effects import Effect
+from mesh.effects import Effect, Need, Send
+
+NOBODY = -1
+"""As a watermark: only this node keeps its journal."""
+
+Waiting = deque[tuple[int, Effect]]
+"""With the number in which order they were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +28,10 @@ class OutboxStatistics:
     synced: int
     waiting: int
     released: int
+    kept: int = NOBODY
+    """-1: nobody but this node keeps its journal."""
+    forsaken: int = 0
+    """Messages that never left, because another had taken the log over."""
 
 
 class Outbox:
@@ -20,25 +39,62 @@ class Outbox:
 
     def __init__(self, synced: int = 0) -> None:
         self._synced = synced
-        self._waiting: deque[Effect] = deque()
+        self._kept = NOBODY
+        self._safe = synced
+        """Synced and kept up to here."""
+        self._for_disk: Waiting = deque()
+        self._for_keepers: Waiting = deque()
+        self._made = 0
         self._released = 0
+        self._forsaken = 0
 
     def may_leave(self, effect: Effect) -> bool:
-        """True if `effect` may be performed now; else it is kept, and comes back from `release`."""
-        if effect.after <= self._synced:
+        """True if `effect` may be performed now; else it waits, and comes back from `release` or `kept`."""
+        if effect.after <= self._safe:
             return True
-        self._waiting.append(effect)
+        if effect.need is Need.KEPT:
+            waiting = self._for_keepers
+        elif effect.after <= self._synced:
+            return True
+        else:
+            waiting = self._for_disk
+        self._made += 1
+        waiting.append((self._made, effect))
         return False
 
     def release(self, synced: int) -> list[Effect]:
         """The disk has everything up to `synced`: what may leave now, in the order it was made."""
         assert synced >= self._synced, "a disk does not forget what it has synced"
         self._synced = synced
-        free: list[Effect] = []
-        while self._waiting and self._waiting[0].after <= synced:
-            free.append(self._waiting.popleft())
-        self._released += len(free)
+        return self._free()
+
+    def kept(self, seq: int, *, forsaken: bool = False) -> list[Effect]:
+        """A majority of the keepers has everything up to `seq` (`NOBODY`: there are none): what may leave now, in the order it was made.
+
+        `forsaken`: of what then still waits for them, messages never leave. Answers to clients go on waiting: the log may come back.
+        """
+        self._kept = seq
+        free = self._free()
+        if forsaken:
+            left: Waiting = deque(each for each in self._for_keepers if type(each[1]) is not Send)
+            self._forsaken += len(self._for_keepers) - len(left)
+            self._for_keepers = left
         return free
 
+    def _free(self) -> list[Effect]:
+        self._safe = self._synced if self._kept == NOBODY else min(self._kept, self._synced)
+        free = [*_up_to(self._for_disk, self._synced), *_up_to(self._for_keepers, self._safe)]
+        free.sort(key=itemgetter(0))
+        self._released += len(free)
+        return [effect for _, effect in free]
+
     def statistics(self) -> OutboxStatistics:
-        return OutboxStatistics(self._synced, len(self._waiting), self._released)
+        waiting = len(self._for_disk) + len(self._for_keepers)
+        return OutboxStatistics(self._synced, waiting, self._released, self._kept, self._forsaken)
+
+
+def _up_to(waiting: Waiting, seq: int) -> list[tuple[int, Effect]]:
+    found = []
+    while waiting and waiting[0][1].after <= seq:
+        found.append(waiting.popleft())
+    return found

@@ -61,6 +61,8 @@ class Ship:
     kept_term: int
     kept_seq: int
     blocks: tuple[Block, ...] = ()
+    stamp_ms: int = 0
+    """On the sender's clock; comes back with SHIPPED, so that he knows from when on the keeper followed him."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class Shipped:
     ok: bool
     at_term: int
     at_seq: int
+    stamp_ms: int = 0
 
 
 @dataclass(slots=True)

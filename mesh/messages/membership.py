@@ -47,6 +47,8 @@ class Alive:
     router: str
     offers: tuple[Offer, ...] = ()
     certificate: bytes = b""
+    keeps: bool = True
+    """It may keep others' journals for them: its certificate lets it manage work and read payloads."""
 
 
 @dataclass(slots=True)

@@ -273,6 +273,34 @@ class Leads:
     at_ms: int = 0
 
 
+@dataclass(slots=True)
+class Inherited:
+    """The next `count` entries are those of the live tasks of `author`, copied from his log: a draft, until `TookOver` or `Forgone`."""
+
+    author: NodeId
+    term: int
+    count: int
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class TookOver:
+    """Of what was inherited in that term: this author drives those tasks now."""
+
+    author: NodeId
+    term: int
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Forgone:
+    """Of what was inherited in that term: another was the first, or the author came back."""
+
+    author: NodeId
+    term: int
+    at_ms: int = 0
+
+
 ENTRIES = (
     Opened,
     Submitted,
@@ -290,5 +318,8 @@ ENTRIES = (
     Rekeyed,
     Guarded,
     Leads,
+    Inherited,
+    TookOver,
+    Forgone,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -196,6 +196,7 @@ class NodeProcess:
             door=listening.door_address,
             router=listening.router_address,
             certificate=identity.chain,
+            keeps=identity.may_keep(),
         )
 
     def _make_links(self, limits: Limits) -> Links:
@@ -326,6 +327,8 @@ class NodeProcess:
         for seq, entry, bodies in self.store.replay():
             self.driver.feed(Replay(seq, entry, bodies))
         self.driver.feed(self.store.remembered())
+        for known in self.store.shelf_known():
+            self.driver.feed(known)
         async with anyio.create_task_group() as tasks:
             await tasks.start(self.store.run)
             # Before anybody can reach us: the first input of a life is `Started`.

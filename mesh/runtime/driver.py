@@ -1,6 +1,7 @@
 """Caller one of the node core: real time, real sockets, a real disk. There is no decision in here.
 
     inbox, links --> node.handle --> Append ----> store --> Synced --> outbox.release
+                                 \\-> Watermark --------------------> outbox.kept
                                  \\-> effects --> outbox --> the component that performs them
 
 One turn handles one envelope, or what has come from this machine, then flushes: one signature for all that leaves now.
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 from mesh.core.inputs import Synced, TurnEnds
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox, OutboxStatistics
-from mesh.effects import Append, Refused
+from mesh.effects import Append, Later, Refused, Watermark
 from mesh.ids import NodeId
 
 LOCAL_INPUTS_PER_TURN = 256
@@ -86,7 +87,7 @@ class Driver:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
-        self._perform: dict[type, Callable[[Any], None]] = {}
+        self._perform: dict[type, Callable[[Any], None]] = {Later: lambda effect: self.tell(node.me, effect.fact)}
         self._flush: list[Callable[[], None]] = []
         self._turns = 0
         self._inputs = 0
@@ -175,8 +176,7 @@ class Driver:
         self._inputs += len(todo)
         for sender, body in todo:
             if type(body) is Synced:
-                for effect in self._outbox.release(body.seq):
-                    self._perform[type(effect)](effect)
+                self._release(self._outbox.release(body.seq))
             elif effects := node.handle(now, sender, body):
                 self._take(effects, sender)
         if effects := node.handle(now, node.me, TurnEnds()):
@@ -200,8 +200,14 @@ class Driver:
                 asker = sender if sender != self._node.me else effect.peer
                 if asker and asker != self._node.me:
                     self._envelopes.refused(asker)
+            elif kind is Watermark:
+                self._release(self._outbox.kept(effect.kept, forsaken=effect.taken > 0))
             elif self._outbox.may_leave(effect):
                 self._perform[kind](effect)
+
+    def _release(self, effects: list[Any]) -> None:
+        for effect in effects:
+            self._perform[type(effect)](effect)
 
     def feed(self, body: Any) -> None:
         """Before `run`: one of the node's own entries, or what else it remembers. Machines rebuild and yield nothing."""

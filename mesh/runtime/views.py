@@ -100,6 +100,9 @@ class Views:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
         if process.store.held:
             found.append((WAITING, "mesh nodes"))
+        if store.shelf_damaged:
+            damage = f"what this node keeps of others' journals is damaged on its disk, met {store.shelf_damaged} times: the others have it"
+            found.append((damage, "sudo dmesg | grep -i error"))
         if records.rolled_back:
             found.append((f"this node's journal is not what it was: {records.rolled_back}", "mesh verify"))
         if records.forks:

@@ -1,6 +1,6 @@
 """A host's disk: a journal with group commit, bodies and files beside it. What is synced survives; what is not may or may not.
 
-    add(entry) -> waiting --(a sync takes a while, at most so many entries at once)--> one signed commit --> durable
+    add(entry), shelve(blocks) -> waiting --(a sync takes a while, at most so many at once)--> one signed commit, the shelf --> durable
 
 A crash keeps only whole commits, as SQLite does: nothing of what was not synced, or also the group that was being written (its end was
 never reported, yet it is there), as the fault says. The chain is the real one (core/records/journal.py); entries are encoded by `repr` and
@@ -10,23 +10,37 @@ commits signed with keyed BLAKE2, because real signatures would cost fifty times
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.core.inputs import Remembered
+from mesh.core.inputs import Remembered, ShelfRead
+from mesh.core.keeping.blocks import bytes_of, members_set
 from mesh.core.records.journal import FIRST_PREV, JournalWriter, last_of
-from mesh.effects import Remember
+from mesh.effects import ReadShelf, Remember, Shelve
 from mesh.ids import Hash, NodeId
+from mesh.limits import RecordsLimits
+from mesh.messages.keeping import Block, Position
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
+from mesh.sim.shelf import Shelf
 
 Row = tuple[int, Any, dict[Hash, bytes]]
 """An entry's number, the entry, and the bodies that came with it."""
 
 
-def encode_entry(entry: Any) -> bytes:
+class EncodedEntry(bytes):
+    """The bytes of an entry, and the entry: who reads them need not decode."""
+
+    entry: Any
+
+
+def encode_entry(entry: Any) -> EncodedEntry:
     """The stand-in for the wire's encoding: canonical for the frozen field order of a dataclass, and free of dependencies."""
-    return repr(entry).encode("utf-8", "replace")
+    encoded = EncodedEntry(repr(entry).encode("utf-8", "replace"))
+    encoded.entry = entry
+    return encoded
 
 
 def commit_hash(signed: Signed) -> bytes:
@@ -42,12 +56,17 @@ def seal(signed: Signed) -> bytes:
 
 @dataclass(slots=True)
 class Group:
-    """One durable commit and its entries, encoded."""
+    """One durable commit and its entries, encoded, with the bodies that came with them."""
 
     signed: Signed
     hash: bytes
     last: int
     entries: tuple[bytes, ...]
+    bodies: tuple[bytes, ...] = ()
+
+
+def _last(group: Group) -> int:
+    return group.last
 
 
 class Disk:
@@ -69,8 +88,12 @@ class Disk:
         self._heads: dict[NodeId, Signed] = {}
         self._forks: dict[NodeId, Fork] = {}
         self._witnesses: dict[NodeId, Signed] = {}
-        self._waiting: list[Row] = []
-        self._syncing: list[Row] = []
+        self.shelf = Shelf()
+        self._owed = 0
+        self._waiting: list[Row | Shelve] = []
+        self._syncing: list[Row | Shelve] = []
+        self._encoded: list[bytes] = []
+        """The entries of `_syncing`."""
         self._writer: JournalWriter | None = None
         self._hlc = 0
 
@@ -82,7 +105,7 @@ class Disk:
     @property
     def waiting(self) -> int:
         """Entries given and not yet safe."""
-        return len(self._waiting) + len(self._syncing)
+        return self._owed
 
     def remember(self, effect: Remember) -> None:
         self._heads.update((head.author, head) for head in effect.heads)
@@ -101,35 +124,73 @@ class Disk:
         return self.incarnation
 
     def add(self, entry: Any, bodies: dict[Hash, bytes]) -> int:
-        seq = self.seq + self.waiting + 1
+        self._owed += 1
+        seq = self.seq + self._owed
         self._waiting.append((seq, entry, bodies))
         return seq
 
-    def begin_sync(self, entries_max: int) -> bool:
-        """True if a sync starts now: there is something to write and the disk is idle."""
+    def shelve(self, effect: Shelve) -> None:
+        self._waiting.append(effect)
+
+    def begin_sync(self, limits: RecordsLimits) -> bool:
+        """True if a sync starts now: there is something to write and the disk is idle. It takes as much as one commit may hold."""
         if self._syncing or not self._waiting:
             return False
-        self._syncing = self._waiting[:entries_max]
-        del self._waiting[:entries_max]
+        self._encoded, size, taken = [], 0, 0
+        known: dict[Hash, bytes] = {}
+        for item in self._waiting[: limits.commit_entries_max]:
+            if isinstance(item, Shelve):
+                size += sum(map(bytes_of, item.blocks))
+            else:
+                _, entry, bodies = item
+                encoded = encode_entry(entry)
+                size += len(encoded) + sum(len(body) for name, body in bodies.items() if name not in known)
+            if taken and size > limits.commit_bytes_max:
+                break
+            taken += 1
+            if not isinstance(item, Shelve):
+                self._encoded.append(encoded)
+                known.update(bodies)
+        self._syncing = self._waiting[:taken]
+        del self._waiting[:taken]
         return True
 
-    def end_sync(self, wall_ms: int) -> Group:
-        """What was being written is durable: one commit, one link to the commit before."""
+    def end_sync(self, wall_ms: int) -> tuple[Group | None, list[Shelve]]:
+        """What was being written is durable: one commit with one link to the commit before, if there were entries; and what was shelved."""
+        items, self._syncing = self._syncing, []
+        shelved = [item for item in items if isinstance(item, Shelve)]
+        for effect in shelved:
+            self.shelf.put(effect)
+        rows = [item for item in items if not isinstance(item, Shelve)]
+        return self._commit(rows, wall_ms) if rows else None, shelved
+
+    def _commit(self, rows: list[Row], wall_ms: int) -> Group:
         assert self._writer is not None, "a disk writes only within a life"
-        rows, self._syncing = self._syncing, []
-        entries = tuple(encode_entry(row[1]) for row in rows)
+        entries = tuple(self._encoded)
         signed = self._writer.commit(entries, wall_ms)
-        for row in rows:
-            self.bodies.update(row[2])
+        bodies = {name: body for row in rows for name, body in row[2].items()}
+        self.bodies.update(bodies)
         self.rows.extend(rows)
+        self._owed -= len(rows)
         self.head, self._hlc = self._writer.head, signed.body.hlc
-        group = Group(signed, self.head, self.seq, entries)
+        group = Group(signed, self.head, self.seq, entries, tuple(bodies.values()))
         self.groups.append(group)
         return group
 
+    def read_shelf(self, effect: ReadShelf, limits: RecordsLimits) -> ShelfRead:
+        own = self._own(effect.since, effect.until) if effect.author == self.node else iter(())
+        return self.shelf.read(effect, own, limits)
+
+    def _own(self, since: Position, until: Position) -> Iterator[Block]:
+        """The own commits in that range of entries, as blocks of the later one's term."""
+        for at in range(bisect_right(self.groups, since[1], key=_last), bisect_right(self.groups, until[1], key=_last)):
+            group = self.groups[at]
+            members = members_set((self.rows[seq][1] for seq in range(group.last - len(group.entries), group.last)), until[0])
+            yield Block(until[0], group.signed, group.entries, group.bodies, members)
+
     def crash(self, wall_ms: int, *, keep_written: bool) -> Group | None:
         """The process is gone. `keep_written`: the group being written had reached the disk. Answers it, if so."""
-        kept = self.end_sync(wall_ms) if keep_written and self._syncing else None
-        self._syncing, self._waiting = [], []
+        kept = self.end_sync(wall_ms)[0] if keep_written and self._syncing else None
+        self._syncing, self._waiting, self._owed = [], [], 0
         self.partial.clear()
         return kept

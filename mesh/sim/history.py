@@ -70,6 +70,8 @@ class Appended:
     incarnation: int
     seq: int
     entry: Any
+    copied: bool = False
+    """It was another author's, about a task that this node is to take over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,17 @@ class Synced:
     commit: Any
     commit_hash: bytes
     entries: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptUpTo:
+    """A majority of those who keep the journal of `node` has it up to `seq`; -1: nobody but it keeps it. Others drive, from now on and for
+    good, what it had submitted up to entry `taken`."""
+
+    at_s: float
+    node: NodeId
+    seq: int
+    taken: int = 0
 
 
 @dataclass(frozen=True, slots=True)

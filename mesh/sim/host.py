@@ -1,9 +1,10 @@
 """One host of the world: a node's process between its clock, its disk, its workers and its end of the network. Caller two of the node core.
 
     turn: one envelope or one local input -> node.handle -> Append -> disk ... Synced -> outbox.release -.
+                                                        |-> Watermark ------------------> outbox.kept ----+
                                                         `-> effects -> outbox ----------------------------+-> performed, then one flush
 
-The rule is that of runtime/driver.py: nothing leaves before what it depends on is synced, and nothing else waits. There is no decision in
+The rule is that of runtime/driver.py: nothing leaves before what it depends on is safe, and nothing else waits. There is no decision in
 here either. A host that is stopped or slow collects what arrives in its inbox.
 """
 
@@ -26,6 +27,8 @@ from mesh.core.inputs import (
     Proclaim,
     Remembered,
     Replay,
+    ShelfKnown,
+    Shelved,
     Started,
     TurnEnds,
 )
@@ -37,24 +40,30 @@ from mesh.effects import (
     Execute,
     Extend,
     HangUp,
+    Later,
     Price,
     ReadBody,
     ReadFile,
+    ReadShelf,
     ReadStory,
+    ReadTale,
     Refused,
     Remember,
     Reply,
     Send,
+    Shelve,
     Stop,
     Uphold,
+    Watermark,
     WriteFile,
 )
 from mesh.ids import NodeId, content_hash
 from mesh.messages.membership import Alive
+from mesh.messages.records import Inherited
 from mesh.messages.signed import Signed
 from mesh.sim.clock import HostClock
 from mesh.sim.disk import Disk, Group
-from mesh.sim.history import Answered, Appended, Delivered, NodeDown, NodeUp, Outward, RowIssued, Synced, Upheld
+from mesh.sim.history import Answered, Appended, Delivered, KeptUpTo, NodeDown, NodeUp, Outward, RowIssued, Synced, Upheld
 from mesh.sim.network import Envelope
 
 if TYPE_CHECKING:
@@ -102,6 +111,8 @@ class Host:
         self._outgoing: dict[NodeId, list[Any]] = {}
         self._heard: dict[NodeId, int] = {}
         self._version = 0
+        self._copies = 0
+        """How many of the next entries are copied from another author's log."""
         self._last_s = 0.0
         self._draining = False
         self._watched = world.history.watched
@@ -119,7 +130,11 @@ class Host:
             ReadBody: self._read_body,
             ReadStory: self._read_story,
             Remember: self.disk.remember,
+            Later: lambda effect: self.tell(effect.fact),
             Uphold: self._uphold,
+            Shelve: self._shelve,
+            ReadShelf: lambda effect: self.tell(self.disk.read_shelf(effect, world.limits.records)),
+            ReadTale: lambda effect: self.tell(self.disk.shelf.tale(effect, world.limits.records)),
         }
 
     # ---- life and death
@@ -146,6 +161,8 @@ class Host:
             assert not effects, f"replay of entry {number} made effects: {effects}"
         if (remembered := disk.remembered()) != Remembered():
             self._feed(now_s, self.name, remembered)
+        for author, state in sorted(disk.shelf.states.items()):
+            self._feed(now_s, self.name, ShelfKnown(author, state))
         for file, data in disk.files.items():
             self._feed(now_s, self.name, FileKnown(file, len(data)))
         self.turn(self.name, Started(seeds))
@@ -254,6 +271,9 @@ class Host:
                     self._append(effect)
                 elif kind is Refused:
                     self.refusals[effect.reason] += 1
+                elif kind is Watermark:
+                    self.world.history.add(KeptUpTo(self.world.now_s, self.name, effect.kept, effect.taken))
+                    self._release(outbox.kept(effect.kept, forsaken=effect.taken > 0))
                 elif outbox.may_leave(effect):
                     perform[kind](effect)
 
@@ -293,12 +313,13 @@ class Host:
 
     def _append(self, effect: Append) -> None:
         seq = self.disk.add(effect.entry, effect.bodies)
-        self.world.history.add(Appended(self.world.now_s, self.name, self.disk.incarnation, seq, effect.entry))
+        self.world.history.add(Appended(self.world.now_s, self.name, self.disk.incarnation, seq, effect.entry, self._copies > 0))
+        self._copies = effect.entry.count if type(effect.entry) is Inherited else max(0, self._copies - 1)
         self._sync()
 
     def _sync(self) -> None:
         disk, world = self.disk, self.world
-        if disk.begin_sync(world.limits.records.commit_entries_max):
+        if disk.begin_sync(world.limits.records):
             takes_s = disk.sync_s * (0.5 + self.rng.random()) + disk.slow_s * self.rng.random()
             life = self.life
             world.at(world.now_s + takes_s, lambda: self._synced(life))
@@ -306,22 +327,31 @@ class Host:
     def _synced(self, life: int) -> None:
         if life != self.life:
             return
-        group = self.disk.end_sync(self.clock.wall_ms(self.world.now_s))
+        group, shelved = self.disk.end_sync(self.clock.wall_ms(self.world.now_s))
+        if group is not None:
+            self._committed(group)
+        for effect in shelved:
+            self.world.push(self.world.now_s, self.name, self.name, Shelved(effect.author, effect.ticket))
+        self._sync()
+
+    def _committed(self, group: Group) -> None:
         self._note_synced(group)
-        self.world.push(self.world.now_s, self.name, self.name, NewHead(group.signed))
+        self.world.push(self.world.now_s, self.name, self.name, NewHead(group.signed, group.entries, group.bodies))
         if self.frozen or self.inbox:  # a sync that ended earlier may still wait there to be heard of
             self.inbox.append((self.name, group))
             self.drain_soon()
         else:
             self.release(group)
-        self._sync()
 
     def release(self, group: Group) -> None:
         self.now()
-        for effect in self.outbox.release(group.last):
-            self._perform[type(effect)](effect)
+        self._release(self.outbox.release(group.last))
         if self._outgoing:
             self._flush()
+
+    def _release(self, effects: list[Any]) -> None:
+        for effect in effects:
+            self._perform[type(effect)](effect)
 
     def _note_synced(self, group: Group) -> None:
         self.world.history.add(Synced(self.world.now_s, self.name, group.last, group.signed, group.hash, group.entries))
@@ -387,6 +417,10 @@ class Host:
     def _read_story(self, effect: ReadStory) -> None:
         self.tell(self.world.story(self, effect))
 
+    def _shelve(self, effect: Shelve) -> None:
+        self.disk.shelve(effect)
+        self._sync()
+
     def _uphold(self, effect: Uphold) -> None:
         """Kept at once, enforced from now on, told a little later. Only single nodes are revoked here."""
         if effect.signed not in self.disk.statements:
@@ -419,7 +453,7 @@ class Host:
         """What this node says of itself in HELLO and WELCOME."""
         row = self.directory.get(self.name)
         offers = tuple(row.offers.values())
-        return Signed(self.name, Alive(self.name, row.incarnation, row.version, row.name, row.door, row.router, offers))
+        return Signed(self.name, Alive(self.name, row.incarnation, row.version, row.name, row.door, row.router, offers, keeps=row.keeps))
 
 
 PORT = ":7710"

@@ -26,6 +26,7 @@ from mesh.limits import LinkLimits
 from mesh.messages import KINDS
 from mesh.wire import ed25519
 from mesh.wire.authorization import Rights, overreaches, rights_of
+from mesh.wire.blocks import check_message
 from mesh.wire.codec import decode
 from mesh.wire.keyring import Keyring
 from mesh.wire.objects import Signer, signed_bytes
@@ -298,6 +299,7 @@ def _decode_parts(keyring: Keyring, header: Header, parts: list[tuple[int, int, 
             continue
         try:
             message = decode(kind, body, keyring.open)
+            check_message(message)
         except Refusal as refusal:
             refused.append((msg_id, refusal.reason))
             continue

@@ -1,7 +1,7 @@
 """The ring of keys a node believes: members by the chains they showed, and statements by whom they were signed.
 
     alive, hello, welcome --carry their author's chain--> `introduce` --> member: key of today, keys of before, rights
-    alive, suspect, left, commit, hello, welcome, binding, witness --`open`--> verified statement        revocations: `authorities.py`
+    alive, suspect, left, commit, hello, welcome, binding, ... --`open`--> verified statement        revocations: `authorities.py`
 
 Invariant: a `Signed` that leaves `open` was signed by its author, whom an unbroken chain from a root of this mesh vouches for and nobody
 has revoked; it keeps the bytes it came as, and the same bytes are not verified twice. Expiry keeps strangers out, but does not part members
@@ -17,6 +17,7 @@ from typing import Any
 
 from mesh.ids import NodeId
 from mesh.limits import MembershipLimits
+from mesh.messages.keeping import Yield
 from mesh.messages.membership import Alive, Left
 from mesh.messages.records import Commit
 from mesh.messages.session import Hello, Welcome
@@ -38,10 +39,12 @@ OPENED_BYTES_MAX = 8 * 1024 * 1024
 """Verified statements remembered, by size: a rumour comes from several sides, and is verified once."""
 OLD_KEY_MS = 3_600_000
 """After a node took a new identity key, what it had signed with the old one and is still under way counts so long."""
-STATEMENTS = (*TRUST_TAGS, "alive", "suspect", "left", "commit", "witness", "binding", "hello", "welcome")
+STATEMENTS = (*TRUST_TAGS, "alive", "suspect", "left", "commit", "witness", "yield", "ballot", "binding", "hello", "welcome")
 """Tags of what stands alone; other signed objects are opened elsewhere, or are parts of these."""
-INSIDE = ("alive", "binding")
-"""Tags of what a hello or welcome holds. Nothing nests deeper, or a few kilobytes would exhaust the stack."""
+JOURNALED = ("commit", "yield")
+"""Tags of what stands in a log for ever: whatever key its author had then counts."""
+INSIDE = ("alive", "binding", "ballot")
+"""Tags of what a hello, welcome or yield holds. Nothing nests deeper, or a few kilobytes would exhaust the stack."""
 EARLY_MS = 120_000
 """A certificate may begin so much later than our clock says: the issuer's may be ahead of it."""
 
@@ -270,7 +273,7 @@ class Keyring:
     def _holds(self, member: Member, tag: str, body: bytes, signature: bytes) -> bool:
         """Whether the member signed it: with the key of today, or one of before where that still counts."""
         self._verified += 1
-        if tag == "commit":
+        if tag in JOURNALED:
             meshes, keys = (self.mesh, *member.past_meshes), member.before
         else:
             meshes, keys = (self.mesh,), self._key_before(member)
@@ -303,6 +306,8 @@ def _is_own(author: NodeId, content: Any) -> bool:
         return content.node == author
     if isinstance(content, Commit):
         return content.author == author
+    if isinstance(content, Yield):
+        return content.taker == author
     if isinstance(content, Hello | Welcome):
         row, binding = content.alive, content.binding
         return isinstance(row.body, Alive) and isinstance(binding.body, Binding) and row.author == binding.author == author

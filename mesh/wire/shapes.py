@@ -19,6 +19,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
+from mesh.limits import RecordsLimits
 from mesh.messages.signed import Signed
 from mesh.wire.packing import BODY_BYTES_MAX, Refusal
 
@@ -36,6 +37,15 @@ TEXT_MAX = 64 * 1024
 NAME_MAX = 256
 REASON_MAX = 1024
 ROWS_MAX = 4096
+_RECORDS = RecordsLimits()
+_ROWS_MAX = {
+    ("Ship", "blocks"): _RECORDS.ship_blocks_max,
+    ("Block", "entries"): _RECORDS.commit_entries_max,
+    ("Block", "members"): _RECORDS.keepers_max,
+    ("Vote", "ballot"): _RECORDS.keepers_max,
+    ("Yield", "ballots"): _RECORDS.keepers_max,
+}
+"""Where fewer do: each of these costs whoever reads it a signature, a hash or a place in a table."""
 SIGNED_MAX = 256 * 1024
 INT_MAX = 2**63 - 1
 
@@ -245,7 +255,7 @@ def _plan(hint: Any, owner: str, name: str, kept: bool) -> tuple[CoreSchema, Pac
 def _plan_tuple(args: tuple[Any, ...], owner: str, name: str, kept: bool) -> tuple[CoreSchema, Pack | None, Build | None]:
     if len(args) == 2 and args[1] is Ellipsis:
         item, pack, build = _plan(args[0], owner, name, kept)
-        schema = core_schema.tuple_schema([item], variadic_item_index=0, max_length=ROWS_MAX, strict=True)
+        schema = core_schema.tuple_schema([item], variadic_item_index=0, max_length=_ROWS_MAX.get((owner, name), ROWS_MAX), strict=True)
         pack_all: Pack | None = None
         build_all: Build | None = None
         if pack:

@@ -55,7 +55,7 @@ EXEMPT: dict[tuple[str, str], str] = {
     **{(f"signed {tag}", "replayed, other mesh"): _FOR_ALL for tag in ("deed", "ask")},
     **{
         (f"signed {tag}", "wrong role"): "is for every member to say, whatever its role"
-        for tag in ("left", "commit", "binding", "hello", "welcome")
+        for tag in ("left", "commit", "yield", "binding", "hello", "welcome")
     },
     ("signed deed", "wrong role"): "is for every key to say, about itself",
     **{
@@ -66,6 +66,8 @@ EXEMPT: dict[tuple[str, str], str] = {
             "left",
             "commit",
             "witness",
+            "yield",
+            "ballot",
             "certificate",
             "deed",
             "revocation",

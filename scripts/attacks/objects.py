@@ -19,7 +19,7 @@ from mesh.messages.membership import Ping
 from mesh.messages.signed import Signed
 from mesh.messages.trust import Amendment
 from mesh.wire.codec import encode_object
-from mesh.wire.keyring import OLD_KEY_MS
+from mesh.wire.keyring import JOURNALED, OLD_KEY_MS
 from mesh.wire.objects import Signer, node_id, parts, signed_bytes
 from mesh.wire.packing import pack
 
@@ -28,9 +28,9 @@ TAGS = tuple(SIGNED)
 CHAIN = ("certificate", "deed")
 TRUST = ("revocation", "amendment")
 HOMES = ("join", "ask", "renewal")
-OWN = ("alive", "left", "commit", "binding", "hello", "welcome")
+OWN = ("alive", "left", "commit", "yield", "binding", "hello", "welcome")
 """Only for the node that they are about."""
-OPEN_TO_ALL = ("suspect", "witness")
+OPEN_TO_ALL = ("suspect", "witness", "ballot")
 NODES = (*OWN, *OPEN_TO_ALL)
 """What nodes say. Together the five groups are all tags; a test sees to it."""
 GREETINGS = ("hello", "welcome")
@@ -235,6 +235,7 @@ FIELD_REASONS: dict[tuple[str, str], str] = {
     ("left", "node"): "not_own",
     ("binding", "node"): "not_own",
     ("commit", "author"): "not_own",
+    ("yield", "taker"): "not_own",
     ("hello", "alive"): "not_own",
     ("hello", "binding"): "not_own",
     ("welcome", "alive"): "not_own",
@@ -400,7 +401,7 @@ def said_to_another_node(stage: Stage, _: Any) -> Any:
     return Shot(stage.honest, world)
 
 
-@attack("bad_signature", alone=True, only=[each for each in NODES if each != "commit"])
+@attack("bad_signature", alone=True, only=[each for each in NODES if each not in JOURNALED])
 def said_again_after_the_key_was_replaced_for_an_hour(stage: Stage, _: Any) -> Any:
     world = stage.world
     world.keyring.introduce(world.lines["a"].renewed(60).chain())
@@ -410,7 +411,7 @@ def said_again_after_the_key_was_replaced_for_an_hour(stage: Stage, _: Any) -> A
     return stage.honest
 
 
-@attack(KNOWN, alone=True, only=("commit", *CHAIN, *TRUST, *HOMES))
+@attack(KNOWN, alone=True, only=(*JOURNALED, *CHAIN, *TRUST, *HOMES))
 def said_again_after_its_node_took_a_new_key(stage: Stage, _: Any) -> Any:
     """A journal is for ever; the rest does not depend on that key."""
     world = stage.world

@@ -7,8 +7,10 @@ import hashlib
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from attacks.world import NOW_MS, SESSION, deed_of, sealed
+from mesh.core.records import merkle
 from mesh.messages import SIGNED
 from mesh.messages.enrol import Renewal
+from mesh.messages.keeping import Ballot, Block, Yield
 from mesh.messages.membership import Suspect
 from mesh.messages.records import Commit, Witness
 from mesh.messages.signed import Signed
@@ -25,7 +27,7 @@ _BYTES |= {"key": bytes(range(32)), "curve_key": bytes(range(32)), "first_key": 
 _BYTES |= {"old_key": bytes(range(32)), "new_key": bytes(range(1, 33)), "discovery_key": bytes(range(32)), "invite": b"invite-1"}
 _INTS = {"fence": 1 << 32 | 3, "hlc": NOW_MS << 16, "retries": 2, "total": -1, "attempt": 1, "not_after_ms": 2 * NOW_MS}
 _TEXTS = {"question": "task", "level": HOME, "mode": "token"}
-_NODES = ("node", "author", "manager", "winner", "target", "recipient", "subject", "home")
+_NODES = ("node", "author", "manager", "winner", "target", "recipient", "subject", "home", "taker")
 
 
 def sample_of(cls: type, world: World) -> Any:
@@ -42,6 +44,8 @@ def _value(hint: Any, cls: type, name: str, world: World) -> Any:
             return _statements(cls, name, world)
         items = args[:1] * 2 if args[-1] is Ellipsis else args
         return tuple(_value(item, cls, f"{name}{index}", world) for index, item in enumerate(items))
+    if hint is Block:
+        return block(world, name)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return sample_of(hint, world)
     if hint is bytes:
@@ -87,6 +91,16 @@ def commit(world: World, number: int, signer: Signer | None = None) -> Signed:
     return sealed(signer, Commit(signer.node, 12, 0, 1, number, bytes(32), bytes(range(32)), NOW_MS << 16))
 
 
+def block(world: World, name: str = "") -> Block:
+    """The first of a message is a commit of a's, and the second says that c has taken a's log over."""
+    if name.endswith("1"):
+        return Block(2, sealed(world.c, Yield(world.a.node, 2, 2, world.c.node, 12, 7, _statements(Yield, "ballots", world))))
+    entries = (b"an entry", b"another")
+    root = merkle.root([merkle.leaf(entry) for entry in entries])
+    head = sealed(world.a, Commit(world.a.node, 12, 0, 1, 2, bytes(32), root, NOW_MS << 16))
+    return Block(1, head, entries, (b'{"name":"Bob"}',), (world.a.node, world.c.node))
+
+
 def _statement(name: str, world: World) -> Signed:
     if name in ("one", "other"):
         return commit(world, 1 if name == "one" else 2)
@@ -96,6 +110,10 @@ def _statement(name: str, world: World) -> Signed:
 def _statements(cls: type, name: str, world: World) -> tuple[Signed, ...]:
     if name == "heads":
         return commit(world, 1), commit(world, 2)
+    if name == "yields":
+        return (block(world, "1").head,)
+    if name in ("ballot", "ballots"):
+        return (sealed(world.c, Ballot(world.a.node, 3, world.b.node)),)
     if name == "votes":
         return (sealed(world.c, Suspect(world.a.node, 1, 1, True)),)
     if name == "witnesses":

@@ -31,10 +31,10 @@ def _with_pragmas(*pragmas: str) -> Callable[[], Any]:
 def _told_before_it_is_synced() -> Iterator[None]:
     commit = store.Store._commit
 
-    def planted(self: store.Store, lot: Any, remember: Any) -> Any:
-        if lot:
-            self._tell(self._signer.node, Synced(lot[-1][0]))
-        return commit(self, lot, remember)
+    def planted(self: store.Store, group: Any, remember: Any) -> Any:
+        if group.entries:
+            self._tell(self._signer.node, Synced(group.entries[-1][0]))
+        return commit(self, group, remember)
 
     with mock.patch.object(store.Store, "_commit", planted):
         yield
@@ -42,9 +42,9 @@ def _told_before_it_is_synced() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _two_transactions() -> Iterator[None]:
-    insert = store._insert
+    insert = store.insert
 
-    def planted(connection: Any, rows: Any, lot: Any, data: Any, signed: Any, head: Any, remember: Any) -> None:
+    def planted(connection: Any, *more: Any) -> None:
         class Halved:
             """Commits between the chain's row and its entries."""
 
@@ -55,9 +55,9 @@ def _two_transactions() -> Iterator[None]:
 
             executemany = connection.executemany
 
-        insert(Halved(), rows, lot, data, signed, head, remember)
+        insert(Halved(), *more)
 
-    with mock.patch.object(store, "_insert", planted):
+    with mock.patch.object(store, "insert", planted):
         yield
 
 

@@ -21,17 +21,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from disks.lives import JOURNAL, NODE, SEALER, open_store, scratch
-from mesh.core.inputs import Synced
+from disks.lives import BLOCKS, JOURNAL, NODE, PEER, SEALER, open_store, scratch
+from mesh.core.inputs import NewHead
 from mesh.core.records.journal import last_of, seal_of
-from mesh.effects import Remember
+from mesh.effects import LogState, ReadShelf, Remember, Shelve
 from mesh.errors import MeshError
 from mesh.ids import content_hash
 from mesh.limits import RecordsLimits
+from mesh.messages.keeping import Block
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Fork, Opened, Submitted, Witness
 from mesh.messages.signed import Signed
 from mesh.runtime.disk.store import Store
-from mesh.runtime.disk.store_file import UNREADABLE
+from mesh.runtime.disk.store_file import UNREADABLE, StoreError
 from mesh.runtime.disk.store_read import Reader
 from mesh.runtime.disk.store_rows import Rows
 from mesh.wire import ed25519
@@ -55,7 +56,7 @@ def honest(folder: Path) -> None:
     """A journal with every table in use, closed in order."""
     folder.mkdir(mode=0o700)
     heads: list[Signed] = []
-    store = open_store(folder, lambda _, item: None if isinstance(item, Synced) else heads.append(item.signed))
+    store = open_store(folder, lambda _, item: heads.append(item.signed) if isinstance(item, NewHead) else None)
     store.start()
     store.add(1, Opened(store.incarnation, store.head, 0, "otter"), {})
     seq = 1
@@ -69,6 +70,7 @@ def honest(folder: Path) -> None:
     store = open_store(folder, lambda *_: None)
     store.start()
     store.effects[Remember](_remembered(heads[-1]))
+    store.effects[Shelve](Shelve(PEER.node, 1, LogState(1, seq=len(BLOCKS)), None, tuple(BLOCKS)))
     store.close()
 
 
@@ -104,7 +106,8 @@ def _remembered(head: Signed) -> Remember:
 def facts(store: Store) -> Facts:
     """Asked the way the node and its peers ask: only what can be proven is answered. Raises MeshError, sqlite3.Error."""
     rows = [(seq, entry, bodies) for seq, entry, bodies in store.replay()]
-    reader = Reader(Rows(store.path, SEALER), RecordsLimits(), store._is_own)
+    damages: Counter[str] = Counter()
+    reader = Reader(Rows(store.path, SEALER), RecordsLimits(), store._is_own, NODE, damages)
     try:
         tasks = [f"{NODE}.1.{number}" for number in range(TASKS)]
         names = sorted({name for _, entry, _ in rows for name in (getattr(entry, "input", ""), getattr(entry, "output", "")) if name})
@@ -115,10 +118,21 @@ def facts(store: Store) -> Facts:
         told |= {f"touched {name}": reader.touched(name) for name in names}
         said = store.remembered()
         told |= {f"{what} {one.author}": one.raw for what in ("heads", "witnesses", "own") for one in getattr(said, what)}
+        told |= {f"state of {one.author}": one.state for one in store.shelf_known()}
+        told |= {f"block {number}": block for number, block in enumerate(_shelf(reader))}
+        if damages or store.statistics().shelf_damaged:
+            raise StoreError("shelf_damaged", "counted, and shown to people", "mesh status")
         told |= {f"fork {fork.author}": (fork.one.raw, fork.other.raw) for fork in said.forks}
         return told
     finally:
         reader.close()
+
+
+def _shelf(reader: Reader) -> list[Block]:
+    found: list[Block] = []
+    while more := reader.shelf.read(ReadShelf(1, PEER.node, (1, len(found)), (1, len(BLOCKS)), 1 << 20)).blocks:
+        found += more
+    return found
 
 
 def tables(path: Path) -> list[Any]:

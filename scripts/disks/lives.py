@@ -2,9 +2,9 @@
 
     files --life: the real store works, watched--> log --cut anywhere in it--> files --the real store opens them--> judged --> next life
 
-Acknowledged is what the store told as `Synced`. Of a cut at any moment the next life must hold every acknowledged entry as it was written,
-its bodies, every head that was told, and begin a life that was never begun before; and it must start: an honest disk gives no reason to
-refuse. Same seed, same work and cuts; SQLite's salts and the seals' nonces are fresh each time.
+Acknowledged is what the store told as `Synced` or `Shelved`. Of a cut at any moment the next life must hold every acknowledged entry as it
+was written, its bodies, every block of another's log, and every head that was told, begin a life that was never begun before, and start: an
+honest disk gives no reason to refuse. Same seed, same work and cuts; SQLite's salts and the seals' nonces are fresh each time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,26 +24,43 @@ from typing import Any
 
 from disks.images import Disk
 from disks.vfs import Op, Watcher
-from mesh.core.inputs import NewHead, StoreFailed, Synced
-from mesh.core.records.journal import last_of
+from mesh.core.inputs import NewHead, Shelved, StoreFailed, Synced
+from mesh.core.records.journal import JournalWriter, last_of
+from mesh.effects import LogState, ReadShelf, Shelve
 from mesh.errors import MeshError
+from mesh.limits import RecordsLimits
+from mesh.messages.keeping import Block
 from mesh.messages.records import Opened, Parked
 from mesh.runtime.disk import store_chain
 from mesh.runtime.disk.sealing import KeySealer, aead_of
+from mesh.runtime.disk.shelf import ShelfReader
 from mesh.runtime.disk.store import Store
 from mesh.runtime.disk.store_newest import Newest
 from mesh.wire import ed25519
 from mesh.wire.codec import encode_entry
 from mesh.wire.objects import Signer, body_bytes, node_id
 
-KEY = bytes([7]) * 32
+KEY, PEER_KEY = bytes([7]) * 32, bytes([8]) * 32
 NODE = node_id(ed25519.signer_of(KEY)[0])
+PEER = Signer(node_id(ed25519.signer_of(PEER_KEY)[0]), PEER_KEY, "mesh-one")
 JOURNAL = "journal.sqlite"
 LIVES = 3
 TRIALS_OF_A_LIFE = 20
 WAIT_S = 60.0
 SEALER = KeySealer("ab" * 16, ("journal", NODE), {1: aead_of("chacha20-poly1305", bytes(32))}.__getitem__, lambda: 1)
 
+
+def _blocks(count: int) -> list[Block]:
+    """Of another author's log, as its author's store makes them."""
+    writer = JournalWriter(PEER.node, 1, seal=lambda signed: hashlib.sha256(body_bytes(PEER.seal(signed))).digest())
+    made = []
+    for number in range(count):
+        data = encode_entry(Parked(f"p{number}", "y" * 500))
+        made.append(Block(1, writer.commit([data], 5), (data,)))
+    return made
+
+
+BLOCKS = _blocks(64)
 Patch = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
@@ -57,6 +75,8 @@ class Truth:
     bodies: dict[int, str] = field(default_factory=dict)
     heads: dict[int, bytes] = field(default_factory=dict)
     """The chain's hash after that entry."""
+    shelved: int = 0
+    """So many of `BLOCKS` were told to be kept."""
 
     def learn(self, op: Op) -> None:
         match op:
@@ -66,6 +86,8 @@ class Truth:
                 self.acknowledged = max(self.acknowledged, seq)
             case "head", seq, head:
                 self.heads[seq] = head
+            case "shelved", count:
+                self.shelved = count
 
     def copy(self) -> Truth:
         return replace(self, entries=dict(self.entries), bodies=dict(self.bodies), heads=dict(self.heads))
@@ -119,7 +141,7 @@ class _Told:
 
     def __init__(self, log: list[Op]) -> None:
         self.log = log
-        self._over = 0
+        self._over = self._shelved = 0
         self._changed = threading.Condition()
 
     def __call__(self, _: str, item: Any) -> None:
@@ -129,13 +151,17 @@ class _Told:
             elif isinstance(item, NewHead):
                 self._over = last_of(item.signed.body)
                 self.log.append(("head", self._over, hashlib.sha256(body_bytes(item.signed.raw)).digest()))
+            elif isinstance(item, Shelved):
+                self._shelved = item.ticket
+                self.log.append(("shelved", item.ticket))
             assert not isinstance(item, StoreFailed), item.message
             self._changed.notify()
 
-    def wait(self, seq: int) -> None:
-        """Until the commit that ends with `seq` is over."""
+    def wait(self, seq: int, shelved: int) -> None:
+        """Until the commit that ends with `seq` is over, and so many blocks are kept."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._over >= seq, WAIT_S), f"entry {seq} was never acknowledged"
+            done = self._changed.wait_for(lambda: self._over >= seq and self._shelved >= shelved, WAIT_S)
+            assert done, f"entry {seq} or block {shelved} was never acknowledged"
 
 
 def _live(folder: Path, files: dict[str, bytes], random: Random, plan: dict[str, Any], truth: Truth) -> list[Op]:
@@ -149,14 +175,27 @@ def _live(folder: Path, files: dict[str, bytes], random: Random, plan: dict[str,
             # Checkpoints come after 1000 pages: lives are too short for that.
             store._connection.execute(f"PRAGMA wal_autocheckpoint={random.choice((4, 25, 1000))}")
             store.start()
-            seq = store.head_seq
+            seq, shelved = store.head_seq, 0
+            kept = len(_kept(store))
             for _ in range(random.randrange(1, 9)):
                 for _ in range(random.choice((1, 1, 3, 20))):
                     seq += 1
                     _write(store, seq, random, truth)
+                if random.random() < 0.5 and kept < len(BLOCKS):
+                    kept = shelved = kept + 1
+                    store.effects[Shelve](Shelve(PEER.node, kept, LogState(1, seq=kept), None, (BLOCKS[kept - 1],)))
                 store.flush_soon()
-                told.wait(seq)
+                told.wait(seq, shelved)
     return log
+
+
+def _kept(store: Store) -> list[Block]:
+    """What is on the shelf, seal and root checked."""
+    reader = ShelfReader(store._connection, store._rows, NODE, RecordsLimits(), Counter())
+    found: list[Block] = []
+    while more := reader.read(ReadShelf(1, PEER.node, (1, len(found)), (1, len(BLOCKS)), 1 << 20)).blocks:
+        found += more
+    return found
 
 
 def _write(store: Store, seq: int, random: Random, truth: Truth) -> None:
@@ -247,6 +286,8 @@ def _judged(store: Store, truth: Truth, findings: Findings) -> str:
 
 def _judged_rows(store: Store, truth: Truth) -> str:
     connection: sqlite3.Connection = store._connection
+    if (kept := _kept(store)) != BLOCKS[: len(kept)] or len(kept) < truth.shelved:
+        return f"lost block: {len(kept)} of another's log are kept, {truth.shelved} were told"
     for seq in range(1, truth.acknowledged + 1):
         if store_chain.read_body(connection, store._rows, truth.bodies[seq]) is None:
             return f"lost body: of the acknowledged entry {seq}"

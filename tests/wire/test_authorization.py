@@ -28,7 +28,7 @@ MAY: dict[str, str] = {
     **dict.fromkeys(("Bid", "Refuse", "Accept", "Decline", "Beat", "Result", "Failure", "Release", "Revoked"), WORKS),
     **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk"), WORKS),
     **dict.fromkeys(("Cfp", "Award", "Renew", "ResultAck", "Superseded", "Revoke", "Cancel", "Reclaim"), ASKS),
-    **dict.fromkeys(("StepSeen", "StepDone"), ASKS),
+    **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took"), ASKS),
     "Ask": LOOKS,
     "FileAsk": NOT_OBSERVER,
     "Granted": "issuer",

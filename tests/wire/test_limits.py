@@ -39,8 +39,9 @@ def test_what_is_meant_where_nothing_is_said(world: World) -> None:
 
 
 def test_what_opens_and_what_is_inside() -> None:
-    said = ("revocation", "amendment", "alive", "suspect", "left", "commit", "witness", "binding", "hello", "welcome")
-    assert said == keyring.STATEMENTS and keyring.INSIDE == ("alive", "binding")
+    said = ("revocation", "amendment", "alive", "suspect", "left", "commit", "witness", "yield", "ballot", "binding", "hello", "welcome")
+    assert keyring.JOURNALED == ("commit", "yield")
+    assert said == keyring.STATEMENTS and keyring.INSIDE == ("alive", "binding", "ballot")
 
 
 def test_the_names_of_rights() -> None:

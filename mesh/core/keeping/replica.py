@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.core.keeping.blocks import end_of
 from mesh.core.keeping.log import START, Log
 from mesh.ids import NodeId
 from mesh.messages.keeping import Ballot, Block, Position, Ship, Shipped, Vote, VoteAsk, Yield
@@ -199,10 +200,13 @@ class Replica:
 
     def wrote(self, seq: int, members: tuple[NodeId, ...] = ()) -> Out:
         """The author's own disk has his journal up to `seq`; the last commit changed who keeps it, if `members` are given."""
-        if self.role != LEADER or self.me != self.author:
+        if self.role != LEADER or self.me != self.author or seq <= self.log.seq:
             return
+        begins = self.log.last[0] < self.term
         self.log.append(self.term, self.me, seq, members)
         self.stored = self.log.last
+        if begins:
+            yield Keep(self.term, self.voted)
         if members:
             for member in members:
                 if member != self.me and member not in self.peers:
@@ -273,7 +277,7 @@ class Replica:
 
     def on_ship(self, sender: NodeId, ship: Ship) -> Out:
         if ship.term < self.term:
-            yield self._shipped(sender, False, self.log.last)
+            yield self._shipped(sender, ship, False, self.log.last)
             return
         if ship.term > self.term or self.role != FOLLOWER:
             grown = ship.term > self.term
@@ -283,7 +287,7 @@ class Replica:
         self.leader = sender
         at = (ship.prev_term, ship.prev_seq)
         if not self.log.has(at):
-            yield self._shipped(sender, False, min(self.log.last, self.log.floor(at)))
+            yield self._shipped(sender, ship, False, min(self.log.last, self.log.floor(at)))
             return
         cut: Position | None = None
         fresh: list[Block] = []
@@ -301,16 +305,10 @@ class Replica:
         if fresh:
             yield Keep(self.term, self.voted, cut, tuple(fresh))
         self.kept = max(self.kept, min((ship.kept_term, ship.kept_seq), at))
-        yield self._shipped(sender, True, at)
+        yield self._shipped(sender, ship, True, at)
 
-    def _shipped(self, to: NodeId, ok: bool, at: Position) -> Say:
-        return Say(to, Shipped(self.author, self.term, ok, *at))
-
-
-def end_of(block: Block) -> Position:
-    """The position of its last entry."""
-    body = block.head.body
-    return (block.term, body.seq if isinstance(body, Yield) else body.first + body.count - 1)
+    def _shipped(self, to: NodeId, ship: Ship, ok: bool, at: Position) -> Say:
+        return Say(to, Shipped(self.author, self.term, ok, *at, ship.stamp_ms))
 
 
 def leader_of(block: Block) -> NodeId:

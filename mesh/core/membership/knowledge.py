@@ -108,7 +108,7 @@ class Knowledge:
         known, was, door = row.incarnation > 0, row.state, row.door
         restarted = known and alive.incarnation > row.incarnation
         row.name, row.incarnation, row.version = alive.name, alive.incarnation, alive.version
-        row.door, row.router = alive.door, alive.router
+        row.door, row.router, row.keeps = alive.door, alive.router, alive.keeps
         member.alive, member.left = signed, None
         member.forget_suspicion()
         self._deadlines.clear(SuspicionEnds(row.node))

@@ -143,7 +143,7 @@ class Members:
         self._graves: dict[NodeId, tuple[int, int]] = {}
         row = directory.ensure(me.node)
         row.name, row.incarnation, row.version, row.door, row.router = me.name, me.incarnation, me.version, me.door, me.router
-        row.linked = True
+        row.linked, row.keeps = True, me.keeps
         directory.set_offers(row, me.offers)
 
     # ---- the table

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -50,6 +51,11 @@ class LeasesDue:
 @dataclass(frozen=True, slots=True)
 class PulseDue:
     """While leases stand: was this manager itself away (stopped, asleep) since the last one?"""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardDue:
+    """Durable work waits because too few keepers are known to follow this node: look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +148,11 @@ class Line:
         self.force = False
         """The next look auctions its first task, whatever the cached load says."""
 
-    def first(self) -> Task | None:
-        for task in self.urgent.values():
-            return task
-        for task in self.tasks.values():
-            return task
+    def first(self, *, plain: bool = False) -> Task | None:
+        """`plain`: of those that are not durable."""
+        for task in chain(self.urgent.values(), self.tasks.values()):
+            if not (plain and task.durable):
+                return task
         return None
 
     def remove(self, task: Task) -> None:
@@ -224,6 +230,25 @@ class Book:
             self.wheel.add(task, now_s + timeout_ms / 1000)
         self.enqueue(task)
         return task
+
+    def submit(self, task: Task) -> Effects:
+        """Write down that it was submitted, and where that stands."""
+        append = self.submitted(task)
+        yield append
+        task.seq = append.seq
+
+    def survives(self) -> str:
+        """What durable work of this node outlives, today."""
+        return "node-loss" if len(self.directory.guard.keepers) > 1 else "restart"
+
+    def holds(self, now_s: float) -> bool:
+        """A majority of those who keep the journal is known to follow this node for a while yet: it may award, and judge leases."""
+        guard = self.directory.guard
+        return guard.leads and guard.led_until_s - now_s > self.limits.beat_s
+
+    def is_linked(self, node: NodeId) -> bool:
+        row = self.directory.get(node)
+        return row is not None and row.linked
 
     def submitted(self, task: Task) -> Append:
         entry = Submitted(
@@ -369,10 +394,10 @@ class Book:
             if holder.acks:
                 yield from self._acknowledge(now_s, holder)
             if holder.revokes:
-                yield Send(node, Revoke(tuple(holder.revokes)))
+                yield Send(node, Revoke(tuple(holder.revokes)), need=Need.KEPT)
                 holder.revokes = []
             if holder.superseded:
-                yield Send(node, Superseded(tuple(holder.superseded)))
+                yield Send(node, Superseded(tuple(holder.superseded)), need=Need.KEPT)
                 holder.superseded = []
             if holder.kept_acks:
                 yield Send(node, ResultAck(tuple(holder.kept_acks)), need=Need.KEPT)
@@ -381,7 +406,7 @@ class Book:
                 yield from self._award(now_s, holder)
             if holder.cancels:
                 for (reason, durable), items in holder.cancels.items():
-                    yield Send(node, Cancel(tuple(items), reason), need=Need.SYNCED if durable else Need.FREE)
+                    yield Send(node, Cancel(tuple(items), reason), need=Need.KEPT if durable else Need.FREE)
                 holder.cancels = {}
             if holder.renewals:
                 yield from self._renew(now_s, holder)
@@ -409,7 +434,8 @@ class Book:
         limits = self.limits
         echo_ms, stamp_at_s = self.stamp(now_s, holder.node)
         for kind, pairs in holder.awards.items():
-            end_s = stamp_at_s + limits.lease_s
+            grant_s = self.grant_s(stamp_at_s) if kind & DURABLE else limits.lease_s
+            end_s = stamp_at_s + grant_s
             items = []
             for task, item in pairs:
                 if task.fence == item.fence and task.holder == holder.node:
@@ -420,7 +446,7 @@ class Book:
             self.keep_pulse(now_s)
             if not items:
                 continue
-            award = Award(tuple(items), int(limits.lease_s * 1000), echo_ms, bool(kind & CONDITIONAL))
+            award = Award(tuple(items), int(grant_s * 1000), echo_ms, bool(kind & CONDITIONAL))
             while holder.sent and not self.unanswered(holder, holder.sent[0][1]):
                 holder.sent.popleft()
             holder.sent.append((now_s, award))
@@ -451,12 +477,18 @@ class Book:
 
     def _renew(self, now_s: float, holder: Holder) -> Effects:
         echo_ms, stamp_at_s = self.stamp(now_s, holder.node)
-        items = []
+        lots: dict[float, list[tuple[TaskId, Fence]]] = {}
         for task_id_, fence in holder.renewals:
             task = holder.tasks.get(task_id_)
             if task is not None and task.fence == fence:
-                task.lease_end_s = max(task.lease_end_s, stamp_at_s + self.limits.lease_s)
-                items.append((task_id_, fence))
+                grant_s = self.grant_s(stamp_at_s) if task.durable else self.limits.lease_s
+                task.lease_end_s = max(task.lease_end_s, stamp_at_s + grant_s)
+                lots.setdefault(grant_s, []).append((task_id_, fence))
         holder.renewals = []
-        if items and echo_ms:
-            yield Send(holder.node, Renew(tuple(items), int(self.limits.lease_s * 1000), echo_ms), need=Need.FREE)
+        for grant_s, items in lots.items():
+            if echo_ms and grant_s > 0:
+                yield Send(holder.node, Renew(tuple(items), int(grant_s * 1000), echo_ms), need=Need.FREE)
+
+    def grant_s(self, stamp_at_s: float) -> float:
+        """How long a lease counted from then may be: never longer than the keepers are known to follow this node."""
+        return max(0.0, min(self.limits.lease_s, self.directory.guard.led_until_s - stamp_at_s))

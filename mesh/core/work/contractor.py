@@ -7,7 +7,7 @@
 
 Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
 one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses
-no work and trusts no manager about another's task: until there is failover, a task's only manager is the author of its id.
+no work and trusts no manager about another's task: that is the author of its id, or who has taken over from him.
 Source: BLUEPRINT section 7, contract net with binding accept.
 """
 
@@ -42,7 +42,7 @@ from mesh.core.work.running import Running, StopOverdue
 from mesh.core.work.slots import Run, Slots, Worker
 from mesh.core.work.terms import Terms
 from mesh.effects import Append, Extend, Need, Refused, Send, Tell
-from mesh.ids import Fence, NodeId, TaskId, author_of, content_hash
+from mesh.ids import Fence, NodeId, TaskId, content_hash
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Offer
 from mesh.messages.records import Accepted, Closed, Ended
@@ -90,7 +90,7 @@ class Contractor:
     """One of the node's machines. Its parts share two tables, `Holdings` and `Slots`, and bring their own inputs."""
 
     def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits) -> None:
-        self._me = directory.me
+        self._me, self._directory = directory.me, directory
         self._deadlines = deadlines
         self._limits = limits
         self._holdings = Holdings(limits.ended_remembered)
@@ -98,7 +98,7 @@ class Contractor:
         self._load = LoadGossip(directory, deadlines, limits, self._slots)
         self._reports = Reports(directory, deadlines, limits, self._holdings, self._slots)
         self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports)
-        self._terms = Terms(deadlines, limits, self._holdings, self._slots, self._reports, self._running)
+        self._terms = Terms(directory, deadlines, limits, self._holdings, self._slots, self._reports, self._running)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
@@ -153,7 +153,7 @@ class Contractor:
     def _refusal(self, now_s: float, manager: NodeId, held: Holding | None, item: AwardItem, award: Award, out: list[Any]) -> str:
         """Why not; "" to accept. A fence that is declined is remembered: its duplicate must never be accepted after all."""
         task, fence = item.task, item.fence
-        if author_of(task) != manager:
+        if self._directory.manager_of(task) != manager:
             out.append(Refused("not_manager", manager))
             return "not_manager"
         if fence <= self._holdings.seen(task) or (held is not None and fence < held.fence):

@@ -20,16 +20,28 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import LEFT, ReadDirectory
-from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, MemberRevoked, MemberUnreachable, RequestGone
+from mesh.core.inputs import (
+    Deposed,
+    Enquire,
+    LogSettled,
+    MemberDied,
+    MemberLeft,
+    MemberLinked,
+    MemberRevoked,
+    MemberUnreachable,
+    RequestGone,
+)
 from mesh.core.work.errands import Errands, failure, json_object, reply, revoked
 from mesh.core.work.files import is_hash
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, author_of
 from mesh.limits import WorkLimits
+from mesh.messages.keeping import Took
 from mesh.messages.work import Answer, Ask
 
 ONE = ("task", "result", "cancel", "story")
 ALL = ("tasks", "hash", "body", "audit")
+HOPS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,8 @@ class _Question:
     pages: list[tuple[NodeId, bytes]] = field(default_factory=list)
     """Of ``audit``: who answered, and his packed story."""
     gather: bool = False
+    hops: int = 0
+    """How often it was sent on to another node."""
 
 
 class Desk:
@@ -87,6 +101,9 @@ class Desk:
             MemberLeft: self._on_member_lost,
             MemberRevoked: self._on_member_revoked,
             RequestGone: self._do_request_gone,
+            Took: self._look_again,
+            LogSettled: self._look_again,
+            Deposed: self._look_again,
         }
 
     def _next_ask(self, now_s: float) -> int:
@@ -118,6 +135,8 @@ class Desk:
             if problem is not None:
                 yield Reply(enquire.request, False, problem, need=Need.FREE)
                 return
+            if question != "story" or not self._reachable(node):
+                node = self._directory.manager_of(key)
         else:
             here = question == "story" or (question == "audit" and not enquire.args.get("all"))
             node, key = self._me if here else "", enquire.key
@@ -200,6 +219,9 @@ class Desk:
             yield Refused("answer_not_asked", peer)
             return
         del question.left[peer]
+        if not answer.ok and (manager := self._moved_to(answer, question)):
+            yield from self._redirect(question, manager)
+            return
         if question.gather:
             yield from self._gathered(answer.ask, question, peer, answer)
             return
@@ -216,6 +238,29 @@ class Desk:
             body = {"tasks": _rows(body), "missing": []}
         self._forget(answer.ask)
         yield reply(self._me, peer, question.request, ok, body)
+
+    def _moved_to(self, answer: Answer, question: _Question) -> NodeId:
+        """Whom to ask instead; "" if it is another error, or if we have been sent on often enough."""
+        body = json_object(answer.body)
+        manager = body.get("manager") if body is not None and body.get("code") == "moved" else None
+        known = isinstance(manager, str) and self._directory.get(manager) is not None
+        return str(manager) if known and not question.gather and question.hops < HOPS_MAX else ""
+
+    def _redirect(self, question: _Question, manager: NodeId) -> Iterator[Any]:
+        question.hops += 1
+        question.left = {manager: None}
+        if self._reachable(manager):
+            yield Send(manager, question.message, need=Need.FREE)
+
+    def _look_again(self, now_s: float, me: NodeId, news: Any) -> Iterator[Any]:
+        """Others drive some tasks now: whoever waits for one waits there."""
+        for question in list(self._open.values()):
+            if question.gather or question.message.question not in ("result", "task", "cancel"):
+                continue
+            manager = self._directory.manager_of(question.message.key)
+            if manager and manager not in question.left:
+                yield from self._redirect(question, manager)
+        yield from self._steps.look_again()
 
     def _gathered(self, ask: int, question: _Question, peer: NodeId, answer: Answer) -> Iterator[Any]:
         if question.message.question == "body":

@@ -126,7 +126,9 @@ class Ending:
         task.ended_at_s = now_s
         book.close(task)
         if task.durable:
-            yield self._finished(now_s, task)
+            finished = self._finished(now_s, task)
+            yield finished
+            task.end_seq = finished.seq
         else:
             self._ring.add(now_s, task)
         book.count(task.state)

@@ -18,7 +18,7 @@ from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
 from mesh.core.inputs import MemberLinked, MemberRevoked, RequestGone, Step
 from mesh.effects import Need, Refused, Reply, Send
-from mesh.ids import NodeId, author_of
+from mesh.ids import NodeId
 from mesh.limits import WorkLimits
 from mesh.messages.work import StepAsk, StepDone, StepSeen
 
@@ -83,7 +83,7 @@ class Errands:
         }
 
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
-        manager = author_of(step.parent)
+        manager = self._directory.manager_of(step.parent)
         problem = None
         if not manager:
             problem = failure("unknown_task", f"{step.parent!r} is no task id", "call ctx.step from inside a handler")
@@ -106,6 +106,7 @@ class Errands:
 
     def _say(self, errand: _Errand) -> Iterator[Any]:
         """If there is a link. After a restart a worker may be back before its manager is known: it waits, its handler must not fail."""
+        errand.manager = self._directory.manager_of(errand.message.parent)
         row = self._directory.get(errand.manager)
         if errand.manager == self._me or (row is not None and row.linked):
             yield Send(errand.manager, errand.message, need=Need.FREE)
@@ -120,7 +121,8 @@ class Errands:
 
     def _on_member_linked(self, now_s: float, me: NodeId, linked: MemberLinked) -> Iterator[Any]:
         for errand in list(self._open.values()):
-            if errand.manager == linked.node:
+            if self._directory.manager_of(errand.message.parent) == linked.node:
+                errand.manager = linked.node
                 self.repeated += 1
                 yield Send(linked.node, errand.message, need=Need.FREE)
 
@@ -129,6 +131,13 @@ class Errands:
             if errand.manager == fact.node:
                 self._forget(ask)
                 yield Reply(errand.request, False, revoked(self._directory, fact.node), need=Need.FREE)
+
+    def look_again(self) -> Iterator[Any]:
+        """Others drive some tasks now: steps of those are asked for there."""
+        for errand in list(self._open.values()):
+            if self._directory.manager_of(errand.message.parent) != errand.manager:
+                self.repeated += 1
+                yield from self._say(errand)
 
     def _asked_of(self, peer: NodeId, ask: int) -> _Errand | None:
         errand = self._open.get(ask)

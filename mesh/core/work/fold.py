@@ -1,7 +1,8 @@
 """The manager's part of a journal, folded to tasks: what a restart begins with, and what tests and the inspector may compare with.
 
 Pure: entries in order in, tasks out. What a journal does not say (progress, load, who waits for the answer) is not here. A pause before a
-retry is not journaled either: such a task comes back as pending. Invariant: an ended task does not change any more.
+retry is not journaled either: such a task comes back as pending. What was inherited from another author is a fold of its own, until the
+entry that makes it count, or takes it back. Invariant: an ended task does not change any more.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Any
 
 from mesh.core.work.task import CANCELLING, HELD, OFFERED, PARKED, PENDING, TERMINAL, Task
 from mesh.effects import Need
-from mesh.ids import Hash, TaskId
-from mesh.messages.records import Bound, CancelAsked, Decided, Finished, Lost, Parked, Submitted
+from mesh.ids import Hash, NodeId, TaskId, fence_of, term_of
+from mesh.messages.records import Bound, CancelAsked, Decided, Finished, Forgone, Inherited, Lost, Parked, Submitted, TookOver
+
+Draft = tuple[NodeId, int]
+"""Whose tasks, and in which term they were taken over."""
 
 
 class Fold:
@@ -23,6 +27,11 @@ class Fold:
         self.tasks: dict[TaskId, Task] = {}
         self._ended: dict[TaskId, None] = {}
         self._ended_max = ended_max
+        self.drafts: dict[Draft, Fold] = {}
+        """What was inherited and does not count yet."""
+        self._draft: Fold | None = None
+        self._draft_left = 0
+        self._seq = 0
         self._kinds: dict[type, Callable[[Any, dict[Hash, bytes]], None]] = {
             Submitted: self._submitted,
             Decided: self._decided,
@@ -31,13 +40,46 @@ class Fold:
             Parked: self._parked,
             CancelAsked: self._cancel_asked,
             Finished: self._finished,
+            Inherited: self._inherited,
+            TookOver: self._took_over,
+            Forgone: self._forgone,
         }
 
-    def apply(self, entry: Any, bodies: dict[Hash, bytes]) -> None:
-        """Entries of other kinds, and of tasks that are already forgotten, are passed over."""
+    def apply(self, entry: Any, bodies: dict[Hash, bytes], seq: int = 0) -> None:
+        """Entry number `seq`. Entries of other kinds, and of tasks that are already forgotten, are passed over."""
+        self._seq = seq
+        if self._draft is not None and self._draft_left:
+            self._draft.apply(entry, bodies, seq)
+            self._draft_left -= 1
+            return
         kind = self._kinds.get(type(entry))
         if kind is not None:
             kind(entry, bodies)
+
+    @property
+    def drafting(self) -> bool:
+        """The next entry belongs to what was inherited."""
+        return self._draft_left > 0
+
+    def knows(self, entry: Any) -> bool:
+        """Whether entries of this kind tell something about tasks."""
+        return type(entry) in self._kinds
+
+    # ---- what was inherited
+
+    def _inherited(self, entry: Inherited, _bodies: dict[Hash, bytes]) -> None:
+        self._draft = self.drafts[entry.author, entry.term] = Fold(self._ended_max)
+        self._draft_left = entry.count
+
+    def _took_over(self, entry: TookOver, _bodies: dict[Hash, bytes]) -> None:
+        draft = self.drafts.pop((entry.author, entry.term), None)
+        for task in draft.tasks.values() if draft is not None else ():
+            self.tasks[task.id] = renewed(task)
+            if task.state in TERMINAL:
+                self._remember_ended(task.id)
+
+    def _forgone(self, entry: Forgone, _bodies: dict[Hash, bytes]) -> None:
+        self.drafts.pop((entry.author, entry.term), None)
 
     def _live(self, name: TaskId) -> Task | None:
         task = self.tasks.get(name)
@@ -59,6 +101,7 @@ class Fold:
             entry.step,
             entry.files,
         )
+        task.seq = self._seq
         self.tasks[entry.task] = task
         parent = self.tasks.get(entry.parent)
         if parent is not None:
@@ -112,8 +155,19 @@ class Fold:
         task.error = json.loads(entry.error) if entry.error else None
         task.reason = str(task.error["code"]) if task.error else task.cancel_reason
         task.service_ms, task.ended_at_s, task.input = entry.service_ms, entry.at_ms / 1000, b""
-        self._ended[entry.task] = None
+        task.end_seq = self._seq
+        self._remember_ended(entry.task)
+
+    def _remember_ended(self, task: TaskId) -> None:
+        self._ended[task] = None
         if len(self._ended) > self._ended_max:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
             self.tasks.pop(oldest, None)
+
+
+def renewed(task: Task) -> Task:
+    """The same task under another manager: its next award is of the next term, so that none of the last one's can equal it."""
+    if task.state not in TERMINAL:
+        task.fence_min = fence_of(term_of(task.fence) + 1, 1)
+    return task

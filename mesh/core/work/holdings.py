@@ -127,6 +127,14 @@ class Holdings:
         self.by_task[holding.task] = pair.tasks[holding.task] = holding
         return pair
 
+    def rehome(self, holding: Holding, manager: NodeId) -> HeldFor:
+        """It is held for another manager from now on."""
+        self.by_manager[holding.manager].tasks.pop(holding.task, None)
+        holding.manager = manager
+        pair = self.held_for(manager)
+        pair.tasks[holding.task] = holding
+        return pair
+
     def drop(self, holding: Holding) -> None:
         """Forget it; its fence stays seen."""
         del self.by_task[holding.task]

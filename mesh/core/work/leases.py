@@ -18,7 +18,7 @@ from mesh.core.work.ending import Ending, node_lost
 from mesh.core.work.task import ACCEPT, CANCELLING, COMMITTING, HELD, OFFERED, RETRY, Task
 from mesh.core.work.waits import BackoffEnds, ReclaimsDue, backoff_s
 from mesh.effects import Append, Need, Refused, Send
-from mesh.ids import NodeId, author_of
+from mesh.ids import NodeId
 from mesh.messages.records import Bound, Lost
 from mesh.messages.work import (
     Accept,
@@ -60,7 +60,7 @@ class Leases:
         for name, fence in accept.items:
             task = tasks.get(name)
             if task is None or task.fence != fence or task.holder != sender:
-                if task is None and author_of(name) != self._book.me:
+                if task is None and self._book.directory.manager_of(name) != self._book.me:
                     yield Refused("not_my_task", sender)
                     continue
                 ended = self._book.ended.get(name)
@@ -129,7 +129,7 @@ class Leases:
         for item in beat.items:
             task = book.tasks.get(item.task)
             if task is None or task.fence != item.fence or task.holder != sender:
-                if task is None and author_of(item.task) != book.me:
+                if task is None and book.directory.manager_of(item.task) != book.me:
                     yield Refused("not_my_task", sender)
                 elif item.task not in book.ended or item.state != "ended":
                     # (An ended one's RESULT_ACK is on its way, and goes out again with each RESULT.)
@@ -191,8 +191,12 @@ class Leases:
         holder.lease_due = False
         margin_s = book.limits.margin_s
         reason = NODE_REVOKED if book.directory.revoked(due.node) else "lease_over"
+        held = book.holds(now_s)
         for task in list(holder.tasks.values()):
-            if task.state != COMMITTING and task.lease_end_s + margin_s <= now_s:
+            if task.durable and not held:
+                # Nobody may say that it is lost before a majority of the keepers follows again; then its holder has as long as ever.
+                task.lease_end_s = max(task.lease_end_s, now_s + book.limits.lease_s)
+            elif task.state != COMMITTING and task.lease_end_s + margin_s <= now_s:
                 yield from self._over(now_s, task, reason)
         ends = [task.lease_end_s for task in holder.tasks.values() if task.state != COMMITTING]
         if ends:
@@ -355,7 +359,9 @@ class Leases:
         echo_ms, stamp_at_s = self._book.stamp(now_s, holder.node)
         if not echo_ms or not self._hears_us(now_s, holder.node):
             return
-        grant_s = self._book.limits.lease_s
+        grant_s = self._book.grant_s(stamp_at_s)
+        if grant_s <= 0:
+            return
         for name in holder.reclaims:
             task = holder.tasks[name]
             task.lease_end_s = max(task.lease_end_s, stamp_at_s + grant_s)

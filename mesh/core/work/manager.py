@@ -22,7 +22,10 @@ from mesh.core.directory import ReadDirectory
 from mesh.core.inputs import (
     BodyRead,
     Call,
+    Deposed,
     FileFetched,
+    Leading,
+    LogSettled,
     MemberAlive,
     MemberDied,
     MemberLeft,
@@ -36,10 +39,13 @@ from mesh.core.inputs import (
     RequestGone,
     Started,
     Submit,
+    TaleRead,
+    TaleTold,
     TurnEnds,
 )
 from mesh.core.node import Method
-from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue, PulseDue
+from mesh.core.work.archive import Archive
+from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
@@ -49,7 +55,7 @@ from mesh.core.work.questions import Questions
 from mesh.core.work.readback import Readback
 from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
-from mesh.core.work.task import CANCELLING, HELD, OFFERED, PENDING, Task
+from mesh.core.work.succession import Succession
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, FetchAgain, GraceEnds, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
@@ -71,6 +77,9 @@ from mesh.messages.work import (
     Revoked,
     StepAsk,
 )
+
+KEEPERS_COME_S = 5.0
+"""After a start: so long work is taken that waits for keepers to be met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +113,11 @@ class Manager:
         self._placing = placing = Placing(book, ending)
         self._retries = retries = Retries(book, ending, leases)
         readback = Readback()
+        self._succession = Succession(book, ending, leases)
+        self._started = False
         self._steps = Steps(book, leases, readback)
-        self._questions = Questions(book, ending, ring, readback)
+        archive = Archive(book.me)
+        self._questions = Questions(book, ending, ring, readback, archive)
         soon = self._then_say
         at_once = self._then_say_here
         self.inputs: dict[type, Method] = {
@@ -115,6 +127,10 @@ class Manager:
             TurnEnds: self._turn_ends,
             Replay: self._do_replay,
             Started: soon(self._on_started),
+            Leading: soon(self._on_leading),
+            Deposed: soon(self._succession.on_deposed),
+            TaleTold: soon(self._succession.on_tale_told),
+            LogSettled: soon(self._succession.on_log_settled),
             Bid: at_once(placing.on_bid),
             Refuse: at_once(placing.on_refuse),
             Accept: at_once(leases.on_accept),
@@ -130,6 +146,7 @@ class Manager:
             Ask: at_once(self._questions.on_ask),
             Load: at_once(placing.on_load),
             BodyRead: readback.on_body_read,
+            TaleRead: archive.on_tale_read,
             FileFetched: soon(retries.on_file_fetched),
             MemberAlive: soon(self._on_member_alive),
             MemberLinked: soon(self._on_member_linked),
@@ -147,6 +164,7 @@ class Manager:
             ReclaimsDue: leases.expire_reclaims,
             AuctionEnds: soon(placing.expire_auction),
             BacklogDue: soon(placing.expire_backlog),
+            GuardDue: soon(placing.expire_guard),
             GraceEnds: soon(placing.expire_grace),
             BackoffEnds: soon(retries.expire_backoff),
             FetchAgain: soon(retries.expire_fetch),
@@ -197,6 +215,17 @@ class Manager:
             return Reply(request, False, {"code": "too_big", "message": message, "fix": "mesh call CAP name=@file"}, need=Need.FREE)
         return None
 
+    def _unguarded(self, now_s: float, request: int) -> Reply | None:
+        """None, or why nothing can be kept: it would wait for keepers who are not here."""
+        book = self.book
+        keepers = book.directory.guard.keepers
+        away = [book.directory.name_of(node) for node in keepers if not book.is_linked(node)]
+        if 2 * len(away) <= len(keepers) or now_s - book.started_at_s < KEEPERS_COME_S:
+            return None
+        message = f"{' and '.join(away)} keep this node's journal, and without a majority of those who do nothing is kept"
+        error = {"code": "no_majority", "message": message, "fix": f"start {away[0]} again; mesh nodes"}
+        return Reply(request, False, error, need=Need.FREE)
+
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
         if (turned := self._room_for(call.request, call.input)) is not None:
             return [turned]
@@ -216,6 +245,9 @@ class Manager:
         if (turned := self._room_for(submit.request, submit.input)) is not None:
             yield turned
             return
+        if (turned := self._unguarded(now_s, submit.request)) is not None:
+            yield turned
+            return
         task = self.book.open(
             now_s,
             submit.capability,
@@ -226,8 +258,8 @@ class Manager:
             retries=submit.retries,
             by=submit.by,
         )
-        yield self.book.submitted(task)
-        yield Reply(submit.request, True, {"task": task.id, "survives": "restart"}, need=Need.KEPT)
+        yield from self.book.submit(task)
+        yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives()}, need=Need.KEPT)
 
     def _do_forget(self, now_s: float, _me: NodeId, gone: RequestGone) -> Effects:
         """A plain call dies with its caller."""
@@ -242,41 +274,25 @@ class Manager:
     # ---- restart
 
     def _do_replay(self, _now_s: float, _me: NodeId, replay: Replay) -> None:
-        assert self._fold is not None, "replay ends with Started"
-        self._fold.apply(replay.entry, replay.bodies)
+        assert self._fold is not None and not self._started, "replay ends with Started"
+        self._fold.apply(replay.entry, replay.bodies, replay.seq)
 
     def _on_started(self, now_s: float, _me: NodeId, _started: Started) -> Effects:
         self.book.started_at_s = now_s
-        fold, self._fold = self._fold, None
-        if fold is None:
-            return
-        for task in fold.tasks.values():
-            if task.ended:
-                self.book.ended[task.id] = task
-            else:
-                self._reopen(now_s, task)
-        for task in list(self.book.tasks.values()):
-            if task.cancel_by and not task.holder:
-                yield from self._ending.stopped(now_s, task)
-        yield from self._leases.reclaim_all(now_s)
+        self._started = True
+        if self.book.directory.guard.leads:
+            yield from self._open(now_s, self.book.directory.guard.taken)
 
-    def _reopen(self, now_s: float, task: Task) -> None:
-        book = self.book
-        book.tasks[task.id] = task
-        task.sources = (book.me,) if task.files else ()
-        if task.submitted_at_s > now_s:
-            # The clock began again with the machine: what is left of the timeout is not known, so it begins again too.
-            task.submitted_at_s = now_s
-        if task.timeout_ms:
-            book.wheel.add(task, max(now_s, task.submitted_at_s + task.timeout_ms / 1000))
-        if task.holder:
-            assert task.state in (OFFERED, HELD, CANCELLING)
-            self._leases.recover(now_s, task)
-            if task.state == CANCELLING:
-                book.stop(task, task.cancel_reason)
-        elif not task.cancel_by:
-            task.state = PENDING
-            book.enqueue(task)
+    def _on_leading(self, now_s: float, _me: NodeId, leading: Leading) -> Effects:
+        """The keepers follow this node (again)."""
+        if self._started:
+            yield from self._succession.let_go(leading.taken)
+            yield from self._open(now_s, leading.taken)
+
+    def _open(self, now_s: float, taken: int) -> Effects:
+        fold, self._fold = self._fold, None
+        if fold is not None:
+            yield from self._succession.open(now_s, fold, taken)
 
     # ---- members
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from mesh.core.directory import Row
 from mesh.core.work.auction import Auction
-from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, Line
+from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, GuardDue, Line
 from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, nearest, offered, sample
-from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, Task
+from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, WAKE, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, next_fence
@@ -50,7 +50,10 @@ class Placing:
                 yield from self._drain(now_s, line)
 
     def _drain(self, now_s: float, line: Line) -> Effects:
-        while (task := line.first()) is not None:
+        held = self._book.holds(now_s)
+        if not held:
+            self._book.deadlines.set(GuardDue(), now_s + self._book.limits.beat_s)
+        while (task := line.first(plain=not held)) is not None:
             choice = self._market.choose(now_s, task, force=line.force)
             if choice.way == TAKE:
                 self._book.dequeue(line, task)
@@ -148,7 +151,7 @@ class Placing:
 
     def _award(self, now_s: float, task: Task, choice: Choice, way: str) -> Effects:
         book = self._book
-        fence = next_fence(task.fence)
+        fence = max(next_fence(task.fence), task.fence_min)
         winner = best(task.id, fence, choice.candidates)
         row = book.directory.get(winner.node)
         assert row is not None
@@ -257,6 +260,9 @@ class Placing:
         if task.state != BIDDING:
             return
         candidates = [self._corrected(auction, bid, row) for bid in auction.bids if (row := self._standing(now_s, task, bid, auction))]
+        if candidates and task.durable and not book.holds(now_s):
+            book.enqueue(self._unasked(task), urgent=task.lost)
+            return
         if candidates:
             line.quiet = False
             yield from self._award(now_s, task, Choice(TAKE, [], candidates, auction.refusals), "auction")
@@ -268,6 +274,15 @@ class Placing:
             self._ask_later(now_s, line, auction.retry_after_ms)
         (line.urgent if task.lost else line.tasks)[task.id] = task
         assert task.state != PENDING
+
+    def _unasked(self, task: Task) -> Task:
+        """Too few keepers follow: the bids are worth nothing when they do again."""
+        task.move(PARK)
+        task.move(WAKE)
+        return task
+
+    def expire_guard(self, _now_s: float, _me: NodeId, _due: GuardDue) -> None:
+        self._book.wake(list(self._book.lines))
 
     def _standing(self, now_s: float, task: Task, bid: Candidate, auction: Auction) -> Row | None:
         """The bidder's row, if he can still be awarded."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mesh.core.work.archive import Archive
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.calls import Ring, story_of
 from mesh.core.work.ending import Ending
 from mesh.core.work.readback import Readback
+from mesh.core.work.succession import moved
 from mesh.core.work.task import DONE, Task
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import Refused, Send
-from mesh.ids import NodeId, award_number, short
+from mesh.ids import NodeId, award_number
 from mesh.messages.work import Answer, Ask
 
 ROWS_MAX = 500
@@ -22,8 +24,8 @@ WAITERS_MAX = 64
 
 
 class Questions:
-    def __init__(self, book: Book, ending: Ending, ring: Ring, readback: Readback) -> None:
-        self._book, self._ending, self._ring, self._readback = book, ending, ring, readback
+    def __init__(self, book: Book, ending: Ending, ring: Ring, readback: Readback, archive: Archive) -> None:
+        self._book, self._ending, self._ring, self._readback, self._archive = book, ending, ring, readback, archive
         self._answers = {
             "task": self._task,
             "tasks": self._tasks,
@@ -39,20 +41,24 @@ class Questions:
     # ---- one task
 
     def find(self, key: str) -> Task | None:
-        """By its id, or by the beginning of one that is unique here."""
+        """By its id, or by one whose author's part is shortened, if that is unique here."""
         task = self._book.find(key)
         if task is not None or not key:
             return task
+        author, _, rest = key.partition(".")
         found: Task | None = None
         for tasks in (self._book.tasks, self._book.ended):
             for name, candidate in tasks.items():
-                if name.startswith(key) or short(name) == key:
+                if name.startswith(author) and name.partition(".")[2] == rest:
                     if found is not None:
                         return None
                     found = candidate
         return found
 
     def _unknown(self, sender: NodeId, ask: Ask) -> Send:
+        manager = self._book.directory.manager_of(ask.key)
+        if manager and manager != self._book.me:
+            return Send(sender, Answer(ask.ask, False, dumps(moved(ask.key, manager))))
         message = f"no task {ask.key!r} here; it ended long ago, its call is over, or there was none"
         return Send(sender, Answer(ask.ask, False, dumps({"code": "unknown_task", "message": message, "fix": "mesh tasks"})))
 
@@ -78,13 +84,22 @@ class Questions:
             "progress": task.progress,
             "note": task.note,
             "reason": task.reason,
-            "survives": "restart" if task.durable else "nothing",
+            "survives": self._book.survives() if task.durable else "nothing",
             "durable": task.durable,
         }
 
     def _task(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         task = self.find(ask.key)
-        yield self._unknown(sender, ask) if task is None else Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task))))
+        if task is None:
+            yield from self._archive.ask(ask.key, lambda old: self._row_of(now_s, sender, ask, old))
+        else:
+            yield self._row_of(now_s, sender, ask, task)
+
+    def _row_of(self, now_s: float, sender: NodeId, ask: Ask, task: Task | None) -> Send:
+        return self._unknown(sender, ask) if task is None else Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task))))
+
+    def _result_of(self, sender: NodeId, ask: Ask, task: Task | None) -> Send:
+        return self._unknown(sender, ask) if task is None else answer_result(sender, ask.ask, task)
 
     def _tasks(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         """Live ones first, then ended ones, each the newest first."""
@@ -101,7 +116,7 @@ class Questions:
     def _result(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
         task = self.find(ask.key)
         if task is None:
-            yield self._unknown(sender, ask)
+            yield from self._archive.ask(ask.key, lambda old: self._result_of(sender, ask, old))
         elif not task.ended:
             if task.waiters is None:
                 task.waiters = []

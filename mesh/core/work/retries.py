@@ -81,6 +81,9 @@ class Retries:
             # Its acknowledgement was lost.
             (holder.kept_acks if ended.durable else holder.acks).append((report.task, report.fence))
             return
+        if task is None and ended is None and self._book.directory.manager_of(report.task) != self._book.me:
+            yield Refused("not_my_task", sender)
+            return
         self._book.count("late_results")
         holder.superseded.append((report.task, report.fence))
         yield Refused("superseded" if task is not None or ended is not None else "unknown_task", sender)

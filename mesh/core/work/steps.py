@@ -18,7 +18,7 @@ from mesh.core.work.readback import Readback
 from mesh.core.work.task import DONE, HELD, OFFERED, Task
 from mesh.core.work.waits import dumps, step_done
 from mesh.effects import Need, Refused, Send
-from mesh.ids import NodeId, author_of, content_hash
+from mesh.ids import NodeId, content_hash
 from mesh.messages.work import StepAsk, StepDone, StepSeen
 
 ASKERS_MAX = 16
@@ -58,7 +58,7 @@ class Steps:
                 child.sources = (self._book.me, sender)
             parent.children[ask.name] = child
             if child.durable:
-                yield self._book.submitted(child)
+                yield from self._book.submit(child)
         elif child.capability != ask.capability or child.input_hash != content_hash(ask.input):
             message = f"step {ask.name!r} was {child.capability} with other arguments before; give changed work another name"
             yield self._refusal(sender, ask, "step_changed", message, f"mesh why {parent.id}")
@@ -77,11 +77,11 @@ class Steps:
         if (sender, ask.ask) not in child.askers:
             child.askers.append((sender, ask.ask))
             del child.askers[:-ASKERS_MAX]
-        yield Send(sender, StepSeen(ask.ask, child.id), need=Need.SYNCED if child.durable else Need.FREE)
+        yield Send(sender, StepSeen(ask.ask, child.id), need=Need.KEPT if child.durable else Need.FREE)
 
     def _stale(self, sender: NodeId, ask: StepAsk, parent: Task | None) -> Effects:
         """An attempt that has been replaced, or whose task has ended, asks for nothing any more."""
-        if author_of(ask.parent) != self._book.me:
+        if self._book.directory.manager_of(ask.parent) != self._book.me:
             code, message = "not_my_task", "this node does not manage the parent"
         elif parent is None:
             code, message = "parent_ended", "the parent task has ended"

@@ -25,6 +25,8 @@ from mesh.messages.work import FileRef
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
 BACKOFF, COMMITTING, CANCELLING = "backoff", "committing", "cancelling"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+MOVED = "moved"
+"""No state of a task, but of this node's part in it: another node drives it."""
 
 STATES = (PENDING, BIDDING, OFFERED, HELD, PARKED, BACKOFF, COMMITTING, CANCELLING, DONE, FAILED, CANCELLED)
 TERMINAL = (DONE, FAILED, CANCELLED)
@@ -151,6 +153,12 @@ class Task:
     error: dict[str, Any] | None = None
     service_ms: int = 0
     ended_at_s: float = 0.0
+    seq: int = 0
+    """Number of the entry that submitted it, in the journal of who drives it; 0: it has none."""
+    end_seq: int = 0
+    """Number of the entry that ended it."""
+    fence_min: Fence = 0
+    """No award of it may have a smaller one."""
     wheel_at: int = 0
     """Where the overall timeout is noted; 0: nowhere."""
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
+from mesh.core.directory import ReadDirectory
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.reports import Reports, need_of
 from mesh.core.work.running import Running, StopOverdue
 from mesh.core.work.slots import Run, Slots
 from mesh.effects import Append, Extend, Need, Refused, Send
-from mesh.ids import Fence, NodeId, TaskId, author_of
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.records import Ended
 from mesh.messages.work import Cancel, Cancelled, Reclaim, Reclaimed, Renew, Revoke, Revoked, Superseded
@@ -39,8 +40,16 @@ class Terms:
     """Leases and withdrawals. `reattaching`: workers may still come back, so nothing unknown is answered for yet."""
 
     def __init__(
-        self, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots, reports: Reports, running: Running
+        self,
+        directory: ReadDirectory,
+        deadlines: Deadlines,
+        limits: WorkLimits,
+        holdings: Holdings,
+        slots: Slots,
+        reports: Reports,
+        running: Running,
     ) -> None:
+        self._manager_of = directory.manager_of
         self._deadlines = deadlines
         self._grace_ms = int(limits.adopt_grace_s * 1000)
         self._asks_max = limits.asks_max
@@ -169,7 +178,7 @@ class Terms:
         said: list[tuple[TaskId, Fence]] = []
         durable = False
         for task, fence in revoke.items:
-            if author_of(task) != manager:
+            if self._manager_of(task) != manager:
                 out.append(Refused("not_manager", manager))
                 continue
             holding = self._holdings.by_task.get(task)
@@ -200,7 +209,7 @@ class Terms:
         said: list[tuple[TaskId, Fence]] = []
         durable = False
         for task, fence in cancel.items:
-            if author_of(task) != manager:
+            if self._manager_of(task) != manager:
                 out.append(Refused("not_manager", manager))
                 continue
             holding = self._holdings.by_task.get(task)
@@ -269,10 +278,12 @@ class Terms:
             out.append(Refused("future_stamp", manager))
         held: list[Holding] = []
         for task, fence in reclaim.items:
-            if author_of(task) != manager:
+            if self._manager_of(task) != manager:
                 out.append(Refused("not_manager", manager))
                 continue
             holding = self._holdings.by_task.get(task)
+            if holding is not None and holding.manager != manager:
+                self._rehome(now_s, holding, manager)
             if holding is not None and holding.fence == fence:
                 held.append(holding)
             elif holding is not None and holding.fence < fence:
@@ -280,9 +291,15 @@ class Terms:
         if not future:
             self._extend_all(now_s, held, reclaim.echo_ms + reclaim.grant_ms, out)
         for task, fence in reclaim.items:
-            if author_of(task) == manager:
+            if self._manager_of(task) == manager:
                 self._reclaimed(now_s, manager, task, fence, out)
         return out
+
+    def _rehome(self, now_s: float, holding: Holding, manager: NodeId) -> None:
+        """Its manager is gone, and this one has taken over: it hears of it from now on, and nothing is begun again."""
+        pair = self._holdings.rehome(holding, manager)
+        self._reports.watch(now_s, pair)
+        self.watch(pair, holding.lease_end_ms)
 
     def _reclaimed(self, now_s: float, manager: NodeId, task: TaskId, fence: Fence, out: list[Any]) -> None:
         """Answer for one task, or remember the question until its worker has come back."""

@@ -86,12 +86,12 @@ def result_body(task: Task, output: bytes | None) -> bytes:
 
 
 def answer_result(node: NodeId, ask: int, task: Task) -> Send:
-    return Send(node, Answer(ask, True, result_body(task, task.output)), need=Need.SYNCED if task.durable else Need.FREE)
+    return Send(node, Answer(ask, True, result_body(task, task.output)), need=Need.KEPT if task.durable else Need.FREE)
 
 
 def step_done(node: NodeId, ask: int, task: Task) -> Send:
     """The end of a step, for the worker that waits for it."""
-    need = Need.SYNCED if task.durable else Need.FREE
+    need = Need.KEPT if task.durable else Need.FREE
     if task.state == DONE:
         return Send(node, StepDone(ask, task.id, DONE, task.output or b"", b"", task.output_files), need=need)
     state = task.state if task.state == CANCELLED else "failed"

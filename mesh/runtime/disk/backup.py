@@ -47,7 +47,7 @@ def back_up(folder: NodeFolder, target: Path, *, with_key: bool = True, prompt: 
     if not folder.journal_path.exists():
         raise NoNode(f"there is no node {folder.name} in {folder.home.path}", fix="mesh up, or name one: --node NAME", code="no_such_node")
     made_ms = wall_ms()
-    target = target / f"{folder.name}-{made_ms // 1000}.mesh-backup" if target.is_dir() else target
+    target = target / f"{folder.name}-{made_ms}.mesh-backup" if target.is_dir() else target
     if target.exists():
         raise Refused(f"there is a file {target} already", fix="choose another name", code="file_exists")
     vault = open_vault(folder.home, prompt=prompt)

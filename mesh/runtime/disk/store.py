@@ -2,13 +2,14 @@
 
     loop thread:   add, add, flush_soon -->  queue  --> writer thread: encode, sign, one transaction, one fsync
                    Synced(seq), NewHead  <---------------------'
-                   ReadBody, ReadStory --> queue --> reader thread --> BodyRead, StoryRead
+    Shelve --------------------------> the same queue, in order --> Shelved, after the same sync (shelf.py)
+                   ReadBody, ReadStory, ReadShelf, ReadTale --> queue --> reader thread --> BodyRead, StoryRead, ShelfRead, TaleRead
 
 Group commit adapts by itself: idle, the first entry is committed at once; while the disk is busy the next commit gathers what arrives,
-at most 256 entries. Invariants: `Synced` is told only after SQLite has synced; the incarnation is raised and synced before anybody sees it;
-one failed write ends all writing (a failed fsync may have dropped the pages it failed on), `run` raises, and the node steps down. Does not
-decide what is written, and repairs nothing but the index. The queue needs no bound of its own: a task's next entry waits, in the outbox,
-for the last one's `Synced`, and live tasks are bounded.
+at most 256 entries or 384 KiB. Invariants: `Synced` is told only after SQLite has synced; the incarnation is raised and synced before
+anybody sees it; one failed write ends all writing (a failed fsync may have dropped the pages it failed on), `run` raises, and the node
+steps down. Does not decide what is written, and repairs nothing but the index. The queue needs no bound of its own: a task's next entry
+waits, in the outbox, for the last one's `Synced`, and live tasks are bounded.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -31,29 +33,27 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
-from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
-from mesh.core.records.journal import AUDIT, JournalWriter, keys
+from mesh.core.inputs import BodyRead, NewHead, Remembered, ShelfKnown, Shelved, StoreFailed, StoryRead, Synced
+from mesh.core.records.journal import AUDIT, JournalWriter
 from mesh.core.records.records import Beginning
-from mesh.effects import ReadBody, ReadStory, Remember
+from mesh.effects import ReadBody, ReadShelf, ReadStory, ReadTale, Remember, Shelve
 from mesh.errors import MeshError
 from mesh.ids import Hash, NodeId
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Rekeyed
 from mesh.messages.signed import Signed
 from mesh.runtime.clock import wall_ms
-from mesh.runtime.disk import store_chain, store_file, store_memory
+from mesh.runtime.disk import shelf, store_chain, store_file, store_memory
 from mesh.runtime.disk.sealing import Sealer
 from mesh.runtime.disk.store_file import StoreError
+from mesh.runtime.disk.store_group import Group, Item, Queued, gather, insert
 from mesh.runtime.disk.store_newest import Newest, rolled_back
 from mesh.runtime.disk.store_read import Reader, examine
 from mesh.runtime.disk.store_rows import Rows
 from mesh.runtime.trust.keyfiles import Lives
 from mesh.wire import ed25519
-from mesh.wire.codec import encode_entry
 from mesh.wire.objects import Signer, body_bytes, signed_bytes
 from mesh.wire.packing import Refusal
-
-Queued = tuple[int, Any, dict[Hash, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class StoreStatistics:
     """Why this life's journal is not the newest one, which a person chose to go on without; empty while nothing says so."""
     failed: str
     """Why nothing is written any more; empty while all is well."""
+    shelf_damaged: int
+    """Rows of others' logs that were not what had been written there, each time one was read."""
 
 
 class Store:
@@ -106,8 +108,9 @@ class Store:
         self._signer, self._tell, self._wall_ms = signer, tell_threadsafe, wall_ms
         self._limits = limits or RecordsLimits()
         self._verify_own = (ed25519.verifier_of(signer.public_key), *(ed25519.verifier_of(past.old) for past in self._lives.keys))
-        self._pending: list[Queued] = []
-        self._queue: list[Queued] = []
+        self._pending: list[Item] = []
+        self._queue: list[Item] = []
+        self._damages: Counter[str] = Counter()
         self._remember: list[Remember] = []
         self._urgent = False
         self._something = threading.Condition()
@@ -123,6 +126,9 @@ class Store:
             ReadBody: self._do_read_body,
             ReadStory: self._do_read_story,
             Remember: self._do_remember,
+            Shelve: self._do_shelve,
+            ReadShelf: lambda effect: self._reads.put(lambda reader: self._tell(self._signer.node, reader.shelf.read(effect))),
+            ReadTale: lambda effect: self._reads.put(lambda reader: self._tell(self._signer.node, reader.shelf.tale(effect))),
         }
         try:
             self._lock = store_file.Lock(self.path.with_name(self.path.name + ".lock"))
@@ -273,6 +279,10 @@ class Store:
         """What earlier lives kept of what others signed, for the records machine, before `Started`. Raises sqlite3.Error."""
         return store_memory.recall(self._connection, self._rows)
 
+    def shelf_known(self) -> list[ShelfKnown]:
+        """What earlier lives knew of the logs that are kept here, before `Started`. Raises sqlite3.Error."""
+        return list(shelf.known(self._connection, self._rows, self._damages))
+
     # ---- the loop's side
 
     def add(self, seq: int, entry: Any, bodies: dict[Hash, bytes] | None = None) -> None:
@@ -316,6 +326,12 @@ class Store:
             if effect.forks or effect.soon:
                 self._urgent = True
                 self._something.notify()
+
+    def _do_shelve(self, effect: Shelve) -> None:
+        """Written by the end of the turn. What this node adds to a log is signed now: it is kept as it will travel."""
+        for block in effect.blocks:
+            self._signer.seal(block.head)
+        self._pending.append(effect)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; then everything added is written and the file closed. Raises StoreError when the disk fails."""
@@ -375,6 +391,7 @@ class Store:
             index_rebuilt=self._index_rebuilt,
             rollback_accepted=self._rollback_accepted,
             failed=self._failure.message if self._failure else "",
+            shelf_damaged=self._damages.total(),
         )
 
     def examine(self, export_to: Path | None = None) -> dict[str, Any]:
@@ -397,40 +414,43 @@ class Store:
                 self._urgent = False
                 if self._failure is not None or self.held:
                     return
-                lot = self._queue[: self._limits.commit_entries_max]
-                del self._queue[: self._limits.commit_entries_max]
+                ahead = self._queue[: self._limits.commit_entries_max]
                 remember, self._remember = self._remember, []
-            if not lot and not remember:
+            if not ahead and not remember:
                 return
             try:
-                signed = self._commit(lot, remember)
+                group = gather(ahead, self._limits)
+                signed = self._commit(group, remember)
             except (*store_file.UNREADABLE, OSError) as error:
                 return self._fail(store_file.explain(self.path, error))
             except Exception as error:  # noqa: BLE001 - counted as the store's failure: a writer that dies silently would stop the node for ever
                 return self._fail(StoreError("store_bug", f"the journal's writer failed: {error!r}", "report this; restart the node"))
+            with self._something:
+                del self._queue[: group.length]
             if signed is not None:
-                self._synced, self.durable_head = lot[-1][0], self._writer.head
+                self._synced, self.durable_head = group.entries[-1][0], self._writer.head
                 self._tell(self._signer.node, Synced(self._synced))
-                self._tell(self._signer.node, NewHead(signed))
+                self._tell(self._signer.node, NewHead(signed, tuple(group.data), tuple(group.bodies.values())))
+            for effect in group.shelved:
+                self._tell(self._signer.node, Shelved(effect.author, effect.ticket))
 
-    def _change_key(self, lot: list[Queued]) -> None:
-        for _, entry, _ in lot:
+    def _change_key(self, entries: list[Queued]) -> None:
+        for _, entry, _ in entries:
             if type(entry) is Rekeyed and (seed := self._following.pop(entry.new_key, None)) is not None:
                 self._verify_own = (ed25519.verifier_of(entry.new_key), *self._verify_own)
                 self._signer.rekey(seed)
 
-    def _commit(self, lot: list[Queued], remember: list[Remember]) -> Signed | None:
+    def _commit(self, group: Group, remember: list[Remember]) -> Signed | None:
         started = time.perf_counter()
         signed = None
-        data = [encode_entry(entry) for _, entry, _ in lot]
-        if lot:
-            self._change_key(lot)
-            signed = self._writer.commit(data, self._wall_ms())
-        self._in_transaction(lambda connection: _insert(connection, self._rows, lot, data, signed, self._writer.head, remember))
-        if lot:
+        if group.entries:
+            self._change_key(group.entries)
+            signed = self._writer.commit(group.data, self._wall_ms())
+        self._in_transaction(lambda connection: insert(connection, self._rows, group, signed, self._writer.head, remember))
+        if group.entries:
             self._groups += 1
             self._commits += 1
-            self._entries += len(lot)
+            self._entries += len(group.entries)
             self._commit_s_max = max(self._commit_s_max, time.perf_counter() - started)
         return signed
 
@@ -446,7 +466,7 @@ class Store:
 
     def _read_all(self) -> None:
         try:
-            reader = Reader(self._rows, self._limits, self._is_own)
+            reader = Reader(self._rows, self._limits, self._is_own, self._signer.node, self._damages)
         except store_file.UNREADABLE as error:
             return self._fail(store_file.explain(self.path, error))
         try:
@@ -458,30 +478,6 @@ class Store:
             self._fail(store_file.explain(self.path, error))
         finally:
             reader.close()
-
-
-def _insert(
-    connection: sqlite3.Connection,
-    rows: Rows,
-    lot: list[Queued],
-    data: list[bytes],
-    signed: Signed | None,
-    head: bytes,
-    remember: list[Remember],
-) -> None:
-    if signed is not None:
-        commit, raw = signed.body, signed.raw
-        connection.execute(
-            "INSERT INTO commits VALUES(?, ?, ?, ?, ?)", (commit.first, commit.count, raw, head, hashlib.sha256(raw).digest())
-        )
-        entries = [(seq, rows.entry_in(seq, entry)) for (seq, _, _), entry in zip(lot, data, strict=True)]
-        connection.executemany("INSERT INTO entries VALUES(?, ?)", entries)
-        connection.executemany("INSERT INTO about VALUES(?, ?)", [(key, seq) for seq, entry, _ in lot for key in keys(entry)])
-        bodies = [(name, rows.body_in(name, body)) for _, _, held in lot for name, body in held.items()]
-        if bodies:
-            connection.executemany("INSERT OR IGNORE INTO bodies VALUES(?, ?)", bodies)
-    for one in remember:
-        store_memory.keep(connection, rows, one)
 
 
 def _set_from_thread(token: anyio.lowlevel.EventLoopToken, event: anyio.Event) -> None:

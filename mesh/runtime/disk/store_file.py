@@ -4,6 +4,7 @@
     bodies   arguments and results by content hash, outside the chain, so that one can be erased and the chain still holds
     about    key -> entries that tell about it: a fold, rebuilt when it disagrees with the entries
     meta     author, incarnation, vault        peer_heads, forks, witnesses  what others signed
+    shelf    blocks of other authors' logs, kept for them        shelf_states  what is known of each log: terms, votes, who keeps it
 
 Invariant: a transaction holds whole commits; nothing is acknowledged before SQLite has synced it (WAL, ``synchronous=FULL``). One process
 has the file: an advisory lock on ``FILE.lock`` refuses a second one. Does not know what an entry means.
@@ -20,7 +21,9 @@ from pathlib import Path
 
 from mesh.errors import Refused
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had no shelf. Such a file gets it when it is opened for writing, and is refused by older versions from then on: they would break the
+promises made to other authors."""
 _APPLICATION = 0x6D65_7368
 """SQLite's application id: tells our file from any other database."""
 
@@ -33,6 +36,11 @@ CREATE TABLE bodies(hash TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE peer_heads(author TEXT PRIMARY KEY, raw BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE forks(author TEXT NOT NULL, one BLOB NOT NULL, other BLOB NOT NULL, PRIMARY KEY(author, one, other)) WITHOUT ROWID;
 CREATE TABLE witnesses(author TEXT PRIMARY KEY, raw BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+_SHELF = """
+CREATE TABLE shelf(author TEXT NOT NULL, term INTEGER NOT NULL, seq INTEGER NOT NULL, block BLOB NOT NULL, PRIMARY KEY(author, term, seq));
+CREATE TABLE shelf_states(author TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -131,7 +139,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
         if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:  # new, or its maker was killed at once
             _make(connection)
             _sync_folder(path.parent)
-        _admit(path, connection)
+        if _admit(path, connection) < SCHEMA:
+            connection.executescript(f"BEGIN IMMEDIATE; {_SHELF} PRAGMA user_version={SCHEMA}; COMMIT;")
     except UNREADABLE as error:
         connection.close()
         raise explain(path, error) from error
@@ -142,10 +151,12 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 
 def _make(connection: sqlite3.Connection) -> None:
-    connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA application_id={_APPLICATION}; PRAGMA user_version={SCHEMA}; COMMIT;")
+    tables = f"{_TABLES} {_SHELF}"
+    connection.executescript(f"BEGIN IMMEDIATE; {tables} PRAGMA application_id={_APPLICATION}; PRAGMA user_version={SCHEMA}; COMMIT;")
 
 
-def _admit(path: Path, connection: sqlite3.Connection) -> None:
+def _admit(path: Path, connection: sqlite3.Connection) -> int:
+    """The file's schema. Raises StoreError if it is none of ours, or newer."""
     [application] = connection.execute("PRAGMA application_id").fetchone()
     [version] = connection.execute("PRAGMA user_version").fetchone()
     if application != _APPLICATION:
@@ -158,8 +169,9 @@ def _admit(path: Path, connection: sqlite3.Connection) -> None:
             f"{path} was written by a newer version (schema {version}, this one knows {SCHEMA})",
             "upgrade: pip install -U lanmesh",
         )
-    if version < SCHEMA:
+    if version < 1:
         raise broken(path, f"its schema number is {version}, which no version ever wrote")
+    return int(version)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -202,7 +214,7 @@ def check_file(path: Path, connection: sqlite3.Connection) -> None:
     if found != "ok":
         raise broken(path, found)
     with contextlib.closing(sqlite3.connect(":memory:")) as model:
-        model.executescript(_TABLES)
+        model.executescript(f"{_TABLES} {_SHELF}")
         if _schema(connection) != _schema(model):
             raise broken(path, "its tables are not as they were made")
 

@@ -9,7 +9,7 @@ own read-only connection in the store's reader thread; never waits for the write
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from mesh.limits import RecordsLimits
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
 from mesh.runtime.disk import store_chain, store_memory
 from mesh.runtime.disk.sealing import Sealer
+from mesh.runtime.disk.shelf import ShelfReader
 from mesh.runtime.disk.store_file import UNREADABLE, StoreError, broken, check_file, connect, explain, get_meta
 from mesh.runtime.disk.store_memory import Confirmed
 from mesh.runtime.disk.store_rows import Rows
@@ -40,11 +41,12 @@ _COMMONPLACE = frozenset(content_hash(text) for text in (b"", b"{}", b"[]", b"nu
 class Reader:
     """One read-only connection. Methods raise StoreError (a broken journal) and sqlite3.Error."""
 
-    def __init__(self, rows: Rows, limits: RecordsLimits, verify: Callable[[bytes], bool]) -> None:
+    def __init__(self, rows: Rows, limits: RecordsLimits, verify: Callable[[bytes], bool], author: NodeId, damages: Counter[str]) -> None:
         self._rows, self._path = rows, rows.path
         self._limits = limits
         self._verify = verify
         self._connection = connect(rows.path, read_only=True)
+        self.shelf = ShelfReader(self._connection, rows, author, limits, damages)
 
     def close(self) -> None:
         self._connection.close()

@@ -13,9 +13,10 @@ from typing import Any
 
 from mesh.ids import Hash
 from mesh.runtime.disk.sealing import SealBroken, Sealer, is_sealed
-from mesh.runtime.disk.store_file import SCHEMA, broken, other_vault
+from mesh.runtime.disk.store_file import broken, other_vault
 
-_ENTRIES, _BODIES, _MEMORY = f"entries/{SCHEMA}", f"bodies/{SCHEMA}", f"memory/{SCHEMA}"
+_ENTRIES, _BODIES, _MEMORY, _SHELF = "entries/1", "bodies/1", "memory/1", "shelf/1"
+"""Part of what a value is sealed to, with the version of its own format, which is not the file's: else no old value would open."""
 
 
 class Rows:
@@ -60,6 +61,16 @@ class Rows:
         if type(stored) is not bytes or not is_sealed(stored):
             return stored
         return self._opened(_MEMORY, row, stored)
+
+    def shelf_in(self, place: str, plain: bytes) -> bytes:
+        """What is kept of others' logs. `place` names the row."""
+        return plain if self.sealer is None else self.sealer.seal(_SHELF, place, plain)
+
+    def shelf_out(self, place: str, stored: Any) -> Any:
+        """As `body_out`. Raises SealBroken."""
+        if type(stored) is not bytes or not is_sealed(stored):
+            return stored
+        return self._opened(_SHELF, place, stored)
 
     def _opened(self, table: str, key: str, stored: bytes) -> bytes:
         if self.sealer is None:

@@ -24,7 +24,7 @@ from mesh.runtime.trust.founding import found
 from mesh.runtime.trust.genesis import Genesis
 from mesh.runtime.trust.keyfiles import TRANSPORT, PastKey, adopt_key, make_key, next_of, prepare_key, public_of, read_key
 from mesh.wire import ed25519
-from mesh.wire.authorization import OBSERVE, OFFER, QUESTIONS, REQUEST, Rights, rights_of
+from mesh.wire.authorization import OBSERVE, OFFER, QUESTIONS, READ, REQUEST, Rights, rights_of
 from mesh.wire.chain import PAST_KEYS_MAX, Chain, read_deed, split_chain
 from mesh.wire.codec import decode_object
 from mesh.wire.keyring import Keyring
@@ -62,6 +62,10 @@ class Identity:
     def may_request(self, capability: str) -> bool:
         rights = self._rights()
         return REQUEST in rights.rights and covers(rights.requests, capability)
+
+    def may_keep(self) -> bool:
+        """Whether it lets this node keep others' journals: take part in managing their work, and hold what their payloads say."""
+        return {REQUEST, READ} <= self._rights().rights
 
     def may_ask(self, question: str) -> bool:
         """Whether others would answer such a question of this node: who asks all the same is taken for hostile."""

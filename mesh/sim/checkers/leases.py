@@ -34,7 +34,7 @@ class LeaseChecker:
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         """An award to the manager's own node never travels: its decision stands for it."""
-        if type(record.entry) is Decided and record.entry.winner == record.node:
+        if not record.copied and type(record.entry) is Decided and record.entry.winner == record.node:
             self._note(record.entry.task, record.entry.fence, record.at_s)
         return iter(())
 

@@ -61,6 +61,8 @@ class MarketChecker:
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         entry = record.entry
+        if record.copied:
+            return
         if type(entry) is Submitted:
             self._capability[entry.task] = entry.capability
         elif type(entry) is Decided:

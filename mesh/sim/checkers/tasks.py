@@ -26,6 +26,7 @@ from mesh.sim.history import (
     EffectTried,
     HandlerBegan,
     HandlerOver,
+    KeptUpTo,
     NodeDown,
     Phase,
     Synced,
@@ -47,6 +48,7 @@ class Shown:
     expected: Any
 
 
+NOBODY = -1
 ENDED = ("done", "failed", "cancelled")
 
 
@@ -61,7 +63,12 @@ class TaskChecker:
         self._open: dict[int, Asked] = {}
         self._revoked: dict[NodeId, None] = {}
         self._answered: dict[int, None] = {}
-        self._unsynced: dict[NodeId, list[tuple[int, Any]]] = {}
+        self._waiting: dict[NodeId, list[tuple[int, Any]]] = {}
+        """Entries that are not kept yet, with their numbers."""
+        self._synced_up_to: dict[NodeId, int] = {}
+        self._kept: dict[NodeId, int] = {}
+        self._submitted: dict[TaskId, int] = {}
+        """The number under which its author wrote it down."""
         self.watches: tuple[type, ...] = ()
         self.takes: Takes = {
             EffectTried: self._effect_tried,
@@ -69,6 +76,7 @@ class TaskChecker:
             HandlerOver: self._handler_over,
             Appended: self._appended,
             Synced: self._synced,
+            KeptUpTo: self._kept_up_to,
             NodeDown: self._node_down,
             Asked: self._asked,
             Answered: self._was_answered,
@@ -109,15 +117,36 @@ class TaskChecker:
     # ---- the manager's journal
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
-        kind = type(record.entry)
+        """Copies of another's entries say nothing new."""
+        kind, node = type(record.entry), record.node
+        if record.copied:
+            return
         if kind is Finished or kind is Decided or kind is Submitted:
-            self._unsynced.setdefault(record.node, []).append((record.seq, record.entry))
-        return iter(())
+            self._waiting.setdefault(node, []).append((record.seq, record.entry))
+            if kind is Submitted:
+                self._submitted[record.entry.task] = record.seq
+        yield from ()
 
     def _synced(self, record: Synced) -> Iterator[Verdict]:
-        waiting = self._unsynced.get(record.node)
-        while waiting and waiting[0][0] <= record.seq:
-            yield from self._durable(record.at_s, record.node, waiting.pop(0)[1])
+        self._synced_up_to[record.node] = record.seq
+        return self._judge(record.at_s, record.node)
+
+    def _kept_up_to(self, record: KeptUpTo) -> Iterator[Verdict]:
+        """What counts is kept. What its author said of tasks after others had taken them over is void."""
+        self._kept[record.node] = record.seq
+        if record.taken:
+            waiting = self._waiting.get(record.node, [])
+            self._waiting[record.node] = [
+                (seq, entry) for seq, entry in waiting if seq <= record.taken or self._submitted.get(entry.task, seq) > record.taken
+            ]
+        return self._judge(record.at_s, record.node)
+
+    def _judge(self, at_s: float, node: NodeId) -> Iterator[Verdict]:
+        kept, waiting = self._kept.get(node, NOBODY), self._waiting.get(node)
+        up_to = self._synced_up_to.get(node, 0)
+        up_to = up_to if kept == NOBODY else min(up_to, kept)
+        while waiting and waiting[0][0] <= up_to:
+            yield from self._durable(at_s, node, waiting.pop(0)[1])
 
     def _durable(self, at_s: float, node: NodeId, entry: Any) -> Iterator[Verdict]:
         kind = type(entry)
@@ -140,7 +169,8 @@ class TaskChecker:
 
     def _node_down(self, record: NodeDown) -> Iterator[Verdict]:
         """What was not synced never was, and its clients hang up."""
-        self._unsynced.pop(record.node, None)
+        synced = self._synced_up_to.get(record.node, 0)
+        self._waiting[record.node] = [(seq, entry) for seq, entry in self._waiting.get(record.node, []) if seq <= synced]
         for request in [request for request, asked in self._open.items() if asked.node == record.node]:
             del self._open[request]
         return iter(())

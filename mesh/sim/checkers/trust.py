@@ -11,11 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mesh.ids import Fence, NodeId, TaskId, author_of
+from mesh.ids import Fence, NodeId, TaskId, place_of
+from mesh.messages.keeping import Took
 from mesh.messages.records import Accepted, Bound, Decided, Ended, Finished
 from mesh.messages.work import Accept, Award, Failure, Result
 from mesh.sim.checkers.tasks import ENDED, Shown
-from mesh.sim.history import Appended, Delivered, HandlerBegan, HandlerOver, NodeDown, NodeUp, Phase, Takes, Upheld, Verdict, Viewed
+from mesh.sim.history import (
+    Appended,
+    Delivered,
+    HandlerBegan,
+    HandlerOver,
+    NodeDown,
+    NodeUp,
+    Outward,
+    Phase,
+    Takes,
+    Upheld,
+    Verdict,
+    Viewed,
+)
 
 STOPS_WITHIN_S = 15.0
 """Until a handler has heard that it shall stop: its node may be paused for 10 s at that very moment, and its disk be slow."""
@@ -32,13 +46,16 @@ class TrustChecker:
         self._awarded: dict[tuple[TaskId, Fence], NodeId] = {}
         self._running: dict[Place, float] = {}
         self._shown: dict[tuple[NodeId, NodeId], str] = {}
-        self.watches: tuple[type, ...] = (Award, Accept, Result, Failure)
+        self._taken: dict[NodeId, list[tuple[tuple[int, ...], NodeId]]] = {}
+        """By author: up to which of his tasks, and who took them over."""
+        self.watches: tuple[type, ...] = (Award, Accept, Result, Failure, Took)
         self.takes: Takes = {
             NodeUp: self._node_up,
             NodeDown: self._node_down,
             Upheld: self._was_upheld,
             Appended: self._appended,
             Delivered: self._delivered,
+            Outward: self._outward,
             HandlerBegan: self._handler_began,
             HandlerOver: self._handler_over,
             Viewed: self._viewed,
@@ -69,6 +86,8 @@ class TrustChecker:
 
     def _appended(self, record: Appended) -> Iterable[Verdict]:
         node, entry = record.node, record.entry
+        if record.copied:
+            return ()
         if type(entry) is Decided:
             self._awarded[entry.task, entry.fence] = entry.winner
         what = self._effect_of(node, entry) if self._revoked else ""
@@ -88,9 +107,23 @@ class TrustChecker:
         if kind is Accepted:
             return f"accepts {entry.task} from {entry.manager}" if self._upholds(node, entry.manager) else ""
         if kind is Ended:
-            manager = author_of(entry.task)
+            manager = self._manager_of(entry.task)
             return f"reports on {entry.task} to {manager}" if self._upholds(node, manager) else ""
         return ""
+
+    def _manager_of(self, task: TaskId) -> NodeId:
+        """Who drives it, as far as has been shown to anybody."""
+        author, *place = place_of(task)
+        return next((taker for end, taker in self._taken.get(author, ()) if tuple(place) <= end), author)
+
+    def _outward(self, record: Outward) -> Iterable[Verdict]:
+        for signed in record.effect.message.yields if type(getattr(record.effect, "message", None)) is Took else ():
+            taken = self._taken.setdefault(signed.body.author, [])
+            entry = ((signed.body.incarnation, signed.body.counter), signed.body.taker)
+            if entry not in taken:
+                taken.append(entry)
+                taken.sort()
+        return ()
 
     def _delivered(self, record: Delivered) -> Iterable[Verdict]:
         if not self._revoked or not self._upholds(record.node, record.sender):
@@ -109,8 +142,9 @@ class TrustChecker:
 
     def _outstayed(self, at_s: float, place: Place) -> Iterator[Verdict]:
         node, task, _ = place
-        upheld_s = self._upheld.get((node, author_of(task)))
-        if upheld_s is not None and node != author_of(task) and at_s - upheld_s > STOPS_WITHIN_S:
+        manager = self._manager_of(task)
+        upheld_s = self._upheld.get((node, manager))
+        if upheld_s is not None and node != manager and at_s - upheld_s > STOPS_WITHIN_S:
             yield Verdict(at_s, "R1", f"{node} ran {task} on for {at_s - upheld_s:.1f} s after its manager was revoked")
 
     # ---- R2, R3

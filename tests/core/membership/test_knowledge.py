@@ -50,6 +50,15 @@ def five(solo: Any) -> Any:
     return node
 
 
+def test_a_node_says_whether_it_keeps_others_journals(five: Any) -> None:
+    assert five.directory.get("b").keeps and five.directory.get("a").keeps
+    row = Signed("b", Alive("b", 1, 2, "b", "b:1", "b:1", keeps=False))
+    five.feed("c", Rumours((row,)))
+    assert not five.directory.get("b").keeps
+    five.feed("c", Rumours((Signed("b", Alive("b", 2, 1, "b", "b:1", "b:1")),)))
+    assert five.directory.get("b").keeps
+
+
 # ---- order
 
 

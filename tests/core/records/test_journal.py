@@ -21,11 +21,16 @@ from mesh.messages.records import (
     Decided,
     Ended,
     Finished,
+    Forgone,
+    Guarded,
+    Inherited,
+    Leads,
     Lost,
     Opened,
     Parked,
     Rekeyed,
     Submitted,
+    TookOver,
 )
 from mesh.messages.signed import Signed
 
@@ -121,6 +126,11 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Audited("joined", "n", "m", "by invitation"), ("audit", "audit:n")),
         (Audited("refused", "", "m"), ("audit",)),
         (Rekeyed(b"a", b"b", b"p"), ()),
+        (Guarded(1, ("a", "b")), ()),
+        (Leads(1, ("a", "b")), ()),
+        (Inherited("a", 2, 3), ()),
+        (TookOver("a", 2), ()),
+        (Forgone("a", 2), ()),
     ],
     ids=lambda value: type(value).__name__,
 )

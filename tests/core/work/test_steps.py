@@ -47,7 +47,7 @@ def test_a_step_is_a_child_task_and_its_end_is_told(bench):
     assert (node, child.parent, child.durable) == ("b", parent.task, True)
     effects = bench.result(child, "b", b'"red"')
     assert done(effects) == [StepDone(1, "me.1.2", "done", b'"red"')]
-    assert [e.need for e in effects if type(e) is Send and type(e.message) is StepDone] == [Need.SYNCED]
+    assert [e.need for e in effects if type(e) is Send and type(e.message) is StepDone] == [Need.KEPT]
 
 
 def test_asking_again_starts_nothing_and_answers_from_the_record(bench):

@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
+from mesh.core.records import merkle
 from mesh.core.records.journal import last_of
 from mesh.core.records.story import Story, verify_story
 from mesh.effects import ReadBody, ReadStory, Remember
@@ -71,6 +72,23 @@ def test_a_queue_becomes_commits_of_at_most_256_entries(desk: Any) -> None:
     assert [item.seq for item in desk.told.items if isinstance(item, Synced)] == [256, 512, 600]
     statistics = store.statistics()
     assert (statistics.seq, statistics.commits, statistics.queued, statistics.commit_entries_mean) == (600, 3, 0, 200.0)
+
+
+def test_a_commit_ends_before_it_is_larger_than_one_frame_can_carry(desk: Any) -> None:
+    store = desk.open(limits=RecordsLimits(commit_bytes_max=2000))
+    large = [(b"%d" % number) * 700 for number in range(4)]
+    given = [{content_hash(body): body} for body in (*large, large[3], b"x" * 9000, b"y")]
+    for seq, (entry, bodies) in enumerate(zip(parked(7), given, strict=True), 1):
+        store.add(seq, entry, bodies)
+    store.flush_soon()
+    store.start()
+    desk.told.synced(7)
+    assert [head.body.count for head in desk.told.heads] == [2, 3, 1, 1], "a body named twice counts once; what is larger stands alone"
+    news = [item for item in desk.told.items if isinstance(item, NewHead)]
+    assert [each.bodies for each in news] == [tuple(large[:2]), tuple(large[2:]), (b"x" * 9000,), (b"y",)]
+    assert [decode_entry(entry) for each in news for entry in each.entries] == parked(7)
+    for each in news:
+        assert merkle.root([merkle.leaf(entry) for entry in each.entries]) == each.signed.body.merkle_root
 
 
 def test_synced_is_told_only_when_another_connection_sees_the_rows(desk: Any) -> None:

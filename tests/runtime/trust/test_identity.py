@@ -278,6 +278,10 @@ def test_it_can_do_what_its_home_can(homes: Any) -> None:
     assert not identity.may_request("greet") and not identity.may_request("ocr.page")
     root = load_identity(office.home.node())
     assert root.may_offer("greet") and root.may_request("anything")
+    assert root.may_keep() and not identity.may_keep()
+    for role, keeps in (("requester", True), ("observer", False)):
+        token = office.invite(Grant((role,), (), ("*",)), issuer="no")
+        assert load_identity(homes.joined(office, role, token).node()).may_keep() is keeps
 
 
 # ---- members of earlier lives

@@ -1,0 +1,448 @@
+"""Keeping: this node's journal is guarded by two others, and it guards theirs. One consensus per author; this machine carries them all.
+
+    own commits (NewHead) --blocks--> SHIP --> keepers' disks --> SHIPPED --> Watermark: what needs KEPT may leave
+    an author is gone --> VOTE_ASK, VOTE --> chosen: TaleTold (fold his tasks) --> CarriedOver --> Yield, kept --> TOOK, LogSettled
+    the author is back --> follows, then asks for a new term --> Leading
+
+Invariants: the replicas' own (`replica.py`); nothing is said before what it rests on is on disk (each `Shelve` has a ticket, what follows
+waits for it); a node that is not chosen drives none of its guarded tasks. Decides who is gone and who shall keep (`roster.py`), never who
+runs what. Two nodes have no keepers, and are told so. Source: BLUEPRINT section 7; Raft.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from mesh.core.deadlines import Deadlines
+from mesh.core.directory import Directory
+from mesh.core.inputs import (
+    CarriedOver,
+    Deposed,
+    Leading,
+    MemberDied,
+    MemberLeft,
+    MemberLinked,
+    MemberRevoked,
+    MemberSuspected,
+    MemberUnreachable,
+    NewHead,
+    Replay,
+    ShelfKnown,
+    ShelfRead,
+    Shelved,
+    Started,
+    TaleRead,
+)
+from mesh.core.keeping.blocks import end_of
+from mesh.core.keeping.log import START, Log, Run
+from mesh.core.keeping.log import Roster as LogRoster
+from mesh.core.keeping.replica import LEADER, Keep, Replica, Say
+from mesh.core.keeping.roster import Roster, rank
+from mesh.core.keeping.shipping import Shipping
+from mesh.core.keeping.takeover import Kept, Takeover
+from mesh.core.keeping.timers import BeatDue, CampaignDue, RosterDue
+from mesh.core.keeping.vigil import Vigil, settled
+from mesh.core.records.journal import last_of
+from mesh.effects import Append, LogState, Need, Refused, Send, Shelve, Tell, Watermark
+from mesh.ids import NodeId
+from mesh.limits import Limits
+from mesh.messages.keeping import Block, Ship, Shipped, Took, Vote, VoteAsk
+from mesh.messages.records import Guarded, Leads, TookOver
+
+Effects = Iterator[Any]
+ROSTERS_MAX = 8
+"""Remembered of one log: the newest count, older ones only if the newest are taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepingStatistics:
+    """One moment of all logs that this node keeps, its own first among equals."""
+
+    leads: bool
+    term: int
+    keepers: tuple[NodeId, ...]
+    kept: int
+    """Of the own journal: the last entry that a majority has."""
+    lag: tuple[tuple[NodeId, int], ...]
+    """Entries of the own journal that each keeper does not have yet."""
+    logs: tuple[tuple[NodeId, int, int, str], ...]
+    """``(author, term, entries, role)`` of every other log that is kept here."""
+    takeovers: int
+
+
+class Keepers:
+    """See the module. `journal_seq`: the own journal's last entry that is on disk at the start."""
+
+    def __init__(self, directory: Directory, deadlines: Deadlines, limits: Limits, random: Random, *, journal_seq: int) -> None:
+        self._me, self._directory, self._deadlines, self._random = directory.me, directory, deadlines, random
+        self._limits, self._lease_s = limits.keeping, limits.work.lease_s
+        self._seq = journal_seq
+        self._shipping = Shipping(self._me, limits.keeping, limits.records.ship_blocks_max)
+        self._roster = Roster(directory, limits.keeping)
+        self._vigil = Vigil(directory, limits.keeping)
+        self._takeover = Takeover(directory, limits.keeping)
+        self._logs: dict[NodeId, Kept] = {}
+        self._own = self._open(self._me)
+        self._guards: list[tuple[int, Guarded]] = []
+        """Own entries of the life before, in order, with their numbers."""
+        self._written: deque[tuple[int, Guarded]] = deque()
+        """Own entries of this life that no commit has brought yet."""
+        self._echoes_ms: dict[NodeId, int] = {}
+        self._heard: dict[tuple[NodeId, NodeId], int] = {}
+        self._ticket = 0
+        self.inputs: dict[type, Any] = {
+            ShelfKnown: self._do_know,
+            Replay: self._do_replay,
+            Started: self._on_started,
+            NewHead: self._on_new_head,
+            Ship: self._on_ship,
+            Shipped: self._on_shipped,
+            VoteAsk: self._on_vote_ask,
+            Vote: self._on_vote,
+            Shelved: self._on_shelved,
+            ShelfRead: self._on_shelf_read,
+            MemberLinked: self._on_member_linked,
+            MemberSuspected: self._on_member_suspected,
+            MemberUnreachable: self._on_member_gone,
+            MemberDied: self._on_member_gone,
+            MemberLeft: self._on_member_gone,
+            MemberRevoked: self._on_member_gone,
+            BeatDue: self._expire_beat,
+            CampaignDue: self._expire_campaign,
+            RosterDue: self._expire_roster,
+            Took: self._takeover.on_took,
+            TaleRead: self._takeover.on_tale_read,
+            CarriedOver: self._on_carried_over,
+        }
+
+    def _open(self, author: NodeId) -> Kept:
+        log = Log(author)
+        kept = self._logs[author] = Kept(Replica(author, self._me, lambda at: self._shipping.blocks(log, at), log))
+        return kept
+
+    # ---- the beginning of a life
+
+    def _do_know(self, _now_s: float, _me: NodeId, known: ShelfKnown) -> None:
+        kept = self._logs.get(known.author) or self._open(known.author)
+        replica, state = kept.replica, known.state
+        replica.term, replica.voted = state.term, state.voted
+        replica.log.runs = [Run(*run) for run in state.runs]
+        replica.log.rosters = [LogRoster((term, seq), members) for term, seq, members in state.rosters] or replica.log.rosters
+        replica.log.seq = state.seq
+
+    def _do_replay(self, _now_s: float, _me: NodeId, replay: Replay) -> None:
+        if type(replay.entry) is Guarded:
+            self._guards.append((replay.seq, replay.entry))
+        elif type(replay.entry) is TookOver and replay.entry.author in self._logs:
+            self._logs[replay.entry.author].settled[replay.entry.term] = None
+
+    def _on_started(self, now_s: float, me: NodeId, _started: Started) -> Effects:
+        log = self._own.replica.log
+        log.rosters = log.rosters[:1]
+        if log.runs:
+            # In the journal, but in the log only while this node led it: what came after another took over is not in it yet.
+            log.seq = self._seq if log.runs[-1].leader == me else log.runs[-1].after
+        log.rosters += [LogRoster((one.term, seq), one.members) for seq, one in self._guards if log.has((one.term, seq))]
+        self._guards = []
+        self._deadlines.set(BeatDue(), now_s + self._limits.beat_s)
+        self._deadlines.set(RosterDue(), now_s + self._limits.settle_s)
+        self._directory.guard.taken = log.taken_up_to(log.last)
+        self._publish()
+        if log.keepers:
+            yield Watermark(0, need=Need.FREE)
+        for kept in self._logs.values():
+            yield from self._takeover.recall(kept)
+        yield from self._carry(now_s, self._own, self._own.replica.campaign())
+
+    # ---- consensus out
+
+    def _carry(self, now_s: float, kept: Kept, out: Iterator[Keep | Say]) -> Effects:
+        """Perform what a replica wants, then tell what has become true by it."""
+        replica = kept.replica
+        for item in out:
+            if type(item) is Keep:
+                yield self._shelve(kept, item)
+                continue
+            assert type(item) is Say, "a replica keeps and says"
+            row = self._directory.get(item.to)
+            if row is None or not row.linked:
+                continue  # it would be dropped; with the link all begins where it ended
+            if type(item.message) is Ship:
+                item.message.stamp_ms = int(now_s * 1000)
+            if kept.tickets:
+                kept.waiting.append((kept.tickets[-1][0], item.to, item.message))
+            else:
+                yield Send(item.to, item.message, need=Need.FREE)
+        yield from self._shipping.wanted()
+        if replica.author == self._me:
+            yield from self._settle_own(now_s)
+        else:
+            yield from self._takeover.settle(kept)
+
+    def _shelve(self, kept: Kept, keep: Keep) -> Shelve:
+        replica = kept.replica
+        self._ticket += 1
+        mine = [block for block in keep.blocks if block.head.author == self._me and replica.author != self._me]
+        kept.tickets.append((self._ticket, end_of(mine[-1]) if mine else None))
+        kept.yields.update((block.term, block.head) for block in mine)
+        return Shelve(replica.author, self._ticket, _state(replica), keep.cut, self._foreign(replica, keep.blocks), need=Need.FREE)
+
+    def _foreign(self, replica: Replica, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+        """The own commits are in the own journal already."""
+        return blocks if replica.author != self._me else tuple(block for block in blocks if block.head.author != self._me)
+
+    def _on_shelved(self, now_s: float, _me: NodeId, shelved: Shelved) -> Effects:
+        kept = self._logs[shelved.author]
+        ticket, reach = kept.tickets.popleft()
+        assert ticket == shelved.ticket, "shelvings end in the order in which they were asked"
+        while kept.waiting and kept.waiting[0][0] <= ticket:
+            _, to, message = kept.waiting.popleft()
+            yield Send(to, message, need=Need.FREE)
+        if reach is not None:
+            kept.replica.on_stored(reach)
+            yield from self._takeover.settle(kept)
+
+    def _on_shelf_read(self, now_s: float, _me: NodeId, read: ShelfRead) -> Effects:
+        if self._takeover.recalled(read):
+            return
+        author = self._shipping.read(read.token, read.blocks)
+        if author and read.blocks:
+            kept = self._logs[author]
+            yield from self._carry(now_s, kept, kept.replica.ship_news())
+
+    # ---- the own log
+
+    def _on_new_head(self, now_s: float, _me: NodeId, new: NewHead) -> Effects:
+        replica = self._own.replica
+        self._seq = last_of(new.signed.body)
+        members: tuple[NodeId, ...] = ()
+        while self._written and self._written[0][0] <= self._seq:
+            guarded = self._written.popleft()[1]
+            if guarded.term == replica.term:
+                members = guarded.members
+        if replica.role != LEADER:
+            self._shipping.forget_recent()
+            return
+        before = replica.log.last
+        if before[1] + 1 == new.signed.body.first:
+            self._shipping.note(before, Block(replica.term, new.signed, new.entries, new.bodies, members))
+        yield from self._carry(now_s, self._own, replica.wrote(self._seq, members))
+        if members:
+            self._publish()
+            yield from self._watermark()
+
+    def _settle_own(self, now_s: float) -> Effects:
+        replica = self._own.replica
+        if replica.role == LEADER and not self._own.led_told:
+            self._own.led_told = True
+            self._deadlines.clear(CampaignDue(self._me))
+            self._publish()
+            if replica.log.keepers:
+                yield Append(Leads(replica.term, replica.log.members, int(now_s * 1000)))
+            taken = replica.log.taken_up_to(replica.log.last)
+            if taken:
+                yield Watermark(replica.kept[1] if replica.log.keepers else -1, taken, need=Need.FREE)
+            yield Tell(Leading(taken))
+            yield from self._carry(now_s, self._own, replica.wrote(self._seq))
+        elif replica.role != LEADER:
+            self._own.led_told = False
+            self._publish()
+            if self._deadlines.when(CampaignDue(self._me)) is None:
+                self._again(now_s, self._me)
+        if replica.kept > self._own.kept_told:
+            taken_before = replica.log.taken_up_to(self._own.kept_told)
+            self._own.kept_told = replica.kept
+            taken = replica.log.taken_up_to(replica.kept)
+            if taken > taken_before and replica.role != LEADER:
+                yield Watermark(self._own.kept_told[1], taken, need=Need.FREE)
+                yield Tell(Deposed(taken))
+            elif replica.role == LEADER:
+                yield from self._watermark()
+
+    def _watermark(self) -> Effects:
+        replica = self._own.replica
+        yield Watermark(replica.kept[1] if replica.log.keepers else -1, need=Need.FREE)
+
+    def _publish(self) -> None:
+        """What work must know."""
+        replica, guard = self._own.replica, self._directory.guard
+        guard.keepers, guard.leads = replica.log.keepers, replica.role == LEADER
+        members = replica.log.members
+        if len(members) < 2:
+            guard.led_until_s = float("inf")
+            return
+        echoes = sorted((float("inf") if member == self._me else self._echoes_ms.get(member, 0) / 1000 for member in members), reverse=True)
+        guard.led_until_s = echoes[len(echoes) // 2] + self._lease_s if guard.leads else 0.0
+
+    def _expire_roster(self, now_s: float, _me: NodeId, due: RosterDue) -> Effects:
+        self._deadlines.set(due, now_s + self._limits.settle_s)
+        self._roster.look(now_s)
+        replica = self._own.replica
+        if replica.role != LEADER or self._written:
+            return
+        members = self._roster.next(now_s, replica.log.members)
+        if members == replica.log.members:
+            return
+        self._deadlines.set(due, now_s + self._limits.change_s)
+        if not replica.may_change(members):
+            return
+        learner = next((member for member in members if member not in replica.log.members), "")
+        if learner:
+            if learner not in replica.peers:
+                yield from self._carry(now_s, self._own, replica.teach(learner))
+                return
+            if replica.peers[learner].match < replica.kept:
+                return
+        guarded = Append(Guarded(replica.term, members, int(now_s * 1000)))
+        yield guarded
+        self._written.append((guarded.seq, guarded.entry))
+
+    # ---- messages
+
+    def _log_of(self, author: NodeId) -> Kept | None:
+        kept = self._logs.get(author)
+        if kept is None and author and len(self._logs) <= self._limits.logs_max:
+            kept = self._open(author)
+        return kept
+
+    def _party(self, sender: NodeId, kept: Kept) -> bool:
+        """Whether `sender` may speak about this log: its author, who keeps it, and anybody while nothing of it is here."""
+        log = kept.replica.log
+        return sender == log.author or sender in log.members or log.last == START
+
+    def _on_ship(self, now_s: float, sender: NodeId, ship: Ship) -> Effects:
+        kept = self._log_of(ship.author)
+        if kept is None or not self._party(sender, kept):
+            yield Refused("too_many_logs" if kept is None else "not_keeper", sender)
+            return
+        if ship.term >= kept.replica.term:
+            self._vigil.heard(now_s, ship.author)
+        yield from self._carry(now_s, kept, kept.replica.on_ship(sender, ship))
+
+    def _on_shipped(self, now_s: float, sender: NodeId, shipped: Shipped) -> Effects:
+        kept = self._logs.get(shipped.author)
+        if kept is None:
+            yield Refused("unknown_log", sender)
+            return
+        if shipped.author == self._me and shipped.term == kept.replica.term and shipped.stamp_ms <= int(now_s * 1000):
+            self._echoes_ms[sender] = max(self._echoes_ms.get(sender, 0), shipped.stamp_ms)
+            self._publish()
+        yield from self._carry(now_s, kept, kept.replica.on_shipped(sender, shipped))
+
+    def _on_vote_ask(self, now_s: float, sender: NodeId, ask: VoteAsk) -> Effects:
+        kept = self._log_of(ask.author)
+        if kept is None or not self._party(sender, kept):
+            yield Refused("too_many_logs" if kept is None else "not_keeper", sender)
+            return
+        replica = kept.replica
+        behind = (ask.last_term, ask.last_seq) < replica.log.last
+        yield from self._carry(now_s, kept, replica.on_vote_ask(sender, ask, willing=self._vigil.leaderless(now_s, replica, sender)))
+        if behind and replica.role == LEADER:
+            yield from self._carry(now_s, kept, replica.retry(sender))
+        elif behind and sender == ask.author and self._vigil.abandoned(now_s, replica):
+            kept.helps = True  # it cannot lead before somebody has told it what it lacks
+            self._stand(now_s, kept)
+
+    def _on_vote(self, now_s: float, sender: NodeId, vote: Vote) -> Effects:
+        kept = self._logs.get(vote.author)
+        if kept is None or sender not in kept.replica.log.members:
+            yield Refused("unknown_log" if kept is None else "not_keeper", sender)
+            return
+        yield from self._carry(now_s, kept, kept.replica.on_vote(sender, vote))
+
+    def _on_carried_over(self, now_s: float, _me: NodeId, carried: CarriedOver) -> Effects:
+        kept = self._logs[carried.author]
+        if kept.replica.role == LEADER and kept.replica.term == carried.term == kept.taking:
+            yield from self._carry(now_s, kept, kept.replica.take_over(carried.incarnation, carried.counter))
+
+    # ---- who is gone
+
+    def _on_member_linked(self, now_s: float, _me: NodeId, fact: MemberLinked) -> Effects:
+        self._vigil.back(fact.node)
+        for kept in self._logs.values():
+            yield from self._carry(now_s, kept, kept.replica.retry(fact.node))
+        if fact.node in self._own.replica.log.members and self._own.replica.role != LEADER:
+            self._deadlines.set(CampaignDue(self._me), now_s)
+        yield from self._takeover.announce(self._logs.values(), fact.node)
+
+    def _on_member_suspected(self, now_s: float, _me: NodeId, fact: MemberSuspected) -> None:
+        if fact.hard:
+            self._vigil.gone(now_s, fact.node)
+            self._succeed(now_s, fact.node, self._limits.hard_wait_s)
+
+    def _on_member_gone(self, now_s: float, _me: NodeId, fact: MemberUnreachable | MemberDied | MemberLeft | MemberRevoked) -> None:
+        self._vigil.gone(now_s, fact.node)
+        self._succeed(now_s, fact.node, 0.0)
+
+    def _succeed(self, now_s: float, leader: NodeId, wait_s: float) -> None:
+        for kept in self._logs.values():
+            if kept.replica.leader == leader or (not kept.replica.leader and kept.replica.author == leader):
+                self._stand(now_s, kept, wait_s)
+
+    def _stand(self, now_s: float, kept: Kept, wait_s: float = 0.0) -> None:
+        """Stand for election after the keepers that rank before this node."""
+        author, members = kept.replica.author, kept.replica.log.members
+        if self._me not in members or self._deadlines.when(CampaignDue(author)) is not None:
+            return
+        order = sorted((member for member in members if member != author), key=lambda node: rank(author, node))
+        place = order.index(self._me) if self._me in order else 0
+        self._deadlines.set(CampaignDue(author), now_s + wait_s + place * self._limits.stagger_s)
+
+    def _expire_campaign(self, now_s: float, _me: NodeId, due: CampaignDue) -> Effects:
+        kept = self._logs[due.author]
+        replica = kept.replica
+        leaderless = self._vigil.leaderless(now_s, replica, self._me) or (kept.helps and self._vigil.abandoned(now_s, replica))
+        if replica.role == LEADER or not leaderless or self._directory.revoked(due.author):
+            return  # the work of a revoked node ends with it
+        if due.author != self._me and not kept.helps and settled(replica) and replica.log.taken_up_to(replica.kept) == replica.log.seq:
+            return  # nothing is left in it that somebody would have to drive
+        self._again(now_s, due.author)
+        yield from self._carry(now_s, kept, replica.campaign())
+
+    def _again(self, now_s: float, author: NodeId) -> None:
+        self._deadlines.set(CampaignDue(author), now_s + self._limits.election_s * (1 + self._random.random()))
+
+    def _expire_beat(self, now_s: float, _me: NodeId, due: BeatDue) -> Effects:
+        self._deadlines.set(due, now_s + self._limits.beat_s)
+        for kept in list(self._logs.values()):
+            replica = kept.replica
+            if replica.role == LEADER:
+                yield from self._carry(now_s, kept, self._beat(replica))
+            elif replica.author != self._me and self._vigil.silent(now_s, replica):
+                self._stand(now_s, kept)
+
+    def _beat(self, replica: Replica) -> Iterator[Keep | Say]:
+        """All that was sent and brought no answer for a whole beat is sent again."""
+        for name, peer in replica.peers.items():
+            key = (replica.author, name)
+            heard, self._heard[key] = self._heard.get(key, -1), peer.heard
+            if peer.next > peer.match and heard == peer.heard:
+                yield from replica.retry(name)
+        yield from replica.ship_all()
+
+    # ---- for those who look
+
+    def statistics(self) -> KeepingStatistics:
+        replica = self._own.replica
+        lag = [(name, max(0, replica.log.seq - peer.match[1])) for name, peer in sorted(replica.peers.items())]
+        others = [kept.replica for author, kept in sorted(self._logs.items()) if author != self._me]
+        return KeepingStatistics(
+            leads=replica.role == LEADER,
+            term=replica.term,
+            keepers=replica.log.keepers,
+            kept=replica.kept[1],
+            lag=tuple(lag),
+            logs=tuple((one.author, one.term, one.log.seq, one.role) for one in others),
+            takeovers=self._takeover.count,
+        )
+
+
+def _state(replica: Replica) -> LogState:
+    log = replica.log
+    runs = tuple((run.term, run.after, run.leader) for run in log.runs)
+    rosters = tuple((*roster.at, roster.members) for roster in log.rosters[-ROSTERS_MAX:])
+    return LogState(replica.term, replica.voted, runs, rosters, log.seq)

@@ -1,0 +1,24 @@
+"""The deadlines of keeping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh.ids import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class BeatDue:
+    """Leaders say that they live; followers notice who does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignDue:
+    """Time to stand for election in the log of `author`, if nobody leads it still."""
+
+    author: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class RosterDue:
+    """Time to look at who keeps the own journal."""

@@ -1,0 +1,176 @@
+"""Tasks that come from elsewhere: from this node's earlier life, or from the log of an author that is gone; and tasks that are taken away.
+
+    own journal (Fold) --Leading--> reopened, RECLAIM            TaleTold (his log, folded) --copied as a draft--> CarriedOver
+    Deposed: what others have taken over is let go without a word                 LogSettled --> TookOver: reopened, RECLAIM  |  Forgone
+
+Invariant: a draft drives nothing until its author's log says who took over; then it counts once, here or nowhere. What is copied are the
+author's own entries about tasks that live, and about the steps of such, so that the journal here tells their whole story from now on.
+Decides nothing about awards: holders are asked as after any restart, and running work goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mesh.core.inputs import CarriedOver, Deposed, LogSettled, TaleTold
+from mesh.core.work.book import Book, Effects
+from mesh.core.work.ending import Ending
+from mesh.core.work.fold import Draft, Fold, renewed
+from mesh.core.work.leases import Leases
+from mesh.core.work.task import CANCELLING, HELD, MOVED, OFFERED, PENDING, Task
+from mesh.core.work.waits import dumps
+from mesh.effects import Append, Later, Need, Send
+from mesh.ids import Hash, NodeId, TaskId, place_of
+from mesh.messages.records import Forgone, Inherited, Submitted, TookOver
+from mesh.messages.work import Answer
+
+Row = tuple[int, Any, dict[Hash, bytes]]
+
+
+class Tale:
+    """What has been told so far of one author's log. Of tasks that have ended nothing but their numbers is kept."""
+
+    def __init__(self, author: NodeId, term: int) -> None:
+        self.author, self.term = author, term
+        self.fold = Fold()
+        self.rows: list[Row] = []
+        self.last = (0, 0)
+        """Incarnation and number of the author's own last task."""
+
+    def add(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            if not self.fold.knows(row[1]) and not self.fold.drafting:
+                continue
+            self.fold.apply(row[1], row[2], row[0])
+            self.rows.append(row)
+            if type(row[1]) is Submitted:
+                author, incarnation, counter = place_of(row[1].task)
+                if author == self.author:
+                    self.last = max(self.last, (incarnation, counter))
+        if len(self.rows) > 4 * (len(self.fold.tasks) + 1024):
+            self.rows = self._wanted()
+
+    def _wanted(self) -> list[Row]:
+        """Entries of live tasks and of their steps; and whole drafts, which may come to count."""
+        live = {name: None for name, task in self.fold.tasks.items() if self._matters(task)}
+        drafts = {name: None for draft in self.fold.drafts.values() for name in draft.tasks}
+        return [row for row in self.rows if getattr(row[1], "task", "") in live or self._in_draft(row[1], drafts)]
+
+    def _matters(self, task: Task) -> bool:
+        while task.ended and task.parent in self.fold.tasks:
+            task = self.fold.tasks[task.parent]
+        return not task.ended
+
+    def _in_draft(self, entry: Any, drafts: dict[TaskId, None]) -> bool:
+        if type(entry) is Inherited:
+            return (entry.author, entry.term) in self.fold.drafts
+        return getattr(entry, "task", "") in drafts
+
+    def entries(self) -> list[Row]:
+        return self._wanted()
+
+
+class Succession:
+    def __init__(self, book: Book, ending: Ending, leases: Leases) -> None:
+        self._book, self._ending, self._leases = book, ending, leases
+        self._tales: dict[NodeId, Tale] = {}
+        self.drafts: dict[Draft, Fold] = {}
+
+    # ---- what begins here
+
+    def open(self, now_s: float, fold: Fold, taken: int) -> Effects:
+        """The tasks of the own journal, but those that others have taken over."""
+        self.drafts |= fold.drafts
+        yield from self.begin(now_s, [task for task in fold.tasks.values() if not lost_to_others(task, taken)])
+
+    def begin(self, now_s: float, tasks: list[Task]) -> Effects:
+        """From now on this node drives them. Their holders are asked; what was being cancelled and is held by nobody ends."""
+        for task in tasks:
+            if task.ended:
+                self._book.ended[task.id] = task
+            else:
+                self._reopen(now_s, task)
+        for task in tasks:
+            if not task.ended and task.cancel_by and not task.holder:
+                yield from self._ending.stopped(now_s, task)
+        yield from self._leases.reclaim_all(now_s)
+
+    def _reopen(self, now_s: float, task: Task) -> None:
+        book = self._book
+        book.tasks[task.id] = task
+        task.sources = (book.me,) if task.files else ()
+        if task.submitted_at_s > now_s or place_of(task.id)[0] != book.me:
+            # The clock began again with the machine, or was another's: what is left of the timeout is not known, so it begins again too.
+            task.submitted_at_s = now_s
+        if task.timeout_ms:
+            book.wheel.add(task, max(now_s, task.submitted_at_s + task.timeout_ms / 1000))
+        if task.holder:
+            assert task.state in (OFFERED, HELD, CANCELLING)
+            self._leases.recover(now_s, task)
+            if task.state == CANCELLING:
+                book.stop(task, task.cancel_reason)
+        elif not task.cancel_by:
+            task.state = PENDING
+            book.enqueue(task)
+
+    # ---- what others begin
+
+    def on_deposed(self, _now_s: float, _me: NodeId, deposed: Deposed) -> Effects:
+        yield from self.let_go(deposed.taken)
+
+    def let_go(self, taken: int) -> Effects:
+        """Others drive these tasks now; whoever waits for one is told whom to ask."""
+        for task in [task for task in self._book.tasks.values() if lost_to_others(task, taken)]:
+            self._book.close(task)
+            task.state = MOVED
+            for node, ask in task.waiters or ():
+                yield Send(node, Answer(ask, False, dumps(moved(task.id, self._book.directory.manager_of(task.id)))), need=Need.FREE)
+            task.waiters = task.askers = None
+        for task in [task for task in self._book.ended.values() if task.state == MOVED or lost_to_others(task, taken)]:
+            del self._book.ended[task.id]
+
+    # ---- what is taken over
+
+    def on_tale_told(self, now_s: float, _me: NodeId, told: TaleTold) -> Effects:
+        tale = self._tales.get(told.author)
+        if tale is None or tale.term != told.term:
+            tale = self._tales[told.author] = Tale(told.author, told.term)
+        tale.add(told.rows)
+        if told.more:
+            return
+        del self._tales[told.author]
+        rows = tale.entries()
+        draft = Fold()
+        if rows:
+            yield Append(Inherited(tale.author, tale.term, len(rows), int(now_s * 1000)))
+        for _, entry, bodies in rows:
+            copied = Append(entry, bodies)
+            yield copied
+            draft.apply(entry, bodies, copied.seq)
+        if rows:
+            self.drafts[tale.author, tale.term] = draft
+            self.drafts |= draft.drafts
+        yield Later(CarriedOver(tale.author, tale.term, *tale.last), need=Need.KEPT)
+
+    def on_log_settled(self, now_s: float, _me: NodeId, settled: LogSettled) -> Effects:
+        for key in [key for key in self.drafts if key[0] == settled.author]:
+            term = key[1]
+            if term in settled.terms:
+                draft = self.drafts.pop(key)
+                yield Append(TookOver(*key, int(now_s * 1000)))
+                self._book.count("taken_over")
+                yield from self.begin(now_s, [renewed(task) for task in draft.tasks.values()])
+            elif settled.term > term:
+                del self.drafts[key]
+                yield Append(Forgone(*key, int(now_s * 1000)))
+
+
+def lost_to_others(task: Task, taken: int) -> bool:
+    """Submitted at or before the entry up to which others took over, and not known to have ended by then."""
+    return 0 < task.seq <= taken and not (task.ended and 0 < task.end_seq <= taken)
+
+
+def moved(task: TaskId, manager: NodeId) -> dict[str, Any]:
+    """The error that tells whom to ask instead."""
+    return {"code": "moved", "message": f"another node drives {task} now", "manager": manager, "fix": f"mesh task {task}"}

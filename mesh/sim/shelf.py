@@ -1,0 +1,64 @@
+"""The simulated disk's shelf: blocks and states of logs, as `effects.Shelve` asked for them, and what `ReadShelf` and `ReadTale` find.
+
+Invariant: only what is synced is in here (`disk.py` puts it in at the end of a sync), and it answers as `runtime/disk/shelf.py` does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from heapq import merge
+
+from mesh.core.inputs import ShelfRead, TaleRead
+from mesh.core.keeping.blocks import TaleRow, end_of, fitting, rows_of
+from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
+from mesh.ids import NodeId
+from mesh.limits import RecordsLimits
+from mesh.messages.keeping import Block, Position
+
+
+class Shelf:
+    """Of all authors."""
+
+    def __init__(self) -> None:
+        self.states: dict[NodeId, LogState] = {}
+        self._ends: dict[NodeId, list[Position]] = {}
+        self._blocks: dict[NodeId, list[Block]] = {}
+        """By author, in order, as are the positions at which they end."""
+
+    def put(self, effect: Shelve) -> None:
+        self.states[effect.author] = effect.state
+        ends, held = self._ends.setdefault(effect.author, []), self._blocks.setdefault(effect.author, [])
+        if effect.cut is not None:
+            keep = bisect_right(ends, effect.cut)
+            del ends[keep:], held[keep:]
+        for block in effect.blocks:
+            end = end_of(block)
+            at = bisect_left(ends, end)
+            again = at + (ends[at : at + 1] == [end])
+            ends[at:again], held[at:again] = [end], [block]
+
+    def _between(self, author: NodeId, since: Position, until: Position) -> Iterator[Block]:
+        ends, held = self._ends.get(author, []), self._blocks.get(author, [])
+        for at in range(bisect_right(ends, since), bisect_right(ends, until)):
+            yield held[at]
+
+    def read(self, effect: ReadShelf, own: Iterable[Block], limits: RecordsLimits) -> ShelfRead:
+        """`own`: blocks of the journal in that range, if it is the own log."""
+        found = merge(own, self._between(effect.author, effect.since, effect.until), key=end_of)
+        return ShelfRead(effect.token, fitting(found, effect.bytes_max, limits.ship_blocks_max))
+
+    def tale(self, effect: ReadTale, limits: RecordsLimits) -> TaleRead:
+        rows: list[TaleRow] = []
+        size = 0
+        for block in self._blocks.get(effect.author, []):
+            if end_of(block)[1] <= effect.since:
+                continue
+            for row in rows_of(block, lambda encoded: encoded.entry):  # type: ignore[attr-defined]
+                if row[0] <= effect.since:
+                    continue
+                if rows and (len(rows) >= effect.entries_max or size >= limits.tale_bytes_max):
+                    return TaleRead(effect.token, tuple(rows), True)
+                rows.append(row)
+                size += sum(map(len, row[2].values()))
+        return TaleRead(effect.token, tuple(rows), False)

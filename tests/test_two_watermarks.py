@@ -1,0 +1,114 @@
+"""Both callers of the node core hold effects to the same two watermarks: one small node, one story, in the driver and in the world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mesh.core.deadlines import Deadlines
+from mesh.core.directory import Directory
+from mesh.core.inputs import Call, Found, NewHead, Started, Synced, TurnEnds
+from mesh.core.node import Node
+from mesh.core.outbox import Outbox
+from mesh.effects import Append, Later, Need, Reply, Watermark
+from mesh.limits import RecordsLimits
+from mesh.messages.membership import Alive
+from mesh.messages.records import Parked
+from mesh.runtime.driver import Driver
+from mesh.sim.disk import Disk
+from mesh.sim.world import World
+
+
+class Guarded:
+    """Does what a `Call` names: ``write`` needs both watermarks, ``kept N`` and ``forsaken N`` move the second. Writes down facts."""
+
+    def __init__(self) -> None:
+        self.facts: list[str] = []
+        nothing: Callable[..., None] = lambda now_s, sender, item: None  # noqa: E731
+        self.inputs: dict[type, Any] = {Call: self._call, Found: self._found, **dict.fromkeys((Started, NewHead, TurnEnds), nothing)}
+
+    def _call(self, now_s: float, sender: str, item: Call) -> Iterable[Any]:
+        verb, _, rest = item.capability.partition(" ")
+        if verb == "write":
+            yield Append(Parked(f"t.{item.request}", "toy"))
+            yield Reply(item.request, True, {"needs": "keepers"}, need=Need.KEPT)
+            yield Reply(item.request + 100, True, {"needs": "disk"})
+            yield Later(Found(f"kept {item.request}"), need=Need.KEPT)
+        else:
+            yield Watermark(int(rest), int(verb == "forsaken"))
+
+    def _found(self, now_s: float, sender: str, item: Found) -> None:
+        assert sender == "a", "a fact for later comes from the node itself"
+        self.facts.append(item.address)
+
+
+STORY = ("write", "kept 1", "write", "write", "kept 2", "kept 9", "forsaken 2", "write", "kept 4")
+
+
+def by_driver() -> list[Any]:
+    async def run() -> list[Any]:
+        seen: list[Any] = []
+        machine, disk = Guarded(), Disk("a", 0.0)
+        disk.begin_life()
+
+        def sync() -> None:
+            while disk.begin_sync(RecordsLimits()):
+                group, _ = disk.end_sync(0)
+                assert group is not None
+                driver.tell("a", Synced(group.last))
+
+        store = SimpleNamespace(add=lambda seq, entry, bodies: disk.add(entry, bodies), flush_soon=sync)
+        quiet = SimpleNamespace(take=lambda: None, waiting=lambda: False, refused=lambda peer: None)
+        driver = Driver(Node("a", (machine,), Deadlines()), lambda: 0.0, store, quiet, Outbox())  # type: ignore[arg-type]
+        driver.add(SimpleNamespace(effects={Reply: lambda effect: seen.append(effect.request)}, flush=lambda: None))  # type: ignore[arg-type]
+        task = asyncio.ensure_future(driver.run())
+        for number, verb in enumerate(STORY, 1):
+            driver.tell("a", Call(number, verb, b""))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            seen.append((verb, tuple(machine.facts)))
+        task.cancel()
+        await asyncio.wait([task])
+        return seen
+
+    return asyncio.run(run())
+
+
+def by_world() -> list[Any]:
+    seen: list[Any] = []
+    machine = Guarded()
+
+    def build(me: Alive, random: Random, seq: int, head: bytes) -> Any:
+        return SimpleNamespace(node=Node("a", (machine,), Deadlines(), seq), directory=Directory("a"))
+
+    world = World(("a",), 1, build_node=build)
+    world.start("a")
+    perform = world.hosts["a"]._perform
+    perform[Reply] = lambda effect: seen.append(effect.request)
+    for number, verb in enumerate(STORY, 1):
+        world.push(world.now_s, "a", "a", Call(number, verb, b""))
+        world.run(world.now_s + 1.0)
+        seen.append((verb, tuple(machine.facts)))
+    return seen
+
+
+@pytest.mark.parametrize("caller", [by_driver, by_world])
+def test_the_story(caller: Callable[[], list[Any]]) -> None:
+    found = caller()
+    assert [each for each in found if type(each) is int] == [1, 101, 103, 104, 3, 4, 108, 8]
+    facts = {number: each[1] for number, each in enumerate([each for each in found if type(each) is tuple], 1)}
+    assert facts[1] == ("kept 1",), "while nobody keeps it, what is synced is kept"
+    assert facts[4] == ("kept 1",)
+    assert facts[5] == ("kept 1", "kept 3"), "entry 2 is the third call's"
+    assert facts[6] == ("kept 1", "kept 3", "kept 4"), "the keepers say more than there is: the own disk counts too"
+    assert facts[8] == facts[6], "a log that another took over keeps nothing of this node's"
+    assert facts[9] == (*facts[6], "kept 8")
+
+
+def test_both_are_alike() -> None:
+    assert by_driver() == by_world()
