@@ -75,6 +75,8 @@ class Rows:
     def _opened(self, table: str, key: str, stored: bytes) -> bytes:
         if self.sealer is None:
             raise other_vault(self.path, "", "")
+        if type(key) is not str:  # damage can make a number of a name
+            raise SealBroken("not_authentic")
         return self.sealer.open(table, key, stored)
 
 
