@@ -23,6 +23,7 @@ from typing import Any
 
 from disks.lives import BLOCKS, JOURNAL, NODE, PEER, SEALER, open_store, scratch
 from mesh.core.inputs import NewHead
+from mesh.core.keeping.blocks import end_of
 from mesh.core.records.journal import last_of, seal_of
 from mesh.effects import LogState, ReadShelf, Remember, Shelve
 from mesh.errors import MeshError
@@ -119,7 +120,7 @@ def facts(store: Store) -> Facts:
         said = store.remembered()
         told |= {f"{what} {one.author}": one.raw for what in ("heads", "witnesses", "own") for one in getattr(said, what)}
         told |= {f"state of {one.author}": one.state for one in store.shelf_known()}
-        told |= {f"block {number}": block for number, block in enumerate(_shelf(reader))}
+        told |= {f"block {end_of(block)}": block for block in _shelf(reader)}
         if damages or store.statistics().shelf_damaged:
             raise StoreError("shelf_damaged", "counted, and shown to people", "mesh status")
         told |= {f"fork {fork.author}": (fork.one.raw, fork.other.raw) for fork in said.forks}
@@ -130,7 +131,7 @@ def facts(store: Store) -> Facts:
 
 def _shelf(reader: Reader) -> list[Block]:
     found: list[Block] = []
-    while more := reader.shelf.read(ReadShelf(1, PEER.node, (1, len(found)), (1, len(BLOCKS)), 1 << 20)).blocks:
+    while more := reader.shelf.read(ReadShelf(1, PEER.node, end_of(found[-1]) if found else (1, 0), (1, len(BLOCKS)), 1 << 20)).blocks:
         found += more
     return found
 
