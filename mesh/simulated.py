@@ -61,8 +61,6 @@ class Connection:
 
         request = mesh.world.ask(host.name, lambda number: _command(verb, number, params), answered)
         mesh._asked[future] = host.name
-        if params.get("timeout_ms"):
-            mesh._time.bound(params["timeout_ms"] / 1000)
         alarm = None
         if timeout_s is not None:
             error = TimedOut(f"{what or verb} did not end within {timeout_s:g} s")

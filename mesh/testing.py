@@ -5,9 +5,13 @@
         m.kill("n2")                                  # its node and its workers, at once
         assert await task.result() == ...             # somebody else did it
 
-Nodes, leases, bids and the journal are those of a real mesh, driven by the simulator: what takes seconds (a lease, a backoff, a
-``ctx.sleep`` of thirty days) takes no real time, and the same `seed` gives the same run as long as handlers wait only through their
-context. Handlers run on the test's own event loop. No socket is opened and nothing is stored, except files, in a temporary folder.
+What can go wrong: machines die (`kill`, `power_cut`) and come back from their disks (`restart`), disks are slow or full (`slow_disk`,
+`fill_disk`, `mend_disk`), networks split (`partition`, `heal`).
+
+Nodes, leases, bids and the journal are those of a real mesh, driven by the simulator: what takes seconds (a lease, a backoff) or days (a
+``ctx.sleep``, a retry, a timeout) takes no real time, and the same `seed` gives the same run as long as handlers wait only through their
+context. Handlers run on the test's own event loop, plain functions in threads. No socket is opened and nothing is stored, except files, in
+a temporary folder.
 """
 
 from __future__ import annotations
@@ -31,9 +35,11 @@ from mesh.runner import Runner
 from mesh.sim.host import Host
 from mesh.sim.world import World
 from mesh.simulated import Connection, materialise
-from mesh.virtual import HostTime, VirtualTime
+from mesh.virtual import LIVED_S, HostTime, VirtualTime, resting
 
 DEFAULT_NODES = ("n1", "n2", "n3")
+SYNC_S = 0.001
+"""What a disk takes to sync."""
 START_S = 1.0
 """Virtual time in which the nodes find each other."""
 CLOSE_S = 5.0
@@ -65,13 +71,14 @@ class LocalMesh:
             for agent in served:
                 agent.offers()
         # A heap without a clock spread: tests read durations, not clocks.
-        self.world = World(tuple(self._agents), seed, limits=limits, clock_spread_s=0.0)
+        self.world = World(tuple(self._agents), seed, limits=limits, sync_s=SYNC_S, clock_spread_s=0.0)
+        self.world.on_down = self._went_down
         self.secrets = dict(secrets or {})
         self._attachments: dict[str, list[_Attachment]] = {name: [] for name in self._agents}
         self._cuts: list[tuple[str, str]] = []
         self._asked: dict[asyncio.Future[dict[str, Any]], str] = {}
         self._services: set[asyncio.Task[None]] = set()
-        self._workers = 0
+        self._workers = self._starting = 0
         self._time: VirtualTime
         self._pump: asyncio.Task[None]
         self._stack = AsyncExitStack()
@@ -107,24 +114,54 @@ class LocalMesh:
 
     def kill(self, node: str) -> None:
         """The machine `node` is gone at once, with its workers and what was not on its disk yet. Raises UsageError."""
-        self._host(node)
-        self.world.crash(node, power=True)
-        for attachment in self._attachments[node]:
-            attachment.close()
-        self._attachments[node] = []
-        for future, asked in self._asked.items():
-            if asked == node and not future.done():
-                future.set_exception(NodeLost(f"{node} went down before it answered"))
+        self.power_cut(node)
+
+    def power_cut(self, *nodes: str) -> None:
+        """These machines lose their power at the same moment; all of them, if none is named. Workers end, what was not synced is lost.
+
+        Raises UsageError.
+        """
+        for host in [self._host(node) for node in nodes or self.world.names]:
+            self.world.crash(host.name, power=True)
         self._time.touch()
 
-    def restart(self, node: str) -> None:
-        """Start `node` again on its disk, and its agents. Raises UsageError."""
-        if self._host(node).up:
-            raise UsageError(f"{node} is up", fix=f"kill({node!r}) first")
-        self.world.start(node)
-        for agent in self._agents[node]:
-            self._later(self._serve(node, agent))
+    def restart(self, *nodes: str) -> None:
+        """Start these nodes again, each from its disk, and their agents; every node that is down, if none is named.
+
+        Raises UsageError if one is up, or its disk is full.
+        """
+        down = [name for name, host in self.world.hosts.items() if not host.up]
+        for host in [self._host(node) for node in nodes or down]:
+            if host.up:
+                raise UsageError(f"{host.name} is up", fix=f"kill({host.name!r}) first")
+            if host.disk.failing:
+                raise UsageError(f"the disk of {host.name} is full", fix=f"mend_disk({host.name!r}) first")
+            self._time.catch_up(host)
+            self.world.start(host.name)
+            for agent in self._agents[host.name]:
+                self._later(_end_of(self._serve(host.name, agent)))
         self._time.touch()
+
+    def slow_disk(self, node: str, sync_s: float) -> None:
+        """Whatever the node writes is safe only after so many seconds of virtual time: until then nothing that depends on it leaves.
+
+        Raises UsageError.
+        """
+        if not 0 < sync_s <= 3600:
+            raise UsageError(f"a sync cannot take {sync_s} s", fix=f"slow_disk({node!r}, sync_s=2.0)")
+        self._host(node).disk.sync_s = sync_s
+
+    def fill_disk(self, node: str) -> None:
+        """No space is left at `node`: at its next write it steps down, and its agents with it, until `mend_disk` and `restart`.
+
+        Raises UsageError.
+        """
+        self._host(node).disk.failing = "full"
+
+    def mend_disk(self, node: str) -> None:
+        """The disk of `node` is fast and has space again. Does not start the node. Raises UsageError."""
+        disk = self._host(node).disk
+        disk.failing, disk.sync_s = "", SYNC_S
 
     def partition(self, one: Iterable[str], other: Iterable[str]) -> None:
         """Nothing passes between the nodes of `one` and those of `other` any more, until `heal`. Raises UsageError."""
@@ -152,9 +189,22 @@ class LocalMesh:
         return self._time.now_s()
 
     async def sleep(self, seconds: float) -> None:
-        """Let `seconds` of virtual time pass, for the nodes as well: leases run out, backoffs end."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Let `seconds` of virtual time pass, for the nodes as well: leases run out, backoffs end.
+
+        The nodes live through the first minute of it, which is more than it takes to find out who is dead; of the rest they only notice
+        what they wait for in days as others do (retries, timeouts).
+        """
         self._time.waiting += 1
+        try:
+            await self._live(min(seconds, LIVED_S))
+            if seconds > LIVED_S:
+                await self._time.sleep(seconds - LIVED_S)
+        finally:
+            self._time.waiting -= 1
+
+    async def _live(self, seconds: float) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._time.living += 1
 
         def over() -> None:
             if not done.done():
@@ -166,7 +216,7 @@ class LocalMesh:
         try:
             await done
         finally:
-            self._time.waiting -= 1
+            self._time.living -= 1
 
     # ---- as a client
 
@@ -205,16 +255,32 @@ class LocalMesh:
             raise UsageError(f"no node {node!r} here", fix=f"the nodes are: {', '.join(self.world.names)}")
         return host
 
+    def _went_down(self, node: str) -> None:
+        """Its process has ended: so have its agents, and whoever waits for an answer hears of it."""
+        for attachment in self._attachments[node]:
+            attachment.close()
+        self._attachments[node] = []
+        for future, asked in self._asked.items():
+            if asked == node and not future.done():
+                future.set_exception(NodeLost(f"{node} went down before it answered"))
+        self._time.touch()
+
     def _later(self, work: Any) -> None:
         service = asyncio.create_task(work)
         self._services.add(service)
         service.add_done_callback(self._services.discard)
 
-    async def _serve(self, node: str, agent: Agent) -> None:
-        """Open the agent's lifespan, attach, and stay until the node's end."""
+    def _serve(self, node: str, agent: Agent) -> asyncio.Future[None]:
+        """Open the agent's lifespan, attach (then the future ends), and stay until the node's end. Time waits as for any code that runs."""
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._starting += 1
+        ready.add_done_callback(self._has_started)
         self._later(self._stay(node, agent, ready))
-        await ready
+        return ready
+
+    def _has_started(self, _: asyncio.Future[None]) -> None:
+        self._starting -= 1
+        self._time.touch()
 
     async def _stay(self, node: str, agent: Agent, ready: asyncio.Future[None]) -> None:
         try:
@@ -247,16 +313,21 @@ class LocalMesh:
         return (attachment for attachments in self._attachments.values() for attachment in attachments)
 
     def _busy(self) -> bool:
-        return any(attachment.runner.computing() for attachment in self._running())
+        return self._starting > 0 or any(attachment.runner.computing() for attachment in self._running())
 
     def _open_work(self) -> bool:
         """Have the nodes something to do beyond waiting for handlers? Then their time has to pass."""
-        live = waiting = held = 0
+        live = waits = held = 0
         for host in self.world.living():
             statistics = host.assembly.manager.statistics()
-            live, waiting, held = live + statistics.live, waiting + statistics.waiting, held + statistics.held
+            live, held = live + statistics.live, held + statistics.held
+            waits += statistics.waiting + resting(host)
         running = sum(attachment.runner.statistics().running + attachment.runner.statistics().queued for attachment in self._running())
-        return live > held + waiting or held != running
+        return live > held + waits or held != running
+
+
+async def _end_of(future: asyncio.Future[None]) -> None:
+    await future
 
 
 class _Runner(Runner):

@@ -3,8 +3,9 @@
     handlers, clients --wait for--> sleeps, timeouts (user time), answers of nodes (the world's time)
     pump: while code runs, let it; when all of it waits, advance to the next event or timer
 
-User time is the world's time plus what was *skipped*: when every handler only sleeps and the nodes have nothing open, the clock of users
-jumps to the next timer and the nodes, whose leases and probes go by the world's time, do not notice. So thirty days pass in milliseconds.
+User time is the world's time plus what was *skipped*: when every handler only sleeps, and the nodes only wait for the time of a retry or
+for a timeout, the clock of users jumps to the first of these. What nodes wait for in user time comes nearer by as much; their leases and
+probes go by the world's time, and do not notice. So thirty days pass in milliseconds.
 Code that waits for something real (a thread, a file, a socket) is given real time; if it takes long, the world moves on slowly beside it.
 """
 
@@ -14,6 +15,9 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
+from mesh.core.work.task import BACKOFF
+from mesh.core.work.waits import BackoffEnds
+from mesh.core.work.wheel import TimeoutsDue
 from mesh.sim.host import Host
 from mesh.sim.world import World
 
@@ -22,10 +26,14 @@ ROUNDS = 8
 REAL_WAIT_S = 0.005
 BESIDE_S = 0.02
 """Virtual time that passes for each REAL_WAIT_S while user code waits for something real."""
-SETTLE_S = 1.2
-"""Virtual quiet, with nothing open, before time is skipped: longer than a node waits before it says that nobody offers something."""
-BOUND_MAX_S = 600.0
-"""Timeouts that nodes count are lived through up to here (a second of a small mesh costs a millisecond); longer ones are skipped."""
+SETTLE_S = 0.25
+"""Virtual quiet, with nothing open, before time is skipped."""
+SETTLE_IN_LINE_S = 1.2
+"""The same while tasks are in line: longer than a node waits before it says that nobody offers something."""
+LIVED_S = 60.0
+"""So much of a test's own sleep the nodes live through (a second costs a small mesh half a millisecond): leases end, the dead are found."""
+PATIENT = (BackoffEnds, TimeoutsDue)
+"""What nodes wait for in user time: however long it is, nothing else of theirs depends on it."""
 EVENTS_PER_TURN = 500
 
 
@@ -54,10 +62,12 @@ class VirtualTime:
         self._count = 0
         self._changed = asyncio.Event()
         self._touched_s = 0.0
+        self._caught_up: dict[str, float] = {}
         self._touched = False
-        self._bounds: list[float] = []
         self.waiting = 0
         """Clients whose answer is out."""
+        self.living = 0
+        """Sleeps of the test that the nodes live through."""
 
     def now_s(self) -> float:
         """User time."""
@@ -68,10 +78,6 @@ class VirtualTime:
         self._touched = True
         self._touched_s = self._world.now_s
         self._changed.set()
-
-    def bound(self, seconds: float) -> None:
-        """A node counts so many seconds by the world's time: no skip leads past their end, if that is not too far away."""
-        heapq.heappush(self._bounds, self.now_s() + seconds)
 
     def nudge(self) -> None:
         """Let the loop run before more time passes; in itself that is no news (a lease was renewed)."""
@@ -135,8 +141,8 @@ class VirtualTime:
         self._touched = False
         for _ in range(EVENTS_PER_TURN):
             alarm_at = self._next_alarm()
-            if alarm_at is not None and until_s is None and self._may_skip(alarm_at):
-                self._skipped_s += alarm_at - self.now_s()
+            if until_s is None and self._may_skip():
+                self._skip(alarm_at)
             event_at = world.next_at()
             if alarm_at is not None and (event_at is None or alarm_at - self._skipped_s <= event_at):
                 if until_s is not None and alarm_at - self._skipped_s > until_s:
@@ -153,14 +159,52 @@ class VirtualTime:
         if until_s is not None and world.now_s < until_s:
             world.run(until_s)
 
-    def _may_skip(self, alarm_at: float) -> bool:
-        """All that is left to wait for is that alarm."""
-        now_s, quiet_s = self.now_s(), self._world.now_s - self._touched_s
-        while self._bounds and self._bounds[0] < now_s - 1.0:
-            heapq.heappop(self._bounds)
-        if self._bounds and self._bounds[0] < alarm_at and self._bounds[0] - now_s < BOUND_MAX_S:
+    def _may_skip(self) -> bool:
+        """All that is left to wait for is what waits in user time."""
+        quiet_s = self._world.now_s - self._touched_s
+        if self.living or quiet_s < SETTLE_S or self._open_work():
             return False
-        return alarm_at - self.now_s() > SETTLE_S and quiet_s >= SETTLE_S and not self._open_work()
+        in_line = any(host.assembly.manager.statistics().waiting for host in self._world.living())
+        return quiet_s >= SETTLE_IN_LINE_S or not in_line
+
+    def _skip(self, alarm_at: float | None) -> None:
+        """To the next timer, or the next thing that a node waits for, if it is far enough away."""
+        now_s = self.now_s()
+        waits = [left_s for host in self._world.living() for left_s in waits_of(host)]
+        if alarm_at is not None:
+            waits.append(alarm_at - now_s)
+        left_s = min(waits, default=0.0)
+        if left_s > SETTLE_S:
+            self._skipped_s += left_s
+            for host in self._world.living():
+                hasten(host, left_s)
+
+    def catch_up(self, host: Host) -> None:
+        """A process starts: its clock shows what was skipped as gone by, as after a long sleep; nothing in it has seen another time."""
+        ahead_s = self._skipped_s - self._caught_up.get(host.name, 0.0)
+        self._caught_up[host.name] = self._skipped_s
+        host.clock.leap(self._world.now_s, ahead_s)
+        host.clock.wall_offset_s -= ahead_s
+
+
+def waits_of(host: Host) -> list[float]:
+    """How long this node will wait for each thing that it waits for in user time, in seconds."""
+    now_s = host.clock.read(host.world.now_s)
+    return [at_s - now_s for _, at_s in host.assembly.deadlines.of(PATIENT)]
+
+
+def hasten(host: Host, by_s: float) -> None:
+    """So much user time has passed at once: what waits in it is that much nearer, and tasks are that much older."""
+    for deadline, at_s in host.assembly.deadlines.of(PATIENT):
+        host.assembly.deadlines.set(deadline, at_s - by_s)
+    for task in host.assembly.manager.book.tasks.values():
+        task.submitted_at_s -= by_s
+    host.rearm()
+
+
+def resting(host: Host) -> int:
+    """Tasks that wait for the time of their next try, and for nothing else."""
+    return sum(task.state == BACKOFF for task in host.assembly.manager.book.tasks.values())
 
 
 class HostTime:

@@ -190,5 +190,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 12_000
-    assert lines("mesh/**/*.py") <= 42_800
+    assert lines("mesh/**/*.py") <= 44_300
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

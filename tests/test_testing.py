@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mesh import Agent, Bid, Context, File
-from mesh.errors import InvalidArgument, MeshError, NodeLost, TaskFailed, TimedOut, UsageError
+from mesh.errors import InvalidArgument, MeshError, NodeLost, NoNode, TaskFailed, TimedOut, UsageError
+from mesh.limits import Limits, WorkLimits
 from mesh.sync import Context as BlockingContext
 from mesh.testing import LocalMesh
 
@@ -300,7 +301,164 @@ def test_the_same_seed_is_the_same_run() -> None:
     assert run(story(3)) == run(story(3)) != run(story(4))
 
 
+# ---- disks and power
+
+
+def patient(tries: list[float], now_s: Any, days: float, *, blocking: bool) -> Agent:
+    """Its capability fails until `days` have passed."""
+    agent = Agent("patient")
+
+    def attempt() -> int:
+        tries.append(now_s())
+        if tries[-1] < days * DAY_S:
+            raise ConnectionError("the other side is still down")
+        return len(tries)
+
+    async def attempt_async() -> int:
+        return attempt()
+
+    agent.capability(name="fetch", retries=1000)(attempt if blocking else attempt_async)
+
+    return agent
+
+
+DAY_S = 86400.0
+DAILY = Limits(work=WorkLimits(retry_min_s=2 * DAY_S, retry_max_s=2 * DAY_S))
+"""A retry after up to two days."""
+
+
+@pytest.mark.parametrize("blocking", [False, True], ids=["async", "plain"])
+def test_thirty_days_of_retries_take_few_events(blocking: bool) -> None:
+    tries: list[float] = []
+
+    async def story() -> int:
+        agent = patient(tries, lambda: m.now_s, 30, blocking=blocking)
+        async with LocalMesh(agents=[agent], limits=DAILY) as m:
+            before = m.world.trace.events
+            task = await m.submit("fetch")
+            assert await task.result() == len(tries)
+            assert 30 * DAY_S <= m.now_s < 33 * DAY_S
+            return m.world.trace.events - before
+
+    events = run(story())
+    assert 10 < len(tries) < 100
+    # Ten days lived through would be 40 million: an idle mesh of three makes about 50 a second.
+    assert events < 200 * len(tries)
+
+
+def test_what_was_acknowledged_outlives_a_power_cut_of_everything() -> None:
+    tries: list[float] = []
+
+    async def story() -> None:
+        agent = patient(tries, lambda: m.now_s, 30, blocking=False)
+        async with LocalMesh(agents=[agent], limits=DAILY) as m:
+            task = await m.submit("fetch")
+            await m.sleep(10 * DAY_S)
+            m.power_cut()
+            with pytest.raises(NoNode):
+                await m.call("fetch")
+            await m.sleep(DAY_S)
+            m.restart()
+            assert await task.result() == len(tries)
+            assert m.now_s >= 30 * DAY_S
+
+    run(story())
+
+
+def test_a_power_cut_takes_what_was_not_synced_and_nobody_was_told_of() -> None:
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [greeter()]}) as m:
+            m.slow_disk("n1", sync_s=4.0)
+            submitting = asyncio.create_task(m.at("n1").submit("greet", name="Bob"))
+            await m.sleep(1.0)
+            assert not submitting.done(), "it is not on the disk yet"
+            m.power_cut("n1")
+            with pytest.raises(NodeLost):
+                await submitting
+            m.mend_disk("n1")
+            m.restart("n1")
+            await m.sleep(1.0)
+            assert (await m.at("n1").tasks())["tasks"] == []
+            assert await m.call("greet", name="Ann") == "hello Ann"
+
+    run(story())
+
+
+def test_a_slow_disk_delays_what_is_promised_and_not_what_is_only_called() -> None:
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [greeter()]}) as m:
+            m.slow_disk("n1", sync_s=4.0)
+            began_s = m.now_s
+            assert await m.call("greet", name="Ann") == "hello Ann"
+            assert m.now_s - began_s < 1.0
+            task = await m.submit("greet", name="Bob")
+            assert m.now_s - began_s > 2.0
+            assert await task.result() == "hello Bob"
+
+    run(story())
+
+
+def test_a_full_disk_ends_the_node_and_its_work_goes_elsewhere() -> None:
+    agent, ran = Agent("worker"), list[int]()
+
+    @agent.capability(idempotent=True)
+    def work(ctx: BlockingContext) -> int:
+        ran.append(ctx.task.attempt)
+        ctx.sleep(20)
+        return int(ctx.task.attempt)
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent], "n3": [agent]}) as m:
+            task = await m.submit("work")
+            await m.sleep(1.0)
+            owner = (await task.status())["owner"]
+            m.fill_disk(owner)
+            assert await task.result() == 2, "its end could not be written there"
+            with pytest.raises(UsageError, match=f"the disk of {owner} is full"):
+                m.restart(owner)
+            m.mend_disk(owner)
+            m.restart()
+            await m.sleep(1.0)
+            assert all(row["state"] == "alive" for row in (await m.nodes())["nodes"])
+
+    run(story())
+
+
+def test_a_timeout_of_days_counts_from_the_submission_through_a_power_cut() -> None:
+    agent = Agent("slow")
+
+    @agent.capability
+    async def forever(ctx: Context) -> None:
+        await ctx.sleep(1e9)
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent]}) as m:
+            task = await m.options(timeout_s=10 * DAY_S).submit("forever")
+            await m.sleep(4 * DAY_S)
+            assert (await task.status())["age_ms"] == pytest.approx(4 * DAY_S * 1000, rel=0.01)
+            m.power_cut("n1")
+            await m.sleep(DAY_S)
+            m.restart()
+            await m.sleep(1.0)
+            with pytest.raises(MeshError, match="864000 s"):
+                await task.result()
+            assert m.now_s == pytest.approx(10 * DAY_S, rel=0.01)
+
+    run(story())
+
+
 def test_misuse_says_what_to_write() -> None:
+    async def story() -> None:
+        async with LocalMesh(agents=[greeter()]) as m:
+            with pytest.raises(UsageError, match="n2 is up"):
+                m.restart("n2")
+            with pytest.raises(UsageError, match="a sync cannot take -1 s"):
+                m.slow_disk("n2", sync_s=-1)
+            with pytest.raises(UsageError, match="no node 'n9'"):
+                m.power_cut("n1", "n9")
+            assert len((await m.nodes())["nodes"]) == 3, "nothing was cut"
+
+    run(story())
     with pytest.raises(UsageError, match="either agents or nodes"):
         LocalMesh()
 

@@ -17,8 +17,9 @@ import pytest
 
 from mesh.core.assembly import Assembly, build
 from mesh.core.inputs import Call, Enquire, HandlerEnded, HandlerStarted, Heard, LinkUp, NewHead, Started, Submit, Synced, WorkerAttached
+from mesh.core.keeping.inputs import Shelved
 from mesh.core.outbox import Outbox
-from mesh.effects import Dial, Execute, Extend, HangUp, Need, Price, ReadBody, Remember, Reply, Send, Stop
+from mesh.effects import Dial, Execute, Extend, HangUp, Need, Price, ReadBody, ReadShelf, ReadTale, Remember, Reply, Send, Shelve, Stop
 from mesh.ids import content_hash
 from mesh.limits import Limits
 from mesh.messages.membership import Alive, Offer
@@ -178,20 +179,35 @@ class Paper:
     def __init__(self, me: str, net: Drivers) -> None:
         self.me, self.net, self.disk = me, net, Disk(me, 0.0)
         self.disk.begin_life()
+        self.effects: dict[type, Any] = {Shelve: self._shelve, ReadShelf: self._read_shelf, ReadTale: self._read_tale}
 
     def add(self, seq: int, entry: Any, bodies: dict[str, bytes]) -> None:
         assert self.disk.add(entry, bodies) == seq
         self.net.records[self.me].append(entry)
+
+    def _shelve(self, effect: Shelve) -> None:
+        self.disk.shelve(effect)
+        self.flush_soon()
+
+    def _read_shelf(self, effect: ReadShelf) -> None:
+        self.net.tell(self.me, self.me, self.disk.read_shelf(effect, LIMITS.records))
+
+    def _read_tale(self, effect: ReadTale) -> None:
+        self.net.tell(self.me, self.me, self.disk.shelf.tale(effect, LIMITS.records))
+
+    def flush(self) -> None: ...
 
     def flush_soon(self) -> None:
         asyncio.get_running_loop().call_soon(self._sync)
 
     def _sync(self) -> None:
         while self.disk.begin_sync(LIMITS.records):
-            group, _ = self.disk.end_sync(0)
-            assert group is not None
-            self.net.tell(self.me, self.me, Synced(group.last))
-            self.net.tell(self.me, self.me, NewHead(group.signed, group.entries, group.bodies))
+            group, shelved = self.disk.end_sync(0)
+            if group is not None:
+                self.net.tell(self.me, self.me, Synced(group.last))
+                self.net.tell(self.me, self.me, NewHead(group.signed, group.entries, group.bodies))
+            for effect in shelved:
+                self.net.tell(self.me, self.me, Shelved(effect.author, effect.ticket))
 
 
 class Drivers:
@@ -211,6 +227,7 @@ class Drivers:
             driver = Driver(self.assemblies[name].node, lambda: self.now_s, self.papers[name], self.wires[name], Outbox())
             driver.add(self.wires[name])
             driver.add(Local(name, self))
+            driver.add(self.papers[name])
             self.drivers[name] = driver
 
     def note(self, me: str, effect: Any) -> None:

@@ -34,6 +34,7 @@ class Assembly:
     contractor: Contractor
     files: Files
     desk: Desk
+    deadlines: Deadlines
 
 
 def build(
@@ -63,4 +64,4 @@ def build(
     desk = Desk(directory, deadlines, limits.work)
     machines = (membership, trust, records, keepers, manager, contractor, files, desk)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws)
-    return Assembly(node, directory, membership, trust, records, keepers, manager, contractor, files, desk)
+    return Assembly(node, directory, membership, trust, records, keepers, manager, contractor, files, desk, deadlines)

@@ -37,6 +37,10 @@ class Deadlines:
         entry = self._due.get(deadline)
         return entry[0] if entry else None
 
+    def of(self, kinds: tuple[type, ...]) -> list[tuple[Hashable, float]]:
+        """Every deadline of these kinds, and when it is over."""
+        return [(deadline, entry[0]) for deadline, entry in self._due.items() if type(deadline) in kinds]
+
     def next(self) -> float | None:
         """When the node wants to be woken; None: never."""
         if not self._sure:

@@ -59,6 +59,12 @@ class ReadDirectory(Protocol):
 
     def manager_of(self, task: TaskId) -> NodeId: ...
 
+    def may_manage(self, task: TaskId, node: NodeId) -> bool: ...
+
+    def succeeds(self, manager: NodeId, heir: NodeId) -> bool: ...
+
+    def taker_from(self, node: NodeId) -> NodeId: ...
+
 
 @dataclass(slots=True)
 class Guard:
@@ -100,6 +106,8 @@ class Directory:
         self.guard = Guard()
         self.heirs: dict[NodeId, list[Heir]] = {}
         """By author, in order of what they took."""
+        self.homes: dict[TaskId, NodeId] = {}
+        """Who drives what is held here, where that is not who awarded it. Written by the contractor."""
         self._rows: dict[NodeId, Row] = {me: Row(me, name or me, linked=True)}
         self._sorted: list[NodeId] | None = [me]
         self._offering: dict[str, list[Row]] = {}
@@ -164,7 +172,9 @@ class Directory:
         return True
 
     def manager_of(self, task: TaskId) -> NodeId:
-        """Who drives it: its author, or who took over from him; and if that one is gone, who took over from him in turn."""
+        """Whom to ask about it: its author, or who took over from him; and if that one is gone, who took over from him in turn."""
+        if task in self.homes:
+            return self.homes[task]
         author = author_of(task)
         if author not in self.heirs:
             return author
@@ -179,6 +189,24 @@ class Directory:
             seen[manager] = None
             manager = self.heirs[manager][-1].taker
         return manager
+
+    def may_manage(self, task: TaskId, node: NodeId) -> bool:
+        """Whether `node` may speak for it: its author, who took over from him, who took over from that one, and so on."""
+        known = [author_of(task)]
+        for one in known:
+            if one == node:
+                return True
+            known += [heir.taker for heir in self.heirs.get(one, ()) if heir.taker not in known]
+        return False
+
+    def succeeds(self, manager: NodeId, heir: NodeId) -> bool:
+        """Whether `heir` has taken over from `manager`."""
+        return any(one.taker == heir for one in self.heirs.get(manager, ()))
+
+    def taker_from(self, node: NodeId) -> NodeId:
+        """Who took over from it last; "": nobody that is known here."""
+        heirs = self.heirs.get(node)
+        return heirs[-1].taker if heirs else ""
 
     def _is_here(self, node: NodeId) -> bool:
         row = self._rows.get(node)

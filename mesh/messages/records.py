@@ -243,7 +243,7 @@ class Calls:
 
 @dataclass(slots=True)
 class Audited:
-    """Something security depends on. `what`: invited, joined, admitted, refused, role_used, revoked, rotated, secret_read, ...
+    """Something security depends on. `what`: invited, joined, admitted, refused, role_used, revoked, rotated, secret_read, rolled_back, ...
 
     `about` names whom or what it concerns, `by` who did it. Never a secret, never a payload.
     """

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
+TWO_NODES = "with two nodes submitted work survives a restart of its node, not its loss: neither could know that the other is gone for good"
+
 
 class Views:
     """`table` maps a verb of the local socket to the function that answers it. None of them waits or changes anything."""
@@ -77,6 +79,7 @@ class Views:
                 "commits": journal.commits,
                 "commit_ms_max": journal.commit_ms_max,
             },
+            "keepers": self._keepers(),
             "discovery": {
                 "mdns": discovery is not None,
                 "heard_self": bool(discovery and discovery.heard_self),
@@ -87,6 +90,28 @@ class Views:
             "notes": self._notes(),
             "healthy": not findings,
         }
+
+    def _keepers(self) -> Document:
+        """Who keeps this node's journal, and what that is worth to its work."""
+        process = self._process
+        keeping, name_of = process.assembly.keepers.statistics(), process.assembly.directory.name_of
+        return {
+            "survives": process.assembly.manager.book.survives(),
+            "leads": keeping.leads,
+            "term": keeping.term,
+            "keepers": [{"name": name_of(node), "node": node, "behind": dict(keeping.lag).get(node, 0)} for node in keeping.keepers],
+            "kept": keeping.kept,
+            "keeps_for": [name_of(author) for author, _, entries, _ in keeping.logs if entries],
+            "takeovers": keeping.takeovers,
+        }
+
+    def _unguarded(self) -> str:
+        """Why durable work has to wait for keepers; empty: it has not."""
+        keeping, directory = self._process.assembly.keepers.statistics(), self._process.assembly.directory
+        away = [directory.name_of(node) for node in keeping.keepers if (row := directory.get(node)) is None or not row.linked]
+        if 2 * len(away) <= len(keeping.keepers):
+            return ""
+        return f"{' and '.join(away)} keep this node's journal and are away: without a majority of those who do, durable work waits"
 
     def _findings(self) -> list[dict[str, str]]:
         """What a person should know, each with the command that helps."""
@@ -103,6 +128,8 @@ class Views:
         if store.shelf_damaged:
             damage = f"what this node keeps of others' journals is damaged on its disk, met {store.shelf_damaged} times: the others have it"
             found.append((damage, "sudo dmesg | grep -i error"))
+        if away := self._unguarded():
+            found.append((away, "start one of them again: mesh nodes"))
         if records.rolled_back:
             found.append((f"this node's journal is not what it was: {records.rolled_back}", "mesh verify"))
         if records.forks:
@@ -123,6 +150,9 @@ class Views:
     def _notes(self) -> list[dict[str, str]]:
         """What is allowed, and weaker than it could be: shown, and no reason to call the node unwell."""
         found: list[tuple[str, str]] = []
+        alone = sum(row.state == ALIVE for row in self._process.assembly.directory.rows()) == 2
+        if alone and not self._process.assembly.keepers.statistics().keepers:
+            found.append((TWO_NODES, "with a third node it survives the loss of any one: mesh up --name NAME, or mesh invite"))
         if is_weak(self._process.vault.source):
             found.append((WEAK_KEK, WEAK_KEK_FIX))
         if accepted := self._process.store.statistics().rollback_accepted:

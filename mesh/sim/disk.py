@@ -3,8 +3,9 @@
     add(entry), shelve(blocks) -> waiting --(a sync takes a while, at most so many at once)--> one signed commit, the shelf --> durable
 
 A crash keeps only whole commits, as SQLite does: nothing of what was not synced, or also the group that was being written (its end was
-never reported, yet it is there), as the fault says. The chain is the real one (core/records/journal.py); entries are encoded by `repr` and
-commits signed with keyed BLAKE2, because real signatures would cost fifty times the rest of the simulation.
+never reported, yet it is there), as the fault says. A disk that is `failing` ends no sync: whoever waits for it has to step down. The chain
+is the real one (core/records/journal.py); entries are encoded by `repr` and commits signed with keyed BLAKE2, because real signatures would
+cost fifty times the rest of the simulation.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.core.inputs import Remembered, ShelfRead
+from mesh.core.inputs import Remembered
 from mesh.core.keeping.blocks import bytes_of, members_set
+from mesh.core.keeping.inputs import ShelfRead
 from mesh.core.records.journal import FIRST_PREV, JournalWriter, last_of
 from mesh.effects import ReadShelf, Remember, Shelve
 from mesh.ids import Hash, NodeId
@@ -69,6 +72,20 @@ def _last(group: Group) -> int:
     return group.last
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A copy of a disk, as of one moment between two syncs."""
+
+    seq: int
+    head: bytes
+    hlc: int
+    kept: dict[str, Any]
+
+
+COPIED = ("incarnation", "rows", "groups", "bodies", "files", "_heads", "_forks", "_witnesses")
+"""(Statements of trust are not: they are learned again from whoever is met, and R1 is not about disks.)"""
+
+
 class Disk:
     """One node's storage. It survives the process; `begin_life` persists the incarnation before anything else happens in a life."""
 
@@ -76,6 +93,8 @@ class Disk:
         self.node = node
         self.sync_s = sync_s
         self.slow_s = 0.0
+        self.failing = ""
+        """Why nothing can be written: ``full`` or ``broken`` (a sync ends with an error); empty: it can."""
         self.incarnation = 0
         self.rows: list[Row] = []
         self.head = FIRST_PREV
@@ -117,6 +136,15 @@ class Disk:
         commits = [group.signed for group in self.groups]
         own = tuple(one for one in commits if any(one.body.first <= seq <= last_of(one.body) for seq in named))
         return Remembered(tuple(self._heads.values()), tuple(self._forks.values()), tuple(self._witnesses.values()), own)
+
+    def image(self) -> Image:
+        return Image(self.seq, self.head, self._hlc, {name: copy(getattr(self, name)) for name in COPIED})
+
+    def put_back(self, image: Image) -> None:
+        """The disk holds what it held when `image` was made. Nobody may be writing."""
+        for name in COPIED:
+            setattr(self, name, copy(image.kept[name]))
+        self.head, self._hlc = image.head, image.hlc
 
     def begin_life(self) -> int:
         self.incarnation += 1

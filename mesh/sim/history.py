@@ -87,6 +87,35 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncFailed:
+    """The disk of `node` could not write what it was given: nothing of this life may be promised, or leave, any more."""
+
+    at_s: float
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """The disk of `node` holds an older image, which ends at `seq` with `head`, made in its life number `incarnation`, the newest one."""
+
+    at_s: float
+    node: NodeId
+    incarnation: int
+    seq: int
+    head: bytes
+    hlc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What `node` says of its own journal: why it is not what it was; empty: nothing."""
+
+    at_s: float
+    node: NodeId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeptUpTo:
     """A majority of those who keep the journal of `node` has it up to `seq`; -1: nobody but it keeps it. Others drive, from now on and for
     good, what it had submitted up to entry `taken`."""
@@ -153,7 +182,10 @@ class HandlerOver:
 
 @dataclass(frozen=True, slots=True)
 class EffectTried:
-    """A handler reached for the outside world; the sink compares fences. `accepted`: this one was not older than the newest."""
+    """A handler reached for the outside world; the sink compares fences. `accepted`: this one was not older than the newest.
+
+    `late`: its process stood still between the look at its lease and this, which no lease can help.
+    """
 
     at_s: float
     node: NodeId
@@ -161,6 +193,7 @@ class EffectTried:
     fence: Fence
     idempotent: bool
     accepted: bool
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,10 @@ from mesh.core.inputs import (
     Proclaim,
     Remembered,
     Replay,
-    ShelfKnown,
-    Shelved,
     Started,
     TurnEnds,
 )
+from mesh.core.keeping.inputs import ShelfKnown, Shelved
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.effects import (
@@ -63,7 +62,7 @@ from mesh.messages.records import Inherited
 from mesh.messages.signed import Signed
 from mesh.sim.clock import HostClock
 from mesh.sim.disk import Disk, Group
-from mesh.sim.history import Answered, Appended, Delivered, KeptUpTo, NodeDown, NodeUp, Outward, RowIssued, Synced, Upheld
+from mesh.sim.history import Answered, Appended, Delivered, KeptUpTo, NodeDown, NodeUp, Outward, RowIssued, Synced, SyncFailed, Upheld
 from mesh.sim.network import Envelope
 
 if TYPE_CHECKING:
@@ -97,6 +96,7 @@ class Host:
         self.off = False
         self.frozen = False
         self.input_cost_s = 0.0
+        self.effect_late_s = 0.0
         self.inbox: deque[tuple[NodeId, Any]] = deque()
         self.node: Node
         self.directory: Any
@@ -185,6 +185,7 @@ class Host:
         world.network.died(self.name, [peer for peer in world.names if peer != self.name], silent=silent)
         for worker in list(self.workers.values()):
             worker.node_gone(killed=power)
+        world.on_down(self.name)
 
     def now(self) -> float:
         now_s = self.clock.read(self.world.now_s)
@@ -327,6 +328,9 @@ class Host:
     def _synced(self, life: int) -> None:
         if life != self.life:
             return
+        if self.disk.failing:
+            self._step_down()
+            return
         group, shelved = self.disk.end_sync(self.clock.wall_ms(self.world.now_s))
         if group is not None:
             self._committed(group)
@@ -342,6 +346,11 @@ class Host:
             self.drain_soon()
         else:
             self.release(group)
+
+    def _step_down(self) -> None:
+        """A sync failed: nobody knows what the disk holds, so this process ends, and the next one looks. Workers live on."""
+        self.world.history.add(SyncFailed(self.world.now_s, self.name))
+        self.world.crash(self.name, keep_written=self.disk.failing == "broken" and self.rng.random() < 0.5)
 
     def release(self, group: Group) -> None:
         self.now()

@@ -88,6 +88,10 @@ class Run:
     lease_end_ms: int
     ready: bool = False
     over: bool = False
+    stuck: bool = False
+    """Between the look at its lease and its effect: it hears nothing."""
+    ending: str = ""
+    """How it is to end as soon as it hears of it."""
     step: int = 0
     asked: int = 0
     outputs: list[Any] | None = None
@@ -202,13 +206,26 @@ class Worker:
                 run.ready = True
                 self._world.after(self._world.limits.work.adopt_grace_s, lambda: self._end(run, "cancelled"))
             return
+        if self._host.effect_late_s and not run.stuck:
+            run.stuck = True
+            self._world.after(self._host.effect_late_s * (0.5 + self._rng.random()), lambda: self._effect(run))
+        elif not run.stuck:
+            self._effect(run)
+
+    def _effect(self, run: Run) -> None:
+        if run.over:
+            return
+        late, run.stuck = run.stuck, False
         task, fence, skill = run.effect.task, run.effect.fence, run.skill
         accepted = self._sink.accept(task, fence)
-        self._world.history.add(EffectTried(now_s, self._host.name, task, fence, skill.idempotent, accepted))
-        self._end(run, "error" if self._rng.random() < skill.fail_rate else "ok")
+        self._world.history.add(EffectTried(self._world.now_s, self._host.name, task, fence, skill.idempotent, accepted, late))
+        self._end(run, run.ending or ("error" if self._rng.random() < skill.fail_rate else "ok"))
 
     def _end(self, run: Run, outcome: str) -> None:
         if run.over:
+            return
+        if run.stuck:
+            run.ending = run.ending or outcome
             return
         run.over = True
         task, fence = run.effect.task, run.effect.fence

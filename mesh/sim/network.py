@@ -16,6 +16,7 @@ from random import Random
 from typing import Any, Protocol
 
 from mesh.ids import NodeId
+from mesh.messages.work import Award
 
 DIAL_TIMEOUT_S = 2.0
 LINK_TIMEOUT_S = 4.0
@@ -60,6 +61,8 @@ class Weather:
     drop: float = 0.0
     duplicate: float = 0.0
     reorder_s: float = 0.0
+    replay_s: float = 0.0
+    """Awards come once more, about so much later, over the same link."""
 
 
 class Ends(Protocol):
@@ -128,6 +131,9 @@ class Network:
         if weather.drop or weather.duplicate or weather.reorder_s:
             self._send_badly(rng, stream, sender, to, arrival, (stamp_ms, echo_ms, messages))
             return
+        if weather.replay_s and (awards := tuple(message for message in messages if type(message) is Award)):
+            later_s = arrival + weather.replay_s * (0.2 + rng.random())
+            self._ends.push(later_s, to, sender, Envelope(stream.link, stamp_ms, echo_ms, awards))
         if arrival < stream.free_at_s:
             arrival = stream.free_at_s
         stream.free_at_s = arrival

@@ -11,6 +11,7 @@ import gc
 import multiprocessing
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--faults", type=_faults, default=KINDS, metavar="LIST", help=f"all, none, or some of: {', '.join(KINDS)}")
     made.add_argument("--until", type=_seconds, default=60.0, metavar="SECONDS", help="virtual length of the storm (default 60)")
     made.add_argument("--rate", type=_seconds_or_less, default=2.0, metavar="PER_S", help="tasks per virtual second (default 2)")
+    made.add_argument("--hard", type=_times, default=1.0, metavar="TIMES", help="so many times as many faults (default 1)")
     made.add_argument("--json", action="store_true", help="one JSON document per seed on stdout")
     made.add_argument("--trace", metavar="FILE", help="write one line per event (one seed only)")
     return made
@@ -75,6 +77,16 @@ def _seconds_or_less(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0.001 <= value <= 10_000:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.001 and 10000 per second")
+    return value
+
+
+def _times(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0.1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 100 times")
     return value
 
 
@@ -116,16 +128,45 @@ def _show(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+class Total:
+    """What all seeds of a run did together: so many faults of each kind, and what never happened."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
+        self._sometimes: Counter[str] = Counter()
+
+    def add(self, document: dict[str, Any]) -> None:
+        self._sums.update({what: document[what] for what in ("events", "tasks")})
+        self._faults.update(document["faults"])
+        self._sometimes.update(document["sometimes"])
+
+    def text(self, kinds: tuple[str, ...]) -> str:
+        lines = [
+            f"{self._sums['events']} events, {self._sums['tasks']} tasks, {self._faults.total()} faults",
+            "faults: " + (", ".join(f"{kind} {self._faults[kind]}" for kind in kinds if self._faults[kind]) or "none"),
+            "reached: " + (", ".join(f"{what} ({count})" for what, count in self._sometimes.items() if count) or "nothing"),
+        ]
+        if never := [kind for kind in kinds if not self._faults[kind]]:
+            lines.append("never drawn: " + ", ".join(never))
+        if never := [what for what, count in self._sometimes.items() if not count]:
+            lines.append("never reached: " + ", ".join(never))
+        return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     made = parser()
     options = made.parse_args(arguments)
     if options.trace and options.seeds > 1:
         made.error("--trace writes one seed's events: leave --seeds out")
-    plans = [Plan(options.nodes, options.seed + number, options.faults, options.until, options.rate) for number in range(options.seeds)]
-    bad = events = 0
+    plans = [
+        Plan(options.nodes, options.seed + number, options.faults, options.until, options.rate, hard=options.hard)
+        for number in range(options.seeds)
+    ]
+    bad, total = 0, Total()
     for document in _documents(plans, options.trace):
-        events += document["events"]
+        total.add(document)
         bad += bool(document["violations"])
         if options.json:
             sys.stdout.write(as_line(document) + "\n")
@@ -133,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(_show(document) + "\n")
         sys.stdout.flush()
     if len(plans) > 1 and not options.json:
-        sys.stdout.write(f"{len(plans)} seeds, {events} events: {bad} with violations\n")
+        sys.stdout.write(f"{total.text(options.faults)}{len(plans)} seeds: {bad} with violations\n")
     return 1 if bad else 0
 
 

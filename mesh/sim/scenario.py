@@ -19,8 +19,10 @@ from mesh.ids import TaskId
 from mesh.limits import Limits
 from mesh.sim.checkers import all_checkers
 from mesh.sim.checkers.tasks import ENDED, Shown
-from mesh.sim.faults import KINDS, Fault, Injector, draw
+from mesh.sim.faults import KINDS, Fault, draw
 from mesh.sim.history import History, Raised, Verdict
+from mesh.sim.injector import Injector
+from mesh.sim.sometimes import Sometimes
 from mesh.sim.trace import Lines, Trace
 from mesh.sim.workload import SKILLS, Clients, Staff
 from mesh.sim.world import Build, World
@@ -43,6 +45,8 @@ class Plan:
     capabilities: tuple[str, ...] = tuple(skill.name for skill in SKILLS)
     schedule: tuple[Fault, ...] | None = None
     farewell: bool = True
+    hard: float = 1.0
+    """So many times as many faults."""
 
     @property
     def command(self) -> str:
@@ -51,7 +55,8 @@ class Plan:
         if self.kinds == KINDS:
             faults = "all"
         rate = "" if self.rate == RATE else f" --rate {self.rate:g}"
-        return f"scripts/simulate --nodes {self.nodes} --seed {self.seed} --faults {faults} --until {self.until_s:g}{rate}"
+        hard = "" if self.hard == 1.0 else f" --hard {self.hard:g}"
+        return f"scripts/simulate --nodes {self.nodes} --seed {self.seed} --faults {faults} --until {self.until_s:g}{rate}{hard}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Outcome:
     faults: dict[str, int] = field(default_factory=dict)
     tasks: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
+    sometimes: dict[str, int] = field(default_factory=dict)
 
 
 def names_of(count: int) -> tuple[str, ...]:
@@ -87,14 +93,15 @@ class Scenario:
     ) -> None:
         self.plan = plan
         limits = limits or Limits()
-        self.history = History(all_checkers(limits), keep=keep)
+        self.sometimes = Sometimes()
+        self.history = History([*all_checkers(limits), self.sometimes], keep=keep)
         self.trace = Trace(lines, deep=deep)
         self.world = World(names_of(plan.nodes), plan.seed, history=self.history, trace=self.trace, limits=limits, build_node=build_node)
         self.staff = Staff(self.world)
         self.clients = Clients(self.world, rate=plan.rate, until_s=plan.until_s, capabilities=plan.capabilities)
         schedule = plan.schedule
         if schedule is None:
-            schedule = draw(self.world.rng("faults"), self.world.names, plan.kinds, plan.until_s)
+            schedule = draw(self.world.rng("faults"), self.world.names, plan.kinds, plan.until_s, hard=plan.hard)
         self.schedule = schedule
         self.injector = Injector(self.world, schedule, self.staff.revive)
         if prepare is not None:
@@ -125,6 +132,7 @@ class Scenario:
             self.injector.done,
             len(self.clients.acknowledged),
             refusals,
+            self.sometimes.count,
         )
 
     def _storm(self) -> None:
@@ -172,8 +180,9 @@ class Scenario:
         return all(row is not None and row.get("state") in ENDED for row in rows_of_tasks.values())
 
     def _owed(self) -> tuple[TaskId, ...]:
-        """What was acknowledged by nodes that still count: the promises of a revoked one went with it."""
-        return tuple(task for task, wish in self.clients.acknowledged.items() if wish.node not in self.world.revoked)
+        """What was acknowledged by nodes that still count: the promises of a revoked one, or of an older disk, went with it."""
+        acknowledged = self.clients.acknowledged.items()
+        return tuple(task for task, wish in acknowledged if wish.node not in self.world.revoked and task not in self.world.old_disks)
 
     def _ask_all(self, question: str, tasks: tuple[TaskId, ...]) -> dict[TaskId, dict[str, Any] | None]:
         """Ask the node that acknowledged each task; None where it answered with an error or not at all."""
@@ -223,6 +232,7 @@ def report(outcome: Outcome, seconds: float) -> dict[str, Any]:
         "faults": outcome.faults,
         "tasks": outcome.tasks,
         "refusals": outcome.refusals,
+        "sometimes": outcome.sometimes,
         "violations": [{"at_s": round(one.at_s, 6), "invariant": one.invariant, "text": one.text} for one in outcome.verdicts],
         "command": outcome.plan.command,
     }

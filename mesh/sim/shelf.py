@@ -9,8 +9,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from heapq import merge
 
-from mesh.core.inputs import ShelfRead, TaleRead
 from mesh.core.keeping.blocks import TaleRow, end_of, fitting, rows_of
+from mesh.core.keeping.inputs import ShelfRead, TaleRead
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import NodeId
 from mesh.limits import RecordsLimits

@@ -24,10 +24,11 @@ from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
 from mesh.messages.trust import NODE, Revocation
 from mesh.sim.clock import HostClock
-from mesh.sim.disk import Disk
-from mesh.sim.history import History, Measured, Phase, Viewed
+from mesh.sim.disk import Disk, Image
+from mesh.sim.history import Admitted, History, Measured, Phase, PutBack, Viewed
 from mesh.sim.host import WAKE, Host, door
 from mesh.sim.network import Envelope, Network
+from mesh.sim.old_disks import OldDisks
 from mesh.sim.story import packed_audit, packed_story, touched
 from mesh.sim.trace import Trace
 
@@ -72,8 +73,11 @@ class World:
         self._count = 0
         self._request = 0
         self._crowd_s, self._crowd = 0.0, 0
+        self.old_disks = OldDisks()
         self.revoked: dict[NodeId, None] = {}
         """By a statement that somebody upholds: for good."""
+        self.on_down: Callable[[NodeId], None] = lambda node: None
+        """Told of every node's process that ends."""
         self.hosts: dict[NodeId, Host] = {}
         for name in names:
             rng = self.rng(f"host {name}")
@@ -157,8 +161,9 @@ class World:
     # ---- hosts
 
     def start(self, name: NodeId) -> None:
+        """Unless it runs, or its disk cannot take the new life's number."""
         host = self.hosts[name]
-        if not host.up:
+        if not host.up and not host.disk.failing:
             self.trace.note(self.now_s, f"start {name}")
             host.start(tuple(seed for seed in self.seeds if seed != door(name)))
 
@@ -172,6 +177,16 @@ class World:
         if host.up:
             self.trace.note(self.now_s, f"crash {name} keep={keep_written} power={power} silent={silent}")
             host.stop(keep_written=keep_written, power=power, silent=silent, for_good=for_good)
+
+    def put_back(self, name: NodeId, image: Image) -> None:
+        """The machine goes down, and an older image of its disk is put into it."""
+        self.crash(name, power=True)
+        host = self.hosts[name]
+        incarnation = host.disk.incarnation
+        host.disk.put_back(image)
+        record = PutBack(self.now_s, name, incarnation, image.seq, image.head, image.hlc)
+        self.old_disks.note(record)
+        self.history.add(record)
 
     def freeze(self, name: NodeId) -> None:
         """Stop the process, as SIGSTOP does: the kernel still acknowledges, until peers' heartbeats give the links up."""
@@ -226,6 +241,8 @@ class World:
         for host in self.living():
             rows = tuple((row.node, row.state, row.incarnation, row.version, tuple(row.offers)) for row in host.directory.rows())
             self.history.add(Viewed(self.now_s, host.name, rows))
+            if host.name in self.old_disks.lives:
+                self.history.add(Admitted(self.now_s, host.name, host.assembly.records.statistics().rolled_back))
             self.history.add(Measured(self.now_s, host.name, "outbox", host.outbox.statistics().waiting))
             self.history.add(Measured(self.now_s, host.name, "rows", len(rows)))
 

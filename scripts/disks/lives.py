@@ -24,7 +24,8 @@ from typing import Any
 
 from disks.images import Disk
 from disks.vfs import Op, Watcher
-from mesh.core.inputs import NewHead, Shelved, StoreFailed, Synced
+from mesh.core.inputs import NewHead, StoreFailed, Synced
+from mesh.core.keeping.inputs import Shelved
 from mesh.core.records.journal import JournalWriter, last_of
 from mesh.effects import LogState, ReadShelf, Shelve
 from mesh.errors import MeshError

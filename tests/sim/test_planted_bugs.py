@@ -15,20 +15,25 @@ from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.core.records import merkle, witness
-from mesh.core.work import placing
+from mesh.core.records.records import Records
+from mesh.core.work import leases, placing
 from mesh.core.work.contractor import Contractor
+from mesh.core.work.holdings import Holdings
 from mesh.core.work.leases import Leases
 from mesh.effects import Append, Dial, Execute, HangUp, Need, Reply, Send
 from mesh.limits import Limits, LinkLimits
-from mesh.messages.membership import Alive, Digest, Rumours, Suspect
+from mesh.messages.membership import Alive, Digest, Load, LoadRow, Rumours, Suspect
 from mesh.messages.records import Candidate, Decided, Finished, Opened, Submitted
 from mesh.messages.signed import Signed
-from mesh.messages.work import Accept, Result
+from mesh.messages.work import Accept, Award, Decline, Renew, Result, ResultAck
+from mesh.sim import scenario
+from mesh.sim.checkers.market import MarketChecker
 from mesh.sim.checkers.trust import TrustChecker
 from mesh.sim.disk import Disk
 from mesh.sim.faults import Fault
+from mesh.sim.history import Appended, Delivered, SyncFailed
 from mesh.sim.host import Host
-from mesh.sim.labour import Sink
+from mesh.sim.labour import Sink, Worker
 from mesh.sim.scenario import Outcome, Plan, Scenario
 
 Patch = pytest.MonkeyPatch
@@ -222,6 +227,105 @@ def replies_are_said_twice(patch: Patch) -> None:
     twist_effects(patch, lambda node, effect: (effect, effect) if type(effect) is Reply and "output" in effect.body else (effect,))
 
 
+def leaves_at_once(kind: type) -> Callable[[Patch], None]:
+    """Messages of this kind do not wait for the disk."""
+
+    def plant(patch: Patch) -> None:
+        def change(node: Node, effect: Any) -> Iterable[Any]:
+            if type(effect) is Send and type(effect.message) is kind:
+                effect.need = Need.FREE
+            yield effect
+
+        twist_effects(patch, change)
+
+    plant.__name__ = f"{kind.__name__.lower()}_leaves_at_once"
+    return plant
+
+
+def submission_is_not_written(patch: Patch) -> None:
+    twist_effects(patch, lambda node, effect: () if type(effect) is Append and type(effect.entry) is Submitted else (effect,))
+
+
+def a_failed_sync_counts_as_done(patch: Patch) -> None:
+    """Retry and forget: what was to be written is taken for written."""
+
+    def step_down(self: Host) -> None:
+        self.world.history.add(SyncFailed(self.world.now_s, self.name))
+        self.disk.failing = ""
+        self._synced(self.life)
+
+    patch.setattr(Host, "_step_down", step_down)
+
+
+def an_old_disk_keeps_quiet(patch: Patch) -> None:
+    patch.setattr(Records, "_note_rolled_back", lambda self, why: None)
+
+
+def replay_forgets(kind: type) -> Callable[[Patch], None]:
+    """After a restart entries of this kind count for nothing."""
+
+    def plant(patch: Patch) -> None:
+        twist_inputs(patch, lambda node, sender, body: None if type(body) is Replay and type(body.entry) is kind else body)
+
+    plant.__name__ = f"replay_forgets_{kind.__name__.lower()}"
+    return plant
+
+
+def renewals_grant_too_much(patch: Patch) -> None:
+    def change(node: Node, sender: str, body: Any) -> Any:
+        if type(body) in (Award, Renew) and sender != node.me:
+            body = dataclasses.replace(body, grant_ms=10 * body.grant_ms)
+        return body
+
+    twist_inputs(patch, change)
+
+
+def workers_ignore_their_leases(patch: Patch) -> None:
+    before = Worker._execute
+
+    def execute(self: Worker, effect: Execute) -> None:
+        before(self, dataclasses.replace(effect, lease_end_ms=2**60))
+
+    patch.setattr(Worker, "_execute", execute)
+
+
+def the_sink_takes_everything(patch: Patch) -> None:
+    patch.setattr(Sink, "accept", lambda self, task, fence: True)
+
+
+def an_award_goes_to_two(patch: Patch) -> None:
+    """Under one fence, and a lease for ever."""
+
+    def change(node: Node, effect: Any) -> Iterable[Any]:
+        yield effect
+        if type(effect) is Send and type(effect.message) is Award:
+            other = next(name for name in ("n1", "n2", "n3") if name not in (node.me, effect.to))
+            yield Send(other, dataclasses.replace(effect.message, echo_ms=1, grant_ms=10**9))
+
+    twist_effects(patch, change)
+
+
+def fences_seen_are_forgotten(patch: Patch) -> None:
+    patch.setattr(Holdings, "seen", lambda self, task: 0)
+
+
+def lost_holders_are_waited_for(patch: Patch) -> None:
+    patch.setattr(Leases, "gone", lambda self, now_s, node, reason: iter(()))
+    patch.setattr(Leases, "expire_leases", lambda self, now_s, me, due: iter(()))
+
+
+def everything_is_declined_and_awarded_again(patch: Patch) -> None:
+    """Without the pauses that grow."""
+    patch.setattr(leases, "backoff_s", lambda random, limits, failures: 0.2)
+
+    def change(node: Node, effect: Any) -> Iterable[Any]:
+        if type(effect) is Send and type(effect.message) is Accept:
+            effect = Send(effect.to, Decline(tuple((task, fence, "not_ready") for task, fence in effect.message.items), 0), need=Need.FREE)
+        yield effect
+
+    twist_effects(patch, change)
+
+
 # ---- membership
 
 
@@ -351,6 +455,27 @@ BUGS: list[tuple[Callable[[Patch], None], str, tuple[str, ...]]] = [
 ]
 
 
+CUT_OFF = (Fault(3.0, "partition", ("n3", "n4"), 8.0, 0.0),)
+LATE = (Fault(2.0, "late_effect", ("n4",), 12.0, 8.0), Fault(3.0, "partition", ("n4",), 8.0, 0.0))
+OF_OWNERSHIP: list[tuple[Callable[[Patch], None], str, tuple[str, ...] | tuple[Fault, ...]]] = [
+    (leaves_at_once(Result), "D2", ()),
+    (leaves_at_once(ResultAck), "D2", ()),
+    (leaves_at_once(Award), "D2", ()),
+    (submission_is_not_written, "D2", ()),
+    (a_failed_sync_counts_as_done, "D4", ("sync_error",)),
+    (an_old_disk_keeps_quiet, "L3", ("stale_disk",)),
+    (replay_forgets(Finished), "O4", ("crash",)),
+    (replay_forgets(Decided), "O4", ("crash",)),
+    (renewals_grant_too_much, "O5", CUT_OFF),
+    (workers_ignore_their_leases, "O5", CUT_OFF),
+    (the_sink_takes_everything, "O1", LATE),
+    (an_award_goes_to_two, "O6a", ()),
+    (fences_seen_are_forgotten, "O6a", ("replay",)),
+    (lost_holders_are_waited_for, "O3", ("crash_lose_tail",)),
+]
+"""With many faults of these kinds in little time, or with just these."""
+
+
 @pytest.mark.parametrize(("plant", "invariant", "kinds"), BUGS, ids=[f"{bug[0].__name__}-{bug[1]}" for bug in BUGS])
 def test_a_planted_bug_is_caught(monkeypatch: Patch, plant: Callable[[Patch], None], invariant: str, kinds: tuple[str, ...]) -> None:
     plant(monkeypatch)
@@ -361,6 +486,42 @@ def test_a_planted_bug_is_caught(monkeypatch: Patch, plant: Callable[[Patch], No
         if invariant in seen:
             return
     pytest.fail(f"{plant.__name__} got past {invariant} in {SEEDS} seeds; caught: {seen}")
+
+
+def storm(seed: int, faults: tuple[str, ...] | tuple[Fault, ...]) -> Outcome:
+    """A short run full of faults."""
+    plan = Plan(4, seed, (), 12.0, rate=6.0, capabilities=("count", "effect", "long"), farewell=False, hard=8.0)
+    if faults in (CUT_OFF, LATE):
+        work = ("long",) if faults is CUT_OFF else ("effect",)
+        plan = dataclasses.replace(plan, rate=8.0, capabilities=work, schedule=faults)
+    else:
+        plan = dataclasses.replace(plan, kinds=faults)
+    return Scenario(plan).run()
+
+
+@pytest.mark.parametrize(("plant", "invariant", "kinds"), OF_OWNERSHIP, ids=[f"{bug[0].__name__}-{bug[1]}" for bug in OF_OWNERSHIP])
+def test_a_bug_of_ownership_is_caught(monkeypatch: Patch, plant: Callable[[Patch], None], invariant: str, kinds: Any) -> None:
+    monkeypatch.setattr(scenario, "QUIET_MAX_S", 25.0)
+    plant(monkeypatch)
+    seen: dict[str, str] = {}
+    for seed in range(1, SEEDS + 1):
+        seen.update((verdict.invariant, verdict.text) for verdict in storm(seed, kinds).verdicts)
+        if invariant in seen:
+            return
+    pytest.fail(f"{plant.__name__} got past {invariant} in {SEEDS} seeds; caught: {seen}")
+
+
+def test_what_is_awarded_again_and_again_in_quiet_is_caught(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(scenario, "QUIET_MAX_S", 10.0)
+    everything_is_declined_and_awarded_again(monkeypatch)
+    outcome = Scenario(Plan(3, 1, (), 3.0, rate=3.0, capabilities=("effect",), farewell=False)).run()
+    assert "does not come to an end" in "".join(verdict.text for verdict in outcome.verdicts if verdict.invariant == "O3")
+
+
+def test_the_bugs_cover_every_promise_of_ownership() -> None:
+    planted = [bug[1] for bug in (*BUGS, *OF_OWNERSHIP)]
+    assert {"O1", "O2", "O3", "O4", "O5", "O6", "O6a", "D1", "D2", "D4", "L3"} <= set(planted)
+    assert sum(invariant[0] in "OD" for invariant in planted) >= 20
 
 
 @pytest.mark.parametrize(
@@ -401,3 +562,18 @@ def test_without_a_bug_nothing_is_caught() -> None:
     for seed in (1, 2):
         outcome = run(seed, ("one_way", "partition", "pause", "crash", "crash_lose_tail", "worker_crash", "revoke"))
         assert outcome.verdicts == (), outcome.plan.command
+
+
+def test_an_older_load_that_comes_behind_a_newer_one_is_not_held_against_an_award() -> None:
+    checker = MarketChecker(Limits().work)
+
+    def verdicts(*loads: Load) -> list[Any]:
+        for load in loads:
+            assert list(checker.takes[Delivered](Delivered(1.0, "m", "h", load))) == []
+        decided = Decided("m.1.1", 1, "award", "least", "h", (Candidate("h", "h", 0, 0, 0.0),))
+        return list(checker.takes[Appended](Appended(1.1, "m", 1, 2, decided)))
+
+    assert list(checker.takes[Appended](Appended(1.0, "m", 1, 1, Submitted("m.1.1", "x", "", "", 0, 0)))) == []
+    with_room, without = Load(2, (LoadRow("x", 1, 0, 0, 1, 5),)), Load(1, ())
+    assert verdicts(with_room, without) == []
+    assert "had told of no room for x" in verdicts(Load(3, ()))[0].text

@@ -26,6 +26,7 @@ from mesh.sim.world import World
         (["--until", "1e999"], "not between"),
         (["--until", ""], "not a number"),
         (["--seeds", "3", "--trace", "x"], "leave --seeds out"),
+        (["--hard", "0"], "not between 0.1 and 100 times"),
         (["--frobnicate"], "unrecognized"),
     ],
 )
@@ -73,6 +74,17 @@ def test_the_swarm_turns_each_kind_on_in_some_seeds_and_off_in_others() -> None:
 def test_every_kind_of_fault_is_reached_and_survived() -> None:
     """One seed per kind alone: none of them needs another to be harmless."""
     for kind in KINDS:
-        outcome = Scenario(Plan(3, 21, (kind,), 30.0)).run()
+        outcome = Scenario(Plan(3, 22, (kind,), 15.0, rate=4.0, farewell=False, hard=6.0)).run()
         assert outcome.faults.get(kind), kind
         assert outcome.verdicts == (), (kind, outcome.verdicts[0], outcome.plan.command)
+
+
+def test_several_seeds_say_how_many_faults_of_each_kind_and_what_never_happened() -> None:
+    total = run.Total()
+    for seed in (1, 2):
+        total.add(run.run_one(Plan(3, seed, ("crash", "late_effect"), 8.0, rate=4.0, farewell=False, hard=5.0)))
+    text = total.text(("crash", "late_effect", "revoke"))
+    crashes, late = (int(part.split()[-1]) for part in text.splitlines()[1].removeprefix("faults: ").split(", "))
+    assert crashes and late and f"{crashes + late} faults" in text.splitlines()[0]
+    assert "never drawn: revoke\n" in text
+    assert "reached: " in text and "an old disk was found out" in text.split("never reached: ")[1]

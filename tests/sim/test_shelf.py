@@ -11,7 +11,8 @@ import pytest
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
-from mesh.core.inputs import Call, NewHead, Replay, ShelfKnown, ShelfRead, Shelved, Started, TaleRead, TurnEnds
+from mesh.core.inputs import Call, NewHead, Replay, Started, TurnEnds
+from mesh.core.keeping.inputs import ShelfKnown, ShelfRead, Shelved, TaleRead
 from mesh.core.node import Node
 from mesh.effects import Append, LogState, Need, ReadShelf, ReadTale, Shelve
 from mesh.ids import content_hash

@@ -20,9 +20,6 @@ from typing import Any
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
 from mesh.core.inputs import (
-    CarriedOver,
-    Deposed,
-    Leading,
     MemberDied,
     MemberLeft,
     MemberLinked,
@@ -31,13 +28,10 @@ from mesh.core.inputs import (
     MemberUnreachable,
     NewHead,
     Replay,
-    ShelfKnown,
-    ShelfRead,
-    Shelved,
     Started,
-    TaleRead,
 )
 from mesh.core.keeping.blocks import end_of
+from mesh.core.keeping.inputs import CarriedOver, Deposed, Leading, ShelfKnown, ShelfRead, Shelved, TaleRead
 from mesh.core.keeping.log import START, Log, Run
 from mesh.core.keeping.log import Roster as LogRoster
 from mesh.core.keeping.replica import LEADER, Keep, Replica, Say
@@ -310,9 +304,9 @@ class Keepers:
         return kept
 
     def _party(self, sender: NodeId, kept: Kept) -> bool:
-        """Whether `sender` may speak about this log: its author, who keeps it, and anybody while nothing of it is here."""
+        """Whether `sender` may speak of this log: its author, who keeps it, for whom this node voted; anybody, if nothing of it is here."""
         log = kept.replica.log
-        return sender == log.author or sender in log.members or log.last == START
+        return sender in (log.author, kept.replica.voted) or sender in log.members or log.last == START
 
     def _on_ship(self, now_s: float, sender: NodeId, ship: Ship) -> Effects:
         kept = self._log_of(ship.author)
@@ -321,6 +315,8 @@ class Keepers:
             return
         if ship.term >= kept.replica.term:
             self._vigil.heard(now_s, ship.author)
+        if ship.author == self._me:
+            self._takeover.note_takers(ship.blocks)
         yield from self._carry(now_s, kept, kept.replica.on_ship(sender, ship))
 
     def _on_shipped(self, now_s: float, sender: NodeId, shipped: Shipped) -> Effects:
@@ -335,7 +331,8 @@ class Keepers:
 
     def _on_vote_ask(self, now_s: float, sender: NodeId, ask: VoteAsk) -> Effects:
         kept = self._log_of(ask.author)
-        if kept is None or not self._party(sender, kept):
+        # Who keeps it may have changed without this node's knowing: while nobody leads, who asks is heard.
+        if kept is None or not (self._party(sender, kept) or self._vigil.leaderless(now_s, kept.replica, sender)):
             yield Refused("too_many_logs" if kept is None else "not_keeper", sender)
             return
         replica = kept.replica
@@ -396,12 +393,13 @@ class Keepers:
         kept = self._logs[due.author]
         replica = kept.replica
         leaderless = self._vigil.leaderless(now_s, replica, self._me) or (kept.helps and self._vigil.abandoned(now_s, replica))
-        if replica.role == LEADER or not leaderless or self._directory.revoked(due.author):
-            return  # the work of a revoked node ends with it
+        if replica.role == LEADER or not leaderless:
+            return
         if due.author != self._me and not kept.helps and settled(replica) and replica.log.taken_up_to(replica.kept) == replica.log.seq:
             return  # nothing is left in it that somebody would have to drive
         self._again(now_s, due.author)
-        yield from self._carry(now_s, kept, replica.campaign())
+        if due.author == self._me or self._own.replica.role == LEADER:  # whoever takes over must be able to keep what he takes
+            yield from self._carry(now_s, kept, replica.campaign())
 
     def _again(self, now_s: float, author: NodeId) -> None:
         self._deadlines.set(CampaignDue(author), now_s + self._limits.election_s * (1 + self._random.random()))
@@ -410,10 +408,19 @@ class Keepers:
         self._deadlines.set(due, now_s + self._limits.beat_s)
         for kept in list(self._logs.values()):
             replica = kept.replica
-            if replica.role == LEADER:
+            if self._is_stuck(now_s, kept):
+                replica.resign()
+            elif replica.role == LEADER:
                 yield from self._carry(now_s, kept, self._beat(replica))
             elif replica.author != self._me and self._vigil.silent(now_s, replica):
                 self._stand(now_s, kept)
+
+    def _is_stuck(self, now_s: float, kept: Kept) -> bool:
+        """Chosen to take over, and unable to: its own log is led by others, or has too few keepers. Two such could wait for each other."""
+        replica = kept.replica
+        if replica.author == self._me or replica.role != LEADER or replica.term in kept.yields:
+            return False
+        return self._own.replica.role != LEADER or self._directory.guard.led_until_s < now_s
 
     def _beat(self, replica: Replica) -> Iterator[Keep | Say]:
         """All that was sent and brought no answer for a whole beat is sent again."""

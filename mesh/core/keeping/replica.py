@@ -158,6 +158,10 @@ class Replica:
         self.role, self.leader = FOLLOWER, leader
         self.peers = {}
 
+    def resign(self) -> None:
+        """A leader who cannot go on lets others lead."""
+        self._follow(self.term, "")
+
     # ---- leading
 
     def _lead(self) -> Out:

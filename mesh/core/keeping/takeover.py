@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mesh.core.directory import Directory, Heir
-from mesh.core.inputs import LogSettled, ShelfRead, TaleRead, TaleTold
+from mesh.core.keeping.inputs import LogSettled, ShelfRead, TaleRead, TaleTold
 from mesh.core.keeping.log import START
 from mesh.core.keeping.replica import LEADER, Replica
 from mesh.effects import Need, ReadShelf, ReadTale, Refused, Send, Tell
 from mesh.ids import NodeId
 from mesh.limits import KeepingLimits
-from mesh.messages.keeping import Ballot, Position, Took, Yield
+from mesh.messages.keeping import Ballot, Block, Position, Took, Yield
 from mesh.messages.signed import Signed
 
 Effects = Iterator[Any]
@@ -82,6 +82,10 @@ class Takeover:
         kept, term = self._tales.pop(read.token, (None, 0))
         if kept is None or kept.replica.role != LEADER or kept.replica.term != term:
             return
+        if read.more and not read.rows:
+            kept.replica.resign()  # what is damaged here, others may have whole
+            yield Refused("shelf_damaged", kept.replica.author)
+            return
         yield Tell(TaleTold(kept.replica.author, term, read.rows, read.more))
         if read.more:
             yield self._read(kept, read.rows[-1][0])
@@ -104,6 +108,12 @@ class Takeover:
         body: Yield = signed.body
         if body.counter:
             self._directory.inherit(body.author, Heir(body.incarnation, body.counter, body.term, body.taker))
+
+    def note_takers(self, blocks: Iterable[Block]) -> None:
+        """Of the own log: who took over here."""
+        for block in blocks:
+            if isinstance(block.head.body, Yield):
+                self._note(block.head)
 
     # ---- telling everybody
 
@@ -130,10 +140,10 @@ class Takeover:
     # ---- after a restart
 
     def recall(self, kept: Kept) -> Effects:
-        """What this node had taken over in an earlier life is on its shelf, with the votes."""
+        """What this node had taken over in an earlier life, and who took over from it, is on its shelf, with the votes."""
         replica: Replica = kept.replica
         for run in replica.log.runs:
-            if run.leader == self._me != replica.author:
+            if run.leader != replica.author and self._me in (run.leader, replica.author):
                 self._token += 1
                 self._recalls[self._token] = (kept, run.term)
                 since: Position = (run.term - 1, run.after) if run.after else START
@@ -145,7 +155,9 @@ class Takeover:
             return False
         kept, term = self._recalls.pop(read.token)
         for block in read.blocks:
-            if block.term == term:
+            if block.term == term and kept.replica.author == self._me:
+                self._note(block.head)
+            elif block.term == term:
                 kept.yields[term] = block.head
                 if term in kept.settled:
                     self._note(block.head)

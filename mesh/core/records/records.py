@@ -7,8 +7,8 @@
 
 Invariant: per author the newest heads are kept, and two commits that cannot both be in one journal become a proof that is kept for ever and
 passed on once. A head of one's own, or a peer's co-signature of it, that the own disk does not know means that an old copy of the disk came
-back to life or its end was cut off: `rolled_back` is set, for people to see, and never cleared. Does not verify signatures (the wire did)
-and ships no entries by itself: who wants them asks.
+back to life or its end was cut off: `rolled_back` is set, for people to see, goes on record, and is never cleared. Does not verify
+signatures (the wire did) and ships no entries by itself: who wants them asks.
 Source: Certificate Transparency's gossip of signed tree heads; SSB's fork proofs.
 """
 
@@ -30,12 +30,18 @@ from mesh.core.records.witness import Cosigned, Cosigner, WitnessDue, is_witness
 from mesh.effects import Append, Need, ReadBody, ReadStory, Refused, Remember, Send
 from mesh.ids import NodeId
 from mesh.limits import RecordsLimits
-from mesh.messages.records import Commit, Fork, Heads, Opened, Rekeyed, Witnessed
+from mesh.messages.records import Audited, Commit, Fork, Heads, Opened, Rekeyed, Witnessed
 from mesh.messages.signed import Signed
 from mesh.messages.work import Answer, Ask
 
 HEADS_PER_AUTHOR = 4
 """A fork shows against any of an author's last few heads, not only against the newest."""
+
+LIVES_MAX = 64
+"""Of this node, whose ends are remembered, to know what an earlier life cannot have signed. What still older ones signed is believed."""
+
+ROLLED_BACK = "rolled_back"
+"""What goes on record of it."""
 
 OWN_HEADS = 256
 """Own commits of this life that are remembered, to know them again when a peer shows one."""
@@ -114,7 +120,10 @@ class Records:
         self._unsaved: dict[NodeId, Signed] = {}
         self._gossiped_at_s = float("-inf")
         self._round = 0
+        self._lives: deque[tuple[int, int]] = deque(maxlen=LIVES_MAX)
+        """``(incarnation, number of the last entry before it)`` of each opening in the own journal."""
         self._rolled_back = ""
+        self._to_admit = ""
         self._failed = ""
         self._token = FIRST_TOKEN
         self._asks: dict[int, tuple[NodeId, int]] = {}
@@ -147,11 +156,17 @@ class Records:
     # ---- the own journal
 
     def _on_replay(self, now_s: float, sender: NodeId, replay: Replay) -> None:
-        """The chain was checked by the store; heads do not depend on what entries say."""
+        """The chain was checked by the store. Where lives began tells what those before had signed; an old disk once admitted stays so."""
+        entry = replay.entry
+        if type(entry) is Opened:
+            self._lives.append((entry.incarnation, replay.seq - 1))
+        elif type(entry) is Audited and entry.what == ROLLED_BACK:
+            self._rolled_back = entry.note
 
     def _on_started(self, now_s: float, sender: NodeId, started: Started) -> Iterator[Any]:
         head, seq = self._opened_at
         self._deadlines.set(TableDue(), now_s + self._table_s())
+        self._lives.append((self._incarnation, seq))
         yield Append(Opened(self._incarnation, head, seq, self._name, self._begins.mesh))
         for handover in self._begins.handovers:
             yield Append(handover)
@@ -199,8 +214,9 @@ class Records:
             self._cosigner.learned(now_s, heads[-1])
 
     def _table_to(self, peer: NodeId) -> Iterator[Any]:
-        """All newest heads, the peer's own too: that is how he learns that his disk is an old copy."""
-        newest = [heads[-1] for heads in self._heads.values()]
+        """All newest heads, and of the peer's own all that are known: that is how he learns that his disk is an old copy."""
+        newest = [heads[-1] for author, heads in self._heads.items() if author != peer]
+        newest += self._heads.get(peer, ())
         if self._own:
             newest.append(self._own[-1])
         lots = iter(newest)
@@ -222,6 +238,7 @@ class Records:
                 yield from self._check_own(sender, signed)
             else:
                 yield from self._learn(now_s, signed)
+        yield from self._admit(now_s)
 
     def _learn(self, now_s: float, signed: Signed) -> Iterator[Any]:
         """Keep a newer head, or find that it and a known one exclude each other."""
@@ -241,7 +258,7 @@ class Records:
             self._cosigner.learned(now_s, signed)
 
     def _check_own(self, sender: NodeId, signed: Signed) -> Iterator[Any]:
-        """A head in our own name: this life's newest are in `_own`, and what came before must end where our disk did."""
+        """A head in our own name: this life's newest are in `_own`, and what came before must end where the next life began."""
         commit: Commit = signed.body
         if self._own and commit == self._own[-1].body:
             return
@@ -249,8 +266,8 @@ class Records:
             if conflict(own.body, commit):
                 yield from self._proven(_proof(own, signed))
                 return
-        before = commit.incarnation < self._incarnation
-        if last_of(commit) > (self._opened_at[1] if before else self._head_seq) or commit.incarnation > self._incarnation:
+        end = next((seq for life, seq in self._lives if life > commit.incarnation), self._head_seq)
+        if last_of(commit) > end or commit.incarnation > self._incarnation:
             self._note_rolled_back(f"this node signed entries up to {last_of(commit)}, which its disk does not hold")
             yield Refused("own_head_ahead", sender)
 
@@ -262,6 +279,7 @@ class Records:
             yield Refused("no_fork", sender)
         else:
             yield from self._proven(_proof(one, other))
+            yield from self._admit(now_s)
 
     def _proven(self, fork: Fork) -> Iterator[Any]:
         """The first proof about an author is kept and passed on once; more say nothing new."""
@@ -283,7 +301,15 @@ class Records:
             self._note_rolled_back(f"this node signed the entries {first} to {max(first, last)} twice, differently")
 
     def _note_rolled_back(self, why: str) -> None:
-        self._rolled_back = self._rolled_back or f"{why}: an old copy of its folder came back, its end was cut off, or two nodes run on it"
+        if not self._rolled_back:
+            why = f"{why}: an old copy of its folder came back, its end was cut off, or two nodes run on it"
+            self._rolled_back = self._to_admit = why
+
+    def _admit(self, now_s: float) -> Iterator[Any]:
+        """On record, once: the next life of this node knows it too."""
+        if self._to_admit:
+            me, why, self._to_admit = self._directory.me, self._to_admit, ""
+            yield Append(audited(Audit(ROLLED_BACK, me, me, why), int(now_s * 1000), self._limits))
 
     def _on_remembered(self, now_s: float, sender: NodeId, remembered: Remembered) -> None:
         """From our own disk, before `Started`. What does not fit the limits any more is left out."""
@@ -308,6 +334,7 @@ class Records:
             elif why := self._cosigned.take(signed):
                 self._note_rolled_back(why)
                 yield Refused("witness_differs", signed.author)
+        yield from self._admit(now_s)
 
     def witnesses(self) -> tuple[Signed, ...]:
         """What peers have co-signed of this node's journal, as they signed it; what contradicts it first."""

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mesh.core.inputs import TaleRead
+from mesh.core.keeping.inputs import TaleRead
 from mesh.core.work.book import Effects
 from mesh.core.work.fold import Fold
 from mesh.core.work.task import Task
@@ -58,7 +58,7 @@ class Archive:
         for seq, entry, bodies in read.rows:
             if getattr(entry, "task", "") == task:
                 self._fold.apply(entry, bodies, seq)
-        if read.more:
+        if read.more and read.rows:
             yield self._page(read.rows[-1][0])
             return
         self._line.popleft()

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from random import Random
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory, Row
+from mesh.core.work.lines import Line
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Append, Need, Send
@@ -128,41 +128,6 @@ class Holder:
         return self.out.get(capability, 0) - self.base.get(capability, 0)
 
 
-class Line:
-    """Who waits for an award of one capability, first come first served; work that was lost or given back goes first."""
-
-    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "quiet", "shown", "tasks", "urgent")
-
-    def __init__(self, capability: str) -> None:
-        self.capability = capability
-        self.urgent: dict[TaskId, Task] = {}
-        self.tasks: dict[TaskId, Task] = {}
-        self.fresh: list[Task] = []
-        """In line since the last look at it: not yet shown as parked."""
-        self.bidding = 0
-        self.backlog_due = False
-        self.quiet = False
-        """An auction had no bid. No more questions until there is news of room, or it is time to ask again; new arrivals are no news."""
-        self.shown = False
-        """All but `fresh` are shown as parked, because nobody can take them."""
-        self.force = False
-        """The next look auctions its first task, whatever the cached load says."""
-
-    def first(self, *, plain: bool = False) -> Task | None:
-        """`plain`: of those that are not durable."""
-        for task in chain(self.urgent.values(), self.tasks.values()):
-            if not (plain and task.durable):
-                return task
-        return None
-
-    def remove(self, task: Task) -> None:
-        if self.urgent.pop(task.id, None) is None:
-            self.tasks.pop(task.id, None)
-
-    def __len__(self) -> int:
-        return len(self.urgent) + len(self.tasks)
-
-
 class Book:
     def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, random: Random, incarnation: int) -> None:
         self.me = directory.me
@@ -175,6 +140,8 @@ class Book:
         self.lines: dict[str, Line] = {}
         self.woken: dict[str, Line] = {}
         self.requests: dict[int, Task] = {}
+        self.moved: dict[TaskId, NodeId] = {}
+        """Tasks that were driven here, and who took them over; "": not known."""
         self.wheel = Wheel(deadlines)
         self.dirty: list[Holder] = []
         self.pulse_at_s = 0.0
@@ -236,6 +203,14 @@ class Book:
         append = self.submitted(task)
         yield append
         task.seq = append.seq
+
+    def whom_to_ask(self, task: TaskId) -> NodeId:
+        """Who drives it now, as far as is known here."""
+        return self.moved.get(task) or self.directory.manager_of(task)
+
+    def is_mine(self, task: TaskId) -> bool:
+        """Whether, for all that is known here, this node is to be asked about it."""
+        return task not in self.moved and self.directory.manager_of(task) == self.me
 
     def survives(self) -> str:
         """What durable work of this node outlives, today."""

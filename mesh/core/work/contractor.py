@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
-from mesh.core.directory import ReadDirectory
+from mesh.core.directory import Directory
 from mesh.core.inputs import (
     HandlerEnded,
     HandlerWaits,
@@ -89,7 +89,7 @@ class ContractorStatistics:
 class Contractor:
     """One of the node's machines. Its parts share two tables, `Holdings` and `Slots`, and bring their own inputs."""
 
-    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits) -> None:
+    def __init__(self, directory: Directory, deadlines: Deadlines, limits: WorkLimits) -> None:
         self._me, self._directory = directory.me, directory
         self._deadlines = deadlines
         self._limits = limits
@@ -153,7 +153,7 @@ class Contractor:
     def _refusal(self, now_s: float, manager: NodeId, held: Holding | None, item: AwardItem, award: Award, out: list[Any]) -> str:
         """Why not; "" to accept. A fence that is declined is remembered: its duplicate must never be accepted after all."""
         task, fence = item.task, item.fence
-        if self._directory.manager_of(task) != manager:
+        if not self._terms.may_speak(manager, task):
             out.append(Refused("not_manager", manager))
             return "not_manager"
         if fence <= self._holdings.seen(task) or (held is not None and fence < held.fence):

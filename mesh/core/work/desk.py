@@ -20,17 +20,8 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import LEFT, ReadDirectory
-from mesh.core.inputs import (
-    Deposed,
-    Enquire,
-    LogSettled,
-    MemberDied,
-    MemberLeft,
-    MemberLinked,
-    MemberRevoked,
-    MemberUnreachable,
-    RequestGone,
-)
+from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, MemberRevoked, MemberUnreachable, RequestGone
+from mesh.core.keeping.inputs import Deposed, LogSettled
 from mesh.core.work.errands import Errands, failure, json_object, reply, revoked
 from mesh.core.work.files import is_hash
 from mesh.effects import Need, Refused, Reply, Send
@@ -41,6 +32,7 @@ from mesh.messages.work import Answer, Ask
 
 ONE = ("task", "result", "cancel", "story")
 ALL = ("tasks", "hash", "body", "audit")
+WIDE = ("task", "result", "story")
 HOPS_MAX = 8
 
 
@@ -74,6 +66,8 @@ class _Question:
     pages: list[tuple[NodeId, bytes]] = field(default_factory=list)
     """Of ``audit``: who answered, and his packed story."""
     gather: bool = False
+    wide: NodeId = ""
+    """Who should answer and cannot be reached: all are asked instead, since who kept his journal may know. The first good answer counts."""
     hops: int = 0
     """How often it was sent on to another node."""
 
@@ -135,7 +129,7 @@ class Desk:
             if problem is not None:
                 yield Reply(enquire.request, False, problem, need=Need.FREE)
                 return
-            if question != "story" or not self._reachable(node):
+            if not self._reachable(node):  # else the author knows best, even where others drive it now
                 node = self._directory.manager_of(key)
         else:
             here = question == "story" or (question == "audit" and not enquire.args.get("all"))
@@ -178,18 +172,21 @@ class Desk:
         if self._directory.revoked(node) and node != self._me:
             yield Reply(enquire.request, False, revoked(self._directory, node), need=Need.FREE)
             return
-        if node:
+        wide = bool(node) and question in WIDE and not enquire.args.get("node") and not self._reachable(node)
+        if wide:
+            asked = self._everybody() | {node: None}
+        elif node:
             asked = {node: None}
             if question != "result" and not self._reachable(node):
                 yield Reply(enquire.request, False, self._unreachable(node, key), need=Need.FREE)
                 return
         else:
-            asked = {row.node: None for row in self._directory.rows() if self._reachable(row.node)}
+            asked = self._everybody()
             silent = (row for row in self._directory.rows() if row.node not in asked and row.state != LEFT)
             missing = {row.node: None for row in silent if not row.revoked}
         ask = self._next_ask(now_s)
         message = Ask(ask, question, key, json.dumps(enquire.args).encode())
-        self._open[ask] = _Question(enquire.request, message, asked, missing, gather=not node)
+        self._open[ask] = _Question(enquire.request, message, asked, missing, gather=not node, wide=node if wide else "")
         self._asks[enquire.request] = ask
         self._asked += 1
         if question == "result":
@@ -200,6 +197,9 @@ class Desk:
         for peer in list(asked):
             if self._reachable(peer):
                 yield Send(peer, message, need=Need.FREE)
+
+    def _everybody(self) -> dict[NodeId, None]:
+        return {row.node: None for row in self._directory.rows() if self._reachable(row.node)}
 
     def _reachable(self, node: NodeId) -> bool:
         row = self._directory.get(node)
@@ -225,6 +225,10 @@ class Desk:
         if question.gather:
             yield from self._gathered(answer.ask, question, peer, answer)
             return
+        if question.wide and (not answer.ok or (question.message.question == "story" and not tells(answer.body))):
+            if not any(self._reachable(left) for left in question.left) and question.message.question != "result":
+                yield self._gave_up(answer.ask, question)
+            return
         kind = question.message.question
         packed = answer.ok and kind in ("story", "body", "audit")
         ok, body = answer.ok, None if packed else json_object(answer.body)
@@ -244,10 +248,11 @@ class Desk:
         body = json_object(answer.body)
         manager = body.get("manager") if body is not None and body.get("code") == "moved" else None
         known = isinstance(manager, str) and self._directory.get(manager) is not None
-        return str(manager) if known and not question.gather and question.hops < HOPS_MAX else ""
+        return str(manager) if known and not question.gather and not question.wide and question.hops < HOPS_MAX else ""
 
     def _redirect(self, question: _Question, manager: NodeId) -> Iterator[Any]:
         question.hops += 1
+        question.wide = ""
         question.left = {manager: None}
         if self._reachable(manager):
             yield Send(manager, question.message, need=Need.FREE)
@@ -305,6 +310,8 @@ class Desk:
             yield self._conclude(due.ask, question)
         elif question.message.question == "result":
             self._deadlines.set(due, now_s + self._limits.ask_repeat_s)
+            if question.wide:
+                question.left = self._everybody() | {question.wide: None}
             for node in question.left:
                 if self._reachable(node):
                     yield Send(node, question.message, need=Need.FREE)
@@ -312,7 +319,7 @@ class Desk:
             yield self._gave_up(due.ask, question)
 
     def _gave_up(self, ask: int, question: _Question) -> Reply:
-        (node,) = question.left
+        node = question.wide or next(iter(question.left))
         self._forget(ask)
         return Reply(question.request, False, self._unreachable(node, question.message.key), need=Need.FREE)
 
@@ -326,6 +333,8 @@ class Desk:
     def _on_member_lost(self, _now_s: float, _me: NodeId, lost: MemberUnreachable | MemberDied | MemberLeft) -> Iterator[Any]:
         for ask, question in list(self._open.items()):
             if lost.node not in question.left or question.message.question == "result":
+                continue
+            if question.wide:
                 continue
             if not question.gather:
                 yield self._gave_up(ask, question)
@@ -355,6 +364,12 @@ class Desk:
 
     def statistics(self) -> DeskStatistics:
         return DeskStatistics(len(self._open), len(self._steps), self._asked, self._steps.asked, self._steps.repeated)
+
+
+def tells(story: bytes) -> bool:
+    """Whether a packed story holds anything."""
+    packed = json_object(story)
+    return packed is not None and bool(packed.get("commits"))
 
 
 def _rows(body: dict[str, Any]) -> list[dict[str, Any]]:

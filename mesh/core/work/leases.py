@@ -60,7 +60,7 @@ class Leases:
         for name, fence in accept.items:
             task = tasks.get(name)
             if task is None or task.fence != fence or task.holder != sender:
-                if task is None and self._book.directory.manager_of(name) != self._book.me:
+                if task is None and not self._book.is_mine(name):
                     yield Refused("not_my_task", sender)
                     continue
                 ended = self._book.ended.get(name)
@@ -129,7 +129,7 @@ class Leases:
         for item in beat.items:
             task = book.tasks.get(item.task)
             if task is None or task.fence != item.fence or task.holder != sender:
-                if task is None and book.directory.manager_of(item.task) != book.me:
+                if task is None and not book.is_mine(item.task):
                     yield Refused("not_my_task", sender)
                 elif item.task not in book.ended or item.state != "ended":
                     # (An ended one's RESULT_ACK is on its way, and goes out again with each RESULT.)
@@ -365,7 +365,7 @@ class Leases:
         for name in holder.reclaims:
             task = holder.tasks[name]
             task.lease_end_s = max(task.lease_end_s, stamp_at_s + grant_s)
-        yield Send(holder.node, Reclaim(tuple(holder.reclaims.items()), int(grant_s * 1000), echo_ms))
+        yield Send(holder.node, Reclaim(tuple(holder.reclaims.items()), int(grant_s * 1000), echo_ms), need=Need.KEPT)
 
     def reclaim_all(self, now_s: float) -> Effects:
         for holder in list(self._book.holders.values()):

@@ -22,10 +22,7 @@ from mesh.core.directory import ReadDirectory
 from mesh.core.inputs import (
     BodyRead,
     Call,
-    Deposed,
     FileFetched,
-    Leading,
-    LogSettled,
     MemberAlive,
     MemberDied,
     MemberLeft,
@@ -39,10 +36,9 @@ from mesh.core.inputs import (
     RequestGone,
     Started,
     Submit,
-    TaleRead,
-    TaleTold,
     TurnEnds,
 )
+from mesh.core.keeping.inputs import Deposed, Leading, LogSettled, TaleRead, TaleTold
 from mesh.core.node import Method
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue
@@ -108,46 +104,61 @@ class Manager:
         self.book = book = Book(directory, deadlines, limits, random, incarnation)
         self._ring = ring = Ring(deadlines, limits)
         self._fold: Fold | None = Fold(limits.ended_remembered)
+        self._started = False
         self._ending = ending = Ending(book, ring)
         self._leases = leases = Leases(book, ending)
-        self._placing = placing = Placing(book, ending)
-        self._retries = retries = Retries(book, ending, leases)
-        readback = Readback()
+        self._placing = Placing(book, ending)
+        self._retries = Retries(book, ending, leases)
         self._succession = Succession(book, ending, leases)
-        self._started = False
+        self._readback = readback = Readback()
+        self._archive = archive = Archive(book.me)
         self._steps = Steps(book, leases, readback)
-        archive = Archive(book.me)
         self._questions = Questions(book, ending, ring, readback, archive)
-        soon = self._then_say
-        at_once = self._then_say_here
-        self.inputs: dict[type, Method] = {
+        self.inputs: dict[type, Method] = self._of_clients() | self._of_contractors() | self._of_members() | self._of_time()
+
+    def _of_clients(self) -> dict[type, Method]:
+        """From this machine, and questions from others."""
+        soon, at_once = self._then_say, self._then_say_here
+        return {
             Call: self._do_call,
             Submit: self._do_submit,
             RequestGone: self._do_forget,
             TurnEnds: self._turn_ends,
+            StepAsk: at_once(self._steps.on_step_ask),
+            Ask: at_once(self._questions.on_ask),
+            BodyRead: self._readback.on_body_read,
+            TaleRead: self._archive.on_tale_read,
+            FileFetched: soon(self._retries.on_file_fetched),
+        }
+
+    def _of_contractors(self) -> dict[type, Method]:
+        """Answers to awards, and what became of them."""
+        at_once = self._then_say_here
+        return {
+            Bid: at_once(self._placing.on_bid),
+            Refuse: at_once(self._placing.on_refuse),
+            Accept: at_once(self._leases.on_accept),
+            Decline: at_once(self._leases.on_decline),
+            Beat: at_once(self._leases.on_beat),
+            Release: at_once(self._leases.on_release),
+            Revoked: at_once(self._leases.on_revoked),
+            Cancelled: at_once(self._leases.on_cancelled),
+            Reclaimed: at_once(self._leases.on_reclaimed),
+            Result: at_once(self._retries.on_result),
+            Failure: at_once(self._retries.on_failure),
+            Load: at_once(self._placing.on_load),
+        }
+
+    def _of_members(self) -> dict[type, Method]:
+        """The beginning of a life, who is here, and who drives what."""
+        soon = self._then_say
+        return {
             Replay: self._do_replay,
             Started: soon(self._on_started),
             Leading: soon(self._on_leading),
             Deposed: soon(self._succession.on_deposed),
             TaleTold: soon(self._succession.on_tale_told),
             LogSettled: soon(self._succession.on_log_settled),
-            Bid: at_once(placing.on_bid),
-            Refuse: at_once(placing.on_refuse),
-            Accept: at_once(leases.on_accept),
-            Decline: at_once(leases.on_decline),
-            Beat: at_once(leases.on_beat),
-            Release: at_once(leases.on_release),
-            Revoked: at_once(leases.on_revoked),
-            Cancelled: at_once(leases.on_cancelled),
-            Reclaimed: at_once(leases.on_reclaimed),
-            Result: at_once(retries.on_result),
-            Failure: at_once(retries.on_failure),
-            StepAsk: at_once(self._steps.on_step_ask),
-            Ask: at_once(self._questions.on_ask),
-            Load: at_once(placing.on_load),
-            BodyRead: readback.on_body_read,
-            TaleRead: archive.on_tale_read,
-            FileFetched: soon(retries.on_file_fetched),
             MemberAlive: soon(self._on_member_alive),
             MemberLinked: soon(self._on_member_linked),
             MemberSuspected: soon(self._on_member_suspected),
@@ -157,18 +168,24 @@ class Manager:
             MemberRestarted: soon(self._on_member_restarted),
             MemberRevoked: soon(self._on_member_revoked),
             OffersChanged: soon(self._on_offers_changed),
-            AcksDue: book.expire_acks,
-            AwardsDue: leases.expire_awards,
-            LeasesDue: soon(leases.expire_leases),
-            PulseDue: leases.expire_pulse,
-            ReclaimsDue: leases.expire_reclaims,
-            AuctionEnds: soon(placing.expire_auction),
-            BacklogDue: soon(placing.expire_backlog),
-            GuardDue: soon(placing.expire_guard),
-            GraceEnds: soon(placing.expire_grace),
-            BackoffEnds: soon(retries.expire_backoff),
-            FetchAgain: soon(retries.expire_fetch),
-            TimeoutsDue: soon(ending.expire_timeouts),
+        }
+
+    def _of_time(self) -> dict[type, Method]:
+        """Deadlines."""
+        soon = self._then_say
+        return {
+            AcksDue: self.book.expire_acks,
+            AwardsDue: self._leases.expire_awards,
+            LeasesDue: soon(self._leases.expire_leases),
+            PulseDue: self._leases.expire_pulse,
+            ReclaimsDue: self._leases.expire_reclaims,
+            AuctionEnds: soon(self._placing.expire_auction),
+            BacklogDue: soon(self._placing.expire_backlog),
+            GuardDue: soon(self._placing.expire_guard),
+            GraceEnds: soon(self._placing.expire_grace),
+            BackoffEnds: soon(self._retries.expire_backoff),
+            FetchAgain: soon(self._retries.expire_fetch),
+            TimeoutsDue: soon(self._ending.expire_timeouts),
             CallsDue: self._expire_calls,
         }
 

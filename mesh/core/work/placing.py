@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from mesh.core.directory import Row
 from mesh.core.work.auction import Auction
-from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, GuardDue, Line
+from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, GuardDue
 from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
+from mesh.core.work.lines import Line
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, nearest, offered, sample
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, WAKE, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds

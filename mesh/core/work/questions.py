@@ -56,7 +56,7 @@ class Questions:
         return found
 
     def _unknown(self, sender: NodeId, ask: Ask) -> Send:
-        manager = self._book.directory.manager_of(ask.key)
+        manager = self._book.whom_to_ask(ask.key)
         if manager and manager != self._book.me:
             return Send(sender, Answer(ask.ask, False, dumps(moved(ask.key, manager))))
         message = f"no task {ask.key!r} here; it ended long ago, its call is over, or there was none"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
-from mesh.core.directory import ReadDirectory
+from mesh.core.directory import Directory
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.slots import Slots
 from mesh.effects import Append, Need, Refused, Send
@@ -46,7 +46,7 @@ def need_of(durable: bool) -> Need:
 class Reports:
     """Everything owed to managers."""
 
-    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots) -> None:
+    def __init__(self, directory: Directory, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots) -> None:
         self._directory = directory
         self._deadlines = deadlines
         self._limits = limits
@@ -106,6 +106,7 @@ class Reports:
         """Nothing more is owed. `closed`: say so in the journal (a released one has its own entry)."""
         self._slots.move(holding, State.GONE)
         self._holdings.drop(holding)
+        self._directory.homes.pop(holding.task, None)
         if holding.durable and closed:
             out.append(Append(Closed(holding.task, holding.fence)))
 

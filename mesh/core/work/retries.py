@@ -81,7 +81,7 @@ class Retries:
             # Its acknowledgement was lost.
             (holder.kept_acks if ended.durable else holder.acks).append((report.task, report.fence))
             return
-        if task is None and ended is None and self._book.directory.manager_of(report.task) != self._book.me:
+        if task is None and ended is None and not self._book.is_mine(report.task):
             yield Refused("not_my_task", sender)
             return
         self._book.count("late_results")

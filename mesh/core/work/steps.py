@@ -81,7 +81,10 @@ class Steps:
 
     def _stale(self, sender: NodeId, ask: StepAsk, parent: Task | None) -> Effects:
         """An attempt that has been replaced, or whose task has ended, asks for nothing any more."""
-        if self._book.directory.manager_of(ask.parent) != self._book.me:
+        if ask.parent in self._book.moved:
+            yield Refused("moved", sender)  # who has it will claim it, and then is asked
+            return
+        if not self._book.is_mine(ask.parent):
             code, message = "not_my_task", "this node does not manage the parent"
         elif parent is None:
             code, message = "parent_ended", "the parent task has ended"

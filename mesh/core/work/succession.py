@@ -10,10 +10,10 @@ Decides nothing about awards: holders are asked as after any restart, and runnin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from mesh.core.inputs import CarriedOver, Deposed, LogSettled, TaleTold
+from mesh.core.keeping.inputs import CarriedOver, Deposed, LogSettled, TaleTold
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.fold import Draft, Fold, renewed
@@ -21,7 +21,7 @@ from mesh.core.work.leases import Leases
 from mesh.core.work.task import CANCELLING, HELD, MOVED, OFFERED, PENDING, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Later, Need, Send
-from mesh.ids import Hash, NodeId, TaskId, place_of
+from mesh.ids import Hash, NodeId, TaskId, author_of, place_of
 from mesh.messages.records import Forgone, Inherited, Submitted, TookOver
 from mesh.messages.work import Answer
 
@@ -31,8 +31,8 @@ Row = tuple[int, Any, dict[Hash, bytes]]
 class Tale:
     """What has been told so far of one author's log. Of tasks that have ended nothing but their numbers is kept."""
 
-    def __init__(self, author: NodeId, term: int) -> None:
-        self.author, self.term = author, term
+    def __init__(self, author: NodeId, term: int, revoked: Callable[[NodeId], bool]) -> None:
+        self.author, self.term, self._revoked = author, term, revoked
         self.fold = Fold()
         self.rows: list[Row] = []
         self.last = (0, 0)
@@ -60,7 +60,8 @@ class Tale:
     def _matters(self, task: Task) -> bool:
         while task.ended and task.parent in self.fold.tasks:
             task = self.fold.tasks[task.parent]
-        return not task.ended
+        # The work of a revoked node ends with it; what it had taken over from others does not.
+        return not task.ended and not self._revoked(author_of(task.id))
 
     def _in_draft(self, entry: Any, drafts: dict[TaskId, None]) -> bool:
         if type(entry) is Inherited:
@@ -82,11 +83,13 @@ class Succession:
     def open(self, now_s: float, fold: Fold, taken: int) -> Effects:
         """The tasks of the own journal, but those that others have taken over."""
         self.drafts |= fold.drafts
+        self._forget([task for task in fold.tasks.values() if lost_to_others(task, taken)])
         yield from self.begin(now_s, [task for task in fold.tasks.values() if not lost_to_others(task, taken)])
 
     def begin(self, now_s: float, tasks: list[Task]) -> Effects:
         """From now on this node drives them. Their holders are asked; what was being cancelled and is held by nobody ends."""
         for task in tasks:
+            self._book.moved.pop(task.id, None)
             if task.ended:
                 self._book.ended[task.id] = task
             else:
@@ -121,21 +124,34 @@ class Succession:
 
     def let_go(self, taken: int) -> Effects:
         """Others drive these tasks now; whoever waits for one is told whom to ask."""
-        for task in [task for task in self._book.tasks.values() if lost_to_others(task, taken)]:
+        gone = [task for task in self._book.tasks.values() if lost_to_others(task, taken)]
+        for task in gone:
             self._book.close(task)
             task.state = MOVED
+        self._forget(gone)
+        for task in gone:
             for node, ask in task.waiters or ():
-                yield Send(node, Answer(ask, False, dumps(moved(task.id, self._book.directory.manager_of(task.id)))), need=Need.FREE)
+                yield Send(node, Answer(ask, False, dumps(moved(task.id, self._book.whom_to_ask(task.id)))), need=Need.FREE)
             task.waiters = task.askers = None
-        for task in [task for task in self._book.ended.values() if task.state == MOVED or lost_to_others(task, taken)]:
+        ended = [task for task in self._book.ended.values() if task.state == MOVED or lost_to_others(task, taken)]
+        for task in ended:
             del self._book.ended[task.id]
+        self._forget(ended)
+
+    def _forget(self, tasks: list[Task]) -> None:
+        """Remember who has them."""
+        taker = self._book.directory.taker_from(self._book.me)
+        for task in tasks:
+            self._book.moved[task.id] = taker
+        while len(self._book.moved) > self._book.limits.ended_remembered:
+            del self._book.moved[next(iter(self._book.moved))]
 
     # ---- what is taken over
 
     def on_tale_told(self, now_s: float, _me: NodeId, told: TaleTold) -> Effects:
         tale = self._tales.get(told.author)
         if tale is None or tale.term != told.term:
-            tale = self._tales[told.author] = Tale(told.author, told.term)
+            tale = self._tales[told.author] = Tale(told.author, told.term, self._book.directory.revoked)
         tale.add(told.rows)
         if told.more:
             return

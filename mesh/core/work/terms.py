@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
-from mesh.core.directory import ReadDirectory
+from mesh.core.directory import Directory
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.reports import Reports, need_of
 from mesh.core.work.running import Running, StopOverdue
@@ -41,7 +41,7 @@ class Terms:
 
     def __init__(
         self,
-        directory: ReadDirectory,
+        directory: Directory,
         deadlines: Deadlines,
         limits: WorkLimits,
         holdings: Holdings,
@@ -49,7 +49,7 @@ class Terms:
         reports: Reports,
         running: Running,
     ) -> None:
-        self._manager_of = directory.manager_of
+        self._directory = directory
         self._deadlines = deadlines
         self._grace_ms = int(limits.adopt_grace_s * 1000)
         self._asks_max = limits.asks_max
@@ -149,6 +149,13 @@ class Terms:
 
     # ---- withdrawals
 
+    def may_speak(self, manager: NodeId, task: TaskId) -> bool:
+        """Whether `manager` may take this task away, claim it or award it anew: who has it held, or who took over from him."""
+        holding = self._holdings.by_task.get(task)
+        if holding is None:
+            return self._directory.may_manage(task, manager)
+        return holding.manager == manager or self._directory.succeeds(holding.manager, manager)
+
     def _mine(self, manager: NodeId, task: TaskId, out: list[Any]) -> Holding | None:
         """The holding of `task` if `manager` may speak about it."""
         holding = self._holdings.by_task.get(task)
@@ -178,7 +185,7 @@ class Terms:
         said: list[tuple[TaskId, Fence]] = []
         durable = False
         for task, fence in revoke.items:
-            if self._manager_of(task) != manager:
+            if not self.may_speak(manager, task):
                 out.append(Refused("not_manager", manager))
                 continue
             holding = self._holdings.by_task.get(task)
@@ -209,7 +216,7 @@ class Terms:
         said: list[tuple[TaskId, Fence]] = []
         durable = False
         for task, fence in cancel.items:
-            if self._manager_of(task) != manager:
+            if not self.may_speak(manager, task):
                 out.append(Refused("not_manager", manager))
                 continue
             holding = self._holdings.by_task.get(task)
@@ -278,7 +285,7 @@ class Terms:
             out.append(Refused("future_stamp", manager))
         held: list[Holding] = []
         for task, fence in reclaim.items:
-            if self._manager_of(task) != manager:
+            if not self.may_speak(manager, task):
                 out.append(Refused("not_manager", manager))
                 continue
             holding = self._holdings.by_task.get(task)
@@ -291,13 +298,14 @@ class Terms:
         if not future:
             self._extend_all(now_s, held, reclaim.echo_ms + reclaim.grant_ms, out)
         for task, fence in reclaim.items:
-            if self._manager_of(task) == manager:
+            if self.may_speak(manager, task):
                 self._reclaimed(now_s, manager, task, fence, out)
         return out
 
     def _rehome(self, now_s: float, holding: Holding, manager: NodeId) -> None:
         """Its manager is gone, and this one has taken over: it hears of it from now on, and nothing is begun again."""
         pair = self._holdings.rehome(holding, manager)
+        self._directory.homes[holding.task] = manager
         self._reports.watch(now_s, pair)
         self.watch(pair, holding.lease_end_ms)
 

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from heapq import merge
 from typing import Any, TypeVar
 
-from mesh.core.inputs import ShelfKnown, ShelfRead, TaleRead
 from mesh.core.keeping.blocks import TaleRow, end_of, fitting, members_set, rows_of
-from mesh.core.records.journal import last_of, roles
+from mesh.core.keeping.inputs import ShelfKnown, ShelfRead, TaleRead
+from mesh.core.records.journal import keys, last_of, roles
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
-from mesh.ids import Hash, NodeId
+from mesh.ids import Hash, NodeId, TaskId
 from mesh.limits import RecordsLimits
 from mesh.messages.keeping import Block, Position
 from mesh.messages.signed import Signed
@@ -98,6 +98,13 @@ class ShelfReader:
             rows.append(row)
             size += sum(map(len, row[2].values()))
         return TaleRead(effect.token, tuple(rows), self._damages.total() > damaged)
+
+    def about(self, author: NodeId, task: TaskId) -> Iterator[tuple[Block, list[int]]]:
+        """The commits of `author` that tell about `task` or its steps, each with the numbers of those entries."""
+        for block in _good(self._blocks("author=?", (author,)), self._damages):
+            wanted = [seq for seq, entry, _ in rows_of(block, _decoded) if task in keys(entry)]
+            if wanted:
+                yield block, wanted
 
     def _tale(self, author: NodeId, since: int) -> Iterator[TaleRow]:
         for block in self._blocks("author=? AND seq > ?", (author, since)):

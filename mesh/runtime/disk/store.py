@@ -33,7 +33,8 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
-from mesh.core.inputs import BodyRead, NewHead, Remembered, ShelfKnown, Shelved, StoreFailed, StoryRead, Synced
+from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
+from mesh.core.keeping.inputs import ShelfKnown, Shelved
 from mesh.core.records.journal import AUDIT, JournalWriter
 from mesh.core.records.records import Beginning
 from mesh.effects import ReadBody, ReadShelf, ReadStory, ReadTale, Remember, Shelve

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mesh.core.records import merkle
 from mesh.core.records.journal import last_of, roles
 from mesh.core.records.story import Chapter, chapter, pack_story
-from mesh.ids import Hash, NodeId, TaskId, content_hash
+from mesh.ids import Hash, NodeId, TaskId, author_of, content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
 from mesh.runtime.disk import store_chain, store_memory
@@ -57,8 +58,24 @@ class Reader:
     # ---- stories
 
     def story(self, key: str, since: int = 0) -> bytes:
-        """A packed page of the story of `key`, a task or a content hash: its entries after number `since`."""
-        return self._page(sorted(seq for seq in self._about_all(key) if seq > since))
+        """A packed page of the story of `key`, a task or a content hash: its entries after number `since`.
+
+        Of a task of another author that is not told here, what his shelved log tells: one page, which ends with it.
+        """
+        found = self._about_all(key)
+        if not found and author_of(key):
+            return pack_story(self._shelved(key))
+        return self._page(sorted(seq for seq in found if seq > since))
+
+    def _shelved(self, task: TaskId) -> Iterator[Chapter]:
+        """Of the task itself, and of its steps."""
+        left = self._limits.story_entries_max
+        for block, wanted in self.shelf.about(author_of(task), task):
+            leaves = [merkle.leaf(entry) for entry in block.entries]
+            yield chapter(block.head.body, block.head.raw, list(block.entries), leaves, wanted[:left])
+            left -= len(wanted)
+            if left <= 0:
+                return
 
     def under(self, key: str, since: int = 0, newest: int = 0) -> bytes:
         """A packed page of the entries under `key` alone, after number `since`: all, or the `newest` of them."""

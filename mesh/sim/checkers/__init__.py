@@ -9,6 +9,7 @@ from mesh.sim.checkers.journal import JournalChecker
 from mesh.sim.checkers.leases import LeaseChecker
 from mesh.sim.checkers.market import MarketChecker
 from mesh.sim.checkers.membership import MembershipChecker
+from mesh.sim.checkers.rollback import RollbackChecker
 from mesh.sim.checkers.tasks import TaskChecker
 from mesh.sim.checkers.trust import TrustChecker
 from mesh.sim.history import Checker
@@ -24,5 +25,6 @@ def all_checkers(limits: Limits) -> list[Checker]:
         JournalChecker(),
         DurabilityChecker(),
         TrustChecker(),
+        RollbackChecker(),
         BoundsChecker(limits),
     ]

@@ -15,7 +15,7 @@ from mesh.effects import Send
 from mesh.ids import NodeId
 from mesh.messages.records import Fork, Heads, Opened, Witnessed
 from mesh.messages.signed import Signed
-from mesh.sim.history import Appended, NodeUp, Outward, Synced, Takes, Verdict
+from mesh.sim.history import Appended, NodeUp, Outward, PutBack, Synced, Takes, Verdict
 
 
 def tree_root(entries: tuple[bytes, ...]) -> bytes:
@@ -34,12 +34,25 @@ class JournalChecker:
         self._chain: dict[NodeId, tuple[int, bytes, int]] = {}
         self._shown: dict[tuple[NodeId, int, int], bytes] = {}
         self._ends: dict[tuple[NodeId, int, int], bytes] = {}
+        self._old: dict[NodeId, None] = {}
         self.watches: tuple[type, ...] = (Heads, Fork, Witnessed)
-        self.takes: Takes = {NodeUp: self._node_up, Appended: self._appended, Synced: self._synced, Outward: self._outward}
+        self.takes: Takes = {
+            NodeUp: self._node_up,
+            Appended: self._appended,
+            Synced: self._synced,
+            Outward: self._outward,
+            PutBack: self._put_back,
+        }
 
     def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
         self._opening[record.node] = record
         self._last_seq[record.node] = record.seq
+        return iter(())
+
+    def _put_back(self, record: PutBack) -> Iterator[Verdict]:
+        """Its chain goes on from the image's end, and what others prove of that is true."""
+        self._old[record.node] = None
+        self._chain[record.node] = (record.seq, record.head, record.hlc)
         return iter(())
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
@@ -82,7 +95,7 @@ class JournalChecker:
         if type(message) is Heads:
             for head in message.heads:
                 yield from self._judge_head(record, head)
-        elif type(message) is Fork:
+        elif type(message) is Fork and message.author not in self._old:
             yield Verdict(record.at_s, "L1", f"{record.node} holds a proof that {message.author} forked")
         elif type(message) is Witnessed:
             for one in message.witnesses:

@@ -2,7 +2,8 @@
 
 While every clock stays within the declared drift, no effect that must not repeat is even *tried* under a fence once a newer award of that
 task has left its manager: the old holder answered, or its lease plus margin was over first. (The sink would refuse it; that is O1. This
-one says the sink was not needed.) Idempotent work may overlap on purpose and is not judged.
+one says the sink was not needed.) Idempotent work may overlap on purpose and is not judged; nor is a process that stood still after it had
+looked at its lease: there only the sink helps.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from mesh.effects import Send
 from mesh.ids import Fence, TaskId
 from mesh.messages.records import Decided
 from mesh.messages.work import Award
-from mesh.sim.history import Appended, ClockBroken, EffectTried, Outward, Takes, Verdict
+from mesh.sim.history import Appended, ClockBroken, EffectTried, Outward, PutBack, Takes, Verdict
+from mesh.sim.old_disks import OldDisks
 
 
 class LeaseChecker:
     def __init__(self) -> None:
         self._newest: dict[TaskId, tuple[Fence, float]] = {}
         self._clocks_good = True
+        self._old = OldDisks()
         self.watches: tuple[type, ...] = (Award,)
         self.takes: Takes = {
             ClockBroken: self._clock_broken,
+            PutBack: self._old.note,
             Outward: self._outward,
             EffectTried: self._effect_tried,
             Appended: self._appended,
@@ -51,7 +55,7 @@ class LeaseChecker:
 
     def _effect_tried(self, record: EffectTried) -> Iterator[Verdict]:
         newest, since_s = self._newest.get(record.task, (0, 0.0))
-        if self._clocks_good and not record.idempotent and newest > record.fence:
+        if self._clocks_good and not record.idempotent and not record.late and newest > record.fence and record.task not in self._old:
             late_s = record.at_s - since_s
             yield Verdict(
                 record.at_s,

@@ -29,6 +29,7 @@ class MarketChecker:
         self._limits = limits
         self._bids: dict[tuple[NodeId, TaskId, NodeId], float] = {}
         self._loads: dict[tuple[NodeId, NodeId], tuple[float, frozenset[str]]] = {}
+        self._versions: dict[tuple[NodeId, NodeId], int] = {}
         self._capability: dict[TaskId, str] = {}
         self._clocks_good = True
         self.watches: tuple[type, ...] = (Bid, Load)
@@ -48,6 +49,8 @@ class MarketChecker:
             del self._bids[key]
         for pair in [pair for pair in self._loads if pair[0] == record.node]:
             del self._loads[pair]
+        for pair in [pair for pair in self._versions if record.node in pair]:
+            del self._versions[pair]
         return iter(())
 
     def _delivered(self, record: Delivered) -> Iterator[Verdict]:
@@ -55,7 +58,9 @@ class MarketChecker:
         if type(message) is Bid:
             for item in message.items:
                 self._bids[(record.node, item.task, record.sender)] = record.at_s + message.ttl_ms / 1000
-        elif type(message) is Load:
+        elif type(message) is Load and message.version > self._versions.get((record.node, record.sender), 0):
+            # (An older one may come behind a newer one, and says nothing.)
+            self._versions[record.node, record.sender] = message.version
             self._loads[(record.node, record.sender)] = (record.at_s, frozenset(row.capability for row in message.rows))
         return iter(())
 

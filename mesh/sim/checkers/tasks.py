@@ -7,7 +7,7 @@ O4   one terminal state, never changed; what is done was done under the fence th
 O6a  never two handlers of one task at once on one node; never two starts under one fence
 RES  a result is what the capability makes of the arguments
 
-What a revoked node promised is not owed by anybody.
+What a revoked node promised is not owed by anybody, nor what a node promised whose disk was put back (`rollback.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId
+from mesh.messages.keeping import Took
 from mesh.messages.records import Decided, Finished, Submitted
 from mesh.sim.history import (
     Answered,
@@ -28,12 +29,15 @@ from mesh.sim.history import (
     HandlerOver,
     KeptUpTo,
     NodeDown,
+    Outward,
     Phase,
+    PutBack,
     Synced,
     Takes,
     Upheld,
     Verdict,
 )
+from mesh.sim.old_disks import OldDisks
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class Shown:
     expected: Any
 
 
+QUIET_AWARDS_MAX = 25
+"""Of one task while nothing is wrong: more is a livelock."""
 NOBODY = -1
 ENDED = ("done", "failed", "cancelled")
 
@@ -63,13 +69,18 @@ class TaskChecker:
         self._open: dict[int, Asked] = {}
         self._revoked: dict[NodeId, None] = {}
         self._answered: dict[int, None] = {}
+        self._old = OldDisks()
+        self._quiet = False
+        self._awards: dict[TaskId, int] = {}
         self._waiting: dict[NodeId, list[tuple[int, Any]]] = {}
         """Entries that are not kept yet, with their numbers."""
         self._synced_up_to: dict[NodeId, int] = {}
         self._kept: dict[NodeId, int] = {}
-        self._submitted: dict[TaskId, int] = {}
-        """The number under which its author wrote it down."""
-        self.watches: tuple[type, ...] = ()
+        self._submitted: dict[tuple[NodeId, TaskId], int] = {}
+        """The number under which a node that drives it wrote it down."""
+        self._taken: dict[NodeId, int] = {}
+        """Entries of that author up to here were kept when another took over from him, whether he ever heard of it or not."""
+        self.watches: tuple[type, ...] = (Took,)
         self.takes: Takes = {
             EffectTried: self._effect_tried,
             HandlerBegan: self._handler_began,
@@ -77,18 +88,20 @@ class TaskChecker:
             Appended: self._appended,
             Synced: self._synced,
             KeptUpTo: self._kept_up_to,
+            Outward: self._outward,
             NodeDown: self._node_down,
             Asked: self._asked,
             Answered: self._was_answered,
             Shown: self._shown,
             Phase: self._phase,
             Upheld: self._upheld,
+            PutBack: self._old.note,
         }
 
     # ---- effects and handlers
 
     def _effect_tried(self, record: EffectTried) -> Iterator[Verdict]:
-        if not record.accepted:
+        if not record.accepted or record.task in self._old:
             return
         before = self._accepted.get(record.task)
         if before is not None and record.fence < before[0]:
@@ -100,6 +113,8 @@ class TaskChecker:
         self._accepted[record.task] = (record.fence, record.node)
 
     def _handler_began(self, record: HandlerBegan) -> Iterator[Verdict]:
+        if record.task in self._old:
+            return
         place = (record.node, record.task)
         running = self._running.get(place)
         if running is not None:
@@ -119,13 +134,11 @@ class TaskChecker:
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         """Copies of another's entries say nothing new."""
         kind, node = type(record.entry), record.node
-        if record.copied:
-            return
-        if kind is Finished or kind is Decided or kind is Submitted:
+        if kind is Submitted:
+            self._submitted[node, record.entry.task] = record.seq
+        if not record.copied and (kind is Finished or kind is Decided or kind is Submitted):
             self._waiting.setdefault(node, []).append((record.seq, record.entry))
-            if kind is Submitted:
-                self._submitted[record.entry.task] = record.seq
-        yield from ()
+        return iter(())
 
     def _synced(self, record: Synced) -> Iterator[Verdict]:
         self._synced_up_to[record.node] = record.seq
@@ -136,21 +149,34 @@ class TaskChecker:
         self._kept[record.node] = record.seq
         if record.taken:
             waiting = self._waiting.get(record.node, [])
-            self._waiting[record.node] = [
-                (seq, entry) for seq, entry in waiting if seq <= record.taken or self._submitted.get(entry.task, seq) > record.taken
+            submitted, node = self._submitted, record.node
+            self._waiting[node] = [
+                (seq, entry) for seq, entry in waiting if seq <= record.taken or submitted.get((node, entry.task), seq) > record.taken
             ]
         return self._judge(record.at_s, record.node)
+
+    def _outward(self, record: Outward) -> Iterator[Verdict]:
+        for signed in getattr(getattr(record.effect, "message", None), "yields", ()):
+            author = signed.body.author
+            self._taken[author] = max(self._taken.get(author, 0), signed.body.seq)
+            yield from self._judge(record.at_s, author)
 
     def _judge(self, at_s: float, node: NodeId) -> Iterator[Verdict]:
         kept, waiting = self._kept.get(node, NOBODY), self._waiting.get(node)
         up_to = self._synced_up_to.get(node, 0)
-        up_to = up_to if kept == NOBODY else min(up_to, kept)
+        up_to = up_to if kept == NOBODY else min(up_to, max(kept, self._taken.get(node, 0)))
         while waiting and waiting[0][0] <= up_to:
             yield from self._durable(at_s, node, waiting.pop(0)[1])
 
     def _durable(self, at_s: float, node: NodeId, entry: Any) -> Iterator[Verdict]:
         kind = type(entry)
+        if entry.task in self._old:
+            return
         if kind is Decided:
+            if self._quiet:
+                awards = self._awards[entry.task] = self._awards.get(entry.task, 0) + 1
+                if awards == QUIET_AWARDS_MAX:
+                    yield Verdict(at_s, "O3", f"{entry.task} was awarded {awards} times in quiet, and does not come to an end")
             before = self._decided.get(entry.task, 0)
             if entry.fence <= before:
                 yield Verdict(at_s, "O4", f"{entry.task}: fence {entry.fence} was decided after {before}: fences must grow")
@@ -200,6 +226,8 @@ class TaskChecker:
             yield Verdict(record.at_s, "RES", f"a call of {asked.command.capability} was answered {got!r} instead of {wanted!r}")
 
     def _shown(self, record: Shown) -> Iterator[Verdict]:
+        if record.task in self._old:
+            return
         if record.row is None:
             yield Verdict(record.at_s, "O2", f"{record.node} acknowledged {record.task} and knows nothing of it")
             return
@@ -217,6 +245,7 @@ class TaskChecker:
             yield Verdict(record.at_s, "RES", f"the result of {record.task} is {record.result!r} instead of {record.expected!r}")
 
     def _phase(self, record: Phase) -> Iterator[Verdict]:
+        self._quiet = record.name == "quiet"
         if record.name != "settled":
             return
         for asked in self._open.values():

@@ -15,7 +15,7 @@ from mesh.core.records.records import FIRST_TOKEN, HeadsDue, Records, TableDue
 from mesh.effects import Append, Need, ReadBody, ReadStory, Refused, Remember, Send
 from mesh.limits import RecordsLimits
 from mesh.messages.membership import Ping
-from mesh.messages.records import Commit, Fork, Heads, Opened, Parked
+from mesh.messages.records import Audited, Commit, Fork, Heads, Opened, Parked
 from mesh.messages.signed import Signed
 from mesh.messages.work import Answer, Ask
 
@@ -85,12 +85,13 @@ def test_a_failed_disk_is_shown() -> None:
 # ---- gossip
 
 
-def test_a_new_link_gets_all_newest_heads_its_own_included() -> None:
+def test_a_new_link_gets_all_newest_heads_and_every_known_one_of_its_own() -> None:
     bench = Bench()
-    own, theirs, dead = commit("me", 21, incarnation=3), commit("b", 7), commit("gone", 4)
+    own, before, theirs, dead = commit("me", 21, incarnation=3), commit("b", 5), commit("b", 7), commit("gone", 4)
     bench.give(NewHead(own))
-    bench.give(Heads((commit("b", 5), theirs, dead)), "c")
-    assert bench.give(MemberLinked("b")) == [Send("b", Heads((theirs, dead, own)), need=FREE)]
+    bench.give(Heads((before, theirs, dead)), "c")
+    assert bench.give(MemberLinked("b")) == [Send("b", Heads((dead, before, theirs, own)), need=FREE)]
+    assert bench.give(MemberLinked("c")) == [Send("c", Heads((theirs, dead, own)), need=FREE)]
 
 
 def test_a_large_table_travels_in_lots() -> None:
@@ -219,6 +220,25 @@ def test_an_own_head_that_the_disk_does_not_hold_is_shown_for_good(head: Signed)
     assert bench.refusals(Heads((head,))) == ["own_head_ahead"]
     bench.give(Heads((commit("me", 19, 2, incarnation=2),)), "b")
     assert "which its disk does not hold" in bench.records.statistics().rolled_back
+
+
+def test_a_head_of_an_earlier_life_beyond_where_the_next_one_began_is_found_out_lives_later() -> None:
+    """Life 1 signed entry 9; life 2 began on an older disk, behind entry 6, saw nobody, and wrote more than that."""
+    bench = Bench()
+    for seq, entry in ((1, Opened(1, bytes(32), 0)), (7, Opened(2, HEAD, 6))):
+        bench.give(Replay(seq, entry))
+    bench.give(Started())
+    assert bench.refusals(Heads((commit("me", 5, 2),))) == [] and bench.records.statistics().rolled_back == ""
+    refused, on_record = bench.give(Heads((commit("me", 9),)), "b")
+    assert refused == Refused("own_head_ahead", "b")
+    assert on_record.entry.what == "rolled_back" and on_record.entry.note == bench.records.statistics().rolled_back
+    assert bench.refusals(Heads((commit("me", 9),))) == ["own_head_ahead"], "and it goes on record once"
+
+
+def test_what_was_admitted_is_known_in_the_next_life() -> None:
+    bench = Bench()
+    bench.give(Replay(5, Audited("rolled_back", "me", "me", "an old disk")))
+    assert bench.records.statistics().rolled_back == "an old disk"
 
 
 def test_this_lifes_heads_are_known_again() -> None:

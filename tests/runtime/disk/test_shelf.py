@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from mesh.core.inputs import NewHead, ShelfKnown, ShelfRead, Shelved, Synced, TaleRead
+from mesh.core.inputs import NewHead, Synced
 from mesh.core.keeping.blocks import end_of
+from mesh.core.keeping.inputs import ShelfKnown, ShelfRead, Shelved, TaleRead
 from mesh.core.records.journal import JournalWriter
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import content_hash
