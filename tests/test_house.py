@@ -43,6 +43,8 @@ FLOORS = {
         "mesh.runtime.app",
         "mesh.runtime.disk.vault",
         "mesh.runtime.disk.secrets",
+        "mesh.runtime.disk.backup",
+        "mesh.runtime.disk.restore",
     ),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }
@@ -188,5 +190,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 13_500
-    assert lines("mesh/**/*.py") <= 47_500
+    assert lines("mesh/**/*.py") <= 50_000
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

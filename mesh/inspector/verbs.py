@@ -39,7 +39,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "audit": "audit",
     },
     "Trust": {"id": "enrol", "trust": "trust", "grant": "trust", "revoke": "trust", "rotate": "trust"},
-    "Repair": {"doctor": "repair", "verify": "repair"},
+    "Repair": {"doctor": "repair", "verify": "repair", "backup": "backups", "restore": "backups"},
 }
 """group -> verb -> the module beside this one that holds the function of the verb's name."""
 MODULES = {verb: module for members in GROUPS.values() for verb, module in members.items()}

@@ -43,6 +43,7 @@ from mesh.runtime.links.links import Links
 from mesh.runtime.links.listening import Listening, listen
 from mesh.runtime.links.tls import server_context
 from mesh.runtime.local import LocalServer
+from mesh.runtime.restored import ask_around
 from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
 from mesh.runtime.sockets.addresses import split_address
 from mesh.runtime.trust import uninvited
@@ -338,6 +339,8 @@ class NodeProcess:
             for component in (self.links, self.blobs, self.local, self.warden):
                 await tasks.start(component.run)
             tasks.start_soon(self.driver.run)
+            if self.store.held:
+                tasks.start_soon(ask_around, self)
             if self.discovery is not None:
                 await tasks.start(self.discovery.run)
                 tasks.start_soon(self._advertise, self.discovery)

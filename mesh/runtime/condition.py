@@ -61,5 +61,5 @@ def _journal(folder: NodeFolder) -> None:
     newest.read()
     exists = path.exists()
     life = int(peek(path, "incarnation") or b"0") if exists else 0
-    if doubt := newest.doubt(exists, life, newest.seq):
+    if (doubt := newest.doubt(exists, life, newest.seq)) and not newest.restored:
         raise rolled_back(path, doubt)

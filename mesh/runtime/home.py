@@ -90,19 +90,26 @@ def write_atomic(path: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in it survive a power cut. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _make_folders(folder: Path) -> None:
-    """As `mkdir -p`, but every new folder is its owner's alone, whatever the umask."""
+    """As `mkdir -p`, but every new folder is its owner's alone, whatever the umask, and its name is synced."""
     if not folder.is_dir():
         if folder.parent != folder:
             _make_folders(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(PermissionError):  # a parent that may be entered and written, not read
+            sync_folder(folder.parent)
 
 
 def make_private(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from mesh.messages.membership import Offer
 from mesh.runtime import clock
 from mesh.runtime.disk.store_file import StoreError
 from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
+from mesh.runtime.restored import WAITING
 from mesh.runtime.trust.names import namer
 from mesh.runtime.trust.trust_findings import trust_findings
 from mesh.wire.codec import decode_entry
@@ -122,6 +123,8 @@ class Views:
         found += [(f"those who offer {name} disagree about its arguments", f"give one {name} another name") for name in self._disputed()]
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
+        if process.store.held:
+            found.append((WAITING, "mesh nodes"))
         if store.shelf_damaged:
             damage = f"what this node keeps of others' journals is damaged on its disk, met {store.shelf_damaged} times: the others have it"
             found.append((damage, "sudo dmesg | grep -i error"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ TRUST = {
     "revoked": [],
 }
 IDENTITY = {"mesh": str, "name": str, "mode": str, "home": str, "roles": list, "expires": str, "path": str, "nodes": [], "past": []}
+BACKUP = {"file": str, "node": str, "id": str, "entries": int, "files": int, "bytes": int, "key": bool, "kek": str}
 TABLE: dict[str, dict[str, Case | str]] = {
     "demo": {
         "ok": "tests/stories/test_demo.py runs it",
@@ -237,8 +239,20 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("verify", 3),
         "timeout": Case("verify", 4),
     },
+    "backup": {
+        "ok": Case("backup {backups}", 0, BACKUP),
+        "empty": Case("backup {backups} --without-key", 0, BACKUP),
+        "no node": Case("backup {backups}", 3),
+        "timeout": "it asks no node",
+    },
+    "restore": {
+        "ok": "tests/cluster/test_backup.py runs it",
+        "empty": Case("restore {file}", REFUSED),
+        "no node": Case("restore nowhere", 2),
+        "timeout": "it asks no node",
+    },
 }
-NO_TIMEOUT_OPTION = ("demo", "run", "up", "init", "id", "secret")
+NO_TIMEOUT_OPTION = ("demo", "run", "up", "init", "id", "secret", "backup", "restore")
 
 
 def test_every_verb_is_in_the_table() -> None:
@@ -260,6 +274,7 @@ def facts(mesh: Callable[..., Any], node: Path, root: Path) -> dict[str, str]:
         "hash": loud["result"]["$file"]["sha256"],
         "out": str(root / "out"),
         "nobody": str(root / "no-demo"),
+        "backups": tempfile.mkdtemp(dir=root),
     }
 
 

@@ -104,6 +104,8 @@ class Store:
         """Seeds of keys that are to follow, by public key."""
         self._rows = Rows(self.path, sealer)
         self._newest, self._accept_rollback, self._rollback_accepted = newest, accept_rollback, ""
+        self.held = False
+        """Restored from a backup: nothing is written before `release`."""
         self._signer, self._tell, self._wall_ms = signer, tell_threadsafe, wall_ms
         self._limits = limits or RecordsLimits()
         self._verify_own = (ed25519.verifier_of(signer.public_key), *(ed25519.verifier_of(past.old) for past in self._lives.keys))
@@ -153,9 +155,9 @@ class Store:
             self._end = end
             self._begin_life(end)
             store_file.settle(self._connection)
-        except (sqlite3.Error, ValueError) as error:
+        except (*store_file.UNREADABLE, ValueError) as error:
             self._connection.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, store_file.UNREADABLE):
                 raise store_file.explain(self.path, error) from error
             raise store_file.broken(self.path, f"its table of facts cannot be read: {error}") from error
         except MeshError:
@@ -164,6 +166,7 @@ class Store:
         self.begins = self._beginning(end.newest)
         if self._newest is not None:
             self._newest.begin(self.incarnation, self._rollback_accepted)
+            self.held = bool(self._newest.restored)
         self.head, self.head_seq = end.head, end.seq
         self.durable_head = end.head
         """The newest synced commit's hash: what envelopes carry. Replaced whole, so any thread may read it."""
@@ -173,7 +176,7 @@ class Store:
 
     def _begin_life(self, end: store_chain.ChainEnd) -> None:
         """Raise the incarnation, above every one that this journal, or whoever remembers it, knows of."""
-        before = int(store_file.get_meta(self._connection, "incarnation") or b"0")
+        before = store_file.get_life(self.path, self._connection)
         if before < end.incarnation:
             raise store_file.broken(self.path, f"it holds entries of incarnation {end.incarnation}, but says the last was {before}")
         remembered = 0
@@ -181,12 +184,16 @@ class Store:
             self._doubt(self._newest.doubt(True, before, end.seq))
             remembered = self._newest.incarnation
         self.incarnation = max(before, remembered) + 1
-        self._in_transaction(lambda c: store_file.set_metas(c, {"incarnation": str(self.incarnation).encode()}))
+        self._in_transaction(lambda c: store_file.set_life(c, self.incarnation))
 
     def _doubt(self, doubt: str) -> None:
-        if doubt and not self._accept_rollback:
+        assert self._newest is not None
+        restored = self._newest.restored
+        if doubt and not (self._accept_rollback or restored):
             raise rolled_back(self.path, doubt)
-        self._rollback_accepted = self._rollback_accepted or doubt
+        if self._accept_rollback:
+            self._newest.restored = ""
+        self._rollback_accepted = self._rollback_accepted or restored or doubt
 
     def _claim(self) -> None:
         """A journal belongs to one node for good, and once it is sealed to one vault; `mesh` and `key` are those in which it began."""
@@ -266,12 +273,12 @@ class Store:
             if not check.agrees(self._connection):
                 store_chain.rebuild_index(self._connection, self._rows)
                 self._index_rebuilt = True
-        except sqlite3.Error as error:
+        except store_file.UNREADABLE as error:
             raise store_file.explain(self.path, error) from error
 
     def remembered(self) -> Remembered:
         """What earlier lives kept of what others signed, for the records machine, before `Started`. Raises sqlite3.Error."""
-        return store_memory.recall(self._connection)
+        return store_memory.recall(self._connection, self._rows)
 
     def shelf_known(self) -> list[ShelfKnown]:
         """What earlier lives knew of the logs that are kept here, before `Started`. Raises sqlite3.Error."""
@@ -350,8 +357,16 @@ class Store:
             self._threads.append(thread)
             thread.start()
 
+    def release(self) -> None:
+        """The journal may go on as the newest: what waits is written. Raises HomeError."""
+        assert self._newest is not None
+        self._newest.confirm()
+        with self._something:
+            self.held = False
+            self._something.notify()
+
     def close(self) -> None:
-        """Write what was added, end the threads, let go of the file. Safe to call twice."""
+        """Write what was added (unless it is still held), end the threads, let go of the file. Safe to call twice."""
         self.flush_soon()
         with self._something:
             if self._closing:
@@ -393,10 +408,12 @@ class Store:
     def _write_all(self) -> None:
         while True:
             with self._something:
-                while not (self._queue or self._urgent or self._closing or self._failure):
+                while self.held or not (self._queue or self._urgent):
+                    if self._closing or self._failure:
+                        break
                     self._something.wait()
                 self._urgent = False
-                if self._failure is not None:
+                if self._failure is not None or self.held:
                     return
                 ahead = self._queue[: self._limits.commit_entries_max]
                 remember, self._remember = self._remember, []
@@ -405,7 +422,7 @@ class Store:
             try:
                 group = gather(ahead, self._limits)
                 signed = self._commit(group, remember)
-            except (sqlite3.Error, OSError) as error:
+            except (*store_file.UNREADABLE, OSError) as error:
                 return self._fail(store_file.explain(self.path, error))
             except Exception as error:  # noqa: BLE001 - counted as the store's failure: a writer that dies silently would stop the node for ever
                 return self._fail(StoreError("store_bug", f"the journal's writer failed: {error!r}", "report this; restart the node"))
@@ -451,14 +468,14 @@ class Store:
     def _read_all(self) -> None:
         try:
             reader = Reader(self._rows, self._limits, self._is_own, self._signer.node, self._damages)
-        except sqlite3.Error as error:
+        except store_file.UNREADABLE as error:
             return self._fail(store_file.explain(self.path, error))
         try:
             while (read := self._reads.get()) is not None:
                 read(reader)
         except StoreError as error:
             self._fail(error)
-        except sqlite3.Error as error:
+        except store_file.UNREADABLE as error:
             self._fail(store_file.explain(self.path, error))
         finally:
             reader.close()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import sqlite3
 from pathlib import Path
@@ -43,6 +44,10 @@ CREATE TABLE shelf_states(author TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT 
 """
 
 
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite's calls raise over a damaged file: about some garbage it says what Python cannot decode."""
+
+
 class StoreError(Refused):
     """The journal cannot be used. `code` is snake_case, `fix` what a person can do. Nothing on disk was changed by the attempt."""
 
@@ -70,8 +75,10 @@ def other_vault(path: Path, sealed_by: str, vault: str) -> StoreError:
     )
 
 
-def explain(path: Path | str, error: sqlite3.Error | OSError) -> StoreError:
+def explain(path: Path | str, error: sqlite3.Error | OSError | UnicodeDecodeError) -> StoreError:
     """What a failed read or write means, for people."""
+    if isinstance(error, UnicodeDecodeError):
+        return broken(path, "what should be names in it is no text")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     full = code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and error.errno == 28)
     if full:
@@ -126,7 +133,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = connect(path)
-    except (sqlite3.Error, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         raise explain(path, error) from error
     try:
         if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:  # new, or its maker was killed at once
@@ -134,7 +141,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
             _sync_folder(path.parent)
         if _admit(path, connection) < SCHEMA:
             connection.executescript(f"BEGIN IMMEDIATE; {_SHELF} PRAGMA user_version={SCHEMA}; COMMIT;")
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         connection.close()
         raise explain(path, error) from error
     except StoreError:
@@ -187,13 +194,42 @@ def get_meta(connection: sqlite3.Connection, name: str) -> bytes | None:
     return bytes(row[0]) if row else None
 
 
+def get_life(path: Path, connection: sqlite3.Connection) -> int:
+    """The newest life that the journal knows of; 0 for a new one. Raises StoreError if the number was changed, ValueError."""
+    life, check = get_meta(connection, "incarnation") or b"0", get_meta(connection, "incarnation_check")
+    if check is not None and check != hashlib.sha256(life).digest():
+        raise broken(path, f"the number of its newest life, {life.decode(errors='replace')!r}, was changed on disk")
+    return int(life)
+
+
+def set_life(connection: sqlite3.Connection, incarnation: int) -> None:
+    """Beside it its sum: it stands outside the chain, and a number too large would be as good as any."""
+    life = str(incarnation).encode()
+    set_metas(connection, {"incarnation": life, "incarnation_check": hashlib.sha256(life).digest()})
+
+
+def check_file(path: Path, connection: sqlite3.Connection) -> None:
+    """SQLite's own structures: pages, indexes, and the tables as they were made. Slow. Raises StoreError, sqlite3.Error."""
+    [(found, *_)] = connection.execute("PRAGMA integrity_check(1)")
+    if found != "ok":
+        raise broken(path, found)
+    with contextlib.closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(f"{_TABLES} {_SHELF}")
+        if _schema(connection) != _schema(model):
+            raise broken(path, "its tables are not as they were made")
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+    return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
 def peek(path: Path, name: str) -> bytes:
     """A fact of the journal in `path`, which is not opened for use; b"" if it has none of that name. Raises StoreError."""
     try:
         with contextlib.closing(connect(path, read_only=True)) as connection:
             _admit(path, connection)
             return get_meta(connection, name) or b""
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         raise explain(path, error) from error
 
 

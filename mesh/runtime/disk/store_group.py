@@ -83,4 +83,4 @@ def insert(connection: sqlite3.Connection, rows: Rows, group: Group, signed: Sig
     for effect in group.shelved:
         shelf.put(connection, rows, effect)
     for one in remember:
-        store_memory.keep(connection, one)
+        store_memory.keep(connection, rows, one)

@@ -4,15 +4,15 @@
                                               '--Confirmed--> does the journal still hold what peers have co-signed?
 
 Invariant: one head per author, one co-signature per peer (its newest, or the one that contradicts the journal: the core says which).
-Nothing is verified again here: rows that cannot be read are left out, and whoever shows a co-signature to people verifies it first. Who can
-write this file can also delete these rows; that his cut shows then is up to the peers, who hold the newer head themselves.
+No signature is verified again here, but a seal is: rows that do not open, or cannot be read, are left out, and `check` names them. Whoever
+shows a co-signature to people verifies it first. Who can write this file can also delete these rows; that his cut shows then is up to the
+peers, who hold the newer head themselves.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mesh.core.inputs import Remembered
@@ -21,40 +21,52 @@ from mesh.effects import Remember
 from mesh.ids import NodeId, short
 from mesh.messages.records import Commit, Fork, Witness
 from mesh.messages.signed import Signed
+from mesh.runtime.disk.sealing import SealBroken
 from mesh.runtime.disk.store_chain import peek
 from mesh.runtime.disk.store_file import broken
+from mesh.runtime.disk.store_rows import Rows
 from mesh.wire.packing import Refusal
 
 
-def keep(connection: sqlite3.Connection, effect: Remember) -> None:
+def keep(connection: sqlite3.Connection, rows: Rows, effect: Remember) -> None:
     """Within the caller's transaction. Raises sqlite3.Error."""
-    connection.executemany("INSERT OR REPLACE INTO peer_heads VALUES(?, ?)", [(head.author, head.raw) for head in effect.heads])
-    connection.executemany(
-        "INSERT OR IGNORE INTO forks VALUES(?, ?, ?)", [(one.author, one.one.raw, one.other.raw) for one in effect.forks]
-    )
-    connection.executemany("INSERT OR REPLACE INTO witnesses VALUES(?, ?)", [(one.author, one.raw) for one in effect.witnesses])
+    for table, signed in (("peer_heads", effect.heads), ("witnesses", effect.witnesses)):
+        kept = [(one.author, rows.memory_in(f"{table}/{one.author}", one.raw)) for one in signed]
+        connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES(?, ?)", kept)
+    for fork in effect.forks:
+        one, other = (rows.memory_in(f"forks/{fork.author}", each.raw) for each in (fork.one, fork.other))
+        connection.execute(
+            "INSERT INTO forks SELECT ?, ?, ? WHERE NOT EXISTS(SELECT 1 FROM forks WHERE author=?)", (fork.author, one, other, fork.author)
+        )
 
 
-def recall(connection: sqlite3.Connection) -> Remembered:
+def recall(connection: sqlite3.Connection, rows: Rows) -> Remembered:
     """For the records machine, before `Started`. Raises sqlite3.Error."""
     forks: list[Fork] = []
     for author, one, other in connection.execute("SELECT author, one, other FROM forks ORDER BY author, one, other"):
-        first, second = _peek_or_none(one), _peek_or_none(other)
+        first, second = (_opened_or_none(rows, f"forks/{author}", each) for each in (one, other))
         if first and second:
             forks.append(Fork(author, first, second))
-    witnesses = tuple(_witnesses(connection))
-    heads = tuple(_signed(connection, "SELECT raw FROM peer_heads ORDER BY author"))
-    return Remembered(heads, tuple(forks), witnesses, tuple(_holding(connection, witnesses)))
+    witnesses = tuple(_witnesses(connection, rows))
+    return Remembered(tuple(_signed(connection, rows, "peer_heads")), tuple(forks), witnesses, tuple(_holding(connection, witnesses)))
 
 
-def _signed(connection: sqlite3.Connection, query: str) -> Iterator[Signed]:
-    for (raw,) in connection.execute(query):
-        if (one := _peek_or_none(raw)) is not None:
+def check(connection: sqlite3.Connection, rows: Rows) -> None:
+    """Every row is as it was written. Raises StoreError for the first that is not, sqlite3.Error."""
+    for table, columns in (("peer_heads", "raw, raw"), ("witnesses", "raw, raw"), ("forks", "one, other")):
+        for author, *stored in connection.execute(f"SELECT author, {columns} FROM {table} ORDER BY author"):
+            if not all(_opened_or_none(rows, f"{table}/{author}", each) for each in stored):
+                raise broken(rows.path, f"what {author} signed, kept beside it in {table}, was changed on disk")
+
+
+def _signed(connection: sqlite3.Connection, rows: Rows, table: str) -> Iterator[Signed]:
+    for author, raw in connection.execute(f"SELECT author, raw FROM {table} ORDER BY author"):
+        if (one := _opened_or_none(rows, f"{table}/{author}", raw)) is not None:
             yield one
 
 
-def _witnesses(connection: sqlite3.Connection) -> Iterator[Signed]:
-    for one in _signed(connection, "SELECT raw FROM witnesses ORDER BY author"):
+def _witnesses(connection: sqlite3.Connection, rows: Rows) -> Iterator[Signed]:
+    for one in _signed(connection, rows, "witnesses"):
         if isinstance(one.body, Witness):
             yield one
 
@@ -71,6 +83,13 @@ def _holding(connection: sqlite3.Connection, witnesses: tuple[Signed, ...]) -> I
             yield commit
 
 
+def _opened_or_none(rows: Rows, row: str, stored: Any) -> Signed | None:
+    try:
+        return _peek_or_none(rows.memory_out(row, stored))
+    except SealBroken:
+        return None
+
+
 def _peek_or_none(raw: Any) -> Signed | None:
     try:
         return peek(raw)[0]
@@ -81,10 +100,10 @@ def _peek_or_none(raw: Any) -> Signed | None:
 class Confirmed:
     """Compares a journal, commit by commit, with what peers have co-signed of it. Raises StoreError ``journal_broken`` with the entry."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._path = path
+    def __init__(self, connection: sqlite3.Connection, rows: Rows) -> None:
+        self._path = rows.path
         self._by_last: dict[int, list[Signed]] = {}
-        for witness in _witnesses(connection):
+        for witness in _witnesses(connection, rows):
             self._by_last.setdefault(witness.body.last, []).append(witness)
         self._lasts = sorted(self._by_last)
         self._at = 0

@@ -33,6 +33,8 @@ class Newest:
     seq: int = 0
     """Number of the last entry when that life was closed in order; 0 while it runs, or if it crashed."""
     accepted: list[dict[str, Any]] = field(default_factory=list)
+    restored: str = ""
+    """The journal was put back from a backup (which one), and nobody has said yet that this is the newest; else empty."""
 
     def read(self) -> None:
         """Raises StoreError ``newest_damaged``, HomeError if others may read it."""
@@ -42,7 +44,8 @@ class Newest:
         try:
             found = json.loads(raw)
             incarnation, seq, accepted = found["incarnation"], found["seq"], found["accepted"]
-            if type(incarnation) is not int or type(seq) is not int or type(accepted) is not list:
+            restored = found.get("restored", "")
+            if type(incarnation) is not int or type(seq) is not int or type(accepted) is not list or type(restored) is not str:
                 raise TypeError("its fields")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(
@@ -50,7 +53,7 @@ class Newest:
                 f"{self.path}, which remembers the newest life of this node, is damaged: {type(error).__name__} {error}",
                 f"restore it from a backup; or, if the journal beside it is the newest one: rm {self.path}",
             ) from None
-        self.incarnation, self.seq, self.accepted = incarnation, seq, accepted
+        self.incarnation, self.seq, self.accepted, self.restored = incarnation, seq, accepted, restored
 
     def doubt(self, exists: bool, incarnation: int, seq: int) -> str:
         """Why a journal that knows lives up to `incarnation` and entries up to `seq` is not the newest; "" if nothing says so."""
@@ -70,6 +73,16 @@ class Newest:
         self.incarnation, self.seq = incarnation, 0
         self._write()
 
+    def restore(self, incarnation: int, restored: str) -> None:
+        """The journal that is beside this from now on is a copy; no life up to `incarnation` is begun again. Raises HomeError."""
+        self.incarnation, self.seq, self.restored = max(incarnation, self.incarnation), 0, restored
+        self._write()
+
+    def confirm(self) -> None:
+        """It may go on as the newest. Raises HomeError."""
+        self.restored = ""
+        self._write()
+
     def close(self, seq: int) -> None:
         """The life ends in order, with entry `seq`."""
         self.seq = seq
@@ -78,7 +91,7 @@ class Newest:
             self._write()
 
     def _write(self) -> None:
-        found = {"schema": SCHEMA, "incarnation": self.incarnation, "seq": self.seq, "accepted": self.accepted}
+        found = {"schema": SCHEMA, "incarnation": self.incarnation, "seq": self.seq, "accepted": self.accepted, "restored": self.restored}
         write_atomic(self.path, json.dumps(found, indent=1).encode())
 
 

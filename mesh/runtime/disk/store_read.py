@@ -9,7 +9,6 @@ own read-only connection in the store's reader thread; never waits for the write
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +20,10 @@ from mesh.core.records.story import Chapter, chapter, pack_story
 from mesh.ids import Hash, NodeId, TaskId, author_of, content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
-from mesh.runtime.disk import store_chain
+from mesh.runtime.disk import store_chain, store_memory
 from mesh.runtime.disk.sealing import Sealer
 from mesh.runtime.disk.shelf import ShelfReader
-from mesh.runtime.disk.store_file import StoreError, broken, connect, explain, get_meta
+from mesh.runtime.disk.store_file import UNREADABLE, StoreError, broken, check_file, connect, explain, get_meta
 from mesh.runtime.disk.store_memory import Confirmed
 from mesh.runtime.disk.store_rows import Rows
 from mesh.wire.codec import decode_entry
@@ -194,7 +193,7 @@ def export(path: Path, out: BinaryIO, sealer: Sealer | None = None) -> int:
     rows = Rows(path, sealer)
     try:
         connection = connect(path, read_only=True)
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         raise explain(path, error) from error
     try:
         connection.execute("BEGIN")
@@ -204,7 +203,7 @@ def export(path: Path, out: BinaryIO, sealer: Sealer | None = None) -> int:
         out.write(pack(("lanmesh-journal", 1, author.decode(), mesh.decode(), key, head, last)))
         for _, raw, entries in store_chain.read_commits(connection, rows, author.decode()):
             out.write(pack((raw, entries)))
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         raise explain(path, error) from error
     finally:
         connection.close()
@@ -218,7 +217,7 @@ def examine(rows: Rows, author: NodeId, verify: Callable[[bytes], bool], export_
     connection = connect(path, read_only=True)
     try:
         connection.execute("BEGIN")
-        confirmed = Confirmed(connection, path)
+        confirmed = Confirmed(connection, rows)
         for commit, raw, _ in store_chain.read_commits(connection, rows, author):
             confirmed.check(commit, raw)
             if not verify(raw):
@@ -228,9 +227,11 @@ def examine(rows: Rows, author: NodeId, verify: Callable[[bytes], bool], export_
             document["head"] = content_hash(store_chain.peek(raw)[1])
         confirmed.check_end(document["entries"])
         store_chain.check_bodies(connection, rows)
+        store_memory.check(connection, rows)
+        check_file(path, connection)
         document["witnesses"] = confirmed.reach()
         document["ok"] = True
-    except (StoreError, sqlite3.Error) as error:
+    except (StoreError, *UNREADABLE) as error:
         document["problem"] = str(error)
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""What lies in the rows of `entries`, `bodies` and the shelf: sealed values, or plain ones from before sealing.
+"""What lies in the rows of a journal's tables: sealed values, or plain ones from before sealing.
 
     commit, replay, story --entry(seq, bytes)--> sealer (if any) --> row          the chain, all hashes and the wire know plain bytes only
 
@@ -15,7 +15,7 @@ from mesh.ids import Hash
 from mesh.runtime.disk.sealing import SealBroken, Sealer, is_sealed
 from mesh.runtime.disk.store_file import broken, other_vault
 
-_ENTRIES, _BODIES, _SHELF = "entries/1", "bodies/1", "shelf/1"
+_ENTRIES, _BODIES, _MEMORY, _SHELF = "entries/1", "bodies/1", "memory/1", "shelf/1"
 """Part of what a value is sealed to, with the version of its own format, which is not the file's: else no old value would open."""
 
 
@@ -52,6 +52,16 @@ class Rows:
             return stored
         return self._opened(_BODIES, name, stored)
 
+    def memory_in(self, row: str, plain: bytes) -> bytes:
+        """What others signed: no secret, but its signature is not checked again when it is read. `row` names its table and key."""
+        return plain if self.sealer is None else self.sealer.seal(_MEMORY, row, plain)
+
+    def memory_out(self, row: str, stored: Any) -> Any:
+        """As `entry_out`. Raises SealBroken."""
+        if type(stored) is not bytes or not is_sealed(stored):
+            return stored
+        return self._opened(_MEMORY, row, stored)
+
     def shelf_in(self, place: str, plain: bytes) -> bytes:
         """What is kept of others' logs. `place` names the row."""
         return plain if self.sealer is None else self.sealer.seal(_SHELF, place, plain)
@@ -65,6 +75,8 @@ class Rows:
     def _opened(self, table: str, key: str, stored: bytes) -> bytes:
         if self.sealer is None:
             raise other_vault(self.path, "", "")
+        if type(key) is not str:  # damage can make a number of a name
+            raise SealBroken("not_authentic")
         return self.sealer.open(table, key, stored)
 
 
