@@ -306,7 +306,8 @@ class Keepers:
     def _party(self, sender: NodeId, kept: Kept) -> bool:
         """Whether `sender` may speak of this log: its author, who keeps it, for whom this node voted; anybody, if nothing of it is here."""
         log = kept.replica.log
-        return sender in (log.author, kept.replica.voted) or sender in log.members or log.last == START
+        # Of any roster that is known here: the newest may be one that others never heard of.
+        return sender in (log.author, kept.replica.voted) or any(sender in each.members for each in log.rosters) or log.last == START
 
     def _on_ship(self, now_s: float, sender: NodeId, ship: Ship) -> Effects:
         kept = self._log_of(ship.author)

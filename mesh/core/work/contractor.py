@@ -47,7 +47,7 @@ from mesh.core.work.slots import Run, Slots, Worker
 from mesh.core.work.tallies import ContractorStatistics
 from mesh.core.work.terms import Terms
 from mesh.effects import Append, Extend, Need, Refused, Send, Tell
-from mesh.ids import Fence, NodeId, TaskId, content_hash
+from mesh.ids import Fence, NodeId, TaskId, author_of, content_hash
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Offer
 from mesh.messages.records import Accepted, Closed, Ended
@@ -178,6 +178,8 @@ class Contractor:
     def _accept(self, now_s: float, manager: NodeId, item: AwardItem, lease_end_ms: int, out: list[Any]) -> None:
         holding = awarded(item, manager, lease_end_ms, self._holdings.next_order())
         pair = self._holdings.add(holding)
+        if manager != author_of(item.task):
+            self._directory.homes[item.task] = manager
         self._accepted += 1
         if item.durable:
             entry = Accepted(item.task, item.fence, manager, item.capability, item.input_hash, int(now_s * 1000))
