@@ -198,14 +198,21 @@ class Directory:
 
     def drivers_of(self, task: TaskId) -> list[NodeId]:
         """Who may ever have driven it, its author first."""
-        known = [author_of(task)]
-        for one in known:
-            known += [heir.taker for heir in self.heirs.get(one, ()) if heir.taker not in known]
-        return known
+        author = author_of(task)
+        return [author, *(taker for taker in self._takers_after(author) if taker != author)]
 
     def succeeds(self, manager: NodeId, heir: NodeId) -> bool:
-        """Whether `heir` has taken over from `manager`."""
-        return any(one.taker == heir for one in self.heirs.get(manager, ()))
+        """Whether `heir` has taken over from `manager`, or from who had, and so on."""
+        return heir in self._takers_after(manager)
+
+    def _takers_after(self, node: NodeId) -> list[NodeId]:
+        known: list[NodeId] = []
+        todo = [node]
+        for one in todo:
+            fresh = [each.taker for each in self.heirs.get(one, ()) if each.taker not in known]
+            known += fresh
+            todo += fresh
+        return known
 
     def taker_from(self, node: NodeId) -> NodeId:
         """Who took over from it last; "": nobody that is known here."""

@@ -221,7 +221,10 @@ class Replica:
 
     def may_change(self, members: tuple[NodeId, ...]) -> bool:
         """Whether the author may write that these keep his log from now on."""
-        settled = self.kept[0] == self.term and self.log.rosters[-1].at <= self.kept
+        *earlier, newest = self.log.rosters
+        # What is not kept yet may be taken back: then no majority counts that did not count before.
+        back = bool(earlier) and earlier[-1].at <= self.kept and set(earlier[-1].members) == set(members)
+        settled = self.kept[0] == self.term and (newest.at <= self.kept or back)
         one_more_or_less = len(set(members) ^ set(self.log.members)) == 1
         return self.role == LEADER and self.me == self.author and self.author in members and settled and one_more_or_less
 
