@@ -241,6 +241,8 @@ class Keepers:
             if taken:
                 yield Watermark(replica.kept[1] if replica.log.keepers else -1, taken, need=Need.FREE)
             yield Tell(Leading(taken))
+            for kept in self._logs.values():
+                yield from self._takeover.tell_again(kept)
             yield from self._carry(now_s, self._own, replica.wrote(self._seq))
         elif replica.role != LEADER:
             self._own.led_told = False
@@ -265,7 +267,7 @@ class Keepers:
         """What work must know."""
         replica, guard = self._own.replica, self._directory.guard
         guard.keepers, guard.leads = replica.log.keepers, replica.role == LEADER
-        members = replica.log.members
+        members = replica.log.voters
         if len(members) < 2:
             guard.led_until_s = float("inf")
             return

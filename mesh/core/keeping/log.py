@@ -57,6 +57,13 @@ class Log:
         return self.rosters[-1].members
 
     @property
+    def voters(self) -> tuple[NodeId, ...]:
+        """Whose majority decides: the members; but who has gone from alone to two still decides alone, as nobody could without him."""
+        *earlier, newest = self.rosters
+        alone = len(newest.members) == 2 and bool(earlier) and earlier[-1].members == (self.author,)
+        return (self.author,) if alone else newest.members
+
+    @property
     def keepers(self) -> tuple[NodeId, ...]:
         """The members but the author."""
         return tuple(member for member in self.members if member != self.author)
