@@ -114,7 +114,7 @@ class Keepers:
         }
 
     def _open(self, author: NodeId) -> Kept:
-        log = Log(author)
+        log = Log(author, self._directory.outlaws)
         kept = self._logs[author] = Kept(Replica(author, self._me, lambda at: self._shipping.blocks(log, at), log))
         return kept
 
