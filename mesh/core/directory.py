@@ -165,11 +165,12 @@ class Directory:
         return row.name if row else node
 
     def inherit(self, author: NodeId, heir: Heir) -> bool:
-        """Note who took over. False: known already, or of an older term than what is known for the same tasks."""
+        """Note who took over; news may come in any order. False: known already, or later than another who took the very same."""
         known = self.heirs.setdefault(author, [])
-        if any(other.term >= heir.term and (other.incarnation, other.counter) >= (heir.incarnation, heir.counter) for other in known):
+        same = [other for other in known if (other.incarnation, other.counter) == (heir.incarnation, heir.counter)]
+        if any(other.term <= heir.term for other in same):
             return False
-        known.append(heir)
+        known[:] = sorted([*(other for other in known if other not in same), heir], key=lambda one: (one.incarnation, one.counter))
         del known[:-HEIRS_MAX]
         return True
 
