@@ -49,6 +49,8 @@ class Capability:
     version: str
     idempotent: bool
     timeout_s: float
+    queue_timeout_s: float
+    heartbeat_timeout_s: float
     retries: int
     on_lost: str
     limits: IsolationLimits | None
@@ -69,6 +71,8 @@ class Capability:
             input_schema=self.shape.input_schema,
             output_schema=self.shape.output_schema,
             tags=agent.tags,
+            queue_timeout_ms=round(self.queue_timeout_s * 1000),
+            heartbeat_ms=round(self.heartbeat_timeout_s * 1000),
         )
 
 
@@ -114,6 +118,8 @@ class Agent:
         name: str | None = None,
         idempotent: bool = False,
         timeout_s: float | None = None,
+        queue_timeout_s: float | None = None,
+        heartbeat_timeout_s: float | None = None,
         retries: int = 0,
         on_lost: str = "retry",
         version: str = "1",
@@ -129,6 +135,8 @@ class Agent:
         name: str | None = None,
         idempotent: bool = False,
         timeout_s: float | None = None,
+        queue_timeout_s: float | None = None,
+        heartbeat_timeout_s: float | None = None,
         retries: int = 0,
         on_lost: str = "retry",
         version: str = "1",
@@ -138,7 +146,9 @@ class Agent:
         """Make a function a capability, under its own name or `name`. Returns it unchanged. Raises DeclarationError.
 
         `idempotent`: running it twice does no harm, so it is restarted elsewhere at once when its node falls silent. `timeout_s`: one
-        run is stopped after so long (None: never). `retries`: how often a failed run is tried again. `on_lost`: ``"retry"`` runs it again
+        run is stopped after so long (None: never). `queue_timeout_s`: work that nobody has taken by then fails. `heartbeat_timeout_s`: a
+        handler that says neither ``ctx.progress()`` nor ``ctx.beat()`` for so long is taken for stuck, and its work is tried elsewhere.
+        `retries`: how often a failed run is tried again. `on_lost`: ``"retry"`` runs it again
         when its node is lost, ``"fail"`` is for what must not repeat. `version` is shown to callers.
 
         `isolation`: ``"process"`` gives each task a process of its own, which is killed at once when the task is stopped, with an empty
@@ -148,7 +158,8 @@ class Agent:
         local = sys._getframe(1).f_locals
 
         def declare(function: F) -> F:
-            self._declare(function, name, idempotent, timeout_s, retries, on_lost, version, isolation, limits, local)
+            times = (timeout_s, queue_timeout_s, heartbeat_timeout_s)
+            self._declare(function, name, idempotent, times, retries, on_lost, version, isolation, limits, local)
             return function
 
         return declare if function is None else declare(function)
@@ -158,7 +169,7 @@ class Agent:
         function: F,
         name: str | None,
         idempotent: bool,
-        timeout_s: float | None,
+        times: tuple[float | None, float | None, float | None],
         retries: int,
         on_lost: str,
         version: str,
@@ -175,8 +186,9 @@ class Agent:
         what = f"capability {chosen!r}"
         if chosen in self.capabilities:
             raise DeclarationError(what, f"agent {self.name!r} has it already", "give one of them name=...")
-        if timeout_s is not None and not 0 < timeout_s < 10_000_000:
-            raise DeclarationError(what, f"timeout_s is {timeout_s!r}", "give seconds above 0, or leave it out")
+        for timeout, seconds in zip(("timeout_s", "queue_timeout_s", "heartbeat_timeout_s"), times, strict=True):
+            if seconds is not None and not 0 < seconds < 10_000_000:
+                raise DeclarationError(what, f"{timeout} is {seconds!r}", "give seconds above 0, or leave it out")
         if type(retries) is not int or not 0 <= retries <= RETRIES_MAX:
             raise DeclarationError(what, f"retries is {retries!r}", f"give a whole number from 0 to {RETRIES_MAX}")
         if on_lost not in ("retry", "fail"):
@@ -188,7 +200,9 @@ class Agent:
             is_async=inspect.iscoroutinefunction(function),
             version=str(version),
             idempotent=bool(idempotent),
-            timeout_s=timeout_s or 0.0,
+            timeout_s=times[0] or 0.0,
+            queue_timeout_s=times[1] or 0.0,
+            heartbeat_timeout_s=times[2] or 0.0,
             retries=retries,
             on_lost=on_lost,
             limits=_limits(what, isolation, limits),

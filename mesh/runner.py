@@ -300,10 +300,15 @@ class Runner:
     def progress_of(self, run: Run, fraction: float, note: str) -> None:
         note = note if run.redactor is None else run.redactor.text(note)
         fresh = run.progress is None
-        said = run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
+        said = run.said = run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
         if fresh:
             self._say_progress(run)
             self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, said))
+
+    def beat(self, task: TaskInfo) -> None:
+        run = self._runs.get((task.id, task.fence))
+        if run is not None:
+            self.progress_of(run, *run.said)
 
     def _say_progress(self, run: Run) -> None:
         assert run.progress is not None
@@ -325,7 +330,12 @@ class Runner:
         return await self._effect(task, "step", capability, arguments, {"parent": task.id, "fence": task.fence, "name": name})
 
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
-        return await self._effect(task, "call", capability, arguments, {"parent": task.id})
+        return await self._effect(task, "call", capability, arguments, {"parent": task.id, "timeout_ms": self._left_ms(task)})
+
+    def _left_ms(self, task: TaskInfo) -> int:
+        """Until its run is stopped: what it calls must have ended by then. 0: there is no such time."""
+        run = self._living(task)
+        return max(1, run.started_ms + run.timeout_ms - self._clock.now_ms()) if run.timeout_ms else 0
 
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         run = self._runs.get((task.id, task.fence))

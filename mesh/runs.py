@@ -73,6 +73,7 @@ class Run:
         "parent",
         "progress",
         "redactor",
+        "said",
         "started_ms",
         "stopping",
         "task",
@@ -109,5 +110,8 @@ class Run:
         self.lent = False
         """The node has been told so."""
         self.progress: tuple[float, str] | None = None
+        """What was said a moment ago; None: that long ago that the same may be said again."""
+        self.said: tuple[float, str] = (0.0, "")
+        """The newest progress: said again as a sign of life."""
         self.redactor: Redactor | None = None
         """Of a run that was told a secret: takes it out of whatever the run says."""

@@ -134,12 +134,17 @@ def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
     if verb == "down":
         return inputs.Leave(number)
     files = tuple((sha256, size) for sha256, size in params.get("files", ()))
+    queue_ms, run_ms, heartbeat_ms = params.get("bounds", (0, 0, 0))
+    bounds = (queue_ms, run_ms, heartbeat_ms)
     if verb == "call":
-        return inputs.Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
+        return inputs.Call(
+            number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files, bounds
+        )
     if verb == "submit":
         return replace(
             inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
             by=params.get("by", ""),
+            bounds=bounds,
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])

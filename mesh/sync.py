@@ -77,8 +77,8 @@ class Mesh(View):
     def node(self) -> Document:
         return self._mesh.node
 
-    def options(self, *, timeout_s: float | None = None, retries: int | None = None) -> View:
-        return View(self._portal, self._mesh.options(timeout_s=timeout_s, retries=retries))
+    def options(self, **options: Any) -> View:
+        return View(self._portal, self._mesh.options(**options))
 
     def status(self) -> Document:
         return self._portal.call(self._mesh.status)

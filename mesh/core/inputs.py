@@ -13,6 +13,7 @@ from mesh.ids import Fence, Hash, NodeId, TaskId
 from mesh.messages.membership import Offer
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
+from mesh.messages.work import UNBOUNDED, Bounds
 
 # ---- the node itself
 
@@ -98,6 +99,7 @@ class Call:
     timeout_ms: int = 0
     parent: TaskId = ""
     files: tuple[tuple[Hash, int], ...] = ()
+    bounds: Bounds = UNBOUNDED
 
 
 @dataclass(slots=True)
@@ -111,6 +113,7 @@ class Submit:
     retries: int = -1
     files: tuple[tuple[Hash, int], ...] = ()
     by: str = ""
+    bounds: Bounds = UNBOUNDED
 
 
 @dataclass(slots=True)
@@ -125,6 +128,7 @@ class Step:
     input: bytes
     timeout_ms: int = 0
     files: tuple[tuple[Hash, int], ...] = ()
+    bounds: Bounds = UNBOUNDED
 
 
 @dataclass(slots=True)

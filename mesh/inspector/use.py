@@ -151,6 +151,16 @@ def submit(
             "--within", metavar="SECONDS", help="The task fails if it has not ended by then.", show_default=False, callback=bounded
         ),
     ] = None,
+    queue_within: Annotated[
+        float | None,
+        typer.Option(
+            "--queue-within", metavar="SECONDS", help="It fails if nobody has taken it by then.", show_default=False, callback=bounded
+        ),
+    ] = None,
+    run_within: Annotated[
+        float | None,
+        typer.Option("--run-within", metavar="SECONDS", help="One run is stopped after so long.", show_default=False, callback=bounded),
+    ] = None,
     retries: Annotated[
         int | None, typer.Option("--retries", metavar="N", min=0, help="Tries after a failure of the handler.", show_default=False)
     ] = None,
@@ -169,7 +179,8 @@ def submit(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        task = await mesh.options(timeout_s=within, retries=retries).submit(capability, **arguments)
+        options = mesh.options(timeout_s=within, retries=retries, queue_timeout_s=queue_within, run_timeout_s=run_within)
+        task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
         if capability not in {cap["capability"] for cap in (await mesh.caps())["caps"]}:
             say(f"nobody offers {clean(capability)} now: the task waits until somebody does")

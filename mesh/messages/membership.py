@@ -30,6 +30,10 @@ class Offer:
     input_schema: str = ""
     output_schema: str = ""
     tags: tuple[str, ...] = ()
+    queue_timeout_ms: int = 0
+    """How long work may wait for an award; 0: for ever. (`timeout_ms` bounds one run of the handler.)"""
+    heartbeat_ms: int = 0
+    """A handler that is silent for longer is taken for stuck; 0: silence says nothing."""
 
 
 @dataclass(slots=True)

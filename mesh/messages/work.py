@@ -22,6 +22,11 @@ from mesh.ids import Fence, Hash, NodeId, TaskId
 FileRef = tuple[Hash, int]
 """A file's hash and its size in bytes."""
 
+Bounds = tuple[int, int, int]
+"""How long work may wait for an award, one run of its handler may take, and that handler be silent: milliseconds; 0: as its offer says."""
+
+UNBOUNDED: Bounds = (0, 0, 0)
+
 
 @dataclass(slots=True)
 class CfpItem:
@@ -32,6 +37,8 @@ class CfpItem:
     """The arguments, where the offer is priced by user code; else empty."""
     size_bytes: int
     """Of the input and its files: what would have to travel."""
+    left_ms: int = 0
+    """Until the task's deadline; 0: it has none."""
 
 
 @dataclass(slots=True)
@@ -87,6 +94,10 @@ class AwardItem:
     files: tuple[FileRef, ...] = ()
     sources: tuple[NodeId, ...] = ()
     """Who has the files."""
+    left_ms: int = 0
+    """Until the task's deadline, from when this is sent; 0: it has none. What cannot end by then is declined."""
+    heartbeat_ms: int = 0
+    """The handler has promised a sign of life this often; 0: it has not."""
 
 
 @dataclass(slots=True)
@@ -110,7 +121,7 @@ class Accept:
 
 @dataclass(slots=True)
 class Decline:
-    """Reasons as in REFUSE, and stale_fence, lease_past, no_file, already_held."""
+    """Reasons as in REFUSE, and stale_fence, lease_past, deadline (it could not end in time)."""
 
     items: tuple[tuple[TaskId, Fence, str], ...]
     retry_after_ms: int = 0
@@ -160,7 +171,7 @@ class Failure:
     task: TaskId
     fence: Fence
     kind: str
-    """error, invalid_argument, timeout, worker_lost, cancelled, no_file, too_big."""
+    """error, invalid_argument, timeout, worker_lost, cancelled, no_file, too_big, heartbeat (its handler was silent for too long)."""
     message: str
     retryable: bool
     agent: str = ""
@@ -244,6 +255,7 @@ class StepAsk:
     input: bytes
     timeout_ms: int = 0
     files: tuple[FileRef, ...] = ()
+    bounds: Bounds = UNBOUNDED
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
+from mesh.messages.work import Bounds
 from mesh.runtime.disk.blobs import Blobs
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
@@ -282,18 +283,19 @@ class LocalServer:
     def _do_call(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         parent = _text(params, "parent")
-        self._tell(self._me, Call(self._request(connection, number, "call"), capability, data, timeout_ms, parent, files))
+        self._tell(self._me, Call(self._request(connection, number, "call"), capability, data, timeout_ms, parent, files, _bounds(params)))
 
     def _do_submit(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         retries, by = _number(params, "retries", -1), _text(params, "by")
-        self._tell(self._me, Submit(self._request(connection, number, "submit"), capability, data, timeout_ms, retries, files, by))
+        request = self._request(connection, number, "submit")
+        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, _bounds(params)))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         parent, name, fence = _text(params, "parent"), _text(params, "name"), _number(params, "fence", 0)
         request = self._request(connection, number, "step")
-        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files))
+        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, _bounds(params)))
 
     def _work(self, params: dict[str, Any]) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
         """What call, submit and step share. Raises BadFrame, TooBig."""
@@ -435,6 +437,14 @@ def _number(params: dict[str, Any], name: str, default: int) -> int:
     if type(value) is not int:
         raise BadFrame(f"bad_{name}")
     return value
+
+
+def _bounds(params: dict[str, Any]) -> Bounds:
+    """Queue, run and heartbeat timeout in milliseconds; 0 each where nothing is said."""
+    value = params.get("bounds", [0, 0, 0])
+    if type(value) is not list or [type(ms) for ms in value] != [int, int, int] or min(value) < 0:
+        raise BadFrame("bad_bounds")
+    return value[0], value[1], value[2]
 
 
 def _hash(params: dict[str, Any]) -> str:

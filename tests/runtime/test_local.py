@@ -19,7 +19,7 @@ from mesh.link import Link
 from mesh.runtime import local
 from mesh.runtime.protocol_local import Splitter, frame
 
-OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", []]
+OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", [], 0, 0]
 ATTACH = {"agent": "agent", "concurrency": 2, "offers": [OFFER], "running": []}
 CALL = {"capability": "c", "input": b"{}", "timeout_ms": 0, "files": []}
 

@@ -22,7 +22,7 @@ from mesh.effects import Append, Need, Send
 from mesh.ids import Fence, NodeId, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
 from mesh.messages.records import Submitted
-from mesh.messages.work import Award, AwardItem, Cancel, FileRef, Renew, ResultAck, Revoke, Superseded
+from mesh.messages.work import UNBOUNDED, Award, AwardItem, Bounds, Cancel, FileRef, Renew, ResultAck, Revoke, Superseded
 
 Effects = Iterator[Any]
 
@@ -50,6 +50,13 @@ class LeasesDue:
 @dataclass(frozen=True, slots=True)
 class PulseDue:
     """While leases stand: was this manager itself away (stopped, asleep) since the last one?"""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuesDue:
+    """Tasks in that slot have waited for an award for as long as they may."""
+
+    slot_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,7 @@ class Book:
         self.woken: dict[str, Line] = {}
         self.requests: dict[int, Task] = {}
         self.wheel = Wheel(deadlines)
+        self.queue_wheel = Wheel(deadlines, QueuesDue)
         self.dirty: list[Holder] = []
         self.pulse_at_s = 0.0
         """When the next look at our own pulse is due; 0: nothing is held anywhere."""
@@ -199,6 +207,7 @@ class Book:
         parent: TaskId = "",
         step: str = "",
         request: int = -1,
+        bounds: Bounds = UNBOUNDED,
     ) -> Task:
         """A new task, in line. The caller appends `submitted(task)` if it is durable."""
         self._counter += 1
@@ -218,10 +227,11 @@ class Book:
             files,
             (self.me,) if files else (),
             request,
+            bounds,
         )
         self.tasks[task.id] = task
         if timeout_ms > 0:
-            self.wheel.add(task, now_s + timeout_ms / 1000)
+            self.wheel.add(task, now_s + timeout_ms / 1000, timeout_ms)
         self.enqueue(task)
         return task
 
@@ -237,6 +247,7 @@ class Book:
             task.step,
             task.files,
             int(task.submitted_at_s * 1000),
+            task.bounds,
         )
         return Append(entry, {task.input_hash: task.input})
 
@@ -246,8 +257,8 @@ class Book:
     def close(self, task: Task) -> None:
         """The task has ended: out of everything that waits for it. The oldest ended ones are forgotten."""
         del self.tasks[task.id]
-        if task.wheel_at:
-            self.wheel.remove(task)
+        self.wheel.remove(task)
+        self.queue_wheel.remove(task)
         if task.holder:
             self.drop(task)
         line = self.lines.get(task.capability)

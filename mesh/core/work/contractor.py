@@ -3,7 +3,7 @@
     Award --checked--> Accepted entry (durable) --> ACCEPT, at the end of the turn      --refused--> DECLINE, with a reason
           |                plain call: only if it has not ended within accept_wait_s
           `--> Holding --> Running --> HandlerEnded --> Reports          Terms: leases, revoke, cancel, reclaim
-                 Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy
+                 Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy       Admission: which awards
 
 Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
 one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses
@@ -34,15 +34,16 @@ from mesh.core.inputs import (
     WorkerAttached,
     WorkerGone,
 )
+from mesh.core.work.admission import Admission
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.pricing import Pricing
 from mesh.core.work.reports import Reports, need_of, report_of
-from mesh.core.work.running import Running, StopOverdue
+from mesh.core.work.running import STUCK, Running, StopOverdue, stuck_error
 from mesh.core.work.slots import Run, Slots, Worker
 from mesh.core.work.terms import Terms
 from mesh.effects import Append, Extend, Need, Refused, Send, Tell
-from mesh.ids import Fence, NodeId, TaskId, author_of, content_hash
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Offer
 from mesh.messages.records import Accepted, Closed, Ended
@@ -79,6 +80,7 @@ class ContractorStatistics:
     resent: int
     lapsed: int
     overrun: int
+    stuck: int
     bids: int
     refusals: int
     prices_waiting: int
@@ -100,6 +102,7 @@ class Contractor:
         self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports)
         self._terms = Terms(deadlines, limits, self._holdings, self._slots, self._reports, self._running)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
+        self._admission = Admission(limits, self._holdings, self._slots, self._load, self._terms)
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
         """Plain calls whose ACCEPT waits: most will have ended before it is due."""
@@ -138,59 +141,17 @@ class Contractor:
             if held is not None and held.fence == item.fence and held.manager == manager:
                 self._repeat(now_s, held, award, out)
                 continue
-            reason = self._refusal(now_s, manager, held, item, award, out)
+            reason = self._admission.refusal(now_s, manager, item, award, out)
             if not reason:
                 self._accept(now_s, manager, item, award.echo_ms + award.grant_ms, out)
                 continue
             declines.append((item.task, item.fence, reason))
             if reason == "busy":
-                retry_after_ms = max(retry_after_ms, self._turn_away(now_s, manager, item.capability))
+                retry_after_ms = max(retry_after_ms, self._admission.turn_away(now_s, manager, item.capability))
         if declines:
             self._declined += len(declines)
             out.append(Send(manager, Decline(tuple(declines), retry_after_ms), need=Need.FREE))
         return out
-
-    def _refusal(self, now_s: float, manager: NodeId, held: Holding | None, item: AwardItem, award: Award, out: list[Any]) -> str:
-        """Why not; "" to accept. A fence that is declined is remembered: its duplicate must never be accepted after all."""
-        task, fence = item.task, item.fence
-        if author_of(task) != manager:
-            out.append(Refused("not_manager", manager))
-            return "not_manager"
-        if fence <= self._holdings.seen(task) or (held is not None and fence < held.fence):
-            return "stale_fence"
-        if held is not None:
-            if held.state is State.RECOVERED and self._terms.reattaching:
-                return "not_ready"
-            self._terms.withdraw(now_s, held, "superseded", out)
-        reason = self._unfit(now_s, manager, item, award, out)
-        if reason:
-            self._holdings.see(task, fence)
-        return reason
-
-    def _unfit(self, now_s: float, manager: NodeId, item: AwardItem, award: Award, out: list[Any]) -> str:
-        now_ms = int(now_s * 1000)
-        if award.echo_ms > now_ms:
-            out.append(Refused("future_stamp", manager))
-            return "future_stamp"
-        if award.echo_ms + award.grant_ms <= now_ms:
-            return "lease_past"
-        if self._load.closed:
-            return "draining"
-        capability = self._slots.offered(item.capability)
-        if capability is None:
-            return "not_ready" if self._terms.reattaching else "incapable"
-        if award.conditional and self._slots.room(capability) <= 0:
-            return "busy"
-        if (self._slots.queued >= self._limits.queue_max and capability.free() <= 0) or len(self._holdings) >= self._limits.tasks_max:
-            return "busy"
-        if item.durable and content_hash(item.input) != item.input_hash:
-            out.append(Refused("input_hash_wrong", manager))
-            return "input_hash_wrong"
-        return ""
-
-    def _turn_away(self, now_s: float, manager: NodeId, name: str) -> int:
-        self._load.turned_away(manager, name)
-        return self._slots.retry_after_ms(self._slots.capabilities[name], now_s)
 
     def _accept(self, now_s: float, manager: NodeId, item: AwardItem, lease_end_ms: int, out: list[Any]) -> None:
         holding = Holding(
@@ -205,6 +166,8 @@ class Contractor:
             item.timeout_ms,
             item.attempt,
             item.parent,
+            int(now_s * 1000) + item.left_ms if item.left_ms else 0,
+            item.heartbeat_ms,
         )
         pair = self._holdings.add(holding)
         self._accepted += 1
@@ -297,7 +260,7 @@ class Contractor:
         if run is None or run.fence != waits.fence or run.worker.worker != waits.worker:
             return [Refused("unknown_handler")]
         out: list[Any] = []
-        self._slots.wait(run, waits.waits)
+        self._slots.wait(now_s, run, waits.waits)
         self._running.fill(now_s, run.worker, out)
         self._load.note(now_s)
         return out
@@ -327,6 +290,8 @@ class Contractor:
                 self._reports.succeed(now_s, holding, ended.output, ended.files, run.worker.agent, service_ms, out)
             elif "revoked" in kinds:
                 self._reports.forget(holding, out)
+            elif run.stopping == STUCK:
+                self._running.give_up(now_s, run, stuck_error(run), out)
             else:
                 self._reports.fail(now_s, holding, ended.outcome, ended.error, run.worker.agent, service_ms, out)
         if run.answers:
@@ -491,6 +456,7 @@ class Contractor:
             resent=self._reports.resent,
             lapsed=self._terms.lapsed,
             overrun=self._running.overrun,
+            stuck=self._running.stuck,
             bids=self._pricing.bids,
             refusals=self._pricing.refusals,
             prices_waiting=self._pricing.waiting(),

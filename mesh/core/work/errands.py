@@ -97,7 +97,7 @@ class Errands:
             yield Reply(step.request, False, problem, need=Need.FREE)
             return
         ask = self._next_ask(now_s)
-        message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
+        message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files, step.bounds)
         self._open[ask] = _Errand(step.request, manager, message)
         self._asks[step.request] = ask
         self.asked += 1

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from mesh.core.work.task import CANCELLING, HELD, OFFERED, PARKED, PENDING, TERMINAL, Task
+from mesh.core.work.task import CANCELLING, HELD, NODE_FAULTS, OFFERED, PARKED, PENDING, TERMINAL, Task
 from mesh.effects import Need
 from mesh.ids import Hash, TaskId
 from mesh.messages.records import Bound, CancelAsked, Decided, Finished, Lost, Parked, Submitted
@@ -58,6 +58,7 @@ class Fold:
             entry.parent,
             entry.step,
             entry.files,
+            bounds=entry.bounds,
         )
         self.tasks[entry.task] = task
         parent = self.tasks.get(entry.parent)
@@ -86,7 +87,7 @@ class Fold:
         if task.state != CANCELLING:
             task.state = PENDING
         cause, _, kind = entry.reason.partition(":")
-        if cause == "failed" and kind in ("worker_lost", "no_file", "cancelled"):
+        if cause == "failed" and kind in NODE_FAULTS:
             task.faults += 1
         elif cause == "failed":
             task.failures += 1

@@ -33,13 +33,16 @@ class State(enum.Enum):
 
 
 class Holding:
-    """One accepted award. `lease_end_ms` is on this node's clock; `order` is its place in the queue, first come first served."""
+    """One accepted award. `lease_end_ms` and `deadline_ms` (0: none) are on this node's clock; `order` is its place in the queue,
+    first come first served."""
 
     __slots__ = (
         "attempt",
         "capability",
+        "deadline_ms",
         "durable",
         "fence",
+        "heartbeat_ms",
         "input",
         "lease_end_ms",
         "manager",
@@ -66,6 +69,8 @@ class Holding:
         timeout_ms: int = 0,
         attempt: int = 1,
         parent: TaskId = "",
+        deadline_ms: int = 0,
+        heartbeat_ms: int = 0,
     ) -> None:
         self.task = task
         self.fence = fence
@@ -78,6 +83,8 @@ class Holding:
         self.timeout_ms = timeout_ms
         self.attempt = attempt
         self.parent = parent
+        self.deadline_ms = deadline_ms
+        self.heartbeat_ms = heartbeat_ms
         self.state = State.NEW
         self.missing: dict[Hash, None] = {}
         self.report: Result | Failure | None = None

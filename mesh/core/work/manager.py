@@ -39,7 +39,7 @@ from mesh.core.inputs import (
     TurnEnds,
 )
 from mesh.core.node import Method
-from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue, PulseDue
+from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue, PulseDue, QueuesDue
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
@@ -151,6 +151,7 @@ class Manager:
             BackoffEnds: soon(retries.expire_backoff),
             FetchAgain: soon(retries.expire_fetch),
             TimeoutsDue: soon(ending.expire_timeouts),
+            QueuesDue: soon(placing.patience.expire),
             CallsDue: self._expire_calls,
         }
 
@@ -209,6 +210,7 @@ class Manager:
             files=call.files,
             parent=call.parent,
             request=call.request,
+            bounds=call.bounds,
         )
         return None
 
@@ -225,6 +227,7 @@ class Manager:
             files=submit.files,
             retries=submit.retries,
             by=submit.by,
+            bounds=submit.bounds,
         )
         yield self.book.submitted(task)
         yield Reply(submit.request, True, {"task": task.id, "survives": "restart"}, need=Need.KEPT)
@@ -268,7 +271,7 @@ class Manager:
             # The clock began again with the machine: what is left of the timeout is not known, so it begins again too.
             task.submitted_at_s = now_s
         if task.timeout_ms:
-            book.wheel.add(task, max(now_s, task.submitted_at_s + task.timeout_ms / 1000))
+            book.wheel.add(task, max(now_s, task.submitted_at_s + task.timeout_ms / 1000), task.timeout_ms)
         if task.holder:
             assert task.state in (OFFERED, HELD, CANCELLING)
             self._leases.recover(now_s, task)
@@ -291,6 +294,7 @@ class Manager:
         return self._leases.linked(now_s, fact.node)
 
     def _on_offers_changed(self, _now_s: float, _me: NodeId, _fact: OffersChanged) -> None:
+        self._placing.patience.offers_changed()
         self._wake_all()
 
     def _gone(self, now_s: float, node: NodeId, reason: str) -> Effects:

@@ -15,6 +15,7 @@ from mesh.core.work.auction import Auction
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, Line
 from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, nearest, offered, sample
+from mesh.core.work.patience import Patience, out_of_reach
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
 from mesh.effects import Append, Need, Refused, Send
@@ -33,6 +34,7 @@ class Placing:
     def __init__(self, book: Book, ending: Ending) -> None:
         self._book, self._ending = book, ending
         self._market = Market(book)
+        self.patience = Patience(book, ending)
         self._auctions: dict[int, Auction] = {}
         self._round = 0
 
@@ -47,6 +49,7 @@ class Placing:
         while book.woken:
             woken, book.woken = book.woken, {}
             for line in woken.values():
+                self.patience.begin(now_s, line)
                 yield from self._drain(now_s, line)
 
     def _drain(self, now_s: float, line: Line) -> Effects:
@@ -159,7 +162,9 @@ class Placing:
         task.move(AWARD)
         task.fence = fence
         task.idempotent, task.on_lost, task.offer_retries = offer.idempotent, offer.on_lost, offer.retries
-        task.run_timeout_ms, task.excluded = offer.timeout_ms, ""
+        task.run_timeout_ms, task.excluded = task.bounds[1] or offer.timeout_ms, ""
+        task.heartbeat_ms = task.bounds[2] or offer.heartbeat_ms
+        book.queue_wheel.remove(task)
         task.agent = winner.agent
         task.offered_at_s = now_s
         decided = Decided(task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000))
@@ -178,10 +183,6 @@ class Placing:
         pairs.append((task, self._item(now_s, task)))
 
     def _item(self, now_s: float, task: Task) -> AwardItem:
-        run_ms = task.run_timeout_ms
-        if task.timeout_ms:
-            left_ms = max(1, int((task.submitted_at_s - now_s) * 1000) + task.timeout_ms)
-            run_ms = min(run_ms, left_ms) if run_ms else left_ms
         return AwardItem(
             task.id,
             task.fence,
@@ -189,11 +190,13 @@ class Placing:
             task.input_hash,
             task.input,
             task.durable,
-            run_ms,
+            task.run_timeout_ms,
             task.attempts + 1,
             task.parent,
             task.files,
             task.sources,
+            task.left_ms(now_s),
+            task.heartbeat_ms,
         )
 
     # ---- auctions
@@ -210,7 +213,7 @@ class Placing:
         book.deadlines.set(AuctionEnds(self._round), now_s + book.limits.auction_timeout_s)
         for row in asked:
             data = task.input if row.offers[task.capability].priced else b""
-            item = CfpItem(task.id, task.capability, task.input_hash, data, size)
+            item = CfpItem(task.id, task.capability, task.input_hash, data, size, task.left_ms(now_s))
             yield Send(row.node, Cfp(auction.round, (item,)), need=Need.FREE)
 
     def on_bid(self, now_s: float, sender: NodeId, bid: Bid) -> Effects:
@@ -262,6 +265,9 @@ class Placing:
             yield from self._award(now_s, task, Choice(TAKE, [], candidates, auction.refusals), "auction")
             return
         line.quiet = True
+        if auction.out_of_reach():
+            yield from self._ending.fail(now_s, task, out_of_reach(task, task.left_ms(now_s)))
+            return
         reason = auction.parked_reason()
         yield from self._park(now_s, task, reason)
         if reason != "no_capable":

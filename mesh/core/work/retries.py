@@ -16,15 +16,13 @@ from mesh.core.inputs import FileFetched, FileWanted
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending, node_lost
 from mesh.core.work.leases import NODE_REVOKED, Leases
-from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, DONE, HELD, OFFERED, READY, RESULT, RETRY, Task
+from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, DONE, HELD, NODE_FAULTS, OFFERED, READY, RESULT, RETRY, Task
 from mesh.core.work.waits import BackoffEnds, FetchAgain, backoff_s
 from mesh.effects import Append, Refused, Tell
 from mesh.ids import Hash, NodeId, content_hash
 from mesh.messages.records import Lost
 from mesh.messages.work import Failure, Result
 
-NODE_FAULTS = ("worker_lost", "no_file", "cancelled")
-"""Not the handler's: worth a try elsewhere whatever its retries are. (Cancelled: nobody here asked for that.)"""
 FAULTS_MAX = 3
 """Work that took three workers with it is likely to take the fourth."""
 FETCHES_MAX = 3

@@ -19,6 +19,8 @@ from mesh.messages.membership import LoadRow, Offer
 _SAMPLE_WEIGHT = 0.2
 """Of the newest service time in the average: five samples follow a change, one outlier does not."""
 _SERVICE_MS_MIN = 0.05
+SURE_RUNS = 8
+"""From here on the quickest of them says what cannot be done: a cold start alone must not."""
 _QUEUED = (State.WAITING, State.READY)
 
 
@@ -31,6 +33,8 @@ class Run:
         "durable",
         "fence",
         "fraction",
+        "heard_s",
+        "heartbeat_s",
         "note",
         "overdue_s",
         "started_s",
@@ -48,6 +52,9 @@ class Run:
         self.durable = durable
         self.started_s = started_s
         self.overdue_s = float("inf")
+        self.heartbeat_s = 0.0
+        """It has promised a sign of life this often; 0: it has not."""
+        self.heard_s = started_s
         self.waits = False
         """For work of its own, elsewhere or here: its slot is free meanwhile."""
         self.stopping = ""
@@ -87,6 +94,10 @@ class Capability:
     heap: list[tuple[int, TaskId]] = field(default_factory=list)
     """Ready ones by order; entries of holdings that moved on are skipped when they surface."""
     service_ms: float = 0.0
+    measured: int = 0
+    """Runs that ended in a result or an error since the newest worker came."""
+    fastest_ms: float = 0.0
+    """The quickest of those."""
 
     def slots(self) -> int:
         return sum(worker.concurrency for worker in self.workers)
@@ -127,6 +138,8 @@ class Slots:
                 run.worker = worker
         self.workers[worker.worker] = worker
         self._index()
+        for name in worker.offers if before is None else ():
+            self.capabilities[name].measured = 0
 
     def detach(self, worker: Worker) -> None:
         del self.workers[worker.worker]
@@ -222,9 +235,10 @@ class Slots:
         del run.worker.runs[run.task]
         run.worker.idle -= run.waits
 
-    def wait(self, run: Run, waits: bool) -> None:
+    def wait(self, now_s: float, run: Run, waits: bool) -> None:
         """A run begins or ends to wait for work of its own. Said twice, it counts once."""
         run.worker.idle += waits - run.waits
+        run.heard_s = now_s
         run.waits = waits
 
     def begin_stray(self, worker: Worker, task: TaskId, fence: Fence) -> None:
@@ -248,6 +262,8 @@ class Slots:
         if known is None:
             return
         sample = float(service_ms) if service_ms >= 1 else min(max(elapsed_s * 1000.0, _SERVICE_MS_MIN), 1.0)
+        known.fastest_ms = min(known.fastest_ms, sample) if known.measured else sample
+        known.measured += 1
         known.service_ms += (sample - known.service_ms) * (_SAMPLE_WEIGHT if known.service_ms else 1.0)
 
     # ---- what to expect
@@ -299,6 +315,10 @@ class Slots:
     def service_ms(self, capability: Capability) -> int:
         """Whole milliseconds; at least 1 once measured, since 0 says never run here."""
         return max(1, round(capability.service_ms)) if capability.service_ms else 0
+
+    def cannot_end(self, capability: Capability, now_s: float, left_ms: int) -> bool:
+        """Not within `left_ms`: the wait alone, and not one of many runs was quick enough. An average would turn away what has a chance."""
+        return capability.measured >= SURE_RUNS and self.start_ms(capability, now_s) + capability.fastest_ms > left_ms
 
     def retry_after_ms(self, capability: Capability, now_s: float) -> int:
         """A guess at when to ask again, between 10 ms and 5 s."""

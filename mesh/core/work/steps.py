@@ -43,16 +43,19 @@ class Steps:
             if len(self._book.tasks) >= self._book.limits.tasks_max:
                 yield self._refusal(sender, ask, "overloaded", "this node manages as many tasks as it may", "mesh tasks")
                 return
+            # A step outlives the attempt that asked for it, but not its parent: it never has more time than that has left.
+            left_ms = parent.left_ms(now_s)
             child = self._book.open(
                 now_s,
                 ask.capability,
                 ask.input,
                 durable=parent.durable,
-                timeout_ms=ask.timeout_ms,
+                timeout_ms=min(ask.timeout_ms, left_ms) if ask.timeout_ms and left_ms else ask.timeout_ms or left_ms,
                 files=ask.files,
                 by=parent.agent,
                 parent=parent.id,
                 step=ask.name,
+                bounds=ask.bounds,
             )
             if ask.files and sender != self._book.me:
                 child.sources = (self._book.me, sender)

@@ -20,7 +20,7 @@ from typing import Any
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
 from mesh.messages.records import Decided
-from mesh.messages.work import FileRef
+from mesh.messages.work import UNBOUNDED, Bounds, FileRef
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
 BACKOFF, COMMITTING, CANCELLING = "backoff", "committing", "cancelling"
@@ -67,6 +67,9 @@ TRANSITIONS: dict[tuple[str, str], str] = {
 }
 """State and event -> state. A result of an award whose ACCEPT is still on its way counts as that ACCEPT first."""
 
+NODE_FAULTS = ("worker_lost", "heartbeat", "no_file", "cancelled")
+"""Failures that are not the handler's: worth a try elsewhere whatever its retries are. (Cancelled: nobody here asked for that.)"""
+
 NO_AWARD: Fence = fence_of(FIRST_TERM, 0)
 """The fence before the first award: number 0 of the first term."""
 
@@ -94,6 +97,7 @@ class Task:
     sources: tuple[NodeId, ...] = ()
     request: int = -1
     """The local command that waits for the end; -1: none."""
+    bounds: Bounds = UNBOUNDED
 
     state: str = PENDING
     fence: Fence = NO_AWARD
@@ -105,6 +109,7 @@ class Task:
     """Of the winner's offer; empty: not known (after a restart)."""
     offer_retries: int = 0
     run_timeout_ms: int = 0
+    heartbeat_ms: int = 0
     lease_end_s: float = 0.0
     """The holder's lease, as the granter counts it, without margin."""
     offered_at_s: float = 0.0
@@ -151,12 +156,14 @@ class Task:
     error: dict[str, Any] | None = None
     service_ms: int = 0
     ended_at_s: float = 0.0
-    wheel_at: int = 0
-    """Where the overall timeout is noted; 0: nowhere."""
 
     @property
     def ended(self) -> bool:
         return self.state in TERMINAL
+
+    def left_ms(self, now_s: float) -> int:
+        """Until its deadline, at least 1; 0: it has none."""
+        return max(1, int((self.submitted_at_s - now_s) * 1000) + self.timeout_ms) if self.timeout_ms else 0
 
     def move(self, event: str) -> None:
         """The only way `state` changes in a live manager. Asserts that the table has the transition."""

@@ -1,0 +1,124 @@
+"""Timeouts, retries, cancellation and drains as handlers and callers meet them: whole nodes, virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from mesh import Agent, Context
+from mesh.errors import DeclarationError, TimedOut, UsageError
+from mesh.testing import LocalMesh
+
+
+def run(work: Any) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 20))
+
+
+# ---- time
+
+
+def test_a_handler_that_is_silent_is_stopped_and_its_work_done_elsewhere() -> None:
+    agent, ran_on = Agent("worker"), []
+
+    @agent.capability(heartbeat_timeout_s=3)
+    async def work(ctx: Context) -> str:
+        ran_on.append(ctx.task.attempt)
+        if len(ran_on) == 1:
+            await asyncio.Event().wait()
+        for _ in range(5):
+            await ctx.sleep(2)
+            ctx.beat()
+        return "done"
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent], "n3": [agent]}) as m:
+            task = await m.submit("work")
+            assert await task.result() == "done"
+            entries = await task.why()
+            winners = [entry["winner"] for entry in entries if entry["kind"] == "Decided"]
+            assert sorted(winners) == ["n2", "n3"] and ran_on == [1, 2]
+            assert "failed:heartbeat" in [entry.get("reason") for entry in entries]
+
+    run(story())
+
+
+def test_what_a_handler_calls_has_no_more_time_than_it_has_itself() -> None:
+    agent = Agent("nested")
+
+    @agent.capability
+    async def slow(ctx: Context) -> str:
+        seen.append(("slow", ctx.task.deadline is not None))
+        await ctx.sleep(60)
+        return "late"
+
+    @agent.capability(timeout_s=4)
+    async def outer(ctx: Context) -> str:
+        try:
+            await ctx.call("slow")
+        finally:
+            seen.append(("outer", ctx.task.deadline is not None))
+        return "never"
+
+    seen: list[tuple[str, bool]] = []
+
+    async def story() -> None:
+        async with LocalMesh(agents=[agent]) as m:
+            before_s = m.now_s
+            with pytest.raises(TimedOut):
+                await m.call("outer")
+            assert 3.9 < m.now_s - before_s < 6
+            await m.sleep(1)
+            assert seen == [("slow", True), ("outer", True)]
+            rows = (await m.tasks())["tasks"]
+            assert {row["state"] for row in rows} <= {"failed", "cancelled"}
+
+    run(story())
+
+
+def test_options_bound_one_call_and_are_checked_where_they_are_given() -> None:
+    agent = Agent("busy", concurrency=1)
+
+    @agent.capability
+    async def hold(ctx: Context, seconds: float) -> float:
+        await ctx.sleep(seconds)
+        return seconds
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [agent]}) as m:
+            with pytest.raises(UsageError):
+                m.options(queue_timeout_s=0)
+            with pytest.raises(TimedOut, match="did not end within 2 s"):
+                await m.options(run_timeout_s=2).call("hold", seconds=50.0)
+            await m.submit("hold", seconds=20.0)
+            await m.submit("hold", seconds=20.0)
+            task = await m.options(queue_timeout_s=3).submit("hold", seconds=1.0)
+            with pytest.raises(TimedOut, match="queue timeout"):
+                await task.result()
+
+    run(story())
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "queue_timeout_s", "heartbeat_timeout_s"])
+def test_a_timeout_that_makes_no_sense_is_refused_where_it_stands(name: str) -> None:
+    with pytest.raises(DeclarationError, match=name):
+        Agent("a").capability(name="work", **{name: 0})(lambda: None)  # type: ignore[call-overload]
+
+
+def test_beat_from_a_plain_function() -> None:
+    from mesh.sync import Context as BlockingContext
+
+    agent = Agent("plain")
+
+    @agent.capability(heartbeat_timeout_s=3)
+    def work(ctx: BlockingContext) -> str:
+        ctx.progress(0.5, "half")
+        ctx.beat()
+        return "done"
+
+    async def story() -> None:
+        async with LocalMesh(agents=[agent]) as m:
+            assert await m.call("work") == "done"
+
+    run(story())
