@@ -52,6 +52,7 @@ class Capability:
     queue_timeout_s: float
     heartbeat_timeout_s: float
     retries: int
+    give_up_on: tuple[type[BaseException], ...]
     on_lost: str
     limits: IsolationLimits | None
     """Of the process that each task gets to itself; None: handlers run in the worker."""
@@ -121,6 +122,7 @@ class Agent:
         queue_timeout_s: float | None = None,
         heartbeat_timeout_s: float | None = None,
         retries: int = 0,
+        give_up_on: tuple[type[BaseException], ...] = (),
         on_lost: str = "retry",
         version: str = "1",
         isolation: str = "worker",
@@ -138,6 +140,7 @@ class Agent:
         queue_timeout_s: float | None = None,
         heartbeat_timeout_s: float | None = None,
         retries: int = 0,
+        give_up_on: tuple[type[BaseException], ...] = (),
         on_lost: str = "retry",
         version: str = "1",
         isolation: str = "worker",
@@ -148,7 +151,8 @@ class Agent:
         `idempotent`: running it twice does no harm, so it is restarted elsewhere at once when its node falls silent. `timeout_s`: one
         run is stopped after so long (None: never). `queue_timeout_s`: work that nobody has taken by then fails. `heartbeat_timeout_s`: a
         handler that says neither ``ctx.progress()`` nor ``ctx.beat()`` for so long is taken for stuck, and its work is tried elsewhere.
-        `retries`: how often a failed run is tried again. `on_lost`: ``"retry"`` runs it again
+        `retries`: how often a failed run is tried again, after pauses that grow (a handler may name one: ``raise Retry(after_s=30)``), and
+        not after an exception of a class in `give_up_on`. `on_lost`: ``"retry"`` runs it again
         when its node is lost, ``"fail"`` is for what must not repeat. `version` is shown to callers.
 
         `isolation`: ``"process"`` gives each task a process of its own, which is killed at once when the task is stopped, with an empty
@@ -159,7 +163,7 @@ class Agent:
 
         def declare(function: F) -> F:
             times = (timeout_s, queue_timeout_s, heartbeat_timeout_s)
-            self._declare(function, name, idempotent, times, retries, on_lost, version, isolation, limits, local)
+            self._declare(function, name, idempotent, times, retries, give_up_on, on_lost, version, isolation, limits, local)
             return function
 
         return declare if function is None else declare(function)
@@ -171,6 +175,7 @@ class Agent:
         idempotent: bool,
         times: tuple[float | None, float | None, float | None],
         retries: int,
+        give_up_on: tuple[type[BaseException], ...],
         on_lost: str,
         version: str,
         isolation: str,
@@ -191,6 +196,8 @@ class Agent:
                 raise DeclarationError(what, f"{timeout} is {seconds!r}", "give seconds above 0, or leave it out")
         if type(retries) is not int or not 0 <= retries <= RETRIES_MAX:
             raise DeclarationError(what, f"retries is {retries!r}", f"give a whole number from 0 to {RETRIES_MAX}")
+        if not isinstance(give_up_on, tuple) or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in give_up_on):
+            raise DeclarationError(what, f"give_up_on is {give_up_on!r}", "give a tuple of exception classes: give_up_on=(ValueError,)")
         if on_lost not in ("retry", "fail"):
             raise DeclarationError(what, f"on_lost is {on_lost!r}", "write on_lost='retry' or on_lost='fail'")
         self.capabilities[chosen] = Capability(
@@ -204,6 +211,7 @@ class Agent:
             queue_timeout_s=times[1] or 0.0,
             heartbeat_timeout_s=times[2] or 0.0,
             retries=retries,
+            give_up_on=give_up_on,
             on_lost=on_lost,
             limits=_limits(what, isolation, limits),
         )

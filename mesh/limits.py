@@ -72,6 +72,12 @@ class WorkLimits:
     """How long a suspended handler goes on computing without a manager."""
     retry_min_s: float = 0.2
     retry_max_s: float = 30.0
+    retry_share: float = 0.1
+    """Of the tasks a manager is given, so many may be tried again after their handler failed: more is a storm on whatever failed."""
+    retry_floor_per_s: float = 5.0
+    """So many may always, so that a small mesh can retry; what waits for its turn waits 1 / this longer for each one before it."""
+    retry_burst: float = 100.0
+    """Saved up in good times: a batch of a thousand of which a tenth fails is retried without delay."""
     result_resend_s: float = 1.0
     calls_entry_s: float = 0.1
     """While plain calls run, one aggregate entry per this time."""

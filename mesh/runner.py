@@ -185,7 +185,7 @@ class Runner:
                     {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""},
                 )
         except BaseException as raised:  # noqa: BLE001  user code may raise anything, KeyboardInterrupt too; told as its failure
-            outcome, error = "error", failure(raised)
+            outcome, error = "error", failure(raised, run.capability.give_up_on)
         finally:
             self._active -= 1
             if self._queue and self._active < self._agent.concurrency:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mesh import Agent, Context
-from mesh.errors import DeclarationError, TimedOut, UsageError
+from mesh import Agent, Context, Retry
+from mesh.errors import DeclarationError, TaskFailed, TimedOut, UsageError
 from mesh.testing import LocalMesh
 
 
@@ -122,3 +122,42 @@ def test_beat_from_a_plain_function() -> None:
             assert await m.call("work") == "done"
 
     run(story())
+
+
+# ---- retries
+
+
+def test_a_handler_says_when_to_try_again_and_on_what_to_give_up() -> None:
+    agent, tries = Agent("picky"), []
+
+    @agent.capability(retries=3, give_up_on=(KeyError,))
+    async def work(kind: str) -> str:
+        tries.append(kind)
+        if kind == "later" and len(tries) == 1:
+            raise Retry(after_s=45)
+        if kind == "never":
+            raise KeyError("no such thing")
+        return "done"
+
+    async def story() -> None:
+        async with LocalMesh(agents=[agent]) as m:
+            before_s = m.now_s
+            assert await (await m.submit("work", kind="later")).result() == "done"
+            assert 45 < m.now_s - before_s < 50
+            with pytest.raises(TaskFailed, match="no such thing"):
+                await m.call("work", kind="never")
+            assert tries == ["later", "later", "never"]
+
+    run(story())
+
+
+@pytest.mark.parametrize("classes", [[KeyError], (1,), KeyError])
+def test_give_up_on_takes_exception_classes(classes: Any) -> None:
+    with pytest.raises(DeclarationError, match="give_up_on"):
+        Agent("a").capability(name="work", give_up_on=classes)(lambda: None)
+
+
+@pytest.mark.parametrize("after_s", [-1, float("nan"), 1e9])
+def test_a_retry_after_that_is_no_time_is_refused(after_s: float) -> None:
+    with pytest.raises(UsageError):
+        Retry(after_s=after_s)

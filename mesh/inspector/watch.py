@@ -15,7 +15,12 @@ from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, No
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task id, as `submit` or `tasks` print it.", show_default=False)]
 
-REASONS = {"no_capable": "nobody offers it", "busy": "all who offer it are busy", "not_linked": "no link to who offers it"}
+REASONS = {
+    "no_capable": "nobody offers it",
+    "busy": "all who offer it are busy",
+    "not_linked": "no link to who offers it",
+    "retry_budget": "its retry waits its turn: too much fails here",
+}
 """Why a task waits, in words; any other reason is shown as the record has it."""
 
 

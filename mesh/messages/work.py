@@ -178,6 +178,8 @@ class Failure:
     details: str = ""
     """The traceback, the user's own frame first."""
     service_ms: int = 0
+    retry_after_ms: int = 0
+    """The handler asks not to be tried again before."""
 
 
 @dataclass(slots=True)

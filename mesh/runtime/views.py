@@ -119,6 +119,8 @@ class Views:
         found: list[tuple[str, str]] = []
         if is_weak(self._process.vault.source):
             found.append((WEAK_KEK, WEAK_KEK_FIX))
+        if waiting := self._process.assembly.manager.statistics().retries_waiting:
+            found.append((f"{waiting} retries wait their turn: more than a tenth of this node's work fails", "mesh tasks"))
         if accepted := self._process.store.statistics().rollback_accepted:
             found.append((f"this life went on with a journal that is not the newest: {accepted}", "mesh verify"))
         return [{"message": message, "fix": fix} for message, fix in found]

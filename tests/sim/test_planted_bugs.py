@@ -16,10 +16,11 @@ from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.core.records import merkle, witness
 from mesh.core.work import placing
+from mesh.core.work.budget import RetryBudget
 from mesh.core.work.contractor import Contractor
 from mesh.core.work.leases import Leases
 from mesh.effects import Append, Dial, Execute, HangUp, Need, Reply, Send
-from mesh.limits import Limits, LinkLimits
+from mesh.limits import Limits, LinkLimits, WorkLimits
 from mesh.messages.membership import Alive, Digest, Rumours, Suspect
 from mesh.messages.records import Candidate, Decided, Finished, Opened, Submitted
 from mesh.messages.signed import Signed
@@ -222,6 +223,13 @@ def replies_are_said_twice(patch: Patch) -> None:
     twist_effects(patch, lambda node, effect: (effect, effect) if type(effect) is Reply and "output" in effect.body else (effect,))
 
 
+# ---- time and failure
+
+
+def retries_cost_nothing(patch: Patch) -> None:
+    patch.setattr(RetryBudget, "spend", lambda self, now_s, given: True)
+
+
 # ---- membership
 
 
@@ -361,6 +369,18 @@ def test_a_planted_bug_is_caught(monkeypatch: Patch, plant: Callable[[Patch], No
         if invariant in seen:
             return
     pytest.fail(f"{plant.__name__} got past {invariant} in {SEEDS} seeds; caught: {seen}")
+
+
+def test_a_retry_storm_is_caught(monkeypatch: Patch) -> None:
+    """With a small budget, so that a short run is enough; and with it, but without the bug, nothing is caught."""
+    limits = Limits(work=WorkLimits(retry_burst=1.0, retry_floor_per_s=0.2, retry_share=0.05))
+
+    def caught() -> set[str]:
+        return {verdict.invariant for verdict in run(1, (), capabilities=("brittle",), limits=limits).verdicts}
+
+    assert caught() == set()
+    retries_cost_nothing(monkeypatch)
+    assert "F1" in caught()
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,8 @@ class Book:
         self.patient = False
         """All holders were given time for that, and no pulse has been in time since."""
         self.counts: dict[str, int] = {}
-        self._counter = 0
+        self.given = 0
+        """Tasks, in this life; the last part of their ids."""
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -210,9 +211,9 @@ class Book:
         bounds: Bounds = UNBOUNDED,
     ) -> Task:
         """A new task, in line. The caller appends `submitted(task)` if it is durable."""
-        self._counter += 1
+        self.given += 1
         task = Task(
-            task_id(self.me, self.incarnation, self._counter),
+            task_id(self.me, self.incarnation, self.given),
             capability,
             data,
             content_hash(data),

@@ -50,7 +50,7 @@ from mesh.core.work.readback import Readback
 from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
 from mesh.core.work.task import CANCELLING, HELD, OFFERED, PENDING, Task
-from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, FetchAgain, GraceEnds, ReclaimsDue
+from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
 from mesh.ids import NodeId
@@ -89,6 +89,11 @@ class ManagerStatistics:
     late_results: int
     awards_resent: int
     leases_over: int
+    retries: int
+    """After failures of handlers."""
+    retries_delayed: int
+    """Of those, how many had to wait for the retry budget."""
+    retries_waiting: int
 
 
 class Manager:
@@ -101,20 +106,22 @@ class Manager:
         self._fold: Fold | None = Fold(limits.ended_remembered)
         self._ending = ending = Ending(book, ring)
         self._leases = leases = Leases(book, ending)
-        self._placing = placing = Placing(book, ending)
-        self._retries = retries = Retries(book, ending, leases)
+        self._placing = Placing(book, ending)
+        self._retries = Retries(book, ending, leases)
         readback = Readback()
         self._steps = Steps(book, leases, readback)
         self._questions = Questions(book, ending, ring, readback)
-        soon = self._then_say
-        at_once = self._then_say_here
-        self.inputs: dict[type, Method] = {
+        self.inputs: dict[type, Method] = self._commands_and_messages(readback) | self._facts_and_deadlines()
+
+    def _commands_and_messages(self, readback: Readback) -> dict[type, Method]:
+        placing, leases, retries, at_once = self._placing, self._leases, self._retries, self._then_say_here
+        return {
             Call: self._do_call,
             Submit: self._do_submit,
             RequestGone: self._do_forget,
             TurnEnds: self._turn_ends,
             Replay: self._do_replay,
-            Started: soon(self._on_started),
+            Started: self._then_say(self._on_started),
             Bid: at_once(placing.on_bid),
             Refuse: at_once(placing.on_refuse),
             Accept: at_once(leases.on_accept),
@@ -130,6 +137,12 @@ class Manager:
             Ask: at_once(self._questions.on_ask),
             Load: at_once(placing.on_load),
             BodyRead: readback.on_body_read,
+        }
+
+    def _facts_and_deadlines(self) -> dict[type, Method]:
+        book, ending, soon = self.book, self._ending, self._then_say
+        placing, leases, retries = self._placing, self._leases, self._retries
+        return {
             FileFetched: soon(retries.on_file_fetched),
             MemberAlive: soon(self._on_member_alive),
             MemberLinked: soon(self._on_member_linked),
@@ -149,6 +162,7 @@ class Manager:
             BacklogDue: soon(placing.expire_backlog),
             GraceEnds: soon(placing.expire_grace),
             BackoffEnds: soon(retries.expire_backoff),
+            BudgetDue: soon(retries.expire_budget),
             FetchAgain: soon(retries.expire_fetch),
             TimeoutsDue: soon(ending.expire_timeouts),
             QueuesDue: soon(placing.patience.expire),
@@ -350,4 +364,7 @@ class Manager:
             late_results=counts.get("late_results", 0),
             awards_resent=counts.get("awards_resent", 0),
             leases_over=counts.get("lease_over", 0),
+            retries=counts.get("retries", 0),
+            retries_delayed=counts.get("retries_delayed", 0),
+            retries_waiting=self._retries.waiting(),
         )

@@ -25,6 +25,7 @@ from mesh.messages.work import Beat, BeatItem, Failure, FileRef, Release, Result
 
 MESSAGE_CHARS_MAX = 2_000
 DETAILS_CHARS_MAX = 16_000
+RETRY_AFTER_MS_MAX = 30 * 86_400_000
 _KINDS = ("error", "invalid_argument", "timeout", "worker_lost", "cancelled", "no_file", "too_big", "heartbeat")
 
 
@@ -87,9 +88,8 @@ class Reports:
         holding.report = failure
         self.failed += 1
         if holding.durable:
-            text = json.dumps(
-                {"kind": failure.kind, "message": failure.message, "details": failure.details, "retryable": failure.retryable}
-            )
+            kept: dict[str, Any] = {"kind": failure.kind, "message": failure.message, "details": failure.details}
+            text = json.dumps(kept | {"retryable": failure.retryable, "retry_after_ms": failure.retry_after_ms})
             at_ms = int(now_s * 1000)
             out.append(Append(Ended(holding.task, holding.fence, outcome, error=text, agent=agent, service_ms=service_ms, at_ms=at_ms)))
         self._owe(now_s, holding, out)
@@ -214,7 +214,9 @@ def failure_of(holding: Holding, outcome: str, error: dict[str, Any], agent: str
     message = str(error.get("message") or f"the handler ended with {outcome}")[:MESSAGE_CHARS_MAX]
     retryable = bool(error.get("retryable", kind not in ("invalid_argument", "too_big")))
     details = str(error.get("details") or "")[:DETAILS_CHARS_MAX]
-    return Failure(holding.task, holding.fence, kind, message, retryable, agent, details, service_ms)
+    after_ms = error.get("retry_after_ms")
+    after_ms = min(max(0, after_ms), RETRY_AFTER_MS_MAX) if type(after_ms) is int else 0
+    return Failure(holding.task, holding.fence, kind, message, retryable, agent, details, service_ms, after_ms)
 
 
 def report_of(holding: Holding, entry: Ended, bodies: dict[Hash, bytes]) -> Result | Failure:

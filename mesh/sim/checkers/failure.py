@@ -1,0 +1,75 @@
+"""What follows from failure stays within bounds. Reads the managers' journals.
+
+F1  retries after failures of handlers stay within the retry budget: burst + floor * seconds + share * tasks given, in one life
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mesh.core.work.task import NODE_FAULTS
+from mesh.ids import NodeId, TaskId
+from mesh.limits import WorkLimits
+from mesh.messages.records import Decided, Lost, Submitted
+from mesh.sim.history import Appended, Asked, ClockBroken, NodeUp, Takes, Verdict
+
+DRIFT = 1.1
+"""A manager counts seconds on its own clock."""
+STEPS_PER_CALL = 4
+"""A plain call writes no entry; it may be a flow, whose steps count too."""
+
+
+@dataclass(slots=True)
+class _Life:
+    """One life of a manager."""
+
+    since_s: float
+    given: int = 0
+    retries: int = 0
+    failed: dict[TaskId, None] = field(default_factory=dict)
+
+
+class FailureChecker:
+    def __init__(self, limits: WorkLimits) -> None:
+        self._limits = limits
+        self._lives: dict[NodeId, _Life] = {}
+        self._clocks_good = True
+        self.watches: tuple[type, ...] = ()
+        self.takes: Takes = {NodeUp: self._node_up, Asked: self._asked, Appended: self._appended, ClockBroken: self._clock_broken}
+
+    def _clock_broken(self, record: ClockBroken) -> Iterator[Verdict]:
+        self._clocks_good = False
+        return iter(())
+
+    def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
+        self._lives[record.node] = _Life(record.at_s)
+        return iter(())
+
+    def _asked(self, record: Asked) -> Iterator[Verdict]:
+        life = self._lives.get(record.node)
+        if life is not None and not record.command.durable:
+            life.given += STEPS_PER_CALL
+        return iter(())
+
+    def _appended(self, record: Appended) -> Iterator[Verdict]:
+        entry, life = record.entry, self._lives.get(record.node)
+        if life is None:
+            return
+        if type(entry) is Submitted:
+            life.given += 1
+        elif type(entry) is Lost:
+            cause, _, kind = entry.reason.partition(":")
+            if cause == "failed" and kind not in NODE_FAULTS:
+                life.failed[entry.task] = None
+        elif type(entry) is Decided and entry.task in life.failed:
+            del life.failed[entry.task]
+            life.retries += 1
+            yield from self._judge(record.at_s, record.node, life)
+
+    def _judge(self, at_s: float, node: NodeId, life: _Life) -> Iterator[Verdict]:
+        limits = self._limits
+        floor = limits.retry_floor_per_s * (at_s - life.since_s) * DRIFT
+        most = max(1.0, limits.retry_burst) + floor + limits.retry_share * life.given
+        if self._clocks_good and life.retries > most:
+            yield Verdict(at_s, "F1", f"{node} has retried {life.retries} times; its budget is {most:.1f} for {life.given} tasks")
