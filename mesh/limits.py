@@ -78,6 +78,15 @@ class WorkLimits:
     """So many may always, so that a small mesh can retry; what waits for its turn waits 1 / this longer for each one before it."""
     retry_burst: float = 100.0
     """Saved up in good times: a batch of a thousand of which a tenth fails is retried without delay."""
+    breaker_faults: int = 3
+    """In a row, of one node with one capability: it is given none of that for a while."""
+    breaker_gap_s: float = 1.0
+    """Faults closer together are one: what one dying worker takes with it."""
+    breaker_rate: float = 0.5
+    """The same if so much of its newest work failed, and others fail at most half as often."""
+    breaker_open_s: float = 5.0
+    """Then one piece of work is let in to see; the pause doubles each time that fails."""
+    breaker_open_max_s: float = 60.0
     result_resend_s: float = 1.0
     calls_entry_s: float = 0.1
     """While plain calls run, one aggregate entry per this time."""

@@ -161,3 +161,33 @@ def test_give_up_on_takes_exception_classes(classes: Any) -> None:
 def test_a_retry_after_that_is_no_time_is_refused(after_s: float) -> None:
     with pytest.raises(UsageError):
         Retry(after_s=after_s)
+
+
+# ---- breakers
+
+
+def test_a_node_that_goes_silent_again_and_again_is_left_alone_for_a_while() -> None:
+    bad, good = Agent("worker"), Agent("worker")
+
+    @bad.capability(name="work", heartbeat_timeout_s=1, idempotent=True)
+    async def hang(n: int) -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    @good.capability(name="work", heartbeat_timeout_s=1, idempotent=True)
+    async def work(n: int) -> str:
+        return "done"
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [bad], "n3": [good]}) as m:
+            refused: list[Any] = []
+            for n in range(30):
+                task = await m.submit("work", n=n)
+                assert await task.result() == "done"
+                decided = [entry for entry in await task.why() if entry["kind"] == "Decided"]
+                refused += [refusal for entry in decided for refusal in entry["refusals"] if refusal[2] == "breaker_open"]
+                if refused:
+                    break
+            assert refused[0][:2] == ["n2", "n2"]
+
+    run(story())

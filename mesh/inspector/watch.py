@@ -18,6 +18,7 @@ TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task id, as
 REASONS = {
     "no_capable": "nobody offers it",
     "busy": "all who offer it are busy",
+    "breaker_open": "it failed too often where it is offered: those nodes rest a while",
     "not_linked": "no link to who offers it",
     "retry_budget": "its retry waits its turn: too much fails here",
 }
@@ -63,7 +64,9 @@ def nodes(
 def _show_nodes(document: dict[str, Any]) -> str:
     rows = []
     for n in document["nodes"]:
-        offers = ", ".join(n["caps"]) if n["state"] not in ("dead", "left") else ""
+        breakers = n.get("breakers") or {}
+        caps = [cap + (f" (breaker {breakers[cap]})" if cap in breakers else "") for cap in n["caps"]]
+        offers = ", ".join(caps) if n["state"] not in ("dead", "left") else ""
         rows.append(
             (
                 "* " + n["name"] if n["self"] else "  " + n["name"],
@@ -85,10 +88,14 @@ def caps(
 
 
 def _show_caps(document: dict[str, Any]) -> str:
-    rows = [
-        (c["capability"] + c["signature"], ", ".join(c["offered_by"]), seconds(c["service_ms"] or None), c["doc"]) for c in document["caps"]
-    ]
+    rows = [(c["capability"] + c["signature"], _offered_by(c), seconds(c["service_ms"] or None), c["doc"]) for c in document["caps"]]
     return table(("CAPABILITY", "OFFERED BY", "TAKES", "DOES"), rows, empty="nobody offers anything yet; run an agent: mesh run FILE.py")
+
+
+def _offered_by(cap: dict[str, Any]) -> str:
+    breakers = cap.get("breakers") or {}
+    nodes = ((one, breakers.get(one.partition("@")[2])) for one in cap["offered_by"])
+    return ", ".join(one + (f" (breaker {state})" if state else "") for one, state in nodes)
 
 
 def tasks(

@@ -150,3 +150,7 @@ class LoadRow:
     queued: int
     room: int
     service_ms: int
+    breaker: str = ""
+    """open: no work is taken for a while, too much of it failed here; half_open: one piece, on trial; empty: closed."""
+    failing: int = 0
+    """Percent of its newest runs that failed; 0 where few have run."""

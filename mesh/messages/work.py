@@ -71,7 +71,8 @@ class Bid:
 
 @dataclass(slots=True)
 class Refuse:
-    """No proposal. Reasons: incapable, busy, declined (by the agent), draining, not_ready. Busy is not incapable."""
+    """No proposal. Reasons: incapable, busy, declined (by the agent), draining, not_ready, breaker_open, deadline. Busy is not incapable;
+    deadline: it could not end in time."""
 
     round: int
     items: tuple[tuple[TaskId, str], ...]
@@ -121,7 +122,7 @@ class Accept:
 
 @dataclass(slots=True)
 class Decline:
-    """Reasons as in REFUSE, and stale_fence, lease_past, deadline (it could not end in time)."""
+    """Reasons as in REFUSE, and stale_fence, lease_past."""
 
     items: tuple[tuple[TaskId, Fence, str], ...]
     retry_after_ms: int = 0

@@ -166,6 +166,7 @@ class Views:
             "revoked": row.revoked,
             "incarnation": row.incarnation,
             "seen_ms": seen_ms,
+            "breakers": {name: load.breaker for name, load in sorted(row.load.items()) if load.breaker},
         }
 
     def caps(self, _: Document) -> Document:
@@ -259,6 +260,7 @@ def _cap(name: str, offered: list[tuple[Row, Offer]]) -> Document:
         "idempotent": offer.idempotent,
         "offered_by": [f"{one.agent}@{row.name}" for row, one in offered],
         "nodes": [row.node for row, _ in offered],
+        "breakers": {row.name: load.breaker for row, _ in offered if (load := row.load.get(name)) is not None and load.breaker},
         "service_ms": min(measured, default=0),
         "input_schema": _schema(offer.input_schema),
         "output_schema": _schema(offer.output_schema),

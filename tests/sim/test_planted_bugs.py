@@ -15,7 +15,8 @@ from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.core.records import merkle, witness
-from mesh.core.work import placing
+from mesh.core.work import market, placing
+from mesh.core.work.breaker import Breaker
 from mesh.core.work.budget import RetryBudget
 from mesh.core.work.contractor import Contractor
 from mesh.core.work.leases import Leases
@@ -230,6 +231,13 @@ def retries_cost_nothing(patch: Patch) -> None:
     patch.setattr(RetryBudget, "spend", lambda self, now_s, given: True)
 
 
+def open_breakers_are_not_heeded(patch: Patch) -> None:
+    """Neither by managers who hear of them, nor by the node itself, which would decline."""
+    patch.setattr(market, "OPEN", "never")
+    patch.setattr(placing, "OPEN", "never")
+    patch.setattr(Breaker, "admits", lambda self: True)
+
+
 # ---- membership
 
 
@@ -381,6 +389,20 @@ def test_a_retry_storm_is_caught(monkeypatch: Patch) -> None:
     assert caught() == set()
     retries_cost_nothing(monkeypatch)
     assert "F1" in caught()
+
+
+def test_work_for_an_open_breaker_is_caught(monkeypatch: Patch) -> None:
+    """One lost worker opens them here, and they stay open for long."""
+    limits = Limits(work=WorkLimits(breaker_faults=1, breaker_open_s=20.0))
+    crashes = tuple(Fault(6.0 + at, "worker_crash", (f"n{at + 1}",), 0.5, 0.5) for at in range(3))
+
+    def caught() -> set[str]:
+        plan = Plan(4, 1, (), 25.0, rate=6.0, capabilities=("long",), schedule=crashes)
+        return {verdict.invariant for verdict in Scenario(plan, limits=limits).run().verdicts}
+
+    assert caught() == set()
+    open_breakers_are_not_heeded(monkeypatch)
+    assert "F2" in caught()
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ class Admission:
         capability = self._slots.offered(item.capability)
         if capability is None:
             return "not_ready" if self._terms.reattaching else "incapable"
+        if not capability.breaker.admits():
+            return "breaker_open"
         if item.left_ms and self._slots.cannot_end(capability, now_s, item.left_ms):
             return "deadline"
         if award.conditional and self._slots.room(capability) <= 0:

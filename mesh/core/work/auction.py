@@ -67,7 +67,7 @@ class Auction:
     def parked_reason(self) -> str:
         """With no bid at all: what to say of the wait. Busy is not incapable."""
         reasons = [reason for node, _, reason in self.refusals if node in self.asked]
-        for reason in ("busy", "not_ready", "silent", "expired", "declined", "draining", "deadline"):
+        for reason in ("busy", "not_ready", "silent", "expired", "declined", "draining", "breaker_open", "deadline"):
             if reason in reasons:
                 return "busy" if reason in ("not_ready", "silent", "expired") else reason
         return "no_capable"

@@ -35,6 +35,7 @@ from mesh.core.inputs import (
     WorkerGone,
 )
 from mesh.core.work.admission import Admission
+from mesh.core.work.breakers import BreakerCools, Breakers
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.pricing import Pricing
@@ -86,6 +87,7 @@ class ContractorStatistics:
     prices_waiting: int
     loads_told: int
     draining: bool
+    breakers_opened: int
 
 
 class Contractor:
@@ -98,7 +100,8 @@ class Contractor:
         self._holdings = Holdings(limits.ended_remembered)
         self._slots = Slots(limits)
         self._load = LoadGossip(directory, deadlines, limits, self._slots)
-        self._reports = Reports(directory, deadlines, limits, self._holdings, self._slots)
+        self._breakers = Breakers(directory, deadlines, limits, self._slots)
+        self._reports = Reports(directory, deadlines, limits, self._holdings, self._slots, self._breakers)
         self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports)
         self._terms = Terms(deadlines, limits, self._holdings, self._slots, self._reports, self._running)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
@@ -126,6 +129,7 @@ class Contractor:
             Started: self._do_started,
             ReattachOver: self._expire_reattach,
             AcceptsDue: self._expire_accepts,
+            BreakerCools: self._expire_breaker,
         }
         for part in (self._load, self._reports, self._running, self._terms, self._pricing):
             self.inputs.update(part.inputs)
@@ -171,6 +175,7 @@ class Contractor:
         )
         pair = self._holdings.add(holding)
         self._accepted += 1
+        self._breakers.took(holding)
         if item.durable:
             entry = Accepted(item.task, item.fence, manager, item.capability, item.input_hash, int(now_s * 1000))
             out.append(Append(entry))
@@ -391,6 +396,10 @@ class Contractor:
         self._load.note(now_s)
         return out
 
+    def _expire_breaker(self, now_s: float, me: NodeId, due: BreakerCools) -> list[Any]:
+        self._load.note(now_s)
+        return self._breakers.expire(now_s, me, due)
+
     def _do_replay(self, _now_s: float, _me: NodeId, replay: Replay) -> None:
         self._lived_before = True
         entry = replay.entry
@@ -462,4 +471,5 @@ class Contractor:
             prices_waiting=self._pricing.waiting(),
             loads_told=self._load.told,
             draining=self._load.closed,
+            breakers_opened=self._breakers.opened,
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 from mesh.core.directory import Row
 from mesh.core.work.auction import Auction
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, Line
+from mesh.core.work.breaker import OPEN
 from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, nearest, offered, sample
 from mesh.core.work.patience import Patience, out_of_reach
@@ -84,13 +85,14 @@ class Placing:
         if any(reason == "not_heard" for _, _, reason in choice.refusals):
             # Linked, but without a stamp to grant a lease on: no fact will tell when it comes.
             self._ask_later(now_s, line, 0)
+        reason = "breaker_open" if any(why == "breaker_open" for _, _, why in choice.refusals) else "no_capable"
         known = offered(self._book.directory, line.capability)
         waiting = line.fresh if line.shown else [*line.urgent.values(), *line.tasks.values()]
         line.fresh, line.shown = [], True
         for task in waiting:
             if task.id not in line.tasks and task.id not in line.urgent:
                 continue
-            yield from self._park(now_s, task, "no_capable")
+            yield from self._park(now_s, task, reason)
             if not known and not task.durable:
                 if task.attempts or self._may_be_blind(now_s):
                     self._book.deadlines.set(GraceEnds(task.id), now_s + GRACE_S)
@@ -279,9 +281,11 @@ class Placing:
         """The bidder's row, if he can still be awarded."""
         row = self._book.directory.get(bid.node)
         expired = now_s > auction.until_s[bid.node]
-        if row is not None and row.linked and task.capability in row.offers and not expired:
+        load = row.load.get(task.capability) if row is not None else None
+        open_since = load is not None and load.breaker == OPEN
+        if row is not None and row.linked and task.capability in row.offers and not expired and not open_since:
             return row
-        reason = "revoked" if row is not None and row.revoked else "expired" if expired else "gone"
+        reason = "revoked" if row is not None and row.revoked else "expired" if expired else "breaker_open" if open_since else "gone"
         auction.refusals.append((bid.node, bid.name, reason))
         return None
 

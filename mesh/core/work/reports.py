@@ -15,6 +15,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
+from mesh.core.work.breakers import Breakers
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.slots import Slots
 from mesh.effects import Append, Need, Refused, Send
@@ -47,12 +48,15 @@ def need_of(durable: bool) -> Need:
 class Reports:
     """Everything owed to managers."""
 
-    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots) -> None:
+    def __init__(
+        self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots, breakers: Breakers
+    ) -> None:
         self._directory = directory
         self._deadlines = deadlines
         self._limits = limits
         self._holdings = holdings
         self._slots = slots
+        self._breakers = breakers
         self.ended = 0
         self.failed = 0
         self.resent = 0
@@ -106,6 +110,7 @@ class Reports:
         """Nothing more is owed. `closed`: say so in the journal (a released one has its own entry)."""
         self._slots.move(holding, State.GONE)
         self._holdings.drop(holding)
+        self._breakers.gone(holding)
         if holding.durable and closed:
             out.append(Append(Closed(holding.task, holding.fence)))
 
@@ -113,6 +118,10 @@ class Reports:
         self.ended += 1
         self._slots.move(holding, State.ENDED)
         holding.input = b""
+        if holding.report is not None and self._breakers.ended(now_s, holding, holding.report):
+            for other in list(self._holdings.by_task.values()):
+                if other.capability == holding.capability and other.state in (State.WAITING, State.READY):
+                    self.release(now_s, other, "breaker_open", out)
         self.send(now_s, holding, out)
         self.watch(now_s, self._holdings.held_for(holding.manager))
 

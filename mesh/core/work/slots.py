@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
+from mesh.core.work.breaker import CLOSED, Breaker
 from mesh.core.work.holdings import Holding, State
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
@@ -98,6 +99,7 @@ class Capability:
     """Runs that ended in a result or an error since the newest worker came."""
     fastest_ms: float = 0.0
     """The quickest of those."""
+    breaker: Breaker = field(default_factory=Breaker)
 
     def slots(self) -> int:
         return sum(worker.concurrency for worker in self.workers)
@@ -276,7 +278,7 @@ class Slots:
             spare = worker.concurrency + worker.idle - len(worker.runs) - len(worker.strays)
             if spare > 0:
                 free += spare
-        if not slots:
+        if not slots or not capability.breaker.admits():
             return 0
         queued = capability.queued
         beyond = 1 - queued
@@ -286,7 +288,8 @@ class Slots:
                 for other in capability.neighbours:
                     backlog_ms += other.queued * other.service_ms
             beyond = max(beyond, int((self._limits.wait_ms_target * slots - backlog_ms) / capability.service_ms))
-        return max(0, min(free + beyond, self._limits.queue_max - self.queued))
+        most = self._limits.queue_max - self.queued if capability.breaker.state == CLOSED else 1
+        return max(0, min(free + beyond, most))
 
     def start_ms(self, capability: Capability, now_s: float, ahead: int = 0) -> int:
         """Until a slot is free for a task that comes now behind the queue and `ahead` others of its kind."""
@@ -332,5 +335,8 @@ class Slots:
             slots = capability.slots()
             if slots:
                 room = 0 if closed else self.room(capability)
-                rows.append(LoadRow(name, slots, slots - capability.free(), capability.queued, room, self.service_ms(capability)))
+                breaker = capability.breaker
+                state = "" if breaker.state == CLOSED else breaker.state
+                busy, service_ms = slots - capability.free(), self.service_ms(capability)
+                rows.append(LoadRow(name, slots, busy, capability.queued, room, service_ms, state, breaker.failing()))
         return tuple(rows)

@@ -1,6 +1,7 @@
-"""What follows from failure stays within bounds. Reads the managers' journals.
+"""What follows from failure stays within bounds. Reads the managers' journals, and what their neighbours told them.
 
 F1  retries after failures of handlers stay within the retry budget: burst + floor * seconds + share * tasks given, in one life
+F2  nobody is awarded work whose breaker for it is open by his newest LOAD
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mesh.core.work.breaker import OPEN
 from mesh.core.work.task import NODE_FAULTS
 from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
+from mesh.messages.membership import Load
 from mesh.messages.records import Decided, Lost, Submitted
-from mesh.sim.history import Appended, Asked, ClockBroken, NodeUp, Takes, Verdict
+from mesh.sim.history import Appended, Asked, ClockBroken, Delivered, NodeUp, Takes, Verdict
 
 DRIFT = 1.1
 """A manager counts seconds on its own clock."""
@@ -35,8 +38,17 @@ class FailureChecker:
         self._limits = limits
         self._lives: dict[NodeId, _Life] = {}
         self._clocks_good = True
-        self.watches: tuple[type, ...] = ()
-        self.takes: Takes = {NodeUp: self._node_up, Asked: self._asked, Appended: self._appended, ClockBroken: self._clock_broken}
+        self._open: dict[tuple[NodeId, NodeId], frozenset[str]] = {}
+        """By who heard it from whom: capabilities whose breaker is open there."""
+        self._capability: dict[TaskId, str] = {}
+        self.watches: tuple[type, ...] = (Load,)
+        self.takes: Takes = {
+            NodeUp: self._node_up,
+            Asked: self._asked,
+            Appended: self._appended,
+            ClockBroken: self._clock_broken,
+            Delivered: self._delivered,
+        }
 
     def _clock_broken(self, record: ClockBroken) -> Iterator[Verdict]:
         self._clocks_good = False
@@ -44,6 +56,14 @@ class FailureChecker:
 
     def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
         self._lives[record.node] = _Life(record.at_s)
+        for pair in [pair for pair in self._open if record.node in pair]:
+            del self._open[pair]
+        return iter(())
+
+    def _delivered(self, record: Delivered) -> Iterator[Verdict]:
+        if type(record.message) is Load:
+            rows = record.message.rows
+            self._open[(record.node, record.sender)] = frozenset(row.capability for row in rows if row.breaker == OPEN)
         return iter(())
 
     def _asked(self, record: Asked) -> Iterator[Verdict]:
@@ -58,14 +78,19 @@ class FailureChecker:
             return
         if type(entry) is Submitted:
             life.given += 1
+            self._capability[entry.task] = entry.capability
         elif type(entry) is Lost:
             cause, _, kind = entry.reason.partition(":")
             if cause == "failed" and kind not in NODE_FAULTS:
                 life.failed[entry.task] = None
-        elif type(entry) is Decided and entry.task in life.failed:
-            del life.failed[entry.task]
-            life.retries += 1
-            yield from self._judge(record.at_s, record.node, life)
+        elif type(entry) is Decided:
+            capability = self._capability.get(entry.task, "")
+            if capability in self._open.get((record.node, entry.winner), ()):
+                yield Verdict(record.at_s, "F2", f"{entry.task}, {capability}, was awarded to {entry.winner}, whose breaker for it is open")
+            if entry.task in life.failed:
+                del life.failed[entry.task]
+                life.retries += 1
+                yield from self._judge(record.at_s, record.node, life)
 
     def _judge(self, at_s: float, node: NodeId, life: _Life) -> Iterator[Verdict]:
         limits = self._limits
