@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mesh import Agent, Context, Retry
-from mesh.errors import DeclarationError, TaskFailed, TimedOut, UsageError
+from mesh.errors import DeclarationError, TaskCancelled, TaskFailed, TimedOut, UsageError
 from mesh.testing import LocalMesh
 
 
@@ -189,5 +189,83 @@ def test_a_node_that_goes_silent_again_and_again_is_left_alone_for_a_while() -> 
                 if refused:
                     break
             assert refused[0][:2] == ["n2", "n2"]
+
+    run(story())
+
+
+# ---- cancellation
+
+
+def tree() -> tuple[Agent, dict[str, float], list[str], Any]:
+    """``top`` has two ``middle`` steps, each of which has two ``leaf`` steps that take a day. Who began, who was stopped and when."""
+    agent, stopped, began = Agent("tree", concurrency=20), {}, []
+    mesh: list[LocalMesh] = []
+
+    async def noted(ctx: Context, what: str, work: Any) -> None:
+        began.append(what)
+        try:
+            await work
+        finally:
+            stopped[what] = mesh[0].now_s
+
+    @agent.capability
+    async def leaf(ctx: Context, at: str) -> None:
+        await noted(ctx, at, ctx.sleep(86400))
+
+    @agent.capability
+    async def middle(ctx: Context, at: str) -> None:
+        await noted(ctx, at, asyncio.gather(*(ctx.step(n, "leaf", at=f"{at}.{n}") for n in "ab")))
+
+    @agent.capability
+    async def top(ctx: Context) -> None:
+        await noted(ctx, "top", asyncio.gather(*(ctx.step(n, "middle", at=n) for n in "ab")))
+
+    return agent, stopped, began, mesh
+
+
+EVERYBODY = ["a", "a.a", "a.b", "b", "b.a", "b.b", "top"]
+
+
+def test_a_cancellation_goes_down_the_whole_tree_at_once() -> None:
+    agent, stopped, began, mesh = tree()
+
+    async def story() -> None:
+        async with LocalMesh(agents=[agent]) as m:
+            mesh.append(m)
+            task = await m.submit("top")
+            while len(began) < 7:
+                await m.sleep(0.1)
+            at_s = m.now_s
+            await task.cancel("changed my mind")
+            with pytest.raises(TaskCancelled):
+                await task.result()
+            await m.sleep(1)
+            assert sorted(stopped) == EVERYBODY
+            assert max(stopped.values()) - at_s < 0.5
+            assert {row["state"] for row in (await m.tasks())["tasks"]} == {"cancelled"}
+
+    run(story())
+
+
+def test_what_cannot_be_told_is_cancelled_when_its_lease_is_over() -> None:
+    """Its node is cut off: nobody can say that it has stopped, and nobody waits longer than for the lease and the margin."""
+    agent, _, began, mesh = tree()
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent], "n3": [agent]}) as m:
+            mesh.append(m)
+            task = await m.submit("top")
+            while len(began) < 7:
+                await m.sleep(0.1)
+            owners = {row["owner"] for row in (await m.tasks())["tasks"]}
+            assert owners == {"n2", "n3"}
+            m.partition(["n1", "n2"], ["n3"])
+            at_s = m.now_s
+            await task.cancel()
+            while any(row["state"] != "cancelled" for row in (await m.at("n1").tasks())["tasks"]):
+                await m.sleep(0.1)
+            limits = m.world.limits.work
+            # (A question to all waits `gather_s` for the node that is cut off.)
+            assert m.now_s - at_s < limits.lease_s + limits.margin_s + limits.gather_s + 0.3
 
     run(story())

@@ -10,7 +10,7 @@ import pytest
 
 from mesh.core import node as node_module
 from mesh.core.directory import Directory
-from mesh.core.inputs import HandlerEnded, MemberRevoked, Outlawed, Replay
+from mesh.core.inputs import Enquire, HandlerEnded, MemberRevoked, Outlawed, Replay
 from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
@@ -19,6 +19,7 @@ from mesh.core.work import market, placing
 from mesh.core.work.breaker import Breaker
 from mesh.core.work.budget import RetryBudget
 from mesh.core.work.contractor import Contractor
+from mesh.core.work.ending import Ending
 from mesh.core.work.leases import Leases
 from mesh.effects import Append, Dial, Execute, HangUp, Need, Reply, Send
 from mesh.limits import Limits, LinkLimits, WorkLimits
@@ -231,6 +232,10 @@ def retries_cost_nothing(patch: Patch) -> None:
     patch.setattr(RetryBudget, "spend", lambda self, now_s, given: True)
 
 
+def steps_outlive_their_parent(patch: Patch) -> None:
+    patch.setattr(Ending, "_end_children", lambda self, now_s, task, reason: iter(()))
+
+
 def open_breakers_are_not_heeded(patch: Patch) -> None:
     """Neither by managers who hear of them, nor by the node itself, which would decline."""
     patch.setattr(market, "OPEN", "never")
@@ -403,6 +408,27 @@ def test_work_for_an_open_breaker_is_caught(monkeypatch: Patch) -> None:
     assert caught() == set()
     open_breakers_are_not_heeded(monkeypatch)
     assert "F2" in caught()
+
+
+def test_a_cancellation_that_stops_at_the_root_is_caught(monkeypatch: Patch) -> None:
+    """The newest flow is cancelled ten times a second."""
+
+    def caught() -> set[str]:
+        scenario = Scenario(Plan(3, 1, (), 6.0, rate=6.0, capabilities=("flow",), farewell=False))
+        world, acknowledged = scenario.world, scenario.clients.acknowledged
+
+        def cancel() -> None:
+            if acknowledged:
+                task, wish = next(reversed(acknowledged.items()))
+                world.ask(wish.node, lambda number: Enquire(number, "cancel", task))
+
+        for tenth in range(20, 60):
+            world.at(tenth / 10, cancel)
+        return {verdict.invariant for verdict in scenario.run().verdicts}
+
+    assert caught() == set()
+    steps_outlive_their_parent(monkeypatch)
+    assert "F3" in caught()
 
 
 @pytest.mark.parametrize(

@@ -275,6 +275,9 @@ class Manager:
         for task in list(self.book.tasks.values()):
             if task.cancel_by and not task.holder:
                 yield from self._ending.stopped(now_s, task)
+            elif task.step and task.parent not in self.book.tasks:
+                # The disk kept its parent's end and not what followed from it.
+                yield from self._ending.cancel(now_s, task, task.parent, "parent ended")
         yield from self._leases.reclaim_all(now_s)
 
     def _reopen(self, now_s: float, task: Task) -> None:

@@ -2,6 +2,7 @@
 
 F1  retries after failures of handlers stay within the retry budget: burst + floor * seconds + share * tasks given, in one life
 F2  nobody is awarded work whose breaker for it is open by his newest LOAD
+F3  once a task has ended, its steps end as cancelled: none of them goes on
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from mesh.core.work.task import NODE_FAULTS
 from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
-from mesh.messages.records import Decided, Lost, Submitted
+from mesh.messages.records import Decided, Finished, Lost, Submitted
 from mesh.sim.history import Appended, Asked, ClockBroken, Delivered, NodeUp, Takes, Verdict
 
 DRIFT = 1.1
@@ -41,6 +42,9 @@ class FailureChecker:
         self._open: dict[tuple[NodeId, NodeId], frozenset[str]] = {}
         """By who heard it from whom: capabilities whose breaker is open there."""
         self._capability: dict[TaskId, str] = {}
+        self._parent: dict[TaskId, TaskId] = {}
+        self._ended: dict[TaskId, tuple[NodeId, int]] = {}
+        """Whose end is in which journal at which number."""
         self.watches: tuple[type, ...] = (Load,)
         self.takes: Takes = {
             NodeUp: self._node_up,
@@ -56,6 +60,8 @@ class FailureChecker:
 
     def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
         self._lives[record.node] = _Life(record.at_s)
+        for task in [task for task, (node, seq) in self._ended.items() if node == record.node and seq > record.seq]:
+            del self._ended[task]
         for pair in [pair for pair in self._open if record.node in pair]:
             del self._open[pair]
         return iter(())
@@ -79,6 +85,13 @@ class FailureChecker:
         if type(entry) is Submitted:
             life.given += 1
             self._capability[entry.task] = entry.capability
+            if entry.step:
+                self._parent[entry.task] = entry.parent
+        elif type(entry) is Finished:
+            self._ended[entry.task] = (record.node, record.seq)
+            parent = self._parent.get(entry.task, "")
+            if parent in self._ended and entry.state != "cancelled":
+                yield Verdict(record.at_s, "F3", f"{entry.task}, a step of {parent}, is {entry.state} after that has ended")
         elif type(entry) is Lost:
             cause, _, kind = entry.reason.partition(":")
             if cause == "failed" and kind not in NODE_FAULTS:
