@@ -314,6 +314,10 @@ class Mesh(Work):
         """End a task and its steps: ``{"task", "state"}``, its state now."""
         return {"schema": "mesh.cancel/1", **await self._ask("cancel", task, {"by": _who(), "reason": reason})}
 
+    async def retry(self, task: str) -> Document:
+        """Submit a task that failed or was cancelled once more: ``{"task", "survives"}`` of the new one. Raises Refused, NoSuchTask."""
+        return {"schema": "mesh.retry/1", **await self._ask("retry", task, {"by": _who()})}
+
     async def story(self, task: str) -> Document:
         """``{"task", "entries": [...]}``: every journal entry about it and its steps, each with who wrote it and whether that is proven."""
         entries: list[Document] = []

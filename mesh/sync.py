@@ -110,6 +110,9 @@ class Mesh(View):
     def cancel(self, task: str, *, reason: str = "") -> Document:
         return self._portal.call(lambda: self._mesh.cancel(task, reason=reason))
 
+    def retry(self, task: str) -> Document:
+        return self._portal.call(self._mesh.retry, task)
+
     def story(self, task: str) -> Document:
         return self._portal.call(self._mesh.story, task)
 

@@ -269,3 +269,33 @@ def test_what_cannot_be_told_is_cancelled_when_its_lease_is_over() -> None:
             assert m.now_s - at_s < limits.lease_s + limits.margin_s + limits.gather_s + 0.3
 
     run(story())
+
+
+# ---- poison
+
+
+def test_a_task_that_takes_down_three_nodes_is_put_away_until_a_person_frees_it() -> None:
+    agent, ran = Agent("worker"), []
+
+    @agent.capability(idempotent=True)
+    async def work(ctx: Context) -> str:
+        ran.append(ctx.task.id)
+        if len(ran) <= 3:
+            await ctx.sleep(60)
+        return "done"
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent], "n3": [agent], "n4": [agent], "n5": [agent]}) as m:
+            task = await m.submit("work")
+            for attempt in range(1, 4):
+                while len(ran) < attempt:
+                    await m.sleep(0.05)
+                m.kill((await task.status())["owner"])
+            with pytest.raises(TaskFailed) as caught:
+                await task.result()
+            assert caught.value.kind == "poison" and "mesh retry" in caught.value.message
+            again = (await m.at("n1").retry(task.id))["task"]
+            assert (await m.at("n1").result(again))["result"] == "done"
+            assert (await m.at("n1").task(again))["again"] == task.id
+
+    run(story())

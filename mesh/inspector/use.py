@@ -1,4 +1,4 @@
-"""Use: call, submit, result, cancel, get."""
+"""Use: call, submit, result, cancel, retry, get."""
 
 from __future__ import annotations
 
@@ -245,6 +245,17 @@ def cancel(
 ) -> None:
     """Cancel a task and its steps; prints its state now."""
     ask(Where(home, node, as_json, timeout), lambda mesh: mesh.cancel(task, reason=reason), lambda document: clean(document["state"]))
+
+
+def retry(
+    task: TaskArgument,
+    timeout: LookTimeout = LOOK_S,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a failed or cancelled task once more; prints the new id."""
+    ask(Where(home, node, as_json, timeout), lambda mesh: mesh.retry(task), lambda document: clean(document["task"]))
 
 
 def get(

@@ -25,7 +25,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "service": "service",
         "down": "start",
     },
-    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use", "secret": "secrets"},
+    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "retry": "use", "get": "use", "secret": "secrets"},
     "Watch": {
         "status": "watch",
         "nodes": "watch",

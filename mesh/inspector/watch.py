@@ -20,6 +20,7 @@ REASONS = {
     "busy": "all who offer it are busy",
     "breaker_open": "it failed too often where it is offered: those nodes rest a while",
     "not_linked": "no link to who offers it",
+    "poison": "it took down the nodes that ran it: mesh retry frees it",
     "retry_budget": "its retry waits its turn: too much fails here",
 }
 """Why a task waits, in words; any other reason is shown as the record has it."""
@@ -146,10 +147,25 @@ def task(
 
 
 def _show_task(document: dict[str, Any]) -> str:
-    keys = ("task", "capability", "state", "owner", "agent", "fence", "attempts", "parent", "step", "by", "survives", "reason", "note")
+    keys = (
+        "task",
+        "capability",
+        "state",
+        "owner",
+        "agent",
+        "fence",
+        "attempts",
+        "parent",
+        "step",
+        "again",
+        "by",
+        "survives",
+        "reason",
+        "note",
+    )
     shown = {**document, "fence": f"{document['fence']} (award {award_number(document['fence'])})" if document["fence"] else ""}
     shown["age"] = seconds(document["age_ms"])
-    return "\n".join(f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "age") if shown.get(key))
+    return "\n".join(f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key))
 
 
 def why(

@@ -110,6 +110,8 @@ class Submitted:
     files: tuple[FileRef, ...] = ()
     at_ms: int = 0
     bounds: Bounds = UNBOUNDED
+    again: TaskId = ""
+    """The ended task that this one repeats."""
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ FILES_MAX = 256
 """Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 FETCH_TIMEOUT_S = 60.0
-QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body", "audit")
+QUESTIONS = ("task", "tasks", "result", "cancel", "retry", "story", "hash", "body", "audit")
 
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 View = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any]]]

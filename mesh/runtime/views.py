@@ -119,6 +119,8 @@ class Views:
         found: list[tuple[str, str]] = []
         if is_weak(self._process.vault.source):
             found.append((WEAK_KEK, WEAK_KEK_FIX))
+        if poisonous := self._process.assembly.manager.statistics().poisonous:
+            found.append((f"{poisonous} tasks took down three nodes each, and are given to nobody any more", "mesh tasks; mesh retry TASK"))
         if waiting := self._process.assembly.manager.statistics().retries_waiting:
             found.append((f"{waiting} retries wait their turn: more than a tenth of this node's work fails", "mesh tasks"))
         if accepted := self._process.store.statistics().rollback_accepted:

@@ -47,6 +47,7 @@ QUESTIONS: dict[str, str] = {
     "result": READ,
     "body": READ,
     "cancel": REQUEST,
+    "retry": REQUEST,
 }
 """What each question in an Ask needs, beside the kind itself."""
 

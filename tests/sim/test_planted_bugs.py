@@ -15,7 +15,7 @@ from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.core.records import merkle, witness
-from mesh.core.work import market, placing
+from mesh.core.work import market, placing, poison, retries
 from mesh.core.work.breaker import Breaker
 from mesh.core.work.budget import RetryBudget
 from mesh.core.work.contractor import Contractor
@@ -236,6 +236,11 @@ def steps_outlive_their_parent(patch: Patch) -> None:
     patch.setattr(Ending, "_end_children", lambda self, now_s, task, reason: iter(()))
 
 
+def poison_goes_round(patch: Patch) -> None:
+    patch.setattr(poison, "NODES_MAX", 99)
+    patch.setattr(retries, "FAULTS_MAX", 99)
+
+
 def open_breakers_are_not_heeded(patch: Patch) -> None:
     """Neither by managers who hear of them, nor by the node itself, which would decline."""
     patch.setattr(market, "OPEN", "never")
@@ -408,6 +413,20 @@ def test_work_for_an_open_breaker_is_caught(monkeypatch: Patch) -> None:
     assert caught() == set()
     open_breakers_are_not_heeded(monkeypatch)
     assert "F2" in caught()
+
+
+def test_a_task_that_goes_on_after_three_nodes_is_caught(monkeypatch: Patch) -> None:
+    """Workers die all the time; breakers that open would hide it."""
+    limits = Limits(work=WorkLimits(breaker_faults=1000))
+    crashes = tuple(Fault(3.0 + 0.7 * at, "worker_crash", (f"n{at % 4 + 1}",), 0.05, 0.0) for at in range(20))
+
+    def caught() -> set[str]:
+        plan = Plan(4, 1, (), 18.0, rate=2.0, capabilities=("long",), schedule=crashes, farewell=False)
+        return {verdict.invariant for verdict in Scenario(plan, limits=limits).run().verdicts}
+
+    assert caught() == set()
+    poison_goes_round(monkeypatch)
+    assert "F4" in caught()
 
 
 def test_a_cancellation_that_stops_at_the_root_is_caught(monkeypatch: Patch) -> None:

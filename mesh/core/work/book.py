@@ -249,6 +249,7 @@ class Book:
             task.files,
             int(task.submitted_at_s * 1000),
             task.bounds,
+            task.again,
         )
         return Append(entry, {task.input_hash: task.input})
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from mesh.core.work.poison import note_loss
 from mesh.core.work.task import CANCELLING, HELD, NODE_FAULTS, OFFERED, PARKED, PENDING, TERMINAL, Task
 from mesh.effects import Need
 from mesh.ids import Hash, TaskId
@@ -59,6 +60,7 @@ class Fold:
             entry.step,
             entry.files,
             bounds=entry.bounds,
+            again=entry.again,
         )
         self.tasks[entry.task] = task
         parent = self.tasks.get(entry.parent)
@@ -83,6 +85,7 @@ class Fold:
         task = self._live(entry.task)
         if task is None or task.fence != entry.fence:
             return
+        note_loss(task, entry.node, entry.reason)
         task.holder, task.reason = "", entry.reason
         if task.state != CANCELLING:
             task.state = PENDING

@@ -94,6 +94,8 @@ class ManagerStatistics:
     retries_delayed: int
     """Of those, how many had to wait for the retry budget."""
     retries_waiting: int
+    poisonous: int
+    """Tasks put away because they took down three nodes."""
 
 
 class Manager:
@@ -136,7 +138,7 @@ class Manager:
             StepAsk: at_once(self._steps.on_step_ask),
             Ask: at_once(self._questions.on_ask),
             Load: at_once(placing.on_load),
-            BodyRead: readback.on_body_read,
+            BodyRead: self._then_say(readback.on_body_read),
         }
 
     def _facts_and_deadlines(self) -> dict[type, Method]:
@@ -370,4 +372,5 @@ class Manager:
             retries=counts.get("retries", 0),
             retries_delayed=counts.get("retries_delayed", 0),
             retries_waiting=self._retries.waiting(),
+            poisonous=counts.get("poison", 0),
         )

@@ -19,6 +19,7 @@ from mesh.core.work.book import Book, Effects
 from mesh.core.work.budget import RetryBudget
 from mesh.core.work.ending import Ending, node_lost
 from mesh.core.work.leases import NODE_REVOKED, Leases
+from mesh.core.work.poison import is_poison, note_loss, poison
 from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, DONE, HELD, NODE_FAULTS, OFFERED, READY, RESULT, RETRY, Task
 from mesh.core.work.waits import BackoffEnds, BudgetDue, FetchAgain, backoff_s
 from mesh.effects import Append, Refused, Tell
@@ -168,7 +169,10 @@ class Retries:
         error = self._error(task, sender, failure)
         task.service_ms = failure.service_ms
         again, pause = self._verdict(now_s, task, failure)
+        note_loss(task, sender, f"failed:{failure.kind}")
         book.drop(task)
+        if failure.kind == "worker_lost" and task.on_lost != "fail" and is_poison(task):
+            again, error = False, {**poison(task, book.directory), "cause": error}
         if not again:
             if failure.kind == "worker_lost" and task.on_lost == "fail":
                 error = {**error, **node_lost(task, "worker_lost"), "cause": error}

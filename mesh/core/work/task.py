@@ -98,6 +98,8 @@ class Task:
     request: int = -1
     """The local command that waits for the end; -1: none."""
     bounds: Bounds = UNBOUNDED
+    again: TaskId = ""
+    """The ended task that this one repeats."""
 
     state: str = PENDING
     fence: Fence = NO_AWARD
@@ -122,6 +124,8 @@ class Task:
     """Failures that were the node's: its worker died, a file did not come."""
     declines: int = 0
     """In a row; the next award of a task that is declined too often is auctioned."""
+    took_down: dict[Fence, tuple[NodeId, bool]] | None = None
+    """By award: whose worker or process was lost while it ran there, and whether that is sure."""
     lost: bool = False
     """A holder was lost while it may have been running."""
     excluded: NodeId = ""

@@ -3,6 +3,7 @@
 F1  retries after failures of handlers stay within the retry budget: burst + floor * seconds + share * tasks given, in one life
 F2  nobody is awarded work whose breaker for it is open by his newest LOAD
 F3  once a task has ended, its steps end as cancelled: none of them goes on
+F4  no task is awarded again after it has taken down three different nodes
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mesh.core.work.breaker import OPEN
+from mesh.core.work.poison import TOOK_DOWN
 from mesh.core.work.task import NODE_FAULTS
 from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
@@ -18,6 +20,7 @@ from mesh.messages.membership import Load
 from mesh.messages.records import Decided, Finished, Lost, Submitted
 from mesh.sim.history import Appended, Asked, ClockBroken, Delivered, NodeUp, Takes, Verdict
 
+NODES_MAX = 3
 DRIFT = 1.1
 """A manager counts seconds on its own clock."""
 STEPS_PER_CALL = 4
@@ -43,6 +46,8 @@ class FailureChecker:
         """By who heard it from whom: capabilities whose breaker is open there."""
         self._capability: dict[TaskId, str] = {}
         self._parent: dict[TaskId, TaskId] = {}
+        self._took_down: dict[TaskId, list[tuple[NodeId, int, NodeId]]] = {}
+        """By task: in whose journal, at which number, which node."""
         self._ended: dict[TaskId, tuple[NodeId, int]] = {}
         """Whose end is in which journal at which number."""
         self.watches: tuple[type, ...] = (Load,)
@@ -62,6 +67,8 @@ class FailureChecker:
         self._lives[record.node] = _Life(record.at_s)
         for task in [task for task, (node, seq) in self._ended.items() if node == record.node and seq > record.seq]:
             del self._ended[task]
+        for losses in self._took_down.values():
+            losses[:] = [loss for loss in losses if loss[0] != record.node or loss[1] <= record.seq]
         for pair in [pair for pair in self._open if record.node in pair]:
             del self._open[pair]
         return iter(())
@@ -93,6 +100,8 @@ class FailureChecker:
             if parent in self._ended and entry.state != "cancelled":
                 yield Verdict(record.at_s, "F3", f"{entry.task}, a step of {parent}, is {entry.state} after that has ended")
         elif type(entry) is Lost:
+            if entry.reason in TOOK_DOWN:
+                self._took_down.setdefault(entry.task, []).append((record.node, record.seq, entry.node))
             cause, _, kind = entry.reason.partition(":")
             if cause == "failed" and kind not in NODE_FAULTS:
                 life.failed[entry.task] = None
@@ -100,6 +109,9 @@ class FailureChecker:
             capability = self._capability.get(entry.task, "")
             if capability in self._open.get((record.node, entry.winner), ()):
                 yield Verdict(record.at_s, "F2", f"{entry.task}, {capability}, was awarded to {entry.winner}, whose breaker for it is open")
+            downed = {node for _, _, node in self._took_down.get(entry.task, ())}
+            if len(downed) >= NODES_MAX:
+                yield Verdict(record.at_s, "F4", f"{entry.task} took down {', '.join(sorted(downed))} and was awarded to {entry.winner}")
             if entry.task in life.failed:
                 del life.failed[entry.task]
                 life.retries += 1
