@@ -121,6 +121,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case(f"cancel {NO_TASK}", 3),
         "timeout": Case(f"cancel {NO_TASK}", 4),
     },
+    "retry": {
+        "ok": Case("retry {failed}", 0, {"task": str, "survives": str}),
+        "empty": Case(f"retry {NO_TASK}", REFUSED),
+        "no node": Case(f"retry {NO_TASK}", 3),
+        "timeout": Case(f"retry {NO_TASK}", 4),
+    },
     "get": {
         "ok": Case("get {hash} -o {out}", 0, {"sha256": str, "path": str, "size": int}),
         "empty": Case(f"get {NONE} -o {{out}}", REFUSED),
@@ -247,8 +253,11 @@ def facts(mesh: Callable[..., Any], node: Path, root: Path) -> dict[str, str]:
     source.write_text("quiet")
     task = mesh("submit", "greet", "name=Ann", "--wait", "--home", str(node), "--json").document["task"]
     loud = mesh("submit", "shout", f"text=@{source}", "--wait", "-o", str(made), "--home", str(node), "--json").document
+    failed = mesh("submit", "greet", "nobody=Ann", "--home", str(node), "--json").document["task"]
+    mesh("result", failed, "--home", str(node), "--json")
     return {
         "task": task,
+        "failed": failed,
         "file": str(source),
         "made": str(made),
         "hash": loud["result"]["$file"]["sha256"],
