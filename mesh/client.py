@@ -124,6 +124,12 @@ def _timeout(seconds: float | None) -> float | None:
     raise UsageError(f"a timeout of {seconds!r} s", fix=f"give seconds above 0, at most {TIMEOUT_MAX_S:g}; None for no bound")
 
 
+def _ms(seconds: float) -> int:
+    if 0 <= seconds <= TIMEOUT_MAX_S:
+        return round(1000 * seconds)
+    raise UsageError(f"a wait of {seconds!r} s", fix=f"give seconds, 0 to {TIMEOUT_MAX_S:g}")
+
+
 class Task:
     """A submitted task. It lives on without this object; `Mesh.result(task.id)` finds it again from any node."""
 
@@ -426,11 +432,21 @@ class Mesh(Work):
 
     # ---- the node
 
-    async def down(self) -> Document:
-        """Take this node out: it says so to the others, and ends."""
+    async def down(self, wait_s: float | None = None) -> Document:
+        """Take this node out: it says so to the others, and ends. What runs has `wait_s` (5) to end first; nothing new is taken then."""
         name = self.node.get("node", "")
-        await self._connection.ask("down", {}, timeout_s=VIEW_TIMEOUT_S)
+        params = {} if wait_s is None else {"wait_ms": _ms(wait_s)}
+        await self._connection.ask("down", params, timeout_s=(wait_s or 0.0) + VIEW_TIMEOUT_S)
         return {"schema": "mesh.down/1", "node": name}
+
+    async def drain(self, *, wait_s: float = 0.0, undo: bool = False) -> Document:
+        """Let this node take no more work: ``{"node", "draining", "running"}``. What has not started goes to others, what runs ends.
+
+        Returns at once, or when nothing runs any more, at most `wait_s` later. `undo`: it takes work again. Raises UsageError, NoNode.
+        """
+        params = {"wait_ms": _ms(wait_s), "undo": undo}
+        body = await self._connection.ask("drain", params, timeout_s=wait_s + VIEW_TIMEOUT_S, what="the drain")
+        return {"schema": "mesh.drain/1", "node": self.node.get("node", ""), **body}
 
     # ---- below
 

@@ -107,6 +107,8 @@ class WorkLimits:
     """After a restart: how long workers have to come back before what they ran counts as lost."""
     stop_s: float = 5.0
     """How long a cancelled handler may take to end before the cancellation is answered without it."""
+    drain_s: float = 5.0
+    """What runs has so long to end when its node is told to: `mesh down`, SIGTERM. Below what service managers wait before they kill."""
     gather_s: float = 1.0
     """A question to all nodes is answered after so long with what has come, naming who is missing."""
     ask_timeout_s: float = 10.0

@@ -133,6 +133,8 @@ def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
         return inputs.Enquire(number, params["question"], params["key"], params["args"])
     if verb == "down":
         return inputs.Leave(number)
+    if verb == "drain":
+        return inputs.Drain(number, params["wait_ms"], params["undo"])
     files = tuple((sha256, size) for sha256, size in params.get("files", ()))
     queue_ms, run_ms, heartbeat_ms = params.get("bounds", (0, 0, 0))
     bounds = (queue_ms, run_ms, heartbeat_ms)

@@ -125,5 +125,8 @@ class Mesh(View):
     def get(self, sha256: str, to: str | os.PathLike[str]) -> int:
         return self._portal.call(self._mesh.get, sha256, to)
 
-    def down(self) -> Document:
-        return self._portal.call(self._mesh.down)
+    def down(self, wait_s: float | None = None) -> Document:
+        return self._portal.call(self._mesh.down, wait_s)
+
+    def drain(self, *, wait_s: float = 0.0, undo: bool = False) -> Document:
+        return self._portal.call(lambda: self._mesh.drain(wait_s=wait_s, undo=undo))

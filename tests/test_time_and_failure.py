@@ -299,3 +299,41 @@ def test_a_task_that_takes_down_three_nodes_is_put_away_until_a_person_frees_it(
             assert (await m.at("n1").task(again))["again"] == task.id
 
     run(story())
+
+
+# ---- drain
+
+
+def test_a_node_that_drains_ends_its_work_and_gets_no_more_until_it_is_undone() -> None:
+    agent = Agent("worker", concurrency=1)
+
+    @agent.capability
+    async def work(ctx: Context, seconds: float) -> float:
+        await ctx.sleep(seconds)
+        return seconds
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent], "n3": [agent]}) as m:
+            client, there = m.at("n1"), m.at("n2")
+            tasks = [await client.submit("work", seconds=8.0) for _ in range(4)]
+            await m.sleep(0.5)
+            before_s = m.now_s
+            assert (await there.drain())["running"] == 1
+            done = await there.drain(wait_s=60)
+            assert (done["draining"], done["running"]) == (True, 0) and m.now_s - before_s < 12
+            results = [await task.result() for task in tasks]
+            assert results == [8.0] * 4
+            for _ in range(3):
+                task = await client.submit("work", seconds=0.1)
+                await task.result()
+                (decided,) = [entry for entry in await task.why() if entry["kind"] == "Decided"]
+                assert decided["winner"] == "n3" and ["n2", "n2", "draining"] in [list(one) for one in decided["refusals"]]
+            assert (await there.drain(undo=True))["draining"] is False
+            await m.sleep(1)
+            several = [await client.submit("work", seconds=5.0) for _ in range(4)]
+            await m.sleep(1)
+            assert {"n2", "n3"} <= {(await task.status())["owner"] for task in several}
+            with pytest.raises(UsageError):
+                await there.drain(wait_s=-1)
+
+    run(story())

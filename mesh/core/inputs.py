@@ -46,6 +46,18 @@ class Leave:
     request: int
 
 
+@dataclass(slots=True)
+class Drain:
+    """This node takes no more work and gives back what has not started; `undo`: it takes work again.
+
+    Answered by ``{"draining", "running"}``: at once, or within `wait_ms` when nothing runs any more.
+    """
+
+    request: int
+    wait_ms: int = 0
+    undo: bool = False
+
+
 # ---- links (completions of Dial, and what the links see)
 
 

@@ -20,6 +20,7 @@ REASONS = {
     "busy": "all who offer it are busy",
     "breaker_open": "it failed too often where it is offered: those nodes rest a while",
     "not_linked": "no link to who offers it",
+    "draining": "the nodes that offer it take no more work",
     "poison": "it took down the nodes that ran it: mesh retry frees it",
     "retry_budget": "its retry waits its turn: too much fails here",
 }
@@ -50,9 +51,10 @@ def _show_status(document: dict[str, Any]) -> str:
         "workers": workers,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
+        "draining": f"takes no more work, {document['running']} still run; mesh drain --undo" if document["draining"] else "",
         "journal": f"{journal['entries']} entries, {journal['synced']} on disk",
     }
-    return "\n".join([*lines, *(f"{fit(name, 9)}{text}" for name, text in rows.items())])
+    return "\n".join([*lines, *(f"{fit(name, 9)}{text}" for name, text in rows.items() if text)])
 
 
 def nodes(
@@ -71,7 +73,7 @@ def _show_nodes(document: dict[str, Any]) -> str:
         rows.append(
             (
                 "* " + n["name"] if n["self"] else "  " + n["name"],
-                "revoked" if n.get("revoked") else n["state"],
+                "revoked" if n.get("revoked") else "draining" if n.get("draining") and n["state"] == "alive" else n["state"],
                 n["addr"],
                 seconds(n["seen_ms"]),
                 short(n["id"]),

@@ -138,6 +138,8 @@ class Load:
 
     version: int
     rows: tuple[LoadRow, ...]
+    draining: bool = False
+    """It takes no more work, and lets end what runs."""
 
 
 @dataclass(slots=True)

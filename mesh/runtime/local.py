@@ -24,7 +24,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from mesh.core.inputs import Call, Enquire, FileWanted, Leave, RequestGone, Step, Submit
+from mesh.core.inputs import Call, Drain, Enquire, FileWanted, Leave, RequestGone, Step, Submit
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
@@ -109,6 +109,8 @@ class LocalServer:
         self._dirty: dict[_Connection, None] = {}
         self._refusals: Counter[str] = Counter()
         self._leaving: dict[int, None] = {}
+        self._drained: dict[int, int] = {}
+        """Drains that a farewell waits for, and which farewell."""
         self.effects: dict[type, Callable[[Any], None]] = {Reply: self._reply}
         self._verbs: dict[str, Callable[[_Connection, int, dict[str, Any]], None]] = {
             "hello": self._do_hello,
@@ -118,6 +120,7 @@ class LocalServer:
             "ask": self._do_ask,
             "gone": self._do_gone,
             "down": self._do_down,
+            "drain": self._do_drain,
             "attach": self._do_attach,
             "secret": self._do_secret,
             "put": self._do_put,
@@ -228,11 +231,22 @@ class LocalServer:
                 error = Refused("the answer is larger than the local socket carries", fix="ask for less at once", code="too_big")
                 connection.channel.send_soon([number, False, error.body()])
 
-    def leave(self) -> None:
-        """Take the node out as `down` does, with nobody to answer: it says LEFT, then `stop` is called."""
+    def leave(self, wait_ms: int = 0) -> None:
+        """Take the node out as `down` does, with nobody to answer: it says LEFT, then `stop` is called.
+
+        What runs has `wait_ms` to end before that; nothing new is taken meanwhile.
+        """
         self._last += 1
-        self._leaving[self._last] = None
-        self._tell(self._me, Leave(self._last))
+        self._leave(self._last, wait_ms)
+
+    def _leave(self, request: int, wait_ms: int) -> None:
+        self._leaving[request] = None
+        if not wait_ms:
+            self._tell(self._me, Leave(request))
+            return
+        self._last += 1
+        self._drained[self._last] = request
+        self._tell(self._me, Drain(self._last, wait_ms))
 
     # ---- requests to the node
 
@@ -247,6 +261,9 @@ class LocalServer:
         return self._last
 
     def _reply(self, effect: Reply) -> None:
+        if (farewell := self._drained.pop(effect.request, None)) is not None:
+            self._tell(self._me, Leave(farewell))
+            return
         found = self._requests.pop(effect.request, None)
         if found is not None:
             self._pass_on(effect, *found)
@@ -327,10 +344,15 @@ class LocalServer:
             )
         self._tell(self._me, Enquire(self._request(connection, number, question), question, key, args))
 
-    def _do_down(self, connection: _Connection, number: int, _params: dict[str, Any]) -> None:
-        request = self._request(connection, number, "down")
-        self._leaving[request] = None
-        self._tell(self._me, Leave(request))
+    def _do_down(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        wait_ms = max(0, _number(params, "wait_ms", round(1000 * self._limits.drain_s)))
+        self._leave(self._request(connection, number, "down"), wait_ms)
+
+    def _do_drain(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        wait_ms, undo = max(0, _number(params, "wait_ms", 0)), params.get("undo", False)
+        if type(undo) is not bool:
+            raise BadFrame("bad_undo")
+        self._tell(self._me, Drain(self._request(connection, number, "drain"), wait_ms, undo))
 
     # ---- answered here
 

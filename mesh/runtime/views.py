@@ -51,6 +51,7 @@ class Views:
         discovery = process.discovery.statistics() if process.discovery else None
         journal = process.store.statistics()
         tasks = process.assembly.manager.statistics()
+        contractor = process.assembly.contractor.statistics()
         states = dict.fromkeys((ALIVE, SUSPECT, UNREACHABLE, DEAD, LEFT), 0)
         for row in process.assembly.directory.rows():
             states[row.state] += 1
@@ -70,6 +71,8 @@ class Views:
             "workers": [{"agent": worker.agent, "pid": worker.pid} for worker in process.workers.attached()],
             "nodes": states,
             "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
+            "draining": contractor.draining,
+            "running": contractor.busy,
             "journal": {
                 "entries": journal.seq + journal.queued,
                 "synced": journal.seq,
@@ -168,6 +171,7 @@ class Views:
             "revoked": row.revoked,
             "incarnation": row.incarnation,
             "seen_ms": seen_ms,
+            "draining": row.draining,
             "breakers": {name: load.breaker for name, load in sorted(row.load.items()) if load.breaker},
         }
 

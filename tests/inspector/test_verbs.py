@@ -96,6 +96,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("service show", 0, SERVICE),
         "timeout": "nothing here waits for a node",
     },
+    "drain": {
+        "ok": Case("drain --undo", 0, {"node": str, "draining": bool, "running": int}),
+        "empty": Case("drain --undo", 0, {"node": str, "draining": bool, "running": int}),
+        "no node": Case("drain", 3),
+        "timeout": Case("drain", 4),
+    },
     "down": {"ok": "the fixtures run it", "empty": Case("down --node nope", 3), "no node": Case("down", 3), "timeout": Case("down", 4)},
     "call": {
         "ok": Case("call greet name=Bob", 0, {"capability": str, "result": str}),

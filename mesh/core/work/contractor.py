@@ -36,6 +36,7 @@ from mesh.core.inputs import (
 )
 from mesh.core.work.admission import Admission
 from mesh.core.work.breakers import BreakerCools, Breakers
+from mesh.core.work.drain import Draining
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.pricing import Pricing
@@ -105,6 +106,7 @@ class Contractor:
         self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports)
         self._terms = Terms(deadlines, limits, self._holdings, self._slots, self._reports, self._running)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
+        self._draining = Draining(deadlines, self._holdings, self._slots, self._load, self._reports)
         self._admission = Admission(limits, self._holdings, self._slots, self._load, self._terms)
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
@@ -131,7 +133,7 @@ class Contractor:
             AcceptsDue: self._expire_accepts,
             BreakerCools: self._expire_breaker,
         }
-        for part in (self._load, self._reports, self._running, self._terms, self._pricing):
+        for part in (self._load, self._reports, self._running, self._terms, self._pricing, self._draining):
             self.inputs.update(part.inputs)
 
     # ---- awards
@@ -225,9 +227,10 @@ class Contractor:
                 out.append(Extend(worker, ((holding.task, holding.fence, lease_end_ms),), need=Need.FREE))
 
     def _do_turn_ends(self, now_s: float, _me: NodeId, _ends: TurnEnds) -> list[Any] | None:
-        if not self._accepting and not self._load.awaited():
+        out = self._draining.settle()
+        if not out and not self._accepting and not self._load.awaited():
             return None
-        out = self._say_accepts()
+        out.extend(self._say_accepts())
         out.extend(self._load.at_turns_end(now_s))
         return out
 
@@ -379,7 +382,8 @@ class Contractor:
     def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> list[Any]:
         """Work for a manager that is not believed any more stops. If this node itself is not: all of it, and no more is taken."""
         out: list[Any] = []
-        self._load.closed = self._load.closed or fact.node == me
+        if fact.node == me:
+            self._draining.shut()
         self._load.forget(fact.node)
         self._terms.disown(now_s, "" if fact.node == me else fact.node, out)
         self._load.note(now_s)
@@ -388,12 +392,9 @@ class Contractor:
     # ---- the node's own life
 
     def _do_leave(self, now_s: float, _me: NodeId, _leave: Leave) -> list[Any]:
-        self._load.closed = True
         out = self._say_accepts()
-        for holding in list(self._holdings.by_task.values()):
-            if holding.state in _QUEUED:
-                self._reports.release(now_s, holding, "draining", out)
-        self._load.note(now_s)
+        self._draining.shut()
+        self._draining.close(now_s, out)
         return out
 
     def _expire_breaker(self, now_s: float, me: NodeId, due: BreakerCools) -> list[Any]:

@@ -129,6 +129,8 @@ class Market:
             return row.state
         if not row.linked:
             return "not_linked"
+        if row.draining:
+            return "draining"
         if row.node != self._book.me and (not row.stamp_ms or now_s - row.stamp_at_s > self._echo_old_s):
             return "not_heard"
         if (load := row.load.get(task.capability)) is not None and load.breaker == OPEN:

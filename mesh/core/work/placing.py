@@ -85,7 +85,8 @@ class Placing:
         if any(reason == "not_heard" for _, _, reason in choice.refusals):
             # Linked, but without a stamp to grant a lease on: no fact will tell when it comes.
             self._ask_later(now_s, line, 0)
-        reason = "breaker_open" if any(why == "breaker_open" for _, _, why in choice.refusals) else "no_capable"
+        whys = [why for _, _, why in choice.refusals]
+        reason = next((why for why in ("breaker_open", "draining") if why in whys), "no_capable")
         known = offered(self._book.directory, line.capability)
         waiting = line.fresh if line.shown else [*line.urgent.values(), *line.tasks.values()]
         line.fresh, line.shown = [], True
