@@ -91,3 +91,9 @@ def test_bad_requests(verb: Any, params: dict[str, Any]) -> None:
 def test_bad_progress(change: dict[str, Any]) -> None:
     with pytest.raises(REFUSED):
         checks.progress({"fraction": 0.5, "note": "x"} | change)
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(30_000, 30_000), (0, 0), (-1, None), (1.5, None), ("soon", None), (True, None)])
+def test_when_to_try_again_is_whole_milliseconds_or_nothing(asked: Any, taken: int | None) -> None:
+    error = {"kind": "error", "message": "later", "retryable": True, "retry_after_ms": asked}
+    assert checks.ended(ENDED | {"outcome": "error", "error": error}, SIZE_MAX)[3].get("retry_after_ms") == taken

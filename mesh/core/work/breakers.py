@@ -56,7 +56,8 @@ class Breakers:
         else:
             # What would fail the same way elsewhere is no failure of this node.
             ok = failure is None or not failure.retryable
-            opened = breaker.ran(ok, self._others(holding.capability), self._limits)
+            # (How others do is looked up only where it matters: most work ends well.)
+            opened = breaker.ran(ok, None if ok else self._others(holding.capability), self._limits)
         if opened:
             self.opened += 1
             self._deadlines.set(BreakerCools(holding.capability), now_s + breaker.pause_s(self._limits))

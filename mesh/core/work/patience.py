@@ -22,6 +22,8 @@ class Patience:
 
     def begin(self, now_s: float, line: Line) -> None:
         """Those that are new in this line begin to wait."""
+        if not line.fresh:
+            return
         offered_ms = -1
         for task in line.fresh:
             timeout_ms = task.bounds[0]
