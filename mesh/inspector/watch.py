@@ -51,7 +51,7 @@ def _show_status(document: dict[str, Any]) -> str:
         "workers": workers,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
-        "draining": f"takes no more work, {document['running']} still run; mesh drain --undo" if document["draining"] else "",
+        "draining": f"takes no more work, {document['running']} still run; mesh drain --undo" if document.get("draining") else "",
         "journal": f"{journal['entries']} entries, {journal['synced']} on disk",
     }
     return "\n".join([*lines, *(f"{fit(name, 9)}{text}" for name, text in rows.items() if text)])
