@@ -33,7 +33,7 @@ class TaskInfo:
     parent: TaskId
     """The task whose step this is, or ""."""
     deadline: float | None
-    """When this run is stopped, in seconds on `time.monotonic()`'s clock; None: never."""
+    """When this run is stopped, in seconds on `time.monotonic()`'s clock; None: never. Steps and calls never get more time than that."""
 
 
 class Port(Protocol):
@@ -43,6 +43,8 @@ class Port(Protocol):
     """What the agent's ``@agent.lifespan`` yielded; None without one."""
 
     def progress(self, task: TaskInfo, fraction: float, note: str) -> None: ...
+
+    def beat(self, task: TaskInfo) -> None: ...
 
     def log(self, task: TaskInfo, text: str) -> None: ...
 
@@ -95,6 +97,14 @@ class Context:
             self._port.progress(self.task, fraction, note)
         else:
             self._loop.call_soon_threadsafe(self._port.progress, self.task, fraction, note)
+        return _DONE
+
+    def beat(self) -> Awaitable[None]:
+        """A sign of life, for a capability with `heartbeat_timeout_s`; `progress` is one too. From any thread; need not be awaited."""
+        if threading.get_ident() == self._thread:
+            self._port.beat(self.task)
+        else:
+            self._loop.call_soon_threadsafe(self._port.beat, self.task)
         return _DONE
 
     def log(self, text: str) -> None:
@@ -169,6 +179,10 @@ class BlockingContext:
     def progress(self, fraction: float, note: str = "") -> None:
         """As `Context.progress`."""
         self._context.progress(fraction, note)
+
+    def beat(self) -> None:
+        """As `Context.beat`."""
+        self._context.beat()
 
     def log(self, text: str) -> None:
         """As `Context.log`."""

@@ -49,7 +49,8 @@ def _error(error: dict[str, Any]) -> dict[str, Any]:
         value = error.get(name)
         if type(value) is str:
             found[name] = value[:characters]
-    return found
+    after_ms = error.get("retry_after_ms")
+    return found | {"retry_after_ms": after_ms} if type(after_ms) is int and after_ms >= 0 else found
 
 
 def progress(params: dict[str, Any]) -> tuple[float, str]:

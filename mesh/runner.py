@@ -187,7 +187,7 @@ class Runner:
             if not run.stopping:
                 error = {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""}
         except BaseException as raised:  # noqa: BLE001  user code may raise anything, KeyboardInterrupt too; told as its failure
-            outcome, error = "error", failure(raised)
+            outcome, error = "error", failure(raised, run.capability.give_up_on)
         finally:
             self._active -= 1
             if self._queue and self._active < self._agent.concurrency:
@@ -340,6 +340,11 @@ class Runner:
         if run is not None:
             self.telling.progress(run, fraction, note)
 
+    def beat(self, task: TaskInfo) -> None:
+        run = self._runs.get((task.id, task.fence))
+        if run is not None:
+            self.telling.progress(run, *run.said)
+
     def log(self, task: TaskInfo, text: str) -> None:
         run = self._runs.get((task.id, task.fence))
         if run is not None:
@@ -367,7 +372,12 @@ class Runner:
         return await self._wait(run, self._ask("checkpoint", {"task": run.task, "fence": run.fence, "value": data}))
 
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
-        return await self._effect(task, "call", capability, arguments, {"parent": task.id})
+        return await self._effect(task, "call", capability, arguments, {"parent": task.id, "timeout_ms": self._left_ms(task)})
+
+    def _left_ms(self, task: TaskInfo) -> int:
+        """Until its run is stopped: what it calls must have ended by then. 0: there is no such time."""
+        run = self._living(task)
+        return max(1, run.started_ms + run.timeout_ms - self._clock.now_ms()) if run.timeout_ms else 0
 
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         run = self._runs.get((task.id, task.fence))

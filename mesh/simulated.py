@@ -140,13 +140,20 @@ def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
         return inputs.Enquire(number, params["question"], params["key"], params["args"])
     if verb == "down":
         return inputs.Leave(number)
+    if verb == "drain":
+        return inputs.Drain(number, params["wait_ms"], params["undo"])
     files = tuple((sha256, size) for sha256, size in params.get("files", ()))
+    queue_ms, run_ms, heartbeat_ms = params.get("bounds", (0, 0, 0))
+    bounds = (queue_ms, run_ms, heartbeat_ms)
     if verb == "call":
-        return inputs.Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
+        return inputs.Call(
+            number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files, bounds=bounds
+        )
     if verb == "submit":
         return replace(
             inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
             by=params.get("by", ""),
+            bounds=bounds,
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])

@@ -246,9 +246,9 @@ class LocalMesh:
         """As `Mesh.submit`, at the first living node."""
         return await self._any().submit(capability, **arguments)
 
-    def options(self, *, timeout_s: float | None = None, retries: int | None = None) -> View:
+    def options(self, **options: Any) -> View:
         """As `Mesh.options`, at the first living node."""
-        return self._any().options(timeout_s=timeout_s, retries=retries)
+        return self._any().options(**options)
 
     async def nodes(self) -> dict[str, Any]:
         return await self._any().nodes()

@@ -373,4 +373,4 @@ def _fields(offer: Any) -> list[Any]:
         "input_schema",
         "output_schema",
     )
-    return [getattr(offer, name) for name in names] + [list(offer.tags)]
+    return [*(getattr(offer, name) for name in names), list(offer.tags), offer.queue_timeout_ms, offer.heartbeat_ms]

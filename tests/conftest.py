@@ -18,6 +18,7 @@ import pytest
 from mesh.client import Mesh, _Reconnecting
 from mesh.core.inputs import (
     Call,
+    Drain,
     Enquire,
     HandlerEnded,
     Leave,
@@ -162,6 +163,8 @@ class Toy:
                 return [Stop(self._running[task], task, 1, "gone") for task in gone if task in self._running]
             case Enquire():
                 return self._enquire(body)
+            case Drain():
+                return [Reply(body.request, True, {"draining": not body.undo, "running": len(self._running)})]
             case Leave():
                 return [Reply(body.request, True, {})]
         return []

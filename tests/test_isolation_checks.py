@@ -98,3 +98,9 @@ def test_bad_lines(lines: Any) -> None:
     with pytest.raises(REFUSED):
         checks.said({"lines": lines})
     assert checks.said({"lines": [[0, "anything", "x" * 10_000]]}) == ["x" * 8192]
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(30_000, 30_000), (0, 0), (-1, None), (1.5, None), ("soon", None), (True, None)])
+def test_when_to_try_again_is_whole_milliseconds_or_nothing(asked: Any, taken: int | None) -> None:
+    error = {"kind": "error", "message": "later", "retryable": True, "retry_after_ms": asked}
+    assert checks.ended(ENDED | {"outcome": "error", "error": error}, SIZE_MAX)[3].get("retry_after_ms") == taken

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mesh.ids import Fence, Hash, NodeId, TaskId
 from mesh.messages.signed import Signed
-from mesh.messages.work import FileRef
+from mesh.messages.work import UNBOUNDED, Bounds, FileRef
 
 # ---- the chain
 
@@ -109,6 +109,9 @@ class Submitted:
     step: str = ""
     files: tuple[FileRef, ...] = ()
     at_ms: int = 0
+    bounds: Bounds = UNBOUNDED
+    again: TaskId = ""
+    """The ended task that this one repeats."""
 
 
 @dataclass(slots=True)
@@ -225,7 +228,8 @@ class Accepted:
 
 @dataclass(slots=True)
 class Ended:
-    """By the contractor, before the RESULT leaves: the handler is over. `outcome`: ok, error, timeout, cancelled, worker_lost, released."""
+    """By the contractor, before the RESULT leaves: the handler is over. `outcome`: ok, error, timeout, heartbeat, cancelled, worker_lost,
+    released."""
 
     task: TaskId
     fence: Fence

@@ -24,11 +24,12 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from mesh.core.inputs import Call, Checkpoint, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
+from mesh.core.inputs import Call, Checkpoint, Drain, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
+from mesh.messages.work import Bounds
 from mesh.runtime.disk.blobs import Blobs
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
@@ -42,7 +43,7 @@ FILES_MAX = 256
 """Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 FETCH_TIMEOUT_S = 60.0
-QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body", "audit", "logs")
+QUESTIONS = ("task", "tasks", "result", "cancel", "retry", "story", "hash", "body", "audit", "logs")
 
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 View = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any]]]
@@ -114,6 +115,8 @@ class LocalServer:
         self._dirty: dict[_Connection, None] = {}
         self._refusals: Counter[str] = Counter()
         self._leaving: dict[int, None] = {}
+        self._drained: dict[int, int] = {}
+        """Drains that a farewell waits for, and which farewell."""
         self.effects: dict[type, Callable[[Any], None]] = {Reply: self._reply}
         self._verbs: dict[str, Callable[[_Connection, int, dict[str, Any]], None]] = {
             "hello": self._do_hello,
@@ -126,6 +129,7 @@ class LocalServer:
             "ask": self._do_ask,
             "gone": self._do_gone,
             "down": self._do_down,
+            "drain": self._do_drain,
             "attach": self._do_attach,
             "secret": self._do_secret,
             "put": self._do_put,
@@ -236,11 +240,22 @@ class LocalServer:
                 error = Refused("the answer is larger than the local socket carries", fix="ask for less at once", code="too_big")
                 connection.channel.send_soon([number, False, error.body()])
 
-    def leave(self) -> None:
-        """Take the node out as `down` does, with nobody to answer: it says LEFT, then `stop` is called."""
+    def leave(self, wait_ms: int = 0) -> None:
+        """Take the node out as `down` does, with nobody to answer: it says LEFT, then `stop` is called.
+
+        What runs has `wait_ms` to end before that; nothing new is taken meanwhile.
+        """
         self._last += 1
-        self._leaving[self._last] = None
-        self._tell(self._me, Leave(self._last))
+        self._leave(self._last, wait_ms)
+
+    def _leave(self, request: int, wait_ms: int) -> None:
+        self._leaving[request] = None
+        if not wait_ms:
+            self._tell(self._me, Leave(request))
+            return
+        self._last += 1
+        self._drained[self._last] = request
+        self._tell(self._me, Drain(self._last, wait_ms))
 
     # ---- requests to the node
 
@@ -255,6 +270,9 @@ class LocalServer:
         return self._last
 
     def _reply(self, effect: Reply) -> None:
+        if (farewell := self._drained.pop(effect.request, None)) is not None:
+            self._tell(self._me, Leave(farewell))
+            return
         found = self._requests.pop(effect.request, None)
         if found is not None:
             self._pass_on(effect, *found)
@@ -293,14 +311,16 @@ class LocalServer:
     def _do_call(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         parent = _text(params, "parent")
-        self._tell(self._me, Call(self._request(connection, number, "call"), capability, data, timeout_ms, parent, files))
+        request = self._request(connection, number, "call")
+        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, bounds=_bounds(params)))
 
     def _do_stream(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         """Answered at its end, as a call is. `stream` is the client's name for it, by which its `next` find it."""
         capability, data, timeout_ms, files = self._work(params)
         request = self._request(connection, number, "stream")
         connection.streams[_text(params, "stream")] = request
-        self._tell(self._me, Call(request, capability, data, timeout_ms, _text(params, "parent"), files, stream=True))
+        parent = _text(params, "parent")
+        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, stream=True, bounds=_bounds(params)))
 
     def _do_next(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         of = connection.streams.get(_text(params, "stream"), 0)
@@ -310,13 +330,14 @@ class LocalServer:
     def _do_submit(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         retries, by = _number(params, "retries", -1), _text(params, "by")
-        self._tell(self._me, Submit(self._request(connection, number, "submit"), capability, data, timeout_ms, retries, files, by))
+        request = self._request(connection, number, "submit")
+        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, _bounds(params)))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         parent, name, fence = _text(params, "parent"), _text(params, "name"), _number(params, "fence", 0)
         request = self._request(connection, number, "step")
-        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files))
+        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, _bounds(params)))
 
     def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         task, fence, value = _text(params, "task"), _number(params, "fence", 0), params.get("value")
@@ -354,10 +375,15 @@ class LocalServer:
             )
         self._tell(self._me, Enquire(self._request(connection, number, question), question, key, args))
 
-    def _do_down(self, connection: _Connection, number: int, _params: dict[str, Any]) -> None:
-        request = self._request(connection, number, "down")
-        self._leaving[request] = None
-        self._tell(self._me, Leave(request))
+    def _do_down(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        wait_ms = max(0, _number(params, "wait_ms", round(1000 * self._limits.drain_s)))
+        self._leave(self._request(connection, number, "down"), wait_ms)
+
+    def _do_drain(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        wait_ms, undo = max(0, _number(params, "wait_ms", 0)), params.get("undo", False)
+        if type(undo) is not bool:
+            raise BadFrame("bad_undo")
+        self._tell(self._me, Drain(self._request(connection, number, "drain"), wait_ms, undo))
 
     # ---- answered here
 
@@ -464,6 +490,14 @@ def _number(params: dict[str, Any], name: str, default: int) -> int:
     if type(value) is not int:
         raise BadFrame(f"bad_{name}")
     return value
+
+
+def _bounds(params: dict[str, Any]) -> Bounds:
+    """Queue, run and heartbeat timeout in milliseconds; 0 each where nothing is said."""
+    value = params.get("bounds", [0, 0, 0])
+    if type(value) is not list or [type(ms) for ms in value] != [int, int, int] or min(value) < 0:
+        raise BadFrame("bad_bounds")
+    return value[0], value[1], value[2]
 
 
 def _hash(params: dict[str, Any]) -> str:

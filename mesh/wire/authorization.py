@@ -48,6 +48,7 @@ QUESTIONS: dict[str, str] = {
     "logs": READ,
     "body": READ,
     "cancel": REQUEST,
+    "retry": REQUEST,
 }
 """What each question in an Ask needs, beside the kind itself."""
 

@@ -66,7 +66,7 @@ _TEXT_MAX = dict.fromkeys(
     ("name", "agent", "capability", "door", "router", "step", "kind", "state", "way", "outcome", "question", "version", "on_lost"), NAME_MAX
 )
 _TEXT_MAX |= dict.fromkeys(("reason", "note", "items", "rows", "tags"), REASON_MAX)
-_TEXT_MAX |= {"message": 4 * 1024, "details": 32 * 1024}
+_TEXT_MAX |= {"message": 4 * 1024, "details": 32 * 1024, "breaker": NAME_MAX}
 """Characters, by the field's name; in a tuple of plain values, each."""
 
 _SIGNED_INTS = {"total": -1, "retries": -1}

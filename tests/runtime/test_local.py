@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from mesh.core.inputs import Call, HandlerEnded, RequestGone, WorkerAttached, WorkerGone
+from mesh.core.inputs import Call, Drain, HandlerEnded, Leave, RequestGone, WorkerAttached, WorkerGone
 from mesh.effects import Reply
 from mesh.errors import NoNode, Refused
 from mesh.link import Link
 from mesh.runtime import local
 from mesh.runtime.protocol_local import Splitter, frame
 
-OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", []]
+OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", [], 0, 0]
 ATTACH = {"agent": "agent", "concurrency": 2, "offers": [OFFER], "running": []}
 CALL = {"capability": "c", "input": b"{}", "timeout_ms": 0, "files": []}
 
@@ -339,3 +339,19 @@ def test_another_account_is_kept_out_twice(toy_class: Any) -> None:
 
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="mesh-") as folder:
         asyncio.run(asyncio.wait_for(main(Path(folder)), 30))
+
+
+def test_a_farewell_drains_first_and_then_leaves(with_toy: Any) -> None:
+    async def story(toy: Any) -> None:
+        client = await raw(toy)
+        client.send(1, "drain", {"wait_ms": 10, "undo": True})
+        assert await client.next() == [1, True, {"draining": False, "running": 0}]
+        client.send(2, "down", {"wait_ms": 700})
+        assert await client.next() == [2, True, {}]
+        told = [body for body in toy.seen if type(body) in (Drain, Leave)]
+        assert [type(body) for body in told] == [Drain, Drain, Leave]
+        assert (told[1].wait_ms, told[1].undo, told[2].request) == (700, False, told[1].request - 1)
+        client.send(3, "drain", {"undo": 1})
+        assert await client.next() == []
+
+    with_toy(story)

@@ -37,7 +37,7 @@ MAY: dict[str, str] = {
 MAY_ASK: dict[str, str] = {
     **dict.fromkeys(("task", "tasks", "story", "hash", "audit"), LOOKS),
     **dict.fromkeys(("result", "body", "logs"), NOT_OBSERVER),
-    "cancel": ASKS,
+    **dict.fromkeys(("cancel", "retry"), ASKS),
 }
 SENDERS = {"member": OTHER_SESSION, **NARROW}
 STRANGE = ("stranger", "", "Member", "member ")

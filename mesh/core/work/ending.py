@@ -69,6 +69,8 @@ class Ending:
 
     def fail(self, now_s: float, task: Task, error: dict[str, Any]) -> Effects:
         """For good. `error` has code, message and what else is known."""
+        if error["code"] == "poison":
+            self._book.count("poison")
         self._leave(task, str(error["code"]))
         task.move(FAIL)
         task.error = error

@@ -11,7 +11,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from mesh.core.work.task import CANCELLING, HELD, OFFERED, PARKED, PENDING, TERMINAL, Task
+from mesh.core.work.poison import note_loss
+from mesh.core.work.task import CANCELLING, HELD, NODE_FAULTS, OFFERED, PARKED, PENDING, TERMINAL, Task
 from mesh.effects import Need
 from mesh.ids import Hash, NodeId, TaskId, fence_of, term_of
 from mesh.messages.records import (
@@ -113,6 +114,8 @@ class Fold:
             entry.parent,
             entry.step,
             entry.files,
+            bounds=entry.bounds,
+            again=entry.again,
         )
         task.seq = self._seq
         self.tasks[entry.task] = task
@@ -138,11 +141,12 @@ class Fold:
         task = self._live(entry.task)
         if task is None or task.fence != entry.fence:
             return
+        note_loss(task, entry.node, entry.reason)
         task.holder, task.reason = "", entry.reason
         if task.state != CANCELLING:
             task.state = PENDING
         cause, _, kind = entry.reason.partition(":")
-        if cause == "failed" and kind in ("worker_lost", "no_file", "cancelled"):
+        if cause == "failed" and kind in NODE_FAULTS:
             task.faults += 1
         elif cause == "failed":
             task.failures += 1
