@@ -12,7 +12,9 @@
     |   |-- NodeBusy                   a queue of this node is full
     |   |-- NoSuchTask
     |   |-- NoSuchFile
-    |   '-- TooBig                     travels only as File
+    |   |-- TooBig                     travels only as File
+    |   |-- LeaseLost                  this attempt of a task was replaced by a newer one, or the task has ended
+    |   '-- OutcomeUnknown             an effect that must not repeat was begun before, and nobody knows whether it happened
     |-- TaskFailed                1    the answer is a failure
     |   '-- TaskCancelled
     '-- Degraded                  6    it works, but not as it should
@@ -153,6 +155,21 @@ class TooBig(Refused):
         )
 
 
+class LeaseLost(Refused):
+    """This attempt does not hold its task any more: it runs elsewhere under a newer fence, or has ended. Nothing it does counts."""
+
+    code = "stale_fence"
+
+
+class OutcomeUnknown(Refused):
+    """An effect with ``at_most_once`` was begun before and has no outcome on record: it may have happened or not, and is not begun again.
+
+    Ask the outside system. A handler that catches this goes on; else the task fails with it, and is not tried again.
+    """
+
+    code = "outcome_unknown"
+
+
 class Degraded(MeshError):
     """Something works, but not as it should."""
 
@@ -195,6 +212,8 @@ _CLASSES: tuple[type[MeshError], ...] = (
     NoSuchTask,
     NoSuchFile,
     TooBig,
+    LeaseLost,
+    OutcomeUnknown,
     Degraded,
 )
 _BY_CODE = {each.code: each for each in _CLASSES} | {"busy": NodeBusy}

@@ -35,7 +35,7 @@ def failure(error: BaseException) -> dict[str, Any]:
         return {"kind": "invalid_argument", "message": error.message, "retryable": False, "details": "", "argument": error.argument}
     kind, retryable = "error", True
     if isinstance(error, MeshError):
-        kind = error.code if error.code in ("too_big", "invalid_result") else "error"
+        kind = error.code if error.code in ("too_big", "invalid_result", "outcome_unknown") else "error"
         retryable = isinstance(error, TimedOut | TaskFailed | Refused) and kind == "error"
         message = error.message
     else:

@@ -100,6 +100,8 @@ class WorkLimits:
     """How often a step that is known, or a wait for a result, is asked for again: covers what a broken link swallowed."""
     asks_max: int = 4096
     """Questions and steps of local clients that wait at once."""
+    effects_max: int = 1000
+    """Keys of effects of one task: their outcomes up to 4 KiB stay in memory while it lives, 4 MiB at most."""
     auctions_max: int = 64
     """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
     accept_wait_s: float = 0.02

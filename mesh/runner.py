@@ -2,7 +2,7 @@
 
     execute --> [queue] --> task per run --> started, progress, ended
     stop, timeout ----------^    |
-    extend (lease) --------------'--> ctx.step, ctx.call --> ask
+    extend (lease) --------------'--> ctx.step, ctx.call, ctx.effect --> ask
 
 Invariant: a run ends in exactly one `ended`, and at most `concurrency` of them are under way. A plain function runs in a thread; it is
 stopped by an exception raised in that thread, which a blocking C call defers. Does not decide what runs, and promises nothing about twice.
@@ -19,15 +19,16 @@ from typing import Any, TypeVar
 
 from mesh import values
 from mesh.agent import Agent
-from mesh.bids import Bid
 from mesh.context import BlockingContext, Context, TaskInfo
 from mesh.errors import MeshError, TooBig, UsageError, task_error
-from mesh.failures import failure, report
+from mesh.failures import failure
 from mesh.files import Ask, Shelf, check_files, put_all
 from mesh.ids import Fence, TaskId
+from mesh.prices import price_of
+from mesh.reaching import Reach
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
-from mesh.threads import HandlerStopped, Interruptible
+from mesh.threads import HandlerStopped, Interruptible, interrupting
 
 T = TypeVar("T")
 
@@ -59,6 +60,7 @@ class Runner:
         isolation: Isolation | None = None,
     ) -> None:
         self._isolation = isolation
+        self._reach = Reach(self._ask_for, self._may_start)
         self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
         self.shelf = shelf
         self.lifespan = lifespan
@@ -228,18 +230,20 @@ class Runner:
         return output, stored
 
     async def _in_thread(self, run: Run, arguments: dict[str, Any]) -> Any:
-        if self._threads is None:
-            # More than slots: those that wait for steps of their own have lent theirs. Threads are made as they are needed.
-            self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"mesh-{self._agent.name}")
-        context = contextvars.copy_context()
-        run.thread = Interruptible(lambda: context.run(run.capability.function, **arguments))
-        future = self._loop.run_in_executor(self._threads, run.thread.run)
+        run.thread = Interruptible(lambda: run.capability.function(**arguments))
+        future = self._begin_in_thread(run.thread)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             # Only a loop that is shutting down cancels this task: a plain function is stopped in its thread.
             run.thread.interrupt()
             raise
+
+    def _begin_in_thread(self, call: Interruptible) -> asyncio.Future[Any]:
+        if self._threads is None:
+            # More than slots: those that wait for steps of their own have lent theirs. Threads are made as they are needed.
+            self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"mesh-{self._agent.name}")
+        return self._loop.run_in_executor(self._threads, contextvars.copy_context().run, call.run)
 
     def _info(self, run: Run) -> TaskInfo:
         deadline = self._loop.time() + run.timeout_ms / 1000 if run.timeout_ms else None
@@ -327,6 +331,20 @@ class Runner:
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
         return await self._effect(task, "call", capability, arguments, {"parent": task.id})
 
+    async def effect_begin(self, task: TaskInfo, key: str, call: int, at_most_once: bool) -> bytes | None:
+        answer = await self._reach.permit(self._living(task), {"key": key, "call": call, "once": at_most_once})
+        return bytes(answer["output"]) if answer["state"] == "done" else None
+
+    async def effect_end(self, task: TaskInfo, key: str, call: int, output: bytes, error: str) -> None:
+        if (run := self._runs.get((task.id, task.fence))) is None:
+            raise _task_over(task.id)
+        await self._reach.settle(run, {"key": key, "call": call, "output": output, "error": error})
+
+    async def in_thread(self, function: Callable[[], Any]) -> Any:
+        """Call it in a thread. Whoever is cancelled while he waits interrupts it, and goes on when it has let go."""
+        call = Interruptible(function)
+        return await interrupting(call, self._begin_in_thread(call))
+
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         run = self._runs.get((task.id, task.fence))
         if run is not None:
@@ -342,9 +360,12 @@ class Runner:
         run.redactor = run.redactor or Redactor()
         if name not in run.redactor.values:
             await self._may_start(run)
-            reply = await self._wait(run, self._ask("secret", {"name": name, "task": run.task, "fence": run.fence}))
+            reply = await self._ask_for(run, "secret", {"name": name, "task": run.task, "fence": run.fence})
             run.redactor.add(name, str(reply["text"]))
         return run.redactor.values[name]
+
+    async def _ask_for(self, run: Run, verb: str, params: dict[str, Any]) -> dict[str, Any]:
+        return await self._wait(run, self._ask(verb, params))
 
     async def _wait(self, run: Run, work: Awaitable[T]) -> T:
         """Await `work` so that stopping the run ends it, also where a thread waits for us."""
@@ -370,7 +391,7 @@ class Runner:
         await self._may_start(run)
         self._lend_slot(run)
         try:
-            return await self._wait(run, self._ask(verb, params))
+            return await self._ask_for(run, verb, params)
         finally:
             self._take_slot(run)
 
@@ -384,6 +405,11 @@ class Runner:
             return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
         if verb == "call":
             return await self._begin(run, verb, params | {"parent": run.task})
+        if verb == "effect":
+            return await self._reach.permit(run, params)
+        if verb == "effected":
+            await self._reach.settle(run, params)
+            return {}
         return await self._ask(verb, params)
 
     def _living(self, task: TaskInfo) -> Run:
@@ -439,23 +465,8 @@ class Runner:
     # ---- prices
 
     async def _price(self, round_number: int, task: TaskId, capability: str, data: bytes) -> None:
-        cost: float | None = None
-        eta_ms: int | None = None
-        price = self._agent.prices.get(capability)
-        try:
-            if price is not None:
-                arguments = self._agent.capabilities[capability].shape.arguments(data, None)
-                wanted = {name: value for name, value in arguments.items() if name in price.parameters}
-                bid = await (price.function(**wanted) if price.is_async else asyncio.to_thread(price.function, **wanted))
-                if isinstance(bid, Bid):
-                    cost, eta_ms = float(bid.cost), None if bid.eta_s is None else round(bid.eta_s * 1000)
-                elif bid is not None:
-                    raise UsageError(
-                        f"the price of {capability} is {bid!r}, which is no Bid", fix="return Bid(cost=...), or None to decline"
-                    )
-        except Exception as error:  # noqa: BLE001  a price function that fails declines; counted and said
-            self._declined += 1
-            report(f"the price function of {capability} failed, so this worker declines: {failure(error)['message']}")
+        cost, eta_ms, failed = await price_of(self._agent, capability, data)
+        self._declined += failed
         self._out("priced", [round_number, task, cost, eta_ms])
 
 

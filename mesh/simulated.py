@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Connection:
     """What `Mesh` and a runner ask of a node, answered by a simulated one."""
 
-    def __init__(self, mesh: LocalMesh, host: Host) -> None:
-        self._mesh, self._host = mesh, host
+    def __init__(self, mesh: LocalMesh, host: Host, worker: int = 0) -> None:
+        self._mesh, self._host, self._worker = mesh, host, worker
         self.shelf = Shelf(mesh.folder / host.name, Path("/nonexistent"))
 
     @property
@@ -59,7 +59,7 @@ class Connection:
                 future.set_result(body) if ok else future.set_exception(from_body(body))
             mesh._time.touch()
 
-        request = mesh.world.ask(host.name, lambda number: _command(verb, number, params), answered)
+        request = mesh.world.ask(host.name, lambda number: _command(verb, number, params, self._worker), answered)
         mesh._asked[future] = host.name
         if params.get("timeout_ms"):
             mesh._time.bound(params["timeout_ms"] / 1000)
@@ -127,7 +127,7 @@ class Connection:
         raise NoSuchFile(f"the file {params['file'][:12]}... is in no living node's store")
 
 
-def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
+def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any:
     """The node's command for a verb of the local protocol."""
     if verb == "ask":
         return inputs.Enquire(number, params["question"], params["key"], params["args"])
@@ -144,6 +144,11 @@ def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
         return inputs.Step(number, *step, params.get("timeout_ms", 0), files)
+    if verb in ("effect", "effected"):
+        effect = (params["task"], params["fence"], params["key"], params["call"])
+        if verb == "effect":
+            return inputs.EffectBegin(number, worker, *effect, params["once"])
+        return inputs.EffectEnd(number, *effect, params["output"], params["error"])
     raise UsageError(f"LocalMesh answers no {verb!r}", fix="ask a real node: mesh up")
 
 

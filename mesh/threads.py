@@ -6,6 +6,7 @@ call ends first. Invariant: it is raised inside `run` or not at all, never in th
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import threading
 from collections.abc import Callable
@@ -47,3 +48,19 @@ class Interruptible:
             self._interrupted = True
             if self._thread:
                 _raise_in(ctypes.c_ulong(self._thread), ctypes.py_object(HandlerStopped))
+
+
+async def interrupting(call: Interruptible, running: asyncio.Future[Any]) -> Any:
+    """What `call` returns, which is `running` in a thread. Whoever is cancelled meanwhile interrupts it, and goes on when it has let go."""
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        call.interrupt()
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                continue  # told again; it has been interrupted already
+        if not running.cancelled():
+            running.exception()  # looked at, so that nobody says it was not
+        raise

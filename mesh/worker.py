@@ -191,7 +191,7 @@ class Worker:
             try:
                 return await link.ask(verb, params)
             except NodeLost:
-                if verb not in ("step", "secret"):
+                if verb not in ("step", "secret", "effect", "effected"):
                     raise
                 await lost.wait()
                 if link is self._link:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from mesh import Agent, File
-from mesh.core.inputs import Call, HandlerEnded, HandlerProgress, Step
+from mesh.core.inputs import Call, EffectEnd, HandlerEnded, HandlerProgress, Step
 from mesh.errors import DeclarationError, MeshError, TaskCancelled, TaskFailed, TimedOut
 from mesh.inspector.targets import load_agents
 from mesh.origin import Origin, load, origin_of
@@ -96,6 +96,8 @@ def test_steps_calls_progress_and_files_work_inside(with_toy: Any, agent: Agent,
             [step] = [body for body in toy.seen if isinstance(body, Step)]
             assert (step.parent, step.fence, step.name, step.capability) == ("toy.1.1", 1, "one", "outside")
             assert [body.parent for body in toy.seen if isinstance(body, Call)] == ["", "toy.1.1"]
+            [end] = [body for body in toy.seen if isinstance(body, EffectEnd)]
+            assert (end.task, end.fence, end.key, list(toy.effects.values())) == ("toy.1.1", 1, "print", [end.output])
 
     with_toy(story)
 

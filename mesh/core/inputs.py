@@ -128,6 +128,33 @@ class Step:
 
 
 @dataclass(slots=True)
+class EffectBegin:
+    """A worker's ``ctx.effect`` wants to begin. Answered, if this node's lease holds, by the task's manager: ``{"state", "output"}``, where
+    `state` is ``go`` or ``done``."""
+
+    request: int
+    worker: int
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    once: bool = False
+
+
+@dataclass(slots=True)
+class EffectEnd:
+    """It has happened (`output` is JSON), or its function raised. Goes to the manager; answered when that is on record."""
+
+    request: int
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    output: bytes = b""
+    error: str = ""
+
+
+@dataclass(slots=True)
 class Enquire:
     """A client's question about the mesh's work, answered by whoever can: see `core/work/desk.py` for the questions."""
 
@@ -376,6 +403,13 @@ class OffersSet:
     """This node's own offers, told by the contractor to membership, which advertises them."""
 
     offers: tuple[Offer, ...]
+
+
+@dataclass(slots=True)
+class EffectPermitted:
+    """This node holds a live lease for the work that wants an effect: ask its manager."""
+
+    begin: EffectBegin
 
 
 @dataclass(slots=True)

@@ -45,6 +45,9 @@ KINDS: dict[int, type] = {
     63: work.Answer,
     64: work.FileAsk,
     65: work.FilePart,
+    80: work.EffectAsk,
+    81: work.EffectDone,
+    82: work.EffectAnswer,
 }
 
 SIGNED: dict[str, type] = {

@@ -24,7 +24,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from mesh.core.inputs import Call, Enquire, FileWanted, Leave, RequestGone, Step, Submit
+from mesh.core.inputs import Call, EffectBegin, EffectEnd, Enquire, FileWanted, Leave, RequestGone, Step, Submit
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
@@ -114,6 +114,8 @@ class LocalServer:
             "call": self._do_call,
             "submit": self._do_submit,
             "step": self._do_step,
+            "effect": self._do_effect,
+            "effected": self._do_effected,
             "ask": self._do_ask,
             "gone": self._do_gone,
             "down": self._do_down,
@@ -295,6 +297,20 @@ class LocalServer:
         request = self._request(connection, number, "step")
         self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files))
 
+    def _do_effect(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        task, fence, key, call, once = *_effect(params), params.get("once")
+        if not connection.worker or type(once) is not bool:
+            raise BadFrame("bad_effect")
+        self._tell(self._me, EffectBegin(self._request(connection, number, "effect"), connection.worker, task, fence, key, call, once))
+
+    def _do_effected(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        said, output, error = _effect(params), params.get("output"), _text(params, "error")
+        if not connection.worker or type(output) is not bytes:
+            raise BadFrame("bad_effect")
+        if len(output) > self._limits.body_bytes_max:
+            raise TooBig(what="the outcome of an effect", size_bytes=len(output), size_bytes_max=self._limits.body_bytes_max)
+        self._tell(self._me, EffectEnd(self._request(connection, number, "effected"), *said, output, error))
+
     def _work(self, params: dict[str, Any]) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
         """What call, submit and step share. Raises BadFrame, TooBig."""
         capability, data, files = params.get("capability"), params.get("input"), params.get("files", [])
@@ -421,6 +437,10 @@ class LocalServer:
 
 async def _awaited(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     return await answer
+
+
+def _effect(params: dict[str, Any]) -> tuple[TaskId, Fence, str, int]:
+    return _text(params, "task"), _number(params, "fence", 0), _text(params, "key"), _number(params, "call", 0)
 
 
 def _text(params: dict[str, Any], name: str) -> str:

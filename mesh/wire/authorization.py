@@ -81,6 +81,8 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Cancelled,
         work.Reclaimed,
         work.StepAsk,
+        work.EffectAsk,
+        work.EffectDone,
     ),
     REQUEST: (
         work.Cfp,
@@ -93,6 +95,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Reclaim,
         work.StepSeen,
         work.StepDone,
+        work.EffectAnswer,
     ),
     OBSERVE: (work.Ask,),
     READ: (work.FileAsk,),

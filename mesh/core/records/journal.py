@@ -18,7 +18,22 @@ from typing import Any
 
 from mesh.core.records import merkle
 from mesh.ids import Hash, NodeId
-from mesh.messages.records import Accepted, Audited, Bound, CancelAsked, Closed, Commit, Decided, Ended, Finished, Lost, Parked, Submitted
+from mesh.messages.records import (
+    Accepted,
+    Audited,
+    Bound,
+    CancelAsked,
+    Closed,
+    Commit,
+    Decided,
+    Effected,
+    Ended,
+    Finished,
+    Intended,
+    Lost,
+    Parked,
+    Submitted,
+)
 from mesh.messages.signed import Signed
 
 FIRST_PREV = bytes(32)
@@ -138,7 +153,7 @@ def _audit_and_subject(entry: Audited) -> tuple[str, ...]:
 
 
 _KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
-    **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed), _task_only),
+    **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed, Intended, Effected), _task_only),
     **dict.fromkeys((Submitted, Finished, Accepted, Ended), _task_and_hashes),
     Audited: _audit_and_subject,
 }

@@ -3,7 +3,7 @@
     Award --checked--> Accepted entry (durable) --> ACCEPT, at the end of the turn      --refused--> DECLINE, with a reason
           |                plain call: only if it has not ended within accept_wait_s
           `--> Holding --> Running --> HandlerEnded --> Reports          Terms: leases, revoke, cancel, reclaim
-                 Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy
+                 Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy        Permits: effects
 
 Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
 one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses
@@ -36,6 +36,7 @@ from mesh.core.inputs import (
 )
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.load import LoadGossip
+from mesh.core.work.permits import Permits
 from mesh.core.work.pricing import Pricing
 from mesh.core.work.reports import Reports, need_of, report_of
 from mesh.core.work.running import Running, StopOverdue
@@ -100,6 +101,8 @@ class Contractor:
         self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports)
         self._terms = Terms(deadlines, limits, self._holdings, self._slots, self._reports, self._running)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
+        self._permits = Permits(self._holdings, self._slots)
+        self.runs = self._permits.runs
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
         """Plain calls whose ACCEPT waits: most will have ended before it is due."""
@@ -124,7 +127,7 @@ class Contractor:
             ReattachOver: self._expire_reattach,
             AcceptsDue: self._expire_accepts,
         }
-        for part in (self._load, self._reports, self._running, self._terms, self._pricing):
+        for part in (self._load, self._reports, self._running, self._terms, self._pricing, self._permits):
             self.inputs.update(part.inputs)
 
     # ---- awards
@@ -467,12 +470,6 @@ class Contractor:
                 self._reports.fail(now_s, holding, "worker_lost", error, "", 0, out)
         self._terms.settle_reclaims(now_s, self._terms.open_reclaims(), out)
         return out
-
-    def runs(self, worker: int, task: TaskId, fence: Fence, now_ms: int) -> str:
-        """The capability that this worker runs for `task` under that fence and a lease that holds; "" if it does not, or shall stop."""
-        run, holding = self._slots.runs.get(task), self._holdings.by_task.get(task)
-        is_held = run and holding and not run.stopping and run.fence == holding.fence == fence and holding.lease_end_ms > now_ms
-        return run.capability if run and is_held and run.worker.worker == worker else ""
 
     def statistics(self) -> ContractorStatistics:
         slots = self._slots

@@ -143,6 +143,7 @@ class Ending:
             task.waiters = None
         if task.children is not None:
             yield from self._end_children(now_s, task, "parent ended")
+        task.forget_outcomes()
         task.input = b""
         if task.output is not None and len(task.output) > OUTPUT_KEPT_BYTES:
             task.output = None

@@ -1,10 +1,13 @@
-"""Errands: the asking side of a worker's ``ctx.step``. It goes to the parent's manager, again and again, until he says how it ended.
+"""Errands: what a worker's handler asks of its task's manager, ``ctx.step`` and ``ctx.effect``. Asked again and again, until he answers.
 
-    Step --STEP_ASK--> manager of the parent     said again after accept_timeout_s until STEP_SEEN, then every ask_repeat_s
-         <--STEP_SEEN, STEP_DONE--               STEP_DONE is the reply
+    Step            --STEP_ASK-->    manager of the parent     said again after accept_timeout_s until STEP_SEEN, then every ask_repeat_s
+                    <--STEP_SEEN, STEP_DONE--                  STEP_DONE is the reply
+    EffectPermitted --EFFECT_ASK-->  manager of the task       said again after accept_timeout_s
+    EffectEnd       --EFFECT_DONE--> <--EFFECT_ANSWER--        EFFECT_ANSWER is the reply
 
-Invariant: a step is replied to once, however often it was asked and answered; an answer counts only from the parent's manager. Asking
-again is harmless: a step is known there by its parent and name. The answering side is `steps.py`.
+Invariant: an errand is replied to once, however often it was asked and answered; an answer counts only from the task's manager. Asking
+again is harmless: a step is known there by its parent and name, an effect by its task, key and call. The answering sides are `steps.py` and
+`effect_ledger.py`.
 """
 
 from __future__ import annotations
@@ -16,16 +19,16 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
-from mesh.core.inputs import MemberLinked, MemberRevoked, RequestGone, Step
+from mesh.core.inputs import EffectEnd, EffectPermitted, MemberLinked, MemberRevoked, RequestGone, Step
 from mesh.effects import Need, Refused, Reply, Send
-from mesh.ids import NodeId, author_of
+from mesh.ids import NodeId, TaskId, author_of
 from mesh.limits import WorkLimits
-from mesh.messages.work import StepAsk, StepDone, StepSeen
+from mesh.messages.work import EffectAnswer, EffectAsk, EffectDone, StepAsk, StepDone, StepSeen
 
 
 @dataclass(frozen=True, slots=True)
 class ErrandDue:
-    """A step is still not done: ask again."""
+    """Still not answered: ask again."""
 
     ask: int
 
@@ -34,7 +37,7 @@ class ErrandDue:
 class _Errand:
     request: int
     manager: NodeId
-    message: StepAsk
+    message: StepAsk | EffectAsk | EffectDone
     seen: bool = False
 
 
@@ -64,7 +67,7 @@ def reply(me: NodeId, peer: NodeId, request: int, ok: bool, body: dict[str, Any]
 
 
 class Errands:
-    """The part of the desk that carries steps. `next_ask` numbers questions and steps alike."""
+    """The part of the desk that carries steps and effects. `next_ask` numbers questions and errands alike."""
 
     def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, next_ask: Callable[[float], int]) -> None:
         self._me, self._directory = directory.me, directory
@@ -76,6 +79,9 @@ class Errands:
             Step: self._do_step,
             StepSeen: self._on_step_seen,
             StepDone: self._on_step_done,
+            EffectPermitted: self._on_effect_permitted,
+            EffectEnd: self._do_effect_end,
+            EffectAnswer: self._on_effect_answer,
             MemberLinked: self._on_member_linked,
             MemberRevoked: self._on_member_revoked,
             RequestGone: self._do_request_gone,
@@ -83,23 +89,36 @@ class Errands:
         }
 
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
-        manager = author_of(step.parent)
+        if len(step.input) > self._limits.body_bytes_max:
+            problem = failure("too_big", f"the step's arguments are over {self._limits.body_bytes_max} bytes", "pass large data as File")
+            return iter((Reply(step.request, False, problem, need=Need.FREE),))
+        work = (step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
+        return self._begin(now_s, step.request, step.parent, lambda ask: StepAsk(ask, *work))
+
+    def _on_effect_permitted(self, now_s: float, me: NodeId, fact: EffectPermitted) -> Iterator[Any]:
+        it = fact.begin
+        return self._begin(now_s, it.request, it.task, lambda ask: EffectAsk(ask, it.task, it.fence, it.key, it.call, it.once))
+
+    def _do_effect_end(self, now_s: float, me: NodeId, end: EffectEnd) -> Iterator[Any]:
+        said = (end.task, end.fence, end.key, end.call, end.output, end.error)
+        return self._begin(now_s, end.request, end.task, lambda ask: EffectDone(ask, *said))
+
+    def _begin(self, now_s: float, request: int, task: TaskId, message: Callable[[int], StepAsk | EffectAsk | EffectDone]) -> Iterator[Any]:
+        """To the manager of `task`, or why not."""
+        manager = author_of(task)
         problem = None
         if not manager:
-            problem = failure("unknown_task", f"{step.parent!r} is no task id", "call ctx.step from inside a handler")
+            problem = failure("unknown_task", f"{task!r} is no task id", "call the context from inside its handler")
         elif self._directory.revoked(manager):
             problem = revoked(self._directory, manager)
-        elif len(step.input) > self._limits.body_bytes_max:
-            problem = failure("too_big", f"the step's arguments are over {self._limits.body_bytes_max} bytes", "pass large data as File")
         elif len(self._open) >= self._limits.asks_max:
-            problem = failure("node_busy", f"{self._limits.asks_max} steps wait at this node", "wait for some of them")
+            problem = failure("node_busy", f"{self._limits.asks_max} steps and effects wait at this node", "wait for some of them")
         if problem is not None:
-            yield Reply(step.request, False, problem, need=Need.FREE)
+            yield Reply(request, False, problem, need=Need.FREE)
             return
         ask = self._next_ask(now_s)
-        message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
-        self._open[ask] = _Errand(step.request, manager, message)
-        self._asks[step.request] = ask
+        self._open[ask] = _Errand(request, manager, message(ask))
+        self._asks[request] = ask
         self.asked += 1
         self._deadlines.set(ErrandDue(ask), now_s + self._limits.accept_timeout_s)
         yield from self._say(self._open[ask])
@@ -158,8 +177,26 @@ class Errands:
         else:
             yield reply(self._me, peer, errand.request, True, body)
 
+    def _on_effect_answer(self, now_s: float, peer: NodeId, answer: EffectAnswer) -> Iterator[Any]:
+        errand = self._asked_of(peer, answer.ask)
+        if errand is None:
+            yield Refused("effect_not_asked", peer)
+            return
+        self._forget(answer.ask)
+        if answer.state != "refused":
+            # What this node itself has answered has not waited for its disk yet, nor for its keepers.
+            message = errand.message
+            begins = type(message) is EffectAsk and answer.state == "go" and not message.once
+            need = Need.FREE if peer != self._me else Need.SYNCED if begins else Need.KEPT
+            yield Reply(errand.request, True, {"state": answer.state, "output": answer.output}, need=need)
+            return
+        error = json_object(answer.error)
+        if error is None:
+            yield Refused("bad_effect_error", peer)
+        yield reply(self._me, peer, errand.request, False, failure("refused", "the effect was refused", "mesh tasks") | (error or {}))
+
     def _do_request_gone(self, now_s: float, me: NodeId, gone: RequestGone) -> None:
-        """The handler that waited is over. Its step goes on: the next attempt finds it by name."""
+        """The handler that waited is over. Its step goes on: the next attempt finds it by name. So does an effect's outcome."""
         ask = self._asks.get(gone.request)
         if ask is not None:
             self._forget(ask)

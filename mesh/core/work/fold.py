@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from mesh.core.work.task import CANCELLING, HELD, OFFERED, PARKED, PENDING, TERMINAL, Task
+from mesh.core.work.task import CANCELLING, HELD, OFFERED, OUTCOME_KEPT_BYTES, PARKED, PENDING, TERMINAL, Intent, Task
 from mesh.effects import Need
 from mesh.ids import Hash, TaskId
-from mesh.messages.records import Bound, CancelAsked, Decided, Finished, Lost, Parked, Submitted
+from mesh.messages.records import Bound, CancelAsked, Decided, Effected, Finished, Intended, Lost, Parked, Submitted
 
 
 class Fold:
@@ -30,6 +30,8 @@ class Fold:
             Lost: self._lost,
             Parked: self._parked,
             CancelAsked: self._cancel_asked,
+            Intended: self._intended,
+            Effected: self._effected,
             Finished: self._finished,
         }
 
@@ -102,6 +104,21 @@ class Fold:
             task.cancel_by, task.cancel_reason = entry.by, entry.reason
             task.state = CANCELLING
 
+    def _intended(self, entry: Intended, _bodies: dict[Hash, bytes]) -> None:
+        if (task := self._live(entry.task)) is not None:
+            if task.effects is None:
+                task.effects = {}
+            task.effects[entry.key] = Intent(entry.fence, entry.call, entry.once, entry.node)
+
+    def _effected(self, entry: Effected, bodies: dict[Hash, bytes]) -> None:
+        task = self._live(entry.task)
+        intent = task.effects.get(entry.key) if task is not None and task.effects is not None else None
+        if intent is None:
+            return
+        intent.error, intent.output_hash, intent.done = entry.error, entry.output, not entry.error
+        output = bodies.get(entry.output)
+        intent.output = output if output is not None and len(output) <= OUTCOME_KEPT_BYTES else None
+
     def _finished(self, entry: Finished, bodies: dict[Hash, bytes]) -> None:
         task = self.tasks.get(entry.task)
         if task is None or task.state in TERMINAL:
@@ -112,6 +129,7 @@ class Fold:
         task.error = json.loads(entry.error) if entry.error else None
         task.reason = str(task.error["code"]) if task.error else task.cancel_reason
         task.service_ms, task.ended_at_s, task.input = entry.service_ms, entry.at_ms / 1000, b""
+        task.forget_outcomes()
         self._ended[entry.task] = None
         if len(self._ended) > self._ended_max:
             oldest = next(iter(self._ended))

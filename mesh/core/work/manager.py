@@ -1,7 +1,7 @@
 """The manager of the contract net: drives the tasks that were submitted to this node, from the question to the committed result.
 
     clients --Call, Submit--> line --placing--> AWARD --leases--> held --retries--> committed, failed, cancelled --> clients
-    workers --STEP_ASK--------^ steps                                                                         --> workers
+    workers --STEP_ASK--------^ steps      --EFFECT_ASK--> effect_ledger                                      --> workers
 
 Invariants: fences of a task strictly grow; of each award the decision is written before the AWARD leaves; at most one result is committed
 per task; a task ends once. One manager per task, the node it was submitted to; without keepers its tasks wait for it while it is down.
@@ -41,6 +41,7 @@ from mesh.core.inputs import (
 from mesh.core.node import Method
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, LeasesDue, PulseDue
 from mesh.core.work.calls import CallsDue, Ring
+from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
 from mesh.core.work.leases import Leases
@@ -69,7 +70,6 @@ from mesh.messages.work import (
     Release,
     Result,
     Revoked,
-    StepAsk,
 )
 
 
@@ -104,7 +104,7 @@ class Manager:
         self._placing = placing = Placing(book, ending)
         self._retries = retries = Retries(book, ending, leases)
         readback = Readback()
-        self._steps = Steps(book, leases, readback)
+        of_handlers = Steps(book, leases, readback).inputs | EffectLedger(book, leases, readback).inputs
         self._questions = Questions(book, ending, ring, readback)
         soon = self._then_say
         at_once = self._then_say_here
@@ -126,7 +126,7 @@ class Manager:
             Reclaimed: at_once(leases.on_reclaimed),
             Result: at_once(retries.on_result),
             Failure: at_once(retries.on_failure),
-            StepAsk: at_once(self._steps.on_step_ask),
+            **{kind: at_once(method) for kind, method in of_handlers.items()},
             Ask: at_once(self._questions.on_ask),
             Load: at_once(placing.on_load),
             BodyRead: readback.on_body_read,

@@ -9,7 +9,7 @@ from mesh.core.work.book import Book, Effects
 from mesh.core.work.calls import Ring, story_of
 from mesh.core.work.ending import Ending
 from mesh.core.work.readback import Readback
-from mesh.core.work.task import DONE, Task
+from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import Refused, Send
 from mesh.ids import NodeId, award_number, short
@@ -84,7 +84,25 @@ class Questions:
 
     def _task(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         task = self.find(ask.key)
-        yield self._unknown(sender, ask) if task is None else Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task))))
+        if task is None:
+            yield self._unknown(sender, ask)
+        else:
+            yield Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | {"effects": self._effects(task)})))
+
+    def _effects(self, task: Task) -> list[dict[str, Any]]:
+        """The newest effects, oldest first: whether each is known to have happened."""
+        newest = list((task.effects or {}).items())[-EFFECTS_SHOWN_MAX:]
+        return [
+            {
+                "key": key,
+                "outcome": "known" if intent.done else "unknown",
+                "at_most_once": intent.once,
+                "award": award_number(intent.fence),
+                "node": self._book.directory.name_of(intent.node),
+                "error": intent.error,
+            }
+            for key, intent in newest
+        ]
 
     def _tasks(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         """Live ones first, then ended ones, each the newest first."""

@@ -5,44 +5,60 @@ Invariant: each token is answered once. Tokens are negative, so that they never 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from mesh.core.inputs import BodyRead
 from mesh.core.work.task import DONE, Task
 from mesh.core.work.waits import dumps, result_body
 from mesh.effects import Need, ReadBody, Send
-from mesh.ids import NodeId
-from mesh.messages.work import Answer, StepDone
+from mesh.ids import Hash, NodeId
+from mesh.messages.work import Answer, EffectAnswer, StepDone
 
 READS_MAX = 4096
 
 
 class Readback:
     def __init__(self) -> None:
-        self._reads: dict[int, tuple[NodeId, int, Task, bool]] = {}
+        self._reads: dict[int, Callable[[bytes | None], Any]] = {}
+        """By token: the message that follows from what was read."""
         self._token = 0
 
     def step(self, node: NodeId, ask: int, task: Task) -> ReadBody:
-        return self._read(node, ask, task, True)
+        def message(data: bytes | None) -> StepDone:
+            if data is None:
+                return StepDone(ask, task.id, "failed", b"", _erased("the result", f"mesh why {task.id}"))
+            return StepDone(ask, task.id, DONE, data, b"", task.output_files)
+
+        return self._read(node, task.output_hash, message)
 
     def result(self, node: NodeId, ask: int, task: Task) -> ReadBody:
-        return self._read(node, ask, task, False)
+        def message(data: bytes | None) -> Answer:
+            if data is None:
+                return Answer(ask, False, _erased("the result", f"mesh why {task.id}"))
+            return Answer(ask, True, result_body(task, data))
 
-    def _read(self, node: NodeId, ask: int, task: Task, step: bool) -> ReadBody:
+        return self._read(node, task.output_hash, message)
+
+    def effect(self, node: NodeId, ask: int, outcome: Hash) -> ReadBody:
+        def message(data: bytes | None) -> EffectAnswer:
+            if data is None:
+                return EffectAnswer(ask, "refused", b"", _erased("the effect's outcome", "mesh verify"))
+            return EffectAnswer(ask, "done", data)
+
+        return self._read(node, outcome, message)
+
+    def _read(self, node: NodeId, wanted: Hash, message: Callable[[bytes | None], Any]) -> ReadBody:
         self._token -= 1
-        self._reads[self._token] = (node, ask, task, step)
+        self._reads[self._token] = lambda data: Send(node, message(data))
         if len(self._reads) > READS_MAX:
             del self._reads[next(iter(self._reads))]
-        return ReadBody(self._token, task.output_hash, need=Need.SYNCED)
+        return ReadBody(self._token, wanted, need=Need.SYNCED)
 
     def on_body_read(self, _now_s: float, _me: NodeId, read: BodyRead) -> list[Send]:
-        waiting = self._reads.pop(read.token, None)
-        if waiting is None:
-            return []
-        node, ask, task, step = waiting
-        if read.data is None:
-            error = {"code": "output_erased", "message": "the result is no longer in this node's store", "fix": f"mesh why {task.id}"}
-            if step:
-                return [Send(node, StepDone(ask, task.id, "failed", b"", dumps(error)))]
-            return [Send(node, Answer(ask, False, dumps(error)))]
-        if step:
-            return [Send(node, StepDone(ask, task.id, DONE, read.data, b"", task.output_files))]
-        return [Send(node, Answer(ask, True, result_body(task, read.data)))]
+        answer = self._reads.pop(read.token, None)
+        return [] if answer is None else [answer(read.data)]
+
+
+def _erased(what: str, fix: str) -> bytes:
+    return dumps({"code": "output_erased", "message": f"{what} is no longer in this node's store", "fix": fix})

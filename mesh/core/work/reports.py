@@ -25,7 +25,7 @@ from mesh.messages.work import Beat, BeatItem, Failure, FileRef, Release, Result
 
 MESSAGE_CHARS_MAX = 2_000
 DETAILS_CHARS_MAX = 16_000
-_KINDS = ("error", "invalid_argument", "timeout", "worker_lost", "cancelled", "no_file", "too_big")
+_KINDS = ("error", "invalid_argument", "timeout", "worker_lost", "cancelled", "no_file", "too_big", "outcome_unknown")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
-from mesh.core.inputs import FileWanted, OffersSet, TurnEnds, WorkerAttached
+from mesh.core.inputs import EffectPermitted, FileWanted, OffersSet, TurnEnds, WorkerAttached
 from mesh.core.node import Node
 from mesh.core.work.contractor import Contractor
 from mesh.effects import Append, Execute, Send, Stop
@@ -42,7 +42,7 @@ class Bench:
         for peer in peers:
             self.directory.ensure(peer).linked = True
         self.contractor = Contractor(self.directory, self.deadlines, self.limits)
-        self.sink = Sink(OffersSet, FileWanted, Load, Accept, Decline, Result, Failure, Beat, Release)
+        self.sink = Sink(OffersSet, FileWanted, EffectPermitted, Load, Accept, Decline, Result, Failure, Beat, Release)
         self.node = Node(ME, (self.contractor, self.sink), self.deadlines)
         self.now = NOW
 
