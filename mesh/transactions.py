@@ -26,9 +26,9 @@ from mesh.keyed import outcome_json
 TABLE = "mesh_effects"
 CREATE = f"""CREATE TABLE IF NOT EXISTS {TABLE}(
     task text NOT NULL, key text NOT NULL, fence bigint NOT NULL, outcome text, PRIMARY KEY (task, key))"""
-CLAIM = f"""INSERT INTO {TABLE} AS known (task, key, fence) SELECT $1, $2, $3
-    WHERE NOT EXISTS (SELECT 1 FROM {TABLE} WHERE task = $1 AND fence > $3)
-    ON CONFLICT (task, key) DO UPDATE SET fence = excluded.fence WHERE known.outcome IS NULL"""
+CLAIM = f"""INSERT INTO {TABLE} AS known (task, key, fence) VALUES ($1, $2, $3)
+    ON CONFLICT (task, key) DO UPDATE SET fence = excluded.fence WHERE known.fence < excluded.fence"""
+"""`fence` is the newest that has asked, not the one that committed."""
 LOOK = f"SELECT outcome, (SELECT max(fence) FROM {TABLE} WHERE task = $1) FROM {TABLE} WHERE task = $1 AND key = $2"
 COMMIT = f"""UPDATE {TABLE} SET outcome = $4 WHERE task = $1 AND key = $2 AND fence = $3 AND outcome IS NULL
     AND NOT EXISTS (SELECT 1 FROM {TABLE} WHERE task = $1 AND fence > $3)"""
@@ -55,18 +55,20 @@ class Transaction:
         if connection.in_transaction:
             raise UsageError("this connection is inside a transaction", fix="commit it first: ctx.tx opens the transaction itself")
         names = {"1": self._task, "2": self._key, "3": self._fence}
-        connection.execute(CREATE)
-        connection.execute("BEGIN IMMEDIATE")
+        cursor = connection.cursor()
+        cursor.row_factory = None
+        cursor.execute(CREATE)
+        cursor.execute("BEGIN IMMEDIATE")
         try:
             # One writer at a time: the claim can be part of the transaction itself.
-            connection.execute(CLAIM.replace("$", ":"), names)
-            known, value = self._known(connection.execute(LOOK.replace("$", ":"), names).fetchone())
+            cursor.execute(CLAIM.replace("$", ":"), names)
+            known, value = self._known(cursor.execute(LOOK.replace("$", ":"), names).fetchone())
             if not known:
                 value = self._function(connection)
                 if not connection.in_transaction:
                     raise self._committed_by_itself()
                 text = self._text(value)
-                if connection.execute(COMMIT.replace("$", ":"), names | {"4": text}).rowcount != 1:
+                if cursor.execute(COMMIT.replace("$", ":"), names | {"4": text}).rowcount != 1:
                     raise self._stale()
             connection.commit()
         except BaseException:
