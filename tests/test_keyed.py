@@ -130,6 +130,20 @@ def test_at_most_once_is_never_begun_again_and_says_so_in_words(catches: bool) -
     assert [(row["outcome"], row["at_most_once"]) for row in status["effects"]] == [("unknown", True)]
 
 
+@pytest.mark.parametrize(("on_lost", "runs"), [("fail", [1]), ("retry", [1, 2])])
+def test_what_must_not_repeat_ends_with_its_node_and_all_else_is_awarded_again(on_lost: str, runs: list[int]) -> None:
+    agent, ran = Agent("worker"), list[int]()
+
+    @agent.capability(on_lost=on_lost)
+    async def work(ctx: Context) -> None:
+        ran.append(ctx.task.attempt)
+        await ctx.sleep(20)
+
+    result, status, _ = over_a_kill(agent, "work")
+    assert ran == runs
+    assert (getattr(result, "kind", None), status["state"]) == (("node_lost", "failed") if on_lost == "fail" else (None, "done"))
+
+
 def test_a_function_that_raises_is_called_again_by_the_next_attempt() -> None:
     agent, ran = Agent("worker"), list[int]()
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from mesh.core.work.task import CANCELLING, HELD, OFFERED, OUTCOME_KEPT_BYTES, PARKED, PENDING, TERMINAL, Intent, Task
+from mesh.core.work.task import CANCELLING, HANDLER_LOST, HELD, OFFERED, OUTCOME_KEPT_BYTES, PARKED, PENDING, TERMINAL, Intent, Task
 from mesh.effects import Need
 from mesh.ids import Hash, TaskId
 from mesh.messages.records import Bound, CancelAsked, Decided, Effected, Finished, Intended, Lost, Parked, Submitted
@@ -90,6 +90,7 @@ class Fold:
         cause, _, kind = entry.reason.partition(":")
         if cause == "failed" and kind in ("worker_lost", "no_file", "cancelled"):
             task.faults += 1
+            task.lost = task.lost or kind in HANDLER_LOST
         elif cause == "failed":
             task.failures += 1
         elif cause not in ("declined", "released"):

@@ -16,7 +16,7 @@ from mesh.core.inputs import FileFetched, FileWanted
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending, node_lost
 from mesh.core.work.leases import NODE_REVOKED, Leases
-from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, DONE, HELD, OFFERED, READY, RESULT, RETRY, Task
+from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, DONE, HANDLER_LOST, HELD, OFFERED, READY, RESULT, RETRY, Task
 from mesh.core.work.waits import BackoffEnds, FetchAgain, backoff_s
 from mesh.effects import Append, Refused, Tell
 from mesh.ids import Hash, NodeId, content_hash
@@ -131,7 +131,7 @@ class Retries:
         """A result that was taken and cannot be committed. Its handler has ended, so the work may go to others at once."""
         self._book.speak_to(task.holder).superseded.append((task.id, task.fence))
         task.output, task.output_hash, task.output_files, task.missing, task.fetches = None, "", (), (), 0
-        if final or task.on_lost == "fail":
+        if final or self._leases.on_lost(task) == "fail":
             self._book.drop(task)
             yield from self._ending.fail(now_s, task, error)
             return
@@ -160,8 +160,8 @@ class Retries:
         again, pause = self._verdict(task, failure)
         book.drop(task)
         if not again:
-            if failure.kind == "worker_lost" and task.on_lost == "fail":
-                error = {**error, **node_lost(task, "worker_lost"), "cause": error}
+            if self._must_not_repeat(task, failure):
+                error = {**error, **node_lost(task, failure.kind), "cause": error}
             yield from self._ending.fail(now_s, task, error)
             return
         if task.durable:
@@ -179,7 +179,8 @@ class Retries:
         if failure.kind in NODE_FAULTS:
             task.faults += 1
             task.excluded = task.holder
-            if failure.kind == "worker_lost" and task.on_lost == "fail":
+            task.lost = task.lost or failure.kind in HANDLER_LOST
+            if self._must_not_repeat(task, failure):
                 return False, 0.0
             # The first two go elsewhere at once: a killed worker says nothing about the work.
             return task.faults < FAULTS_MAX, 0.0
@@ -188,6 +189,9 @@ class Retries:
         if not failure.retryable or task.failures > allowed:
             return False, 0.0
         return True, backoff_s(self._book.random, self._book.limits, task.failures)
+
+    def _must_not_repeat(self, task: Task, failure: Failure) -> bool:
+        return failure.kind in HANDLER_LOST and self._leases.on_lost(task) == "fail"
 
     def _error(self, task: Task, sender: NodeId, failure: Failure) -> dict[str, Any]:
         task.agent = failure.agent or task.agent

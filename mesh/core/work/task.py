@@ -77,6 +77,10 @@ EFFECTS_SHOWN_MAX = 20
 """Of a task that has ended, the newest, and before them those whose outcome is not known. The journal has them all."""
 
 
+HANDLER_LOST = ("worker_lost", "cancelled")
+"""Kinds of failures in which a handler may have been at work and others have ended it: what must not repeat ends with it."""
+
+
 @dataclass(slots=True, eq=False)
 class Intent:
     """One effect of a task, under its key: who has begun it, and how it ended."""
