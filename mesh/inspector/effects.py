@@ -1,4 +1,4 @@
-"""What tasks did to the outside world, from their journal: which keys, begun by whom, how often, and whether it is known to have happened."""
+"""What tasks did to the outside world, from their journal: which keys, begun by whom and how often, and what is known of it."""
 
 from __future__ import annotations
 
