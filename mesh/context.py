@@ -144,7 +144,7 @@ class Context:
         return self._keyed.perform(key, function, at_most_once)
 
     def tx(self, db: Any, function: Callable[[Any], Any], key: str = "tx") -> Coroutine[Any, Any, Any]:
-        """Call ``function(connection)`` inside one transaction of the user's own database, exactly once for this `key` of this task.
+        """Call ``function(connection)`` inside one transaction of the user's own database, once for this `key` of this task.
 
         `db`: the path of an SQLite file, a sqlite3.Connection (used in this thread, so it blocks the loop), or a connection of asyncpg,
         whose function is async. Its answer (JSON) is written to the table ``mesh_effects``, made when missing, in the same transaction, if
