@@ -69,9 +69,10 @@ def expected(skill: Skill, argument: Any) -> Any:
 
 
 class Sink:
-    """The outside world with a fence per task."""
+    """The outside world with a fence per task. `keyed`: what of it knows keys."""
 
     def __init__(self) -> None:
+        self.keyed = KeyedSink()
         self._newest: dict[TaskId, Fence] = {}
 
     def accept(self, task: TaskId, fence: Fence) -> bool:
@@ -107,15 +108,7 @@ class Worker:
     """One worker process of a host. `speed` divides service times."""
 
     def __init__(
-        self,
-        world: World,
-        host: Host,
-        sink: Sink,
-        keyed: KeyedSink,
-        number: int,
-        skills: tuple[Skill, ...],
-        concurrency: int,
-        speed: float,
+        self, world: World, host: Host, sink: Sink, number: int, skills: tuple[Skill, ...], concurrency: int, speed: float
     ) -> None:
         self._world = world
         self._host = host
@@ -128,7 +121,7 @@ class Worker:
         self.alive = True
         self.running: dict[tuple[TaskId, Fence], Run] = {}
         self._kept: list[tuple[float, HandlerEnded]] = []
-        self._reaching = Reaching(world, host, keyed, number, self._rng, self._end, self._finished)
+        self._reaching = Reaching(world, host, sink.keyed, number, self._rng, self._end, self._finished)
 
     def attach(self) -> None:
         """Register with the node that runs now. What ended while there was none is told right after."""

@@ -13,7 +13,6 @@ from mesh.core.inputs import Call, Enquire, Submit
 from mesh.ids import NodeId, TaskId
 from mesh.sim.history import Asked
 from mesh.sim.labour import Sink, Skill, Worker, expected
-from mesh.sim.reaching import KeyedSink
 from mesh.sim.world import World
 
 SKILLS = (
@@ -50,7 +49,6 @@ class Staff:
         self._world = world
         self._skills = skills
         self.sink = Sink()
-        self.keyed = KeyedSink()
         self._workers: dict[NodeId, list[Worker]] = {name: [] for name in world.names}
         self._count = 0
         self._rng = world.rng("staff")
@@ -71,7 +69,7 @@ class Staff:
         if not living:
             skills, concurrency, speed = self._shape[name]
             self._count += 1
-            living = [Worker(self._world, host, self.sink, self.keyed, self._count, skills, concurrency, speed)]
+            living = [Worker(self._world, host, self.sink, self._count, skills, concurrency, speed)]
         self._workers[name] = living
         for worker in living:
             if host.workers.get(worker.number) is not worker:
