@@ -101,13 +101,16 @@ class Transaction:
 
     @staticmethod
     async def _make_table(connection: Any) -> None:
-        from asyncpg import DuplicateTableError, UniqueViolationError
+        from asyncpg import PostgresError
 
-        if await connection.fetchval("SELECT to_regclass($1)", TABLE) is None:
+        there = "SELECT to_regclass($1)"
+        if await connection.fetchval(there, TABLE) is None:
             try:
                 await connection.execute(CREATE)
-            except (DuplicateTableError, UniqueViolationError):
-                return  # somebody else made it at the same moment
+            except PostgresError:
+                # Others who make it at the same moment are told of it by several kinds of errors.
+                if await connection.fetchval(there, TABLE) is None:
+                    raise
 
     # ---- both
 

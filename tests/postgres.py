@@ -44,7 +44,7 @@ def server(bin: Path) -> Iterator[str]:
         become = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     data = folder / "data"
     make = [bin / "initdb", "-D", data, "-U", "tester", "-A", "trust", "--no-sync", "--no-instructions", "-E", "UTF8", "--locale=C"]
-    options = ("listen_addresses=", f"unix_socket_directories={folder}", "fsync=off", "logging_collector=off", "shared_buffers=1MB")
+    options = ("listen_addresses=", f"unix_socket_directories={folder}", "fsync=off", "log_min_messages=log", "shared_buffers=1MB")
     run = [bin / "postgres", "-D", data, *(word for option in options for word in ("-c", option))]
     try:
         subprocess.run(make, check=True, capture_output=True, cwd=folder, **become)
