@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh import values
+from mesh.bounding import bounds_ms, checked_s, wait_ms
 from mesh.errors import NoNode, NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.link import Link
@@ -32,7 +33,6 @@ TIMEOUT_S = 60.0
 VIEW_TIMEOUT_S = 10.0
 SLACK_S = 0.5
 """The node ends a call in time itself, and says more about it; only if it does not, the client gives up."""
-TIMEOUT_MAX_S = 365 * 86400.0
 
 
 class Connection(Protocol):
@@ -58,7 +58,7 @@ async def connect(
     reconnecting = _Reconnecting(lambda: find_socket(home, node))
     await reconnecting.open()
     try:
-        yield Mesh(reconnecting, _timeout(timeout_s))
+        yield Mesh(reconnecting, checked_s(timeout_s))
     finally:
         reconnecting.close()
 
@@ -118,18 +118,6 @@ class _Reconnecting:
             self._link.close()
         if self.shelf is not None:
             self.shelf.close()
-
-
-def _timeout(seconds: float | None) -> float | None:
-    if seconds is None or 0 < seconds <= TIMEOUT_MAX_S:
-        return seconds
-    raise UsageError(f"a timeout of {seconds!r} s", fix=f"give seconds above 0, at most {TIMEOUT_MAX_S:g}; None for no bound")
-
-
-def _ms(seconds: float) -> int:
-    if 0 <= seconds <= TIMEOUT_MAX_S:
-        return round(1000 * seconds)
-    raise UsageError(f"a wait of {seconds!r} s", fix=f"give seconds, 0 to {TIMEOUT_MAX_S:g}")
 
 
 class Task:
@@ -283,12 +271,8 @@ class Mesh(Work):
         """
         if retries is not None and (type(retries) is not int or retries < 0):
             raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
-        _timeout(timeout_s)
-        queue_ms, run_ms, heartbeat_ms = (
-            max(1, round(1000 * seconds)) if (seconds := _timeout(given)) is not None else 0
-            for given in (queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
-        )
-        bounds = (queue_ms, run_ms, heartbeat_ms)
+        checked_s(timeout_s)
+        bounds = bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
         return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds)
 
     # ---- looking
@@ -328,7 +312,7 @@ class Mesh(Work):
     async def result(self, task: str, *, timeout_s: float | None = None) -> Document:
         """Wait for a task's end: ``{"task", "state", "result"}``, or ``"error"`` if it failed. Raises TimedOut, NoSuchTask."""
         params = {"question": "result", "key": task, "args": {}}
-        body = await self._connection.ask("ask", params, timeout_s=_timeout(timeout_s), what=f"the result of {task}")
+        body = await self._connection.ask("ask", params, timeout_s=checked_s(timeout_s), what=f"the result of {task}")
         return {"schema": "mesh.result/1", **body}
 
     async def cancel(self, task: str, *, reason: str = "") -> Document:
@@ -463,7 +447,7 @@ class Mesh(Work):
     async def down(self, wait_s: float | None = None) -> Document:
         """Take this node out: it says so to the others, and ends. What runs has `wait_s` (5) to end first; nothing new is taken then."""
         name = self.node.get("node", "")
-        params = {} if wait_s is None else {"wait_ms": _ms(wait_s)}
+        params = {} if wait_s is None else {"wait_ms": wait_ms(wait_s)}
         await self._connection.ask("down", params, timeout_s=(wait_s or 0.0) + VIEW_TIMEOUT_S)
         return {"schema": "mesh.down/1", "node": name}
 
@@ -472,7 +456,7 @@ class Mesh(Work):
 
         Returns at once, or when nothing runs any more, at most `wait_s` later. `undo`: it takes work again. Raises UsageError, NoNode.
         """
-        params = {"wait_ms": _ms(wait_s), "undo": undo}
+        params = {"wait_ms": wait_ms(wait_s), "undo": undo}
         body = await self._connection.ask("drain", params, timeout_s=wait_s + VIEW_TIMEOUT_S, what="the drain")
         return {"schema": "mesh.drain/1", "node": self.node.get("node", ""), **body}
 

@@ -143,6 +143,8 @@ class WorkLimits:
     """Of all attempts that a node ran; beyond it the log that was written to longest ago goes. More memory, or a shorter memory."""
     log_page_bytes: int = 128 * 1024
     """One answer's part of a log: well below the largest frame."""
+    effects_max: int = 1000
+    """Keys of effects of one task: their outcomes up to 4 KiB stay in memory while it lives, 4 MiB at most."""
     auctions_max: int = 64
     """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
     pull_service_ms_min: int = 20

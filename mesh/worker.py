@@ -196,7 +196,7 @@ class Worker:
             try:
                 return await link.ask(verb, params)
             except NodeLost:
-                if verb not in ("step", "secret", "checkpoint"):
+                if verb not in ("step", "secret", "checkpoint", "effect", "effected"):
                     raise
                 await lost.wait()
                 if link is self._link:

@@ -160,16 +160,6 @@ class Step:
 
 
 @dataclass(slots=True)
-class Checkpoint:
-    """A worker's ``ctx.checkpoint``: `value`, JSON, goes to the task's manager. Answered like `Step`, once it is kept."""
-
-    request: int
-    task: TaskId
-    fence: Fence
-    value: bytes
-
-
-@dataclass(slots=True)
 class Enquire:
     """A client's question about the mesh's work, answered by whoever can: see `core/work/desk.py` for the questions."""
 

@@ -10,6 +10,7 @@ import typer
 from mesh.client import Mesh
 from mesh.errors import NoSuchTask, UsageError
 from mesh.ids import award_number, short
+from mesh.inspector.effects import show_effects
 from mesh.inspector.render import clean, fit, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
 
@@ -168,7 +169,8 @@ def _show_task(document: dict[str, Any]) -> str:
     shown = {**document, "fence": f"{document['fence']} (award {award_number(document['fence'])})" if document["fence"] else ""}
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
-    return "\n".join(f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key))
+    lines = [f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key)]
+    return "\n".join([*lines, *(["", show_effects(document["effects"])] if document.get("effects") else [])])
 
 
 def why(

@@ -198,6 +198,33 @@ class CancelAsked:
 
 
 @dataclass(slots=True)
+class Intended:
+    """By the manager, before the effect `key` begins: by the holder under this fence. `once`: never a second time."""
+
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    once: bool
+    node: NodeId
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Effected:
+    """By the manager: how the effect ended. `output` is the hash of its outcome's JSON; with an `error` its function raised, and whether it
+    happened is not known."""
+
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    output: Hash = ""
+    error: str = ""
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
 class Finished:
     """By the manager: the one terminal state. `error` is JSON. `output` is the hash of the result's JSON, empty without one."""
 
@@ -340,5 +367,7 @@ ENTRIES = (
     TookOver,
     Forgone,
     Checkpointed,
+    Intended,
+    Effected,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -185,7 +185,8 @@ class Failure:
     task: TaskId
     fence: Fence
     kind: str
-    """error, invalid_argument, timeout, worker_lost, cancelled, no_file, too_big, heartbeat (its handler was silent for too long)."""
+    """error, invalid_argument, timeout, worker_lost, cancelled, no_file, too_big, heartbeat (its handler was silent for too long),
+    outcome_unknown."""
     message: str
     retryable: bool
     agent: str = ""
@@ -370,6 +371,46 @@ class Answer:
     ask: int
     ok: bool
     body: bytes
+
+
+# ---- effects on the outside world
+
+
+@dataclass(slots=True)
+class EffectAsk:
+    """``ctx.effect`` of a worker of the sender, to the task's manager: may it happen now? Repeated, under one `call`, until answered."""
+
+    ask: int
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    """Numbers the calls of one attempt: what is asked again is told apart from what is begun again."""
+    once: bool = False
+    """Never begun a second time, whatever became of the first."""
+
+
+@dataclass(slots=True)
+class EffectDone:
+    """It has happened, with this outcome (JSON); or, with an `error`, its function raised and nobody knows. Repeated until answered."""
+
+    ask: int
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    output: bytes = b""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class EffectAnswer:
+    """`state`: go (the intent is on record: begin), done (it happened before: `output`), noted, or refused (see `error`, JSON)."""
+
+    ask: int
+    state: str
+    output: bytes = b""
+    error: bytes = b""
 
 
 # ---- files

@@ -86,6 +86,8 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.StepAsk,
         work.CheckpointAsk,
         work.Items,
+        work.EffectAsk,
+        work.EffectDone,
     ),
     REQUEST: (
         keeping.Ship,
@@ -105,6 +107,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.StepSeen,
         work.StepDone,
         work.Taken,
+        work.EffectAnswer,
     ),
     OBSERVE: (work.Ask,),
     READ: (work.FileAsk,),

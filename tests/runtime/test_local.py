@@ -95,9 +95,11 @@ def test_the_socket_is_its_owners_and_says_hello(with_toy: Any) -> None:
         frame([1, "put", {"upload": "u", "offset": 0, "data": "text", "last": True}]),
         frame([1, "read", {"file": "ab" * 32, "offset": -1, "size": 1}]),
         frame([0, "gone", {"id": "x"}]),
+        frame([1, "effect", {"task": "t", "fence": 1, "key": "k", "call": 1, "once": False}]),  # of no worker
+        frame([1, "effected", {"task": "t", "fence": 1, "key": "k", "call": 1, "output": b"", "error": ""}]),
         frame([1, "call", CALL]) + frame([1, "call", CALL]),
     ],
-    ids=["http", "name", "input", "files", "timeout", "no_id", "put", "offset", "gone", "id_twice"],
+    ids=["http", "name", "input", "files", "timeout", "no_id", "put", "offset", "gone", "effect", "effected", "id_twice"],
 )
 def test_what_is_no_request_is_cut_off_and_counted(with_toy: Any, data: bytes) -> None:
     async def story(toy: Any) -> None:

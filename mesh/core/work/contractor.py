@@ -4,7 +4,8 @@
           |                plain call: only if it has not ended within accept_wait_s
           `--> Holding --> Running --> HandlerEnded --> Reports          Terms: leases, revoke, cancel, reclaim
                  Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy       Acceptance: which awards
-                 Pulling: work that moves          Relay: streams        Logs: what was printed     Breakers, Draining
+                 Pulling: work that moves          Relay: streams        Logs: what was printed     Permits: effects
+                 Breakers: too much failed here    Draining: no more
 
 Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
 one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses
@@ -42,6 +43,7 @@ from mesh.core.work.drain import Draining
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State, awarded
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.logs import Logs
+from mesh.core.work.permits import Permits
 from mesh.core.work.pricing import Pricing
 from mesh.core.work.pulling import Pulling
 from mesh.core.work.relay import Relay
@@ -90,6 +92,8 @@ class Contractor:
         self._pulling = Pulling(directory, deadlines, limits, random, self._holdings, self._slots, self._load, self._reports)
         self._draining = Draining(deadlines, self._holdings, self._slots, self._load, self._reports)
         self._acceptance = Acceptance(limits, self._holdings, self._slots, self._load, self._terms)
+        self._permits = Permits(self._holdings, self._slots)
+        self.runs = self._permits.runs
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
         """Plain calls whose ACCEPT waits: most will have ended before it is due."""
@@ -115,8 +119,8 @@ class Contractor:
             AcceptsDue: self._expire_accepts,
             BreakerCools: self._expire_breaker,
         }
-        parts = (self._load, self._reports, self._running, self._terms, self._relay, self._pricing, self._pulling, self._draining)
-        for part in parts:
+        parts = (self._load, self._reports, self._running, self._terms, self._relay, self._pricing, self._pulling)
+        for part in (*parts, self._draining, self._permits):
             self.inputs.update(part.inputs)
 
     # ---- awards
@@ -412,12 +416,6 @@ class Contractor:
                 self._reports.fail(now_s, holding, "worker_lost", error, "", 0, out)
         self._terms.settle_reclaims(now_s, self._terms.open_reclaims(), out)
         return out
-
-    def runs(self, worker: int, task: TaskId, fence: Fence, now_ms: int) -> str:
-        """The capability that this worker runs for `task` under that fence and a lease that holds; "" if it does not, or shall stop."""
-        run, holding = self._slots.runs.get(task), self._holdings.by_task.get(task)
-        is_held = run and holding and not run.stopping and run.fence == holding.fence == fence and holding.lease_end_ms > now_ms
-        return run.capability if run and is_held and run.worker.worker == worker else ""
 
     def statistics(self) -> ContractorStatistics:
         slots = self._slots

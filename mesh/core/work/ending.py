@@ -149,6 +149,7 @@ class Ending:
             yield from self._end_children(now_s, task, "parent ended")
         if task.stream is not None:
             yield from task.stream.close()
+        task.forget_outcomes()
         task.input = task.checkpoint = b""
         if task.output is not None and len(task.output) > OUTPUT_KEPT_BYTES:
             task.output = None

@@ -257,7 +257,7 @@ class Leases:
         if not never_ran:
             task.lost = True
             note_loss(task, task.holder, reason)
-            if self._on_lost(task) == "fail" and (task.state == HELD or reason not in ("revoked", "unknown")):
+            if self.on_lost(task) == "fail" and (task.state == HELD or reason not in ("revoked", "unknown")):
                 book.drop(task)
                 yield from self._ending.fail(now_s, task, node_lost(task, reason))
                 return
@@ -269,7 +269,7 @@ class Leases:
         book.free(task, room=reason != "declined:busy")
         task.reason = reason
 
-    def _on_lost(self, task: Task) -> str:
+    def on_lost(self, task: Task) -> str:
         """As its award said; after a restart as anybody who offers it says, and if nobody does, it is asked again at the next award."""
         if not task.on_lost:
             for row in self._book.directory.offering(task.capability):

@@ -1,7 +1,7 @@
 """The manager of the contract net: drives the tasks that were submitted to this node, from the question to the committed result.
 
     clients --Call, Submit--> line --placing--> AWARD --leases--> held --retries--> committed, failed, cancelled --> clients
-    workers --STEP_ASK--------^ steps                                                                         --> workers
+    workers --STEP_ASK--------^ steps      --EFFECT_ASK--> effect_ledger                                      --> workers
 
 Invariants: fences of a task strictly grow; of each award the decision is written before the AWARD leaves; at most one result is committed
 per task; a task ends once. One manager per task, the node it was submitted to; without keepers its tasks wait for it while it is down.
@@ -44,6 +44,7 @@ from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue, QueuesDue
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.checkpoints import Checkpoints
+from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
 from mesh.core.work.leases import Leases
@@ -75,7 +76,6 @@ from mesh.messages.work import (
     Release,
     Result,
     Revoked,
-    StepAsk,
 )
 
 KEEPERS_COME_S = 5.0
@@ -130,7 +130,7 @@ class Manager:
         self._succession = Succession(book, ending, leases)
         self._readback = readback = Readback()
         self._archive = archive = Archive(directory)
-        self._steps = Steps(book, leases, readback)
+        self._of_handlers = Steps(book, leases, readback).inputs | EffectLedger(book, leases, readback).inputs
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
         self._questions = Questions(book, ending, ring, readback, archive)
@@ -144,7 +144,7 @@ class Manager:
             Submit: self._do_submit,
             RequestGone: self._do_forget,
             TurnEnds: self._turn_ends,
-            StepAsk: at_once(self._steps.on_step_ask),
+            **{kind: at_once(method) for kind, method in self._of_handlers.items()},
             **self._streams.inputs,
             **self._checkpoints.inputs,
             Ask: at_once(self._questions.on_ask),

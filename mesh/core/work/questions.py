@@ -12,7 +12,7 @@ from mesh.core.work.calls import Ring, story_of
 from mesh.core.work.ending import Ending
 from mesh.core.work.readback import Readback
 from mesh.core.work.succession import moved
-from mesh.core.work.task import DONE, Task
+from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import ReadBody, Refused, Send
 from mesh.ids import NodeId, award_number
@@ -108,10 +108,27 @@ class Questions:
             yield self._row_of(now_s, sender, ask, task)
 
     def _row_of(self, now_s: float, sender: NodeId, ask: Ask, task: Task | None) -> Send:
-        return self._unknown(sender, ask) if task is None else Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task))))
+        if task is None:
+            return self._unknown(sender, ask)
+        return Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | {"effects": self._effects(task)})))
 
     def _result_of(self, sender: NodeId, ask: Ask, task: Task | None) -> Send:
         return self._unknown(sender, ask) if task is None else answer_result(sender, ask.ask, task)
+
+    def _effects(self, task: Task) -> list[dict[str, Any]]:
+        """The newest effects, oldest first: whether each is known to have happened."""
+        newest = list((task.effects or {}).items())[-EFFECTS_SHOWN_MAX:]
+        return [
+            {
+                "key": key,
+                "outcome": "known" if intent.done else "unknown",
+                "at_most_once": intent.once,
+                "award": award_number(intent.fence),
+                "node": self._book.directory.name_of(intent.node),
+                "error": intent.error,
+            }
+            for key, intent in newest
+        ]
 
     def _tasks(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         """Live ones first, then ended ones, each the newest first."""

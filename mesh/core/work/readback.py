@@ -13,7 +13,7 @@ from mesh.core.work.task import DONE, Task
 from mesh.core.work.waits import dumps, result_body
 from mesh.effects import Need, ReadBody, Send
 from mesh.ids import Hash, NodeId
-from mesh.messages.work import Answer, StepDone
+from mesh.messages.work import Answer, EffectAnswer, StepDone
 
 READS_MAX = 4096
 
@@ -32,6 +32,9 @@ class Readback:
     def result(self, node: NodeId, ask: int, task: Task) -> ReadBody:
         return self.read(task.output_hash, lambda _now_s, data: (_result(node, ask, task, data),))
 
+    def effect(self, node: NodeId, ask: int, outcome: Hash) -> ReadBody:
+        return self.read(outcome, lambda _now_s, data: (_effect(node, ask, data),))
+
     def read(self, digest: Hash, told: Told) -> ReadBody:
         self._token -= 1
         self._reads[self._token] = told
@@ -44,17 +47,24 @@ class Readback:
         return told(now_s, read.data) if told is not None else ()
 
 
-def _erased(task: Task) -> bytes:
-    return dumps({"code": "output_erased", "message": "the result is no longer in this node's store", "fix": f"mesh why {task.id}"})
+def _erased(what: str, fix: str) -> bytes:
+    return dumps({"code": "output_erased", "message": f"{what} is no longer in this node's store", "fix": fix})
 
 
 def _step(node: NodeId, ask: int, task: Task, data: bytes | None) -> Send:
     if data is None:
-        return Send(node, StepDone(ask, task.id, "failed", b"", _erased(task)))
+        return Send(node, StepDone(ask, task.id, "failed", b"", _erased("the result", f"mesh why {task.id}")))
     return Send(node, StepDone(ask, task.id, DONE, data, b"", task.output_files))
 
 
 def _result(node: NodeId, ask: int, task: Task, data: bytes | None) -> Send:
     if data is None:
-        return Send(node, Answer(ask, False, _erased(task)))
+        return Send(node, Answer(ask, False, _erased("the result", f"mesh why {task.id}")))
     return Send(node, Answer(ask, True, result_body(task, data)))
+
+
+def _effect(node: NodeId, ask: int, data: bytes | None) -> Send:
+    """Who hears of an outcome does not do it again: it must be kept."""
+    if data is None:
+        return Send(node, EffectAnswer(ask, "refused", b"", _erased("the effect's outcome", "mesh verify")))
+    return Send(node, EffectAnswer(ask, "done", data), need=Need.KEPT)

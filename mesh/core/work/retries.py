@@ -20,7 +20,20 @@ from mesh.core.work.budget import RetryBudget
 from mesh.core.work.ending import Ending, node_lost
 from mesh.core.work.leases import NODE_REVOKED, Leases
 from mesh.core.work.poison import is_poison, note_loss, poison
-from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, DONE, HELD, NODE_FAULTS, OFFERED, READY, RESULT, RETRY, Task
+from mesh.core.work.task import (
+    BACKOFF,
+    CANCELLING,
+    COMMITTING,
+    DONE,
+    HANDLER_LOST,
+    HELD,
+    NODE_FAULTS,
+    OFFERED,
+    READY,
+    RESULT,
+    RETRY,
+    Task,
+)
 from mesh.core.work.waits import BackoffEnds, BudgetDue, FetchAgain, backoff_s
 from mesh.effects import Append, Refused, Tell
 from mesh.ids import Hash, NodeId, TaskId, content_hash
@@ -148,7 +161,7 @@ class Retries:
         """A result that was taken and cannot be committed. Its handler has ended, so the work may go to others at once."""
         self._book.speak_to(task.holder).superseded.append((task.id, task.fence))
         task.output, task.output_hash, task.output_files, task.missing, task.fetches = None, "", (), (), 0
-        if final or task.on_lost == "fail":
+        if final or self._leases.on_lost(task) == "fail":
             self._book.drop(task)
             yield from self._ending.fail(now_s, task, error)
             return
@@ -177,11 +190,11 @@ class Retries:
         again, pause = self._verdict(now_s, task, failure)
         note_loss(task, sender, f"failed:{failure.kind}")
         book.drop(task)
-        if failure.kind == "worker_lost" and task.on_lost != "fail" and is_poison(task):
+        if failure.kind == "worker_lost" and not self._must_not_repeat(task, failure) and is_poison(task):
             again, error = False, {**poison(task, book.directory), "cause": error}
         if not again:
-            if failure.kind == "worker_lost" and task.on_lost == "fail":
-                error = {**error, **node_lost(task, "worker_lost"), "cause": error}
+            if self._must_not_repeat(task, failure):
+                error = {**error, **node_lost(task, failure.kind), "cause": error}
             yield from self._ending.fail(now_s, task, error)
             return
         if task.durable:
@@ -199,7 +212,8 @@ class Retries:
         if failure.kind in NODE_FAULTS:
             task.faults += 1
             task.excluded = task.holder
-            if failure.kind == "worker_lost" and task.on_lost == "fail":
+            task.lost = task.lost or failure.kind in HANDLER_LOST
+            if self._must_not_repeat(task, failure):
                 return False, 0.0
             # The first two go elsewhere at once: a killed worker says nothing about the work.
             return task.faults < FAULTS_MAX, 0.0
@@ -211,6 +225,9 @@ class Retries:
         left_ms = task.left_ms(now_s)
         # Who would still be waiting at his deadline is told today's reason, not "timeout".
         return not left_ms or pause_s * 1000 < left_ms, pause_s
+
+    def _must_not_repeat(self, task: Task, failure: Failure) -> bool:
+        return failure.kind in HANDLER_LOST and self._leases.on_lost(task) == "fail"
 
     def _error(self, task: Task, sender: NodeId, failure: Failure) -> dict[str, Any]:
         task.agent = failure.agent or task.agent

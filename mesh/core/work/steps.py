@@ -28,8 +28,9 @@ ASKERS_MAX = 16
 class Steps:
     def __init__(self, book: Book, leases: Leases, readback: Readback) -> None:
         self._book, self._leases, self._readback = book, leases, readback
+        self.inputs: dict[type, Any] = {StepAsk: self._on_step_ask}
 
-    def on_step_ask(self, now_s: float, sender: NodeId, ask: StepAsk) -> Effects:
+    def _on_step_ask(self, now_s: float, sender: NodeId, ask: StepAsk) -> Effects:
         parent = self._book.tasks.get(ask.parent)
         if parent is None or parent.fence != ask.fence or parent.holder != sender or parent.state not in (OFFERED, HELD):
             yield from self._stale(sender, ask, parent)

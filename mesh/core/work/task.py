@@ -80,6 +80,32 @@ NO_AWARD: Fence = fence_of(FIRST_TERM, 0)
 """The fence before the first award: number 0 of the first term."""
 
 
+OUTCOME_KEPT_BYTES = 4096
+"""Outcomes of effects up to here stay in memory; larger ones of durable tasks are read from the store when asked for."""
+EFFECTS_SHOWN_MAX = 20
+"""Of a task that has ended, the newest, and before them those whose outcome is not known. The journal has them all."""
+
+
+HANDLER_LOST = ("worker_lost", "cancelled")
+"""Kinds of failures in which a handler may have been at work and others have ended it: what must not repeat ends with it."""
+
+
+@dataclass(slots=True, eq=False)
+class Intent:
+    """One effect of a task, under its key: who has begun it, and how it ended."""
+
+    fence: Fence
+    call: int
+    once: bool
+    node: NodeId
+    done: bool = False
+    output: bytes | None = None
+    """None: none yet, or only its hash is remembered."""
+    output_hash: Hash = ""
+    error: str = ""
+    """What its function raised the last time."""
+
+
 @dataclass(slots=True, eq=False)
 class Task:
     """What the manager knows of one task. Times are seconds on the node's clock."""
@@ -165,6 +191,8 @@ class Task:
     """Workers' nodes that wait for this step: ``(node, ask)``."""
     children: dict[str, Task] | None = None
     """Steps by name. Shared by all attempts: that is the replay."""
+    effects: dict[str, Intent] | None = None
+    """Effects by key, in the order they were first begun. Shared by all attempts too."""
 
     node: NodeId = ""
     """Whose result was committed, or who had it last."""
@@ -203,3 +231,12 @@ class Task:
         to = TRANSITIONS.get((self.state, event))
         assert to is not None, f"{self.id}: no transition from {self.state} by {event}"
         self.state = to
+
+    def forget_outcomes(self) -> None:
+        """It has ended: nobody asks for the outcomes of its effects any more, only which there were."""
+        if self.effects is None:
+            return
+        for intent in self.effects.values():
+            intent.output = None
+        shown = sorted(self.effects.items(), key=lambda pair: not pair[1].done)[-EFFECTS_SHOWN_MAX:]
+        self.effects = dict(shown)
