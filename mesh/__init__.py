@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from mesh.context import Context
     from mesh.errors import MeshError, StreamRestarted
     from mesh.files import File
+    from mesh.retry import Retry
     from mesh.secret import Secret
 
-__all__ = ["Agent", "Bid", "Context", "File", "MeshError", "Secret", "StreamRestarted", "connect"]
+__all__ = ["Agent", "Bid", "Context", "File", "MeshError", "Retry", "Secret", "StreamRestarted", "connect"]
 
 _HOMES = {
     "Agent": "mesh.agent",
@@ -32,6 +33,7 @@ _HOMES = {
     "Context": "mesh.context",
     "File": "mesh.files",
     "MeshError": "mesh.errors",
+    "Retry": "mesh.retry",
     "Secret": "mesh.secret",
     "StreamRestarted": "mesh.errors",
     "connect": "mesh.client",

@@ -49,7 +49,10 @@ class Capability:
     version: str
     idempotent: bool
     timeout_s: float
+    queue_timeout_s: float
+    heartbeat_timeout_s: float
     retries: int
+    give_up_on: tuple[type[BaseException], ...]
     on_lost: str
     limits: IsolationLimits | None
     """Of the process that each task gets to itself; None: handlers run in the worker."""
@@ -69,6 +72,8 @@ class Capability:
             input_schema=self.shape.input_schema,
             output_schema=self.shape.output_schema,
             tags=agent.tags,
+            queue_timeout_ms=round(self.queue_timeout_s * 1000),
+            heartbeat_ms=round(self.heartbeat_timeout_s * 1000),
         )
 
 
@@ -114,7 +119,10 @@ class Agent:
         name: str | None = None,
         idempotent: bool = False,
         timeout_s: float | None = None,
+        queue_timeout_s: float | None = None,
+        heartbeat_timeout_s: float | None = None,
         retries: int = 0,
+        give_up_on: tuple[type[BaseException], ...] = (),
         on_lost: str = "retry",
         version: str = "1",
         isolation: str = "worker",
@@ -129,7 +137,10 @@ class Agent:
         name: str | None = None,
         idempotent: bool = False,
         timeout_s: float | None = None,
+        queue_timeout_s: float | None = None,
+        heartbeat_timeout_s: float | None = None,
         retries: int = 0,
+        give_up_on: tuple[type[BaseException], ...] = (),
         on_lost: str = "retry",
         version: str = "1",
         isolation: str = "worker",
@@ -138,7 +149,10 @@ class Agent:
         """Make a function a capability, under its own name or `name`. Returns it unchanged. Raises DeclarationError.
 
         `idempotent`: running it twice does no harm, so it is restarted elsewhere at once when its node falls silent. `timeout_s`: one
-        run is stopped after so long (None: never). `retries`: how often a failed run is tried again. `on_lost`: ``"retry"`` runs it again
+        run is stopped after so long (None: never). `queue_timeout_s`: work that nobody has taken by then fails. `heartbeat_timeout_s`: a
+        handler that says neither ``ctx.progress()`` nor ``ctx.beat()`` for so long is taken for stuck, and its work is tried elsewhere.
+        `retries`: how often a failed run is tried again, after pauses that grow (a handler may name one: ``raise Retry(after_s=30)``), and
+        not after an exception of a class in `give_up_on`. `on_lost`: ``"retry"`` runs it again
         when its node is lost, ``"fail"`` is for what must not repeat. `version` is shown to callers.
 
         `isolation`: ``"process"`` gives each task a process of its own, which is killed at once when the task is stopped, with an empty
@@ -148,7 +162,8 @@ class Agent:
         local = sys._getframe(1).f_locals
 
         def declare(function: F) -> F:
-            self._declare(function, name, idempotent, timeout_s, retries, on_lost, version, isolation, limits, local)
+            times = (timeout_s, queue_timeout_s, heartbeat_timeout_s)
+            self._declare(function, name, idempotent, times, retries, give_up_on, on_lost, version, isolation, limits, local)
             return function
 
         return declare if function is None else declare(function)
@@ -158,8 +173,9 @@ class Agent:
         function: F,
         name: str | None,
         idempotent: bool,
-        timeout_s: float | None,
+        times: tuple[float | None, float | None, float | None],
         retries: int,
+        give_up_on: tuple[type[BaseException], ...],
         on_lost: str,
         version: str,
         isolation: str,
@@ -175,10 +191,13 @@ class Agent:
         what = f"capability {chosen!r}"
         if chosen in self.capabilities:
             raise DeclarationError(what, f"agent {self.name!r} has it already", "give one of them name=...")
-        if timeout_s is not None and not 0 < timeout_s < 10_000_000:
-            raise DeclarationError(what, f"timeout_s is {timeout_s!r}", "give seconds above 0, or leave it out")
+        for timeout, seconds in zip(("timeout_s", "queue_timeout_s", "heartbeat_timeout_s"), times, strict=True):
+            if seconds is not None and not 0 < seconds < 10_000_000:
+                raise DeclarationError(what, f"{timeout} is {seconds!r}", "give seconds above 0, or leave it out")
         if type(retries) is not int or not 0 <= retries <= RETRIES_MAX:
             raise DeclarationError(what, f"retries is {retries!r}", f"give a whole number from 0 to {RETRIES_MAX}")
+        if not isinstance(give_up_on, tuple) or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in give_up_on):
+            raise DeclarationError(what, f"give_up_on is {give_up_on!r}", "give a tuple of exception classes: give_up_on=(ValueError,)")
         if on_lost not in ("retry", "fail"):
             raise DeclarationError(what, f"on_lost is {on_lost!r}", "write on_lost='retry' or on_lost='fail'")
         self.capabilities[chosen] = Capability(
@@ -188,8 +207,11 @@ class Agent:
             is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
             version=str(version),
             idempotent=bool(idempotent),
-            timeout_s=timeout_s or 0.0,
+            timeout_s=times[0] or 0.0,
+            queue_timeout_s=times[1] or 0.0,
+            heartbeat_timeout_s=times[2] or 0.0,
             retries=retries,
+            give_up_on=give_up_on,
             on_lost=on_lost,
             limits=_limits(what, isolation, limits),
         )

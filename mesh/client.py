@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh import values
+from mesh.bounding import bounds_ms, checked_s, wait_ms
 from mesh.errors import NoNode, NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.link import Link
@@ -32,7 +33,6 @@ TIMEOUT_S = 60.0
 VIEW_TIMEOUT_S = 10.0
 SLACK_S = 0.5
 """The node ends a call in time itself, and says more about it; only if it does not, the client gives up."""
-TIMEOUT_MAX_S = 365 * 86400.0
 
 
 class Connection(Protocol):
@@ -58,7 +58,7 @@ async def connect(
     reconnecting = _Reconnecting(lambda: find_socket(home, node))
     await reconnecting.open()
     try:
-        yield Mesh(reconnecting, _timeout(timeout_s))
+        yield Mesh(reconnecting, checked_s(timeout_s))
     finally:
         reconnecting.close()
 
@@ -120,12 +120,6 @@ class _Reconnecting:
             self.shelf.close()
 
 
-def _timeout(seconds: float | None) -> float | None:
-    if seconds is None or 0 < seconds <= TIMEOUT_MAX_S:
-        return seconds
-    raise UsageError(f"a timeout of {seconds!r} s", fix=f"give seconds above 0, at most {TIMEOUT_MAX_S:g}; None for no bound")
-
-
 class Task:
     """A submitted task. It lives on without this object; `Mesh.result(task.id)` finds it again from any node."""
 
@@ -159,8 +153,8 @@ class Task:
 class Work:
     """`call` and `submit` under some options."""
 
-    def __init__(self, connection: Connection, timeout_s: float | None, retries: int | None) -> None:
-        self._connection, self._timeout_s, self._retries = connection, timeout_s, retries
+    def __init__(self, connection: Connection, timeout_s: float | None, retries: int | None, bounds: tuple[int, int, int]) -> None:
+        self._connection, self._timeout_s, self._retries, self._bounds = connection, timeout_s, retries, bounds
 
     async def call(self, capability: str, /, **arguments: Any) -> Any:
         """Run `capability` somewhere and return its result. Dies with its caller.
@@ -220,14 +214,16 @@ class Work:
         maximum = int(self._connection.node.get("body_bytes_max") or 0)
         if maximum and len(data) > maximum:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=maximum)
-        return {"capability": capability, "input": data, "files": files}
+        return {"capability": capability, "input": data, "files": files, "bounds": list(self._bounds)}
 
 
 class View(Work):
     """A mesh with options set."""
 
-    def __init__(self, mesh: Mesh, timeout_s: float | None, task_timeout_s: float | None, retries: int | None) -> None:
-        super().__init__(mesh._connection, timeout_s, retries)
+    def __init__(
+        self, mesh: Mesh, timeout_s: float | None, task_timeout_s: float | None, retries: int | None, bounds: tuple[int, int, int]
+    ) -> None:
+        super().__init__(mesh._connection, timeout_s, retries, bounds)
         self._parent, self._own_timeout_s = mesh, task_timeout_s
 
     @property
@@ -243,7 +239,7 @@ class Mesh(Work):
     """What `connect` gives. Every method returns the JSON document of the command line's verb of the same name."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = TIMEOUT_S) -> None:
-        super().__init__(connection, timeout_s, None)
+        super().__init__(connection, timeout_s, None, (0, 0, 0))
 
     @property
     def node(self) -> Document:
@@ -258,12 +254,26 @@ class Mesh(Work):
     def _task_timeout_s(self) -> float | None:
         return None  # a submitted task is bounded only where somebody says so
 
-    def options(self, *, timeout_s: float | None = None, retries: int | None = None) -> View:
-        """The same mesh, with a bound in seconds for each call (or submitted task), and for submitted work a number of retries."""
+    def options(
+        self,
+        *,
+        timeout_s: float | None = None,
+        retries: int | None = None,
+        queue_timeout_s: float | None = None,
+        run_timeout_s: float | None = None,
+        heartbeat_timeout_s: float | None = None,
+    ) -> View:
+        """The same mesh with bounds, in seconds, of each call or submitted task. Raises UsageError.
+
+        `timeout_s`: from now to its end. `queue_timeout_s`: until somebody has taken it. `run_timeout_s`: of one run of its handler.
+        `heartbeat_timeout_s`: silence after which its handler is taken for stuck. The last three are the capability's own where nothing is
+        said. `retries`: tries after a failure of the handler, for submitted work.
+        """
         if retries is not None and (type(retries) is not int or retries < 0):
             raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
-        _timeout(timeout_s)
-        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries)
+        checked_s(timeout_s)
+        bounds = bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
+        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds)
 
     # ---- looking
 
@@ -302,12 +312,16 @@ class Mesh(Work):
     async def result(self, task: str, *, timeout_s: float | None = None) -> Document:
         """Wait for a task's end: ``{"task", "state", "result"}``, or ``"error"`` if it failed. Raises TimedOut, NoSuchTask."""
         params = {"question": "result", "key": task, "args": {}}
-        body = await self._connection.ask("ask", params, timeout_s=_timeout(timeout_s), what=f"the result of {task}")
+        body = await self._connection.ask("ask", params, timeout_s=checked_s(timeout_s), what=f"the result of {task}")
         return {"schema": "mesh.result/1", **body}
 
     async def cancel(self, task: str, *, reason: str = "") -> Document:
         """End a task and its steps: ``{"task", "state"}``, its state now."""
         return {"schema": "mesh.cancel/1", **await self._ask("cancel", task, {"by": _who(), "reason": reason})}
+
+    async def retry(self, task: str) -> Document:
+        """Submit a task that failed or was cancelled once more: ``{"task", "survives"}`` of the new one. Raises Refused, NoSuchTask."""
+        return {"schema": "mesh.retry/1", **await self._ask("retry", task, {"by": _who()})}
 
     async def story(self, task: str) -> Document:
         """``{"task", "entries": [...]}``: every journal entry about it and its steps, each with who wrote it and whether that is proven."""
@@ -430,11 +444,21 @@ class Mesh(Work):
 
     # ---- the node
 
-    async def down(self) -> Document:
-        """Take this node out: it says so to the others, and ends."""
+    async def down(self, wait_s: float | None = None) -> Document:
+        """Take this node out: it says so to the others, and ends. What runs has `wait_s` (5) to end first; nothing new is taken then."""
         name = self.node.get("node", "")
-        await self._connection.ask("down", {}, timeout_s=VIEW_TIMEOUT_S)
+        params = {} if wait_s is None else {"wait_ms": wait_ms(wait_s)}
+        await self._connection.ask("down", params, timeout_s=(wait_s or 0.0) + VIEW_TIMEOUT_S)
         return {"schema": "mesh.down/1", "node": name}
+
+    async def drain(self, *, wait_s: float = 0.0, undo: bool = False) -> Document:
+        """Let this node take no more work: ``{"node", "draining", "running"}``. What has not started goes to others, what runs ends.
+
+        Returns at once, or when nothing runs any more, at most `wait_s` later. `undo`: it takes work again. Raises UsageError, NoNode.
+        """
+        params = {"wait_ms": wait_ms(wait_s), "undo": undo}
+        body = await self._connection.ask("drain", params, timeout_s=wait_s + VIEW_TIMEOUT_S, what="the drain")
+        return {"schema": "mesh.drain/1", "node": self.node.get("node", ""), **body}
 
     # ---- below
 

@@ -1,19 +1,20 @@
 """What a handler can do besides computing: the injected `Context`, and its blocking twin for plain functions.
 
-A parameter annotated `Context` gets one; it is not in the schema. Invariant: past the end of the lease, or without a node, no effect
-(step, call) starts: it waits until the lease is renewed, or the handler is stopped. Does no I/O itself; `Port` does.
+A parameter annotated `Context` gets one; it is not in the schema. Invariant: past the end of the lease, or without a node, no step, call
+or effect starts: it waits until the lease is renewed, or the handler is stopped. Does no I/O itself; `Port` does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mesh.errors import UsageError
 from mesh.ids import Fence, TaskId
+from mesh.keyed import Keyed
 
 if TYPE_CHECKING:
     from mesh.secret import Secret
@@ -23,17 +24,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """The piece of work a handler runs for. `fence` grows with every award: pass it to outside systems to shut out a stale twin."""
+    """The piece of work a handler runs for."""
 
     id: TaskId
     fence: Fence
+    """One integer that grows with every award of this task: pass it to outside systems that compare it, to shut out a stale twin."""
     attempt: int
     """1 for the first run of this task anywhere."""
     capability: str
     parent: TaskId
     """The task whose step this is, or ""."""
     deadline: float | None
-    """When this run is stopped, in seconds on `time.monotonic()`'s clock; None: never."""
+    """When this run is stopped, in seconds on `time.monotonic()`'s clock; None: never. Steps and calls never get more time than that."""
+
+    @property
+    def key(self) -> str:
+        """The same for all attempts of this task, wherever they run and whoever manages it, and of no other task.
+
+        Pass it to outside systems as an idempotency key, with a word of your own if the task does more than one thing
+        (``f"{ctx.task.key}/refund"``).
+        """
+        return self.id
 
 
 class Port(Protocol):
@@ -42,9 +53,21 @@ class Port(Protocol):
     lifespan: Any
     """What the agent's ``@agent.lifespan`` yielded; None without one."""
 
+    body_bytes_max: int
+    """Of arguments, results and outcomes."""
+
     def progress(self, task: TaskInfo, fraction: float, note: str) -> None: ...
 
+    def beat(self, task: TaskInfo) -> None: ...
+
     def log(self, task: TaskInfo, text: str) -> None: ...
+
+    def effect_begin(self, task: TaskInfo, key: str, call: int, at_most_once: bool) -> Coroutine[Any, Any, bytes | None]:
+        """None: go. Else the stored outcome, as JSON."""
+
+    def effect_end(self, task: TaskInfo, key: str, call: int, output: bytes, error: str) -> Coroutine[Any, Any, None]: ...
+
+    def in_thread(self, function: Callable[[], Any]) -> Coroutine[Any, Any, Any]: ...
 
     def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
 
@@ -73,7 +96,7 @@ _DONE = _Done()
 class Context:
     """For ``async def`` handlers. `task` says what this runs for, `lifespan` is what ``@agent.lifespan`` yielded."""
 
-    __slots__ = ("_loop", "_port", "_thread", "checkpointed", "task")
+    __slots__ = ("_keyed", "_loop", "_port", "_thread", "checkpointed", "task")
 
     def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop, checkpointed: Any = None) -> None:
         self.task = task
@@ -82,6 +105,7 @@ class Context:
         self._port = port
         self._loop = loop
         self._thread = threading.get_ident()
+        self._keyed = Keyed(task, port)
 
     @property
     def lifespan(self) -> Any:
@@ -95,6 +119,14 @@ class Context:
             self._port.progress(self.task, fraction, note)
         else:
             self._loop.call_soon_threadsafe(self._port.progress, self.task, fraction, note)
+        return _DONE
+
+    def beat(self) -> Awaitable[None]:
+        """A sign of life, for a capability with `heartbeat_timeout_s`; `progress` is one too. From any thread; need not be awaited."""
+        if threading.get_ident() == self._thread:
+            self._port.beat(self.task)
+        else:
+            self._loop.call_soon_threadsafe(self._port.beat, self.task)
         return _DONE
 
     def log(self, text: str) -> None:
@@ -128,6 +160,38 @@ class Context:
         """
         self._check_thread()
         return self._port.checkpoint(self.task, value)
+
+    def effect(self, key: str, function: Callable[[], Any], *, at_most_once: bool = False) -> Coroutine[Any, Any, Any]:
+        """Do something to the outside world, once per `key` of this task, and return its outcome (JSON, as results are).
+
+        The intent is put on record by the task's manager, then `function` is called (an async one on this loop, a plain one in a thread),
+        then its outcome is put on record. Every later attempt, wherever it runs, gets that outcome, and its function is not called. What
+        was begun and has no outcome on record (the node was lost in between, the function raised) is called again: give the outside system
+        a key to know it by, such as ``f"{ctx.task.key}/{key}"``. With `at_most_once` it is never called again: OutcomeUnknown is raised,
+        which is final for the task unless the handler catches it.
+
+        Raises what the function raises, LeaseLost (this attempt was replaced), OutcomeUnknown, TooBig, UsageError.
+        """
+        self._check_thread()
+        return self._keyed.perform(key, function, at_most_once)
+
+    def tx(self, db: Any, function: Callable[[Any], Any], key: str = "tx") -> Coroutine[Any, Any, Any]:
+        """Call ``function(connection)`` inside one transaction of the user's own database, once for this `key` of this task.
+
+        `db`: the path of an SQLite file, a sqlite3.Connection (used in this thread, so it blocks the loop), or a connection of asyncpg,
+        whose function is async. Its answer (JSON) is written to the table ``mesh_effects``, made when missing, in the same transaction, if
+        the database has not seen a newer fence of this task: a second attempt gets the stored answer, a stale one raises LeaseLost and is
+        rolled back. The function must not commit. It is also on record as an effect.
+
+        Raises as `effect`, and what the database raises.
+        """
+        self._check_thread()
+        return self._keyed.perform(key, self._transaction(db, function, key, blocking=False), False)
+
+    def _transaction(self, db: Any, function: Callable[[Any], Any], key: str, *, blocking: bool) -> Callable[[], Any]:
+        from mesh.transactions import Transaction, effect_of
+
+        return effect_of(db, Transaction(self.task.key, self.task.fence, key, function), blocking=blocking)
 
     def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
         """Wait, on a clock that `LocalMesh` can make virtual."""
@@ -170,6 +234,10 @@ class BlockingContext:
         """As `Context.progress`."""
         self._context.progress(fraction, note)
 
+    def beat(self) -> None:
+        """As `Context.beat`."""
+        self._context.beat()
+
     def log(self, text: str) -> None:
         """As `Context.log`."""
         self._context.log(text)
@@ -192,6 +260,15 @@ class BlockingContext:
     def checkpoint(self, value: Any) -> None:
         """As `Context.checkpoint`."""
         self._wait(self._context._port.checkpoint(self.task, value))
+
+    def effect(self, key: str, function: Callable[[], Any], *, at_most_once: bool = False) -> Any:
+        """As `Context.effect`; a plain function runs in this very thread."""
+        return self._context._keyed.perform_here(key, function, at_most_once, self._wait)
+
+    def tx(self, db: Any, function: Callable[[Any], Any], key: str = "tx") -> Any:
+        """As `Context.tx`; SQLite is used in this very thread."""
+        effect = self._context._transaction(db, function, key, blocking=True)
+        return self._context._keyed.perform_here(key, effect, False, self._wait)
 
     def sleep(self, seconds: float) -> None:
         """As `Context.sleep`."""

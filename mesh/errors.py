@@ -13,7 +13,9 @@
     |   |   '-- Overloaded             its manager has all the work it may hold; says when to come back
     |   |-- NoSuchTask
     |   |-- NoSuchFile
-    |   '-- TooBig                     travels only as File
+    |   |-- TooBig                     travels only as File
+    |   |-- LeaseLost                  this attempt of a task was replaced by a newer one, or the task has ended
+    |   '-- OutcomeUnknown             an effect that must not repeat was begun before, and nobody knows whether it happened
     |-- StreamRestarted           1    a stream began anew, between two of its items; it can be read on
     |-- TaskFailed                1    the answer is a failure
     |   '-- TaskCancelled
@@ -169,6 +171,21 @@ class TooBig(Refused):
         )
 
 
+class LeaseLost(Refused):
+    """This attempt does not hold its task any more: it runs elsewhere under a newer fence, or has ended. Nothing it does counts."""
+
+    code = "stale_fence"
+
+
+class OutcomeUnknown(Refused):
+    """An effect with ``at_most_once`` was begun before and has no outcome on record: it may have happened or not, and is not begun again.
+
+    Ask the outside system. A handler that catches this goes on; else the task fails with it, and is not tried again.
+    """
+
+    code = "outcome_unknown"
+
+
 class StreamRestarted(MeshError):
     """Raised between two items of a stream: who made them was lost, and another begins anew. What was read so far is void.
 
@@ -227,6 +244,8 @@ _CLASSES: tuple[type[MeshError], ...] = (
     NoSuchTask,
     NoSuchFile,
     TooBig,
+    LeaseLost,
+    OutcomeUnknown,
     StreamRestarted,
     Degraded,
 )

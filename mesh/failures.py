@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from mesh.errors import InvalidArgument, MeshError, Refused, TaskFailed, TimedOut
+from mesh.retry import Retry
 
 DETAILS_CHARACTERS_MAX = 8000
 MESSAGE_CHARACTERS_MAX = 2000
@@ -26,26 +27,28 @@ def leave_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
-def failure(error: BaseException) -> dict[str, Any]:
+def failure(error: BaseException, give_up_on: tuple[type[BaseException], ...] = ()) -> dict[str, Any]:
     """``{kind, message, retryable, details, ...}`` of an exception that came out of a handler.
 
-    Not retryable is what would fail the same way again: a wrong argument, a result that does not fit its hint, one that is too big.
+    Not retryable is what would fail the same way again: a wrong argument, a result that does not fit its hint, one that is too big; and
+    what the capability gives up on.
     """
     if isinstance(error, InvalidArgument):
         return {"kind": "invalid_argument", "message": error.message, "retryable": False, "details": "", "argument": error.argument}
     kind, retryable = "error", True
     if isinstance(error, MeshError):
-        kind = error.code if error.code in ("too_big", "invalid_result") else "error"
+        kind = error.code if error.code in ("too_big", "invalid_result", "outcome_unknown") else "error"
         retryable = isinstance(error, TimedOut | TaskFailed | Refused) and kind == "error"
         message = error.message
     else:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return {
+    found = {
         "kind": kind,
         "message": message[:MESSAGE_CHARACTERS_MAX],
-        "retryable": retryable,
+        "retryable": retryable and not isinstance(error, give_up_on),
         "details": details(error)[:DETAILS_CHARACTERS_MAX],
     }
+    return found | {"retryable": True, "retry_after_ms": round(1000 * error.after_s)} if isinstance(error, Retry) else found
 
 
 def details(error: BaseException) -> str:

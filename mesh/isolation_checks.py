@@ -19,7 +19,7 @@ from mesh.values import FILES_MAX
 TEXT_CHARACTERS_MAX = 200
 LINES_MAX = 4096
 """Of one lot: more than a `RunLog` gives."""
-KINDS = ("error", "invalid_argument", "invalid_result", "too_big")
+KINDS = ("error", "invalid_argument", "invalid_result", "too_big", "outcome_unknown")
 """What a handler's failure can be; all else is the worker's to say."""
 
 
@@ -49,7 +49,8 @@ def _error(error: dict[str, Any]) -> dict[str, Any]:
         value = error.get(name)
         if type(value) is str:
             found[name] = value[:characters]
-    return found
+    after_ms = error.get("retry_after_ms")
+    return found | {"retry_after_ms": after_ms} if type(after_ms) is int and after_ms >= 0 else found
 
 
 def progress(params: dict[str, Any]) -> tuple[float, str]:
@@ -87,6 +88,14 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
             raise BadFrame("bad_work")
         work = {"capability": _text(params["capability"]), "input": data, "files": _files(params["files"])}
         return work | {"name": _text(params["name"])} if verb == "step" else work
+    if verb == "effect":
+        return {"key": _text(params["key"]), "call": _call(params["call"]), "once": params["once"] is True}
+    if verb == "effected":
+        output, error = params["output"], params["error"]
+        if type(output) is not bytes or len(output) > size_max or type(error) is not str:
+            raise BadFrame("bad_effect")
+        said = {"key": _text(params["key"]), "call": _call(params["call"])}
+        return said | {"output": output, "error": error[:MESSAGE_CHARACTERS_MAX]}
     if verb == "put":
         upload, offset, data, last = _text(params["upload"]), params["offset"], params["data"], params["last"]
         if type(offset) is not int or offset < 0 or type(data) is not bytes or len(data) > CHUNK_BYTES or type(last) is not bool:
@@ -97,6 +106,12 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
             raise BadFrame("bad_fetch")
         return {"file": params["file"], "size": params["size"]}
     raise BadFrame("unknown_verb")
+
+
+def _call(value: Any) -> int:
+    if type(value) is not int or not 0 < value < 1 << 53:
+        raise BadFrame("bad_call")
+    return value
 
 
 def _text(value: Any) -> str:

@@ -82,6 +82,21 @@ class WorkLimits:
     """How long a suspended handler goes on computing without a manager."""
     retry_min_s: float = 0.2
     retry_max_s: float = 30.0
+    retry_share: float = 0.1
+    """Of the tasks a manager is given, so many may be tried again after their handler failed: more is a storm on whatever failed."""
+    retry_floor_per_s: float = 5.0
+    """So many may always, so that a small mesh can retry; what waits for its turn waits 1 / this longer for each one before it."""
+    retry_burst: float = 100.0
+    """Saved up in good times: a batch of a thousand of which a tenth fails is retried without delay."""
+    breaker_faults: int = 3
+    """In a row, of one node with one capability: it is given none of that for a while."""
+    breaker_gap_s: float = 1.0
+    """Faults closer together are one: what one dying worker takes with it."""
+    breaker_rate: float = 0.5
+    """The same if so much of its newest work failed, and others fail at most half as often."""
+    breaker_open_s: float = 5.0
+    """Then one piece of work is let in to see; the pause doubles each time that fails."""
+    breaker_open_max_s: float = 60.0
     result_resend_s: float = 1.0
     calls_entry_s: float = 0.1
     """While plain calls run, one aggregate entry per this time."""
@@ -104,6 +119,8 @@ class WorkLimits:
     """After a restart: how long workers have to come back before what they ran counts as lost."""
     stop_s: float = 5.0
     """How long a cancelled handler may take to end before the cancellation is answered without it."""
+    drain_s: float = 5.0
+    """What runs has so long to end when its node is told to: `mesh down`, SIGTERM. Below what service managers wait before they kill."""
     gather_s: float = 1.0
     """A question to all nodes is answered after so long with what has come, naming who is missing."""
     ask_timeout_s: float = 10.0
@@ -126,6 +143,8 @@ class WorkLimits:
     """Of all attempts that a node ran; beyond it the log that was written to longest ago goes. More memory, or a shorter memory."""
     log_page_bytes: int = 128 * 1024
     """One answer's part of a log: well below the largest frame."""
+    effects_max: int = 1000
+    """Keys of effects of one task: their outcomes up to 4 KiB stay in memory while it lives, 4 MiB at most."""
     auctions_max: int = 64
     """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
     pull_service_ms_min: int = 20

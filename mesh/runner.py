@@ -2,7 +2,7 @@
 
     execute --> [queue] --> task per run --> started, progress, said, ended
     stop, timeout ----------^    |
-    extend (lease) --------------'--> ctx.step, ctx.call --> ask
+    extend (lease) --------------'--> ctx.step, ctx.call, ctx.effect --> ask
 
 Invariant: a run ends in exactly one `ended`, and at most `concurrency` of them are under way. A plain function runs in a thread; it is
 stopped by an exception raised in that thread, which a blocking C call defers. Does not decide what runs, and promises nothing about twice.
@@ -11,10 +11,8 @@ stopped by an exception raised in that thread, which a blocking C call defers. D
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from mesh import values
@@ -26,20 +24,19 @@ from mesh.failures import failure
 from mesh.files import Ask, File, Shelf, check_files, put_all
 from mesh.generating import generate
 from mesh.ids import Fence, TaskId
+from mesh.lending import Lending
 from mesh.outflow import Collected, Outflow, Relayed
 from mesh.prices import Prices
+from mesh.reaching import Reach
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
 from mesh.telling import NOTE_CHARACTERS_MAX, Telling
-from mesh.threads import HandlerStopped, Interruptible
+from mesh.threads import HandlerStopped, Interruptible, Threads, interrupting
 
 T = TypeVar("T")
 
 STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
-LENT_AFTER_S = 0.02
-"""Who waits is looked at this often: of most calls, which are over sooner, the node need not hear that a slot is free meanwhile."""
-THREADS_MAX = 1024
 
 
 class Runner:
@@ -62,6 +59,7 @@ class Runner:
         relayed: bool = False,
     ) -> None:
         self._isolation, self._relayed = isolation, relayed
+        self._reach = Reach(self._ask_for, self._may_start)
         self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
         self.shelf = shelf
         self.lifespan = lifespan
@@ -69,13 +67,11 @@ class Runner:
         self._runs: dict[tuple[TaskId, Fence], Run] = {}
         self._queue: deque[Run] = deque()
         self._fresh: list[Run] = []
-        self._lenders: dict[Run, None] = {}
-        """Those whose slot has been free for a moment, and the node does not know yet."""
-        self._lending = False
+        self._lending = Lending(out, clock)
         self._active = 0
         self._connected = True
         self._loop = asyncio.get_running_loop()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads(agent.name)
         self.telling = Telling(out, clock, lambda: self._connected)
         self._open_log = self.telling.open_log
         self._prices = Prices(agent, out)
@@ -139,8 +135,7 @@ class Runner:
             for run in self._runs.values():
                 self._wake(run)
                 self.telling.lines(run)
-                if run.works:
-                    self._say_lent(run, True)
+                self._lending.again(run)
 
     def stop_all(self) -> None:
         """Cancel everything."""
@@ -154,8 +149,7 @@ class Runner:
 
     def close(self) -> None:
         """Let go of the threads. Those of handlers that cannot be stopped end with the process."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def statistics(self) -> RunnerStatistics:
         return RunnerStatistics(self._active, len(self._queue), self._ended, self._failed, self._prices.declined)
@@ -187,7 +181,7 @@ class Runner:
             if not run.stopping:
                 error = {"kind": "error", "message": "the handler was cancelled from within", "retryable": True, "details": ""}
         except BaseException as raised:  # noqa: BLE001  user code may raise anything, KeyboardInterrupt too; told as its failure
-            outcome, error = "error", failure(raised)
+            outcome, error = "error", failure(raised, run.capability.give_up_on)
         finally:
             self._active -= 1
             if self._queue and self._active < self._agent.concurrency:
@@ -270,12 +264,8 @@ class Runner:
         return check_files(files, values.FILES_MAX)
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
-        if self._threads is None:
-            # More than slots: those that wait for steps of their own have lent theirs. Threads are made as they are needed.
-            self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"mesh-{self._agent.name}")
-        context = contextvars.copy_context()
-        run.thread = Interruptible(lambda: context.run(call))
-        future = self._loop.run_in_executor(self._threads, run.thread.run)
+        run.thread = Interruptible(call)
+        future = self._threads.begin(run.thread)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -340,6 +330,11 @@ class Runner:
         if run is not None:
             self.telling.progress(run, fraction, note)
 
+    def beat(self, task: TaskInfo) -> None:
+        run = self._runs.get((task.id, task.fence))
+        if run is not None:
+            self.telling.progress(run, *run.said)
+
     def log(self, task: TaskInfo, text: str) -> None:
         run = self._runs.get((task.id, task.fence))
         if run is not None:
@@ -367,7 +362,25 @@ class Runner:
         return await self._wait(run, self._ask("checkpoint", {"task": run.task, "fence": run.fence, "value": data}))
 
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
-        return await self._effect(task, "call", capability, arguments, {"parent": task.id})
+        return await self._effect(task, "call", capability, arguments, {"parent": task.id, "timeout_ms": self._left_ms(self._living(task))})
+
+    def _left_ms(self, run: Run) -> int:
+        """Until it is stopped: what it calls must have ended by then. 0: there is no such time."""
+        return max(1, run.started_ms + run.timeout_ms - self._clock.now_ms()) if run.timeout_ms else 0
+
+    async def effect_begin(self, task: TaskInfo, key: str, call: int, at_most_once: bool) -> bytes | None:
+        answer = await self._reach.permit(self._living(task), {"key": key, "call": call, "once": at_most_once})
+        return bytes(answer["output"]) if answer["state"] == "done" else None
+
+    async def effect_end(self, task: TaskInfo, key: str, call: int, output: bytes, error: str) -> None:
+        if (run := self._runs.get((task.id, task.fence))) is None:
+            raise _task_over(task.id)
+        await self._reach.settle(run, {"key": key, "call": call, "output": output, "error": error})
+
+    async def in_thread(self, function: Callable[[], Any]) -> Any:
+        """Call it in a thread. Whoever is cancelled while he waits interrupts it, and goes on when it has let go."""
+        call = Interruptible(function)
+        return await interrupting(call, self._threads.begin(call))
 
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         run = self._runs.get((task.id, task.fence))
@@ -384,9 +397,12 @@ class Runner:
         run.redactor = run.redactor or Redactor()
         if name not in run.redactor.values:
             await self._may_start(run)
-            reply = await self._wait(run, self._ask("secret", {"name": name, "task": run.task, "fence": run.fence}))
+            reply = await self._ask_for(run, "secret", {"name": name, "task": run.task, "fence": run.fence})
             run.redactor.add(name, str(reply["text"]))
         return run.redactor.values[name]
+
+    async def _ask_for(self, run: Run, verb: str, params: dict[str, Any]) -> dict[str, Any]:
+        return await self._wait(run, self._ask(verb, params))
 
     async def _wait(self, run: Run, work: Awaitable[T]) -> T:
         """Await `work` so that stopping the run ends it, also where a thread waits for us."""
@@ -412,7 +428,7 @@ class Runner:
         await self._may_start(run)
         self._lend_slot(run)
         try:
-            return await self._wait(run, self._ask(verb, params))
+            return await self._ask_for(run, verb, params)
         finally:
             self._take_slot(run)
 
@@ -431,7 +447,12 @@ class Runner:
         if verb == "step":
             return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
         if verb == "call":
-            return await self._begin(run, verb, params | {"parent": run.task})
+            return await self._begin(run, verb, params | {"parent": run.task, "timeout_ms": self._left_ms(run)})
+        if verb == "effect":
+            return await self._reach.permit(run, params)
+        if verb == "effected":
+            await self._reach.settle(run, params)
+            return {}
         return await self._ask(verb, params)
 
     def _living(self, task: TaskInfo) -> Run:
@@ -443,33 +464,13 @@ class Runner:
 
     def _lend_slot(self, run: Run) -> None:
         """What it waits for may be queued right here."""
-        run.works += 1
-        if run.works == 1:
+        if self._lending.lend(run):
             self._active -= 1
-            self._lenders[run] = None
-            if not self._lending:
-                self._lending = True
-                self._clock.call_later(LENT_AFTER_S, self._say_who_lends)
             if self._queue and self._active < self._agent.concurrency:
                 self._start(self._queue.popleft())
 
     def _take_slot(self, run: Run) -> None:
-        run.works -= 1
-        if not run.works:
-            self._active += 1
-            self._lenders.pop(run, None)
-            if run.lent and not run.over:
-                self._say_lent(run, False)
-
-    def _say_who_lends(self) -> None:
-        self._lending = False
-        lenders, self._lenders = self._lenders, {}
-        for run in lenders:
-            self._say_lent(run, True)
-
-    def _say_lent(self, run: Run, lent: bool) -> None:
-        run.lent = lent
-        self._out("waits", [run.task, run.fence, lent])
+        self._active += self._lending.take(run)
 
     async def _may_start(self, run: Run) -> None:
         """Wait until there is a node and the lease is not over. A run that is never renewed is stopped, not answered."""

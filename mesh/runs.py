@@ -82,6 +82,7 @@ class Run:
         "parent",
         "progress",
         "redactor",
+        "said",
         "skip",
         "started_ms",
         "stopping",
@@ -125,6 +126,9 @@ class Run:
         self.lent = False
         """The node has been told so."""
         self.progress: tuple[float, str] | None = None
+        """What was said a moment ago; None: that long ago that the same may be said again."""
+        self.said: tuple[float, str] = (0.0, "")
+        """The newest progress: said again as a sign of life."""
         self.log: RunLog | None = None
         """What it prints and logs, once it has."""
         self.open_log: Callable[[Any], RunLog]

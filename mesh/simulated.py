@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh.core import inputs
 from mesh.core.records.story import Story, gathered
+from mesh.core.work import inputs as handlers
 from mesh.errors import NoNode, NoSuchFile, Refused, TimedOut, UsageError, from_body
 from mesh.files import Shelf
 from mesh.sim.host import Host
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Connection:
     """What `Mesh` and a runner ask of a node, answered by a simulated one."""
 
-    def __init__(self, mesh: LocalMesh, host: Host) -> None:
-        self._mesh, self._host = mesh, host
+    def __init__(self, mesh: LocalMesh, host: Host, worker: int = 0) -> None:
+        self._mesh, self._host, self._worker = mesh, host, worker
         self._streams: dict[str, int] = {}
         self.shelf = Shelf(mesh.folder / host.name, Path("/nonexistent"))
 
@@ -86,10 +87,10 @@ class Connection:
     def _command(self, verb: str, number: int, params: dict[str, Any]) -> Any:
         if verb == "stream":
             self._streams[params["stream"]] = number
-            return replace(_command("call", number, params), stream=True)
+            return replace(_command("call", number, params, self._worker), stream=True)
         if verb == "next":
             return inputs.StreamNext(number, self._streams.get(params["stream"], 0), params["after"], params["epoch"])
-        return _command(verb, number, params)
+        return _command(verb, number, params, self._worker)
 
     # ---- answered here
 
@@ -134,25 +135,37 @@ class Connection:
         raise NoSuchFile(f"the file {params['file'][:12]}... is in no living node's store")
 
 
-def _command(verb: str, number: int, params: dict[str, Any]) -> Any:
+def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any:
     """The node's command for a verb of the local protocol."""
     if verb == "ask":
         return inputs.Enquire(number, params["question"], params["key"], params["args"])
     if verb == "down":
         return inputs.Leave(number)
+    if verb == "drain":
+        return inputs.Drain(number, params["wait_ms"], params["undo"])
     files = tuple((sha256, size) for sha256, size in params.get("files", ()))
+    queue_ms, run_ms, heartbeat_ms = params.get("bounds", (0, 0, 0))
+    bounds = (queue_ms, run_ms, heartbeat_ms)
     if verb == "call":
-        return inputs.Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
+        return inputs.Call(
+            number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files, bounds=bounds
+        )
     if verb == "submit":
         return replace(
             inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
             by=params.get("by", ""),
+            bounds=bounds,
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
         return inputs.Step(number, *step, params.get("timeout_ms", 0), files)
     if verb == "checkpoint":
-        return inputs.Checkpoint(number, params["task"], params["fence"], params["value"])
+        return handlers.Checkpoint(number, params["task"], params["fence"], params["value"])
+    if verb in ("effect", "effected"):
+        effect = (params["task"], params["fence"], params["key"], params["call"])
+        if verb == "effect":
+            return handlers.EffectBegin(number, worker, *effect, params["once"])
+        return handlers.EffectEnd(number, *effect, params["output"], params["error"])
     raise UsageError(f"LocalMesh answers no {verb!r}", fix="ask a real node: mesh up")
 
 

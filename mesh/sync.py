@@ -112,8 +112,8 @@ class Mesh(View):
     def node(self) -> Document:
         return self._mesh.node
 
-    def options(self, *, timeout_s: float | None = None, retries: int | None = None) -> View:
-        return View(self._portal, self._mesh.options(timeout_s=timeout_s, retries=retries))
+    def options(self, **options: Any) -> View:
+        return View(self._portal, self._mesh.options(**options))
 
     def status(self) -> Document:
         return self._portal.call(self._mesh.status)
@@ -145,6 +145,9 @@ class Mesh(View):
     def cancel(self, task: str, *, reason: str = "") -> Document:
         return self._portal.call(lambda: self._mesh.cancel(task, reason=reason))
 
+    def retry(self, task: str) -> Document:
+        return self._portal.call(self._mesh.retry, task)
+
     def story(self, task: str) -> Document:
         return self._portal.call(self._mesh.story, task)
 
@@ -160,5 +163,8 @@ class Mesh(View):
     def get(self, sha256: str, to: str | os.PathLike[str]) -> int:
         return self._portal.call(self._mesh.get, sha256, to)
 
-    def down(self) -> Document:
-        return self._portal.call(self._mesh.down)
+    def down(self, wait_s: float | None = None) -> Document:
+        return self._portal.call(self._mesh.down, wait_s)
+
+    def drain(self, *, wait_s: float = 0.0, undo: bool = False) -> Document:
+        return self._portal.call(lambda: self._mesh.drain(wait_s=wait_s, undo=undo))

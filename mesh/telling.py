@@ -33,7 +33,7 @@ class Telling:
     def progress(self, run: Run, fraction: float, note: str) -> None:
         note = note if run.redactor is None else run.redactor.text(note)
         fresh = run.progress is None
-        said = run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
+        said = run.said = run.progress = (fraction, note[:NOTE_CHARACTERS_MAX])
         if fresh:
             self._say_progress(run)
             self._clock.call_later(PROGRESS_EVERY_S, lambda: self._next_progress(run, said))

@@ -246,9 +246,9 @@ class LocalMesh:
         """As `Mesh.submit`, at the first living node."""
         return await self._any().submit(capability, **arguments)
 
-    def options(self, *, timeout_s: float | None = None, retries: int | None = None) -> View:
+    def options(self, **options: Any) -> View:
         """As `Mesh.options`, at the first living node."""
-        return self._any().options(timeout_s=timeout_s, retries=retries)
+        return self._any().options(**options)
 
     async def nodes(self) -> dict[str, Any]:
         return await self._any().nodes()
@@ -390,6 +390,14 @@ class _Runner(Runner):
         async with self._waiting(task.id):
             return await super().call(task, capability, arguments)
 
+    async def effect_begin(self, task: TaskInfo, key: str, call: int, at_most_once: bool) -> bytes | None:
+        async with self._waiting(task.id):
+            return await super().effect_begin(task, key, call, at_most_once)
+
+    async def effect_end(self, task: TaskInfo, key: str, call: int, output: bytes, error: str) -> None:
+        async with self._waiting(task.id):
+            await super().effect_end(task, key, call, output, error)
+
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         async with self._waiting(task.id):
             await super().sleep(task, seconds)
@@ -401,7 +409,7 @@ class _Attachment:
     def __init__(self, mesh: LocalMesh, host: Host, agent: Agent, number: int, lifespan: Any) -> None:
         self._mesh, self._host, self._agent, self._number = mesh, host, agent, number
         self.over = asyncio.Event()
-        connection = Connection(mesh, host)
+        connection = Connection(mesh, host, number)
         self.runner = _Runner(
             mesh,
             agent,

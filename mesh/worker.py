@@ -196,7 +196,7 @@ class Worker:
             try:
                 return await link.ask(verb, params)
             except NodeLost:
-                if verb not in ("step", "secret", "checkpoint"):
+                if verb not in ("step", "secret", "checkpoint", "effect", "effected"):
                     raise
                 await lost.wait()
                 if link is self._link:
@@ -373,4 +373,4 @@ def _fields(offer: Any) -> list[Any]:
         "input_schema",
         "output_schema",
     )
-    return [getattr(offer, name) for name in names] + [list(offer.tags)]
+    return [*(getattr(offer, name) for name in names), list(offer.tags), offer.queue_timeout_ms, offer.heartbeat_ms]

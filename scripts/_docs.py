@@ -83,6 +83,14 @@ def transitions() -> str:
     return "```mermaid\n" + "\n".join(lines) + "\n```"
 
 
+def breaker() -> str:
+    from mesh.core.work.breaker import CLOSED, TRANSITIONS
+
+    lines = ["stateDiagram-v2", f"    [*] --> {CLOSED}"]
+    lines += [f"    {before} --> {after}: {event}" for (before, event), after in TRANSITIONS.items()]
+    return "```mermaid\n" + "\n".join(lines) + "\n```"
+
+
 def authorization() -> str:
     from mesh.wire.authorization import as_markdown
 

@@ -18,6 +18,7 @@ import pytest
 from mesh.client import Mesh, _Reconnecting
 from mesh.core.inputs import (
     Call,
+    Drain,
     Enquire,
     HandlerEnded,
     Leave,
@@ -26,6 +27,7 @@ from mesh.core.inputs import (
     Submit,
     WorkerAttached,
 )
+from mesh.core.work.inputs import EffectBegin, EffectEnd
 from mesh.effects import Execute, Need, Price, Reply, Stop
 from mesh.limits import WorkLimits
 from mesh.runtime.clock import now_ms
@@ -84,6 +86,7 @@ class Toy:
         self._requests: dict[str, list[int]] = {}
         self._ended: dict[str, HandlerEnded] = {}
         self._steps: dict[tuple[str, str], str] = {}
+        self.effects: dict[tuple[str, str], bytes] = {}
         self._running: dict[str, int] = {}
         self._capabilities: dict[str, str] = {}
         self._count = 0
@@ -153,6 +156,13 @@ class Toy:
                     return self._begin(body.request, body)
                 self._requests[task].append(body.request)
                 return self._answers(task)
+            case EffectBegin():
+                known = self.effects.get((body.task, body.key))
+                return [Reply(body.request, True, {"state": "go", "output": b""} if known is None else {"state": "done", "output": known})]
+            case EffectEnd():
+                if not body.error:
+                    self.effects[body.task, body.key] = body.output
+                return [Reply(body.request, True, {"state": "noted", "output": b""})]
             case HandlerEnded():
                 self._ended[body.task] = body
                 self._running.pop(body.task, None)
@@ -162,6 +172,8 @@ class Toy:
                 return [Stop(self._running[task], task, 1, "gone") for task in gone if task in self._running]
             case Enquire():
                 return self._enquire(body)
+            case Drain():
+                return [Reply(body.request, True, {"draining": not body.undo, "running": len(self._running)})]
             case Leave():
                 return [Reply(body.request, True, {})]
         return []

@@ -36,6 +36,7 @@ def plain(ctx: BlockingContext, table: File) -> File:
     ctx.progress(0.5, "half")
     doubled = ctx.call("outside", n=21)
     assert ctx.step("one", "outside", n=1) == 2
+    assert [ctx.effect("print", lambda: {"pid": os.getpid()}) for _ in range(2)] == [{"pid": os.getpid()}] * 2
     out = Path(os.environ["TMPDIR"]) / "out.txt"
     out.write_text(f"{table.path.read_text()} {doubled} {table.path.name}")
     return File.of(out)

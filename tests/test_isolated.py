@@ -18,6 +18,7 @@ import pytest
 
 from mesh import Agent, File
 from mesh.core.inputs import Call, HandlerEnded, HandlerItems, HandlerProgress, HandlerSaid, Step
+from mesh.core.work.inputs import EffectEnd
 from mesh.effects import Credit, Execute, Need
 from mesh.errors import DeclarationError, MeshError, TaskCancelled, TaskFailed, TimedOut
 from mesh.inspector.targets import load_agents
@@ -132,6 +133,8 @@ def test_steps_calls_progress_and_files_work_inside(with_toy: Any, agent: Agent,
             [step] = [body for body in toy.seen if isinstance(body, Step)]
             assert (step.parent, step.fence, step.name, step.capability) == ("toy.1.1", 1, "one", "outside")
             assert [body.parent for body in toy.seen if isinstance(body, Call)] == ["", "toy.1.1"]
+            [end] = [body for body in toy.seen if isinstance(body, EffectEnd)]
+            assert (end.task, end.fence, end.key, list(toy.effects.values())) == ("toy.1.1", 1, "print", [end.output])
 
     with_toy(story)
 

@@ -13,6 +13,8 @@ SIZE_MAX = 1000
 ENDED: dict[str, Any] = {"outcome": "ok", "output": b"1", "files": [["ab" * 32, 5]], "error": {}}
 WORK: dict[str, Any] = {"capability": "c", "input": b"{}", "files": [["ab" * 32, 5]]}
 PUT: dict[str, Any] = {"upload": "u", "offset": 0, "data": b"x", "last": True}
+EFFECT: dict[str, Any] = {"key": "mail", "call": 1, "once": False}
+EFFECTED: dict[str, Any] = {"key": "mail", "call": 1, "output": b"1", "error": ""}
 REFUSED = (BadFrame, TypeError, ValueError, KeyError)
 
 
@@ -23,6 +25,8 @@ def test_what_is_well_formed_passes_made_anew() -> None:
     assert checks.request("secret", {"name": "db", "task": "x", "fence": 9}, SIZE_MAX) == {"name": "db"}
     assert checks.request("put", PUT | {"more": 1}, SIZE_MAX) == PUT
     assert checks.request("fetch", {"file": "ab" * 32, "size": 7}, SIZE_MAX) == {"file": "ab" * 32, "size": 7}
+    assert checks.request("effect", EFFECT | {"task": "x", "fence": 9}, SIZE_MAX) == EFFECT
+    assert checks.request("effected", EFFECTED | {"task": "x", "error": "e" * 9999}, SIZE_MAX) == EFFECTED | {"error": "e" * 2000}
     assert checks.progress({"fraction": 0.5, "note": "half"}) == (0.5, "half")
 
 
@@ -76,6 +80,8 @@ def test_an_error_is_cut_and_claims_no_more_than_a_handlers_failure() -> None:
         ("put", PUT | {"data": bytes(1024 * 1024 + 1)}),
         *[("fetch", {"file": file, "size": 1}) for file in ("../../etc/passwd", "AB" * 32, "ab" * 31, 7)],
         *[("fetch", {"file": "ab" * 32, "size": size}) for size in (-1, 1.0, None)],
+        *[("effect", EFFECT | change) for change in ({"key": ""}, {"key": 7}, {"call": 0}, {"call": True}, {"call": 1 << 53})],
+        *[("effected", EFFECTED | change) for change in ({"output": "1"}, {"output": b"x" * 1001}, {"error": None}, {"call": -1})],
         *[("secret", {"name": name}) for name in ("", ["db"], None, "x" * 201)],
     ],
 )
@@ -98,3 +104,9 @@ def test_bad_lines(lines: Any) -> None:
     with pytest.raises(REFUSED):
         checks.said({"lines": lines})
     assert checks.said({"lines": [[0, "anything", "x" * 10_000]]}) == ["x" * 8192]
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(30_000, 30_000), (0, 0), (-1, None), (1.5, None), ("soon", None), (True, None)])
+def test_when_to_try_again_is_whole_milliseconds_or_nothing(asked: Any, taken: int | None) -> None:
+    error = {"kind": "error", "message": "later", "retryable": True, "retry_after_ms": asked}
+    assert checks.ended(ENDED | {"outcome": "error", "error": error}, SIZE_MAX)[3].get("retry_after_ms") == taken

@@ -15,6 +15,7 @@ import pytest
 
 from mesh import Agent, Bid, Context, File
 from mesh.core.inputs import FileKnown, HandlerEnded, HandlerProgress, Priced, WorkerAttached, WorkerGone
+from mesh.core.work.inputs import EffectEnd
 from mesh.errors import InvalidArgument, MeshError, NodeBusy, NoSuchCapability, TaskCancelled, TaskFailed, TimedOut
 from mesh.sync import Context as BlockingContext
 from mesh.worker import Worker, serve
@@ -386,6 +387,40 @@ def test_a_worker_survives_the_nodes_restart(tmp_path: Path, toy_class: Callable
             assert ended.output == b'"quick"'
             ended = await second.until(lambda body: isinstance(body, HandlerEnded) and body.task == "toy.1.2")
             assert ended.output == b'"inner"'
+            task.cancel()
+            await asyncio.wait([task])
+            await second.until(WorkerGone)
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_the_outcome_of_an_effect_is_told_again_after_the_nodes_restart(tmp_path: Path, toy_class: Callable[..., Any]) -> None:
+    """The node dies between the deed and its record: the worker, which knows that it happened, tells the next one."""
+    agent, ran = Agent("tough"), list[str]()
+    first, second = toy_class(tmp_path), toy_class(tmp_path)
+
+    @agent.capability
+    async def outer(ctx: Context) -> str:
+        return str(await ctx.effect("mail", mail))
+
+    def mail() -> str:
+        ran.append(threading.current_thread().name)
+        first.answers = False
+        return "sent"
+
+    async def main() -> None:
+        async with first.running(), first.client() as mesh:
+            task = asyncio.ensure_future(Worker(agent, lambda: first.path).run())
+            await first.until(WorkerAttached)
+            await mesh.submit("outer")
+            told = await first.until(EffectEnd)
+        second._requests = {"toy.1.1": []}
+        async with second.running():
+            again = await second.until(EffectEnd)
+            assert (again.task, again.fence, again.key, again.call, again.output) == ("toy.1.1", 1, "mail", 1, b'"sent"')
+            assert told.output == again.output
+            assert (await second.until(HandlerEnded)).output == b'"sent"'
+            assert len(ran) == 1 and ran[0].startswith("mesh-tough")
             task.cancel()
             await asyncio.wait([task])
             await second.until(WorkerGone)

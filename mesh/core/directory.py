@@ -26,6 +26,8 @@ class Row:
     offers: dict[str, Offer] = field(default_factory=dict)
     load: dict[str, LoadRow] = field(default_factory=dict)
     load_at_s: float = float("-inf")
+    draining: bool = False
+    """By its newest load: it takes no more work."""
     linked: bool = False
     stamp_ms: int = 0
     """Newest stamp heard from it, on its clock; 0: none in this session."""

@@ -13,6 +13,7 @@ from mesh.ids import Fence, Hash, NodeId, TaskId
 from mesh.messages.membership import Offer
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
+from mesh.messages.work import UNBOUNDED, Bounds
 
 # ---- the node itself
 
@@ -43,6 +44,18 @@ class Leave:
     """The user takes this node out: say LEFT, release work that has not started. `request` is answered when said."""
 
     request: int
+
+
+@dataclass(slots=True)
+class Drain:
+    """This node takes no more work and gives back what has not started; `undo`: it takes work again.
+
+    Answered by ``{"draining", "running"}``: at once, or within `wait_ms` when nothing runs any more.
+    """
+
+    request: int
+    wait_ms: int = 0
+    undo: bool = False
 
 
 # ---- links (completions of Dial, and what the links see)
@@ -100,6 +113,7 @@ class Call:
     files: tuple[tuple[Hash, int], ...] = ()
     stream: bool = False
     """Its items are read by `StreamNext` while it lasts."""
+    bounds: Bounds = UNBOUNDED
 
 
 @dataclass(slots=True)
@@ -127,6 +141,7 @@ class Submit:
     retries: int = -1
     files: tuple[tuple[Hash, int], ...] = ()
     by: str = ""
+    bounds: Bounds = UNBOUNDED
 
 
 @dataclass(slots=True)
@@ -141,16 +156,7 @@ class Step:
     input: bytes
     timeout_ms: int = 0
     files: tuple[tuple[Hash, int], ...] = ()
-
-
-@dataclass(slots=True)
-class Checkpoint:
-    """A worker's ``ctx.checkpoint``: `value`, JSON, goes to the task's manager. Answered like `Step`, once it is kept."""
-
-    request: int
-    task: TaskId
-    fence: Fence
-    value: bytes
+    bounds: Bounds = UNBOUNDED
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from mesh.client import Mesh
 from mesh.errors import NoSuchFile
 from mesh.files import sha256_of
 from mesh.ids import short
+from mesh.inspector.effects import effects_of, mark
 from mesh.inspector.render import clean, table
 
 HASH_DIGITS = 64
@@ -91,6 +92,7 @@ def _tasks(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
                 "agent": "",
                 "attempts": 0,
                 "lost": [],
+                "effects": effects_of(entry["task"], entries),
             }
     for entry in entries:
         row = tasks.get(entry.get("task", ""))
@@ -122,6 +124,11 @@ def show(document: dict[str, Any]) -> str:
     _branch(document, document["task"], 0, numbers, rows)
     text = table(("WORK", "CAPABILITY", "BY", "FILES", "STATE", "TASK"), rows, empty="no record of it here")
     lines = [f"{number:>3}  {clean(file)}{_role(file, document)}" for file, number in numbers.items()]
+    lines += [
+        f"effects of {clean(row['step'] or row['capability'])}: {', '.join(map(mark, row['effects']))}"
+        for row in document["tasks"]
+        if row["effects"]
+    ]
     verdict = "every signature and inclusion proof holds" if document["verified"] else "NOT VERIFIED"
     return "\n".join([text, "", *lines, f"record: {document['entries']} entries, {verdict}"])
 

@@ -305,10 +305,14 @@ def _take_down(folder: NodeFolder) -> None:
 def down(
     home: HomeOption = None,
     node: NodeOption = None,
+    wait: Annotated[
+        float | None,
+        typer.Option("--wait", metavar="SECONDS", min=0.0, max=86400.0, help="What runs has so long to end first: 5.", show_default=False),
+    ] = None,
     timeout: Annotated[float, bound(30.0)] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a node out: it says so to the others, and ends."""
+    """Take a node out: it ends its work, says so to the others, and ends."""
     from mesh.runtime.home import Home
 
     try:
@@ -322,10 +326,10 @@ def down(
     async def action(mesh: Mesh) -> dict[str, Any]:
         import asyncio
 
-        document = await mesh.down()
+        document = await mesh.down(wait)
         gone = next((folder for folder in folders if folder.name == document["node"]), None)
         while gone is not None and gone.is_running():  # noqa: ASYNC110  another process's lock sends no event
             await asyncio.sleep(0.02)
         return document
 
-    ask(Where(home, node, as_json, timeout), action, lambda document: f"node {clean(document['node'])} is down")
+    ask(Where(home, node, as_json, timeout + (wait or 0.0)), action, lambda document: f"node {clean(document['node'])} is down")

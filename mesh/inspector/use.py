@@ -1,4 +1,4 @@
-"""Use: call, submit, result, cancel, get."""
+"""Use: call, submit, result, cancel, retry, get."""
 
 from __future__ import annotations
 
@@ -152,6 +152,16 @@ def submit(
             "--within", metavar="SECONDS", help="The task fails if it has not ended by then.", show_default=False, callback=bounded
         ),
     ] = None,
+    queue_within: Annotated[
+        float | None,
+        typer.Option(
+            "--queue-within", metavar="SECONDS", help="It fails if nobody has taken it by then.", show_default=False, callback=bounded
+        ),
+    ] = None,
+    run_within: Annotated[
+        float | None,
+        typer.Option("--run-within", metavar="SECONDS", help="One run is stopped after so long.", show_default=False, callback=bounded),
+    ] = None,
     retries: Annotated[
         int | None, typer.Option("--retries", metavar="N", min=0, help="Tries after a failure of the handler.", show_default=False)
     ] = None,
@@ -170,7 +180,8 @@ def submit(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        task = await mesh.options(timeout_s=within, retries=retries).submit(capability, **arguments)
+        options = mesh.options(timeout_s=within, retries=retries, queue_timeout_s=queue_within, run_timeout_s=run_within)
+        task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
         if capability not in {cap["capability"] for cap in (await mesh.caps())["caps"]}:
             say(f"nobody offers {clean(capability)} now: the task waits until somebody does")
@@ -235,6 +246,17 @@ def cancel(
 ) -> None:
     """Cancel a task and its steps; prints its state now."""
     ask(Where(home, node, as_json, timeout), lambda mesh: mesh.cancel(task, reason=reason), lambda document: clean(document["state"]))
+
+
+def retry(
+    task: TaskArgument,
+    timeout: LookTimeout = LOOK_S,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a failed or cancelled task once more; prints the new id."""
+    ask(Where(home, node, as_json, timeout), lambda mesh: mesh.retry(task), lambda document: clean(document["task"]))
 
 
 def get(

@@ -23,9 +23,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "join": "enrol",
         "launch": "launch",
         "service": "service",
+        "drain": "drain",
         "down": "start",
     },
-    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "get": "use", "secret": "secrets"},
+    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "retry": "use", "get": "use", "secret": "secrets"},
     "Watch": {
         "status": "watch",
         "nodes": "watch",

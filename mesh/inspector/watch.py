@@ -10,12 +10,21 @@ import typer
 from mesh.client import Mesh
 from mesh.errors import NoSuchTask, UsageError
 from mesh.ids import award_number, short
+from mesh.inspector.effects import show_effects
 from mesh.inspector.render import clean, fit, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task id, as `submit` or `tasks` print it.", show_default=False)]
 
-REASONS = {"no_capable": "nobody offers it", "busy": "all who offer it are busy", "not_linked": "no link to who offers it"}
+REASONS = {
+    "no_capable": "nobody offers it",
+    "busy": "all who offer it are busy",
+    "breaker_open": "it failed too often where it is offered: those nodes rest a while",
+    "not_linked": "no link to who offers it",
+    "draining": "the nodes that offer it take no more work",
+    "poison": "it took down the nodes that ran it: mesh retry frees it",
+    "retry_budget": "its retry waits its turn: too much fails here",
+}
 """Why a task waits, in words; any other reason is shown as the record has it."""
 
 
@@ -43,9 +52,10 @@ def _show_status(document: dict[str, Any]) -> str:
         "workers": workers,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
+        "draining": f"takes no more work, {document['running']} still run; mesh drain --undo" if document.get("draining") else "",
         "journal": f"{journal['entries']} entries, {journal['synced']} on disk",
     }
-    return "\n".join([*lines, *(f"{fit(name, 9)}{text}" for name, text in rows.items())])
+    return "\n".join([*lines, *(f"{fit(name, 9)}{text}" for name, text in rows.items() if text)])
 
 
 def nodes(
@@ -58,11 +68,13 @@ def nodes(
 def _show_nodes(document: dict[str, Any]) -> str:
     rows = []
     for n in document["nodes"]:
-        offers = ", ".join(n["caps"]) if n["state"] not in ("dead", "left") else ""
+        breakers = n.get("breakers") or {}
+        caps = [cap + (f" (breaker {breakers[cap]})" if cap in breakers else "") for cap in n["caps"]]
+        offers = ", ".join(caps) if n["state"] not in ("dead", "left") else ""
         rows.append(
             (
                 "* " + n["name"] if n["self"] else "  " + n["name"],
-                "revoked" if n.get("revoked") else n["state"],
+                "revoked" if n.get("revoked") else "draining" if n.get("draining") and n["state"] == "alive" else n["state"],
                 n["addr"],
                 seconds(n["seen_ms"]),
                 short(n["id"]),
@@ -80,10 +92,14 @@ def caps(
 
 
 def _show_caps(document: dict[str, Any]) -> str:
-    rows = [
-        (c["capability"] + c["signature"], ", ".join(c["offered_by"]), seconds(c["service_ms"] or None), c["doc"]) for c in document["caps"]
-    ]
+    rows = [(c["capability"] + c["signature"], _offered_by(c), seconds(c["service_ms"] or None), c["doc"]) for c in document["caps"]]
     return table(("CAPABILITY", "OFFERED BY", "TAKES", "DOES"), rows, empty="nobody offers anything yet; run an agent: mesh run FILE.py")
+
+
+def _offered_by(cap: dict[str, Any]) -> str:
+    breakers = cap.get("breakers") or {}
+    nodes = ((one, breakers.get(one.partition("@")[2])) for one in cap["offered_by"])
+    return ", ".join(one + (f" (breaker {state})" if state else "") for one, state in nodes)
 
 
 def tasks(
@@ -134,11 +150,27 @@ def task(
 
 
 def _show_task(document: dict[str, Any]) -> str:
-    keys = ("task", "capability", "state", "owner", "agent", "fence", "attempts", "parent", "step", "by", "survives", "reason", "progress")
+    keys = (
+        "task",
+        "capability",
+        "state",
+        "owner",
+        "agent",
+        "fence",
+        "attempts",
+        "parent",
+        "step",
+        "again",
+        "by",
+        "survives",
+        "reason",
+        "progress",
+    )
     shown = {**document, "fence": f"{document['fence']} (award {award_number(document['fence'])})" if document["fence"] else ""}
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
-    return "\n".join(f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key))
+    lines = [f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key)]
+    return "\n".join([*lines, *(["", show_effects(document["effects"])] if document.get("effects") else [])])
 
 
 def why(

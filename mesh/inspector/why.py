@@ -9,6 +9,7 @@ import hashlib
 from typing import Any
 
 from mesh.ids import award_number, short
+from mesh.inspector.effects import effects_of, show_effects
 from mesh.inspector.render import clean, seconds, table
 
 
@@ -39,6 +40,7 @@ def explain(task: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
         "capability": next((entry["capability"] for entry in own if entry["kind"] == "Submitted"), ""),
         "decisions": decisions,
         "events": events,
+        "effects": effects_of(task, entries),
         "agrees": all(decision["agrees"] for decision in decisions),
         "verified": bool(own) and all(entry["verified"] for entry in own),
     }
@@ -113,6 +115,8 @@ def show(document: dict[str, Any]) -> str:
     if not document["decisions"]:
         reasons = [event["reason"] for event in document["events"] if event["kind"] == "Parked"]
         lines.append("not awarded yet" + (f": {clean(reasons[-1])}" if reasons else ""))
+    if document["effects"]:
+        lines += ["", show_effects(document["effects"])]
     lines.append("")
     lines.append("record: " + ("every entry's signature and inclusion proof verified" if document["verified"] else "NOT VERIFIED"))
     return "\n".join(lines)

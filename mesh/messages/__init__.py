@@ -55,6 +55,9 @@ KINDS: dict[int, type] = {
     70: work.CheckpointAsk,
     71: work.Items,
     72: work.Taken,
+    80: work.EffectAsk,
+    81: work.EffectDone,
+    82: work.EffectAnswer,
 }
 
 SIGNED: dict[str, type] = {

@@ -30,6 +30,10 @@ class Offer:
     input_schema: str = ""
     output_schema: str = ""
     tags: tuple[str, ...] = ()
+    queue_timeout_ms: int = 0
+    """How long work may wait for an award; 0: for ever. (`timeout_ms` bounds one run of the handler.)"""
+    heartbeat_ms: int = 0
+    """A handler that is silent for longer is taken for stuck; 0: silence says nothing."""
 
 
 @dataclass(slots=True)
@@ -136,6 +140,8 @@ class Load:
 
     version: int
     rows: tuple[LoadRow, ...]
+    draining: bool = False
+    """It takes no more work, and lets end what runs."""
 
 
 @dataclass(slots=True)
@@ -148,3 +154,7 @@ class LoadRow:
     queued: int
     room: int
     service_ms: int
+    breaker: str = ""
+    """open: no work is taken for a while, too much of it failed here; half_open: one piece, on trial; empty: closed."""
+    failing: int = 0
+    """Percent of its newest runs that failed; 0 where few have run."""

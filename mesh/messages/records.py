@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mesh.ids import Fence, Hash, NodeId, TaskId
 from mesh.messages.signed import Signed
-from mesh.messages.work import FileRef
+from mesh.messages.work import UNBOUNDED, Bounds, FileRef
 
 # ---- the chain
 
@@ -109,6 +109,9 @@ class Submitted:
     step: str = ""
     files: tuple[FileRef, ...] = ()
     at_ms: int = 0
+    bounds: Bounds = UNBOUNDED
+    again: TaskId = ""
+    """The ended task that this one repeats."""
 
 
 @dataclass(slots=True)
@@ -195,6 +198,33 @@ class CancelAsked:
 
 
 @dataclass(slots=True)
+class Intended:
+    """By the manager, before the effect `key` begins: by the holder under this fence. `once`: never a second time."""
+
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    once: bool
+    node: NodeId
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Effected:
+    """By the manager: how the effect ended. `output` is the hash of its outcome's JSON; with an `error` its function raised, and whether it
+    happened is not known."""
+
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    output: Hash = ""
+    error: str = ""
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
 class Finished:
     """By the manager: the one terminal state. `error` is JSON. `output` is the hash of the result's JSON, empty without one."""
 
@@ -225,7 +255,8 @@ class Accepted:
 
 @dataclass(slots=True)
 class Ended:
-    """By the contractor, before the RESULT leaves: the handler is over. `outcome`: ok, error, timeout, cancelled, worker_lost, released."""
+    """By the contractor, before the RESULT leaves: the handler is over. `outcome`: ok, error, timeout, heartbeat, cancelled, worker_lost,
+    released."""
 
     task: TaskId
     fence: Fence
@@ -336,5 +367,7 @@ ENTRIES = (
     TookOver,
     Forgone,
     Checkpointed,
+    Intended,
+    Effected,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -25,6 +25,11 @@ from mesh.ids import Fence, Hash, NodeId, TaskId
 FileRef = tuple[Hash, int]
 """A file's hash and its size in bytes."""
 
+Bounds = tuple[int, int, int]
+"""How long work may wait for an award, one run of its handler may take, and that handler be silent: milliseconds; 0: as its offer says."""
+
+UNBOUNDED: Bounds = (0, 0, 0)
+
 
 @dataclass(slots=True)
 class CfpItem:
@@ -37,6 +42,8 @@ class CfpItem:
     """Of the input and its files: what would have to travel."""
     count: int = 1
     """A lot: so many like tasks of one backlog, of which `task` is the first."""
+    left_ms: int = 0
+    """Until the task's deadline; 0: it has none."""
 
 
 @dataclass(slots=True)
@@ -71,7 +78,8 @@ class Bid:
 
 @dataclass(slots=True)
 class Refuse:
-    """No proposal. Reasons: incapable, busy, declined (by the agent), draining, not_ready. Busy is not incapable."""
+    """No proposal. Reasons: incapable, busy, declined (by the agent), draining, not_ready, breaker_open, deadline. Busy is not incapable;
+    deadline: it could not end in time."""
 
     round: int
     items: tuple[tuple[TaskId, str], ...]
@@ -100,6 +108,10 @@ class AwardItem:
     """Its items go to a reader as they come."""
     skip: int = 0
     """Of an idempotent stream: so many of its items have come here from an earlier attempt, and are not sent again."""
+    left_ms: int = 0
+    """Until the task's deadline, from when this is sent; 0: it has none. What cannot end by then is declined."""
+    heartbeat_ms: int = 0
+    """The handler has promised a sign of life this often; 0: it has not."""
 
 
 @dataclass(slots=True)
@@ -123,7 +135,7 @@ class Accept:
 
 @dataclass(slots=True)
 class Decline:
-    """Reasons as in REFUSE, and stale_fence, lease_past, no_file, already_held."""
+    """Reasons as in REFUSE, and stale_fence, lease_past."""
 
     items: tuple[tuple[TaskId, Fence, str], ...]
     retry_after_ms: int = 0
@@ -173,13 +185,16 @@ class Failure:
     task: TaskId
     fence: Fence
     kind: str
-    """error, invalid_argument, timeout, worker_lost, cancelled, no_file, too_big."""
+    """error, invalid_argument, timeout, worker_lost, cancelled, no_file, too_big, heartbeat (its handler was silent for too long),
+    outcome_unknown."""
     message: str
     retryable: bool
     agent: str = ""
     details: str = ""
     """The traceback, the user's own frame first."""
     service_ms: int = 0
+    retry_after_ms: int = 0
+    """The handler asks not to be tried again before."""
 
 
 @dataclass(slots=True)
@@ -283,6 +298,7 @@ class StepAsk:
     input: bytes
     timeout_ms: int = 0
     files: tuple[FileRef, ...] = ()
+    bounds: Bounds = UNBOUNDED
 
 
 @dataclass(slots=True)
@@ -355,6 +371,46 @@ class Answer:
     ask: int
     ok: bool
     body: bytes
+
+
+# ---- effects on the outside world
+
+
+@dataclass(slots=True)
+class EffectAsk:
+    """``ctx.effect`` of a worker of the sender, to the task's manager: may it happen now? Repeated, under one `call`, until answered."""
+
+    ask: int
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    """Numbers the calls of one attempt: what is asked again is told apart from what is begun again."""
+    once: bool = False
+    """Never begun a second time, whatever became of the first."""
+
+
+@dataclass(slots=True)
+class EffectDone:
+    """It has happened, with this outcome (JSON); or, with an `error`, its function raised and nobody knows. Repeated until answered."""
+
+    ask: int
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    output: bytes = b""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class EffectAnswer:
+    """`state`: go (the intent is on record: begin), done (it happened before: `output`), noted, or refused (see `error`, JSON)."""
+
+    ask: int
+    state: str
+    output: bytes = b""
+    error: bytes = b""
 
 
 # ---- files

@@ -147,7 +147,7 @@ class NodeProcess:
         self.folder, self.identity, self.listening = folder, identity, listening
         self._settings, self._where = settings, where
         self._stop = anyio.Event()
-        self._restarts = False
+        self._restarts = self._told_to_end = False
         self._while_used = while_used
         self.keyring, self.signer = identity.keyring, identity.signer
         self.renew_door_keys()
@@ -360,9 +360,11 @@ class NodeProcess:
 
     async def _obey_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                self.local.leave()
-                return
+            async for number in signals:
+                # Told to end: what runs may end first. Ctrl-C, or told again: at once.
+                is_first = number == signal.SIGTERM and not self._told_to_end
+                self._told_to_end = True
+                self.local.leave(round(1000 * Limits().work.drain_s) if is_first else 0)
 
     async def _leave_if_never_used(self) -> None:
         """The worker this node was started for may have died before it attached."""

@@ -24,12 +24,14 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from mesh.core.inputs import Call, Checkpoint, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
+from mesh.core.inputs import Call, Drain, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
+from mesh.core.work.inputs import Checkpoint, EffectBegin, EffectEnd
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.runtime.disk.blobs import Blobs
+from mesh.runtime.params_local import bounds_of, digest_of, effect_of, number_of, text_of
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers
@@ -42,7 +44,7 @@ FILES_MAX = 256
 """Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 FETCH_TIMEOUT_S = 60.0
-QUESTIONS = ("task", "tasks", "result", "cancel", "story", "hash", "body", "audit", "logs")
+QUESTIONS = ("task", "tasks", "result", "cancel", "retry", "story", "hash", "body", "audit", "logs")
 
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 View = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any]]]
@@ -114,6 +116,8 @@ class LocalServer:
         self._dirty: dict[_Connection, None] = {}
         self._refusals: Counter[str] = Counter()
         self._leaving: dict[int, None] = {}
+        self._drained: dict[int, int] = {}
+        """Drains that a farewell waits for, and which farewell."""
         self.effects: dict[type, Callable[[Any], None]] = {Reply: self._reply}
         self._verbs: dict[str, Callable[[_Connection, int, dict[str, Any]], None]] = {
             "hello": self._do_hello,
@@ -123,9 +127,12 @@ class LocalServer:
             "submit": self._do_submit,
             "step": self._do_step,
             "checkpoint": self._do_checkpoint,
+            "effect": self._do_effect,
+            "effected": self._do_effected,
             "ask": self._do_ask,
             "gone": self._do_gone,
             "down": self._do_down,
+            "drain": self._do_drain,
             "attach": self._do_attach,
             "secret": self._do_secret,
             "put": self._do_put,
@@ -236,11 +243,22 @@ class LocalServer:
                 error = Refused("the answer is larger than the local socket carries", fix="ask for less at once", code="too_big")
                 connection.channel.send_soon([number, False, error.body()])
 
-    def leave(self) -> None:
-        """Take the node out as `down` does, with nobody to answer: it says LEFT, then `stop` is called."""
+    def leave(self, wait_ms: int = 0) -> None:
+        """Take the node out as `down` does, with nobody to answer: it says LEFT, then `stop` is called.
+
+        What runs has `wait_ms` to end before that; nothing new is taken meanwhile.
+        """
         self._last += 1
-        self._leaving[self._last] = None
-        self._tell(self._me, Leave(self._last))
+        self._leave(self._last, wait_ms)
+
+    def _leave(self, request: int, wait_ms: int) -> None:
+        self._leaving[request] = None
+        if not wait_ms:
+            self._tell(self._me, Leave(request))
+            return
+        self._last += 1
+        self._drained[self._last] = request
+        self._tell(self._me, Drain(self._last, wait_ms))
 
     # ---- requests to the node
 
@@ -255,6 +273,9 @@ class LocalServer:
         return self._last
 
     def _reply(self, effect: Reply) -> None:
+        if (farewell := self._drained.pop(effect.request, None)) is not None:
+            self._tell(self._me, Leave(farewell))
+            return
         found = self._requests.pop(effect.request, None)
         if found is not None:
             self._pass_on(effect, *found)
@@ -292,37 +313,53 @@ class LocalServer:
 
     def _do_call(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
-        parent = _text(params, "parent")
-        self._tell(self._me, Call(self._request(connection, number, "call"), capability, data, timeout_ms, parent, files))
+        request, parent = self._request(connection, number, "call"), text_of(params, "parent")
+        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, bounds=bounds_of(params)))
 
     def _do_stream(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         """Answered at its end, as a call is. `stream` is the client's name for it, by which its `next` find it."""
         capability, data, timeout_ms, files = self._work(params)
         request = self._request(connection, number, "stream")
-        connection.streams[_text(params, "stream")] = request
-        self._tell(self._me, Call(request, capability, data, timeout_ms, _text(params, "parent"), files, stream=True))
+        connection.streams[text_of(params, "stream")] = request
+        parent = text_of(params, "parent")
+        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, stream=True, bounds=bounds_of(params)))
 
     def _do_next(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        of = connection.streams.get(_text(params, "stream"), 0)
-        after, epoch = _number(params, "after", 0), _number(params, "epoch", 0)
+        of = connection.streams.get(text_of(params, "stream"), 0)
+        after, epoch = number_of(params, "after", 0), number_of(params, "epoch", 0)
         self._tell(self._me, StreamNext(self._request(connection, number, "next"), of, after, epoch))
 
     def _do_submit(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
-        retries, by = _number(params, "retries", -1), _text(params, "by")
-        self._tell(self._me, Submit(self._request(connection, number, "submit"), capability, data, timeout_ms, retries, files, by))
+        retries, by = number_of(params, "retries", -1), text_of(params, "by")
+        request = self._request(connection, number, "submit")
+        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds_of(params)))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
-        parent, name, fence = _text(params, "parent"), _text(params, "name"), _number(params, "fence", 0)
+        parent, name, fence = text_of(params, "parent"), text_of(params, "name"), number_of(params, "fence", 0)
         request = self._request(connection, number, "step")
-        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files))
+        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, bounds_of(params)))
 
     def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        task, fence, value = _text(params, "task"), _number(params, "fence", 0), params.get("value")
+        task, fence, value = text_of(params, "task"), number_of(params, "fence", 0), params.get("value")
         if type(value) is not bytes:
             raise BadFrame("bad_checkpoint")
         self._tell(self._me, Checkpoint(self._request(connection, number, "checkpoint"), task, fence, value))
+
+    def _do_effect(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        task, fence, key, call, once = *effect_of(params), params.get("once")
+        if not connection.worker or type(once) is not bool:
+            raise BadFrame("bad_effect")
+        self._tell(self._me, EffectBegin(self._request(connection, number, "effect"), connection.worker, task, fence, key, call, once))
+
+    def _do_effected(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        said, output, error = effect_of(params), params.get("output"), text_of(params, "error")
+        if not connection.worker or type(output) is not bytes:
+            raise BadFrame("bad_effect")
+        if len(output) > self._limits.body_bytes_max:
+            raise TooBig(what="the outcome of an effect", size_bytes=len(output), size_bytes_max=self._limits.body_bytes_max)
+        self._tell(self._me, EffectEnd(self._request(connection, number, "effected"), *said, output, error))
 
     def _work(self, params: dict[str, Any]) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
         """What call, submit and step share. Raises BadFrame, TooBig."""
@@ -342,10 +379,10 @@ class LocalServer:
         for file in files:
             if type(file) is not list or [type(part) for part in file] != [str, int]:
                 raise BadFrame("bad_work")
-        return capability, data, max(0, _number(params, "timeout_ms", 0)), tuple((sha256, size) for sha256, size in files)
+        return capability, data, max(0, number_of(params, "timeout_ms", 0)), tuple((sha256, size) for sha256, size in files)
 
     def _do_ask(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        question, key, args = _text(params, "question"), _text(params, "key"), params.get("args", {})
+        question, key, args = text_of(params, "question"), text_of(params, "key"), params.get("args", {})
         if question not in QUESTIONS or type(args) is not dict:
             raise Refused(f"no such question: {question!r}", code="unknown_verb")
         if self._may_ask is not None and not self._may_ask(question):
@@ -354,10 +391,15 @@ class LocalServer:
             )
         self._tell(self._me, Enquire(self._request(connection, number, question), question, key, args))
 
-    def _do_down(self, connection: _Connection, number: int, _params: dict[str, Any]) -> None:
-        request = self._request(connection, number, "down")
-        self._leaving[request] = None
-        self._tell(self._me, Leave(request))
+    def _do_down(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        wait_ms = max(0, number_of(params, "wait_ms", round(1000 * self._limits.drain_s)))
+        self._leave(self._request(connection, number, "down"), wait_ms)
+
+    def _do_drain(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
+        wait_ms, undo = max(0, number_of(params, "wait_ms", 0)), params.get("undo", False)
+        if type(undo) is not bool:
+            raise BadFrame("bad_undo")
+        self._tell(self._me, Drain(self._request(connection, number, "drain"), wait_ms, undo))
 
     # ---- answered here
 
@@ -394,26 +436,26 @@ class LocalServer:
         self._answer(connection, number, True, {"worker": connection.worker})
 
     def _do_secret(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        name, task, fence = _text(params, "name"), _text(params, "task"), _number(params, "fence", 0)
+        name, task, fence = text_of(params, "name"), text_of(params, "task"), number_of(params, "fence", 0)
         if not connection.worker or self._secret is None:
             raise Refused("only a worker is told a secret, for a task that it runs", fix="mesh secret list", code="secret_not_held")
         self._answer(connection, number, True, {"text": self._secret(connection.worker, name, task, fence)})
 
     def _do_put(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        upload, offset, data, last = _text(params, "upload"), _number(params, "offset", 0), params.get("data"), params.get("last")
+        upload, offset, data, last = text_of(params, "upload"), number_of(params, "offset", 0), params.get("data"), params.get("last")
         if type(data) is not bytes or type(last) is not bool or offset < 0 or len(data) > PIECE_BYTES_MAX:
             raise BadFrame("bad_put")
         self._spawn(connection, number, self._blobs.upload(connection, upload, offset, data, last))
 
     def _do_read(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        file, offset, size = _hash(params), _number(params, "offset", 0), _number(params, "size", 0)
+        file, offset, size = digest_of(params), number_of(params, "offset", 0), number_of(params, "size", 0)
         if offset < 0 or not 0 <= size <= PIECE_BYTES_MAX:
             raise BadFrame("bad_read")
         self._spawn(connection, number, self._blobs.read(file, offset, size))
 
     def _do_fetch(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         """Bring a file into this node's store. `size` -1: only say whether it is here."""
-        file, size = _hash(params), _number(params, "size", -1)
+        file, size = digest_of(params), number_of(params, "size", -1)
         if self._blobs.has(file):
             self._answer(connection, number, True, {"file": file, "here": True})
             return
@@ -450,24 +492,3 @@ class LocalServer:
 
 async def _awaited(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     return await answer
-
-
-def _text(params: dict[str, Any], name: str) -> str:
-    value = params.get(name, "")
-    if type(value) is not str:
-        raise BadFrame(f"bad_{name}")
-    return value
-
-
-def _number(params: dict[str, Any], name: str, default: int) -> int:
-    value = params.get(name, default)
-    if type(value) is not int:
-        raise BadFrame(f"bad_{name}")
-    return value
-
-
-def _hash(params: dict[str, Any]) -> str:
-    file = _text(params, "file")
-    if len(file) != 64 or not set(file) <= set("0123456789abcdef"):
-        raise Refused(f"{file!r} is no SHA-256: it has 64 hexadecimal digits", fix="sha256sum FILE", code="bad_hash")
-    return file

@@ -54,6 +54,7 @@ class Views:
         discovery = process.discovery.statistics() if process.discovery else None
         journal = process.store.statistics()
         tasks = process.assembly.manager.statistics()
+        contractor = process.assembly.contractor.statistics()
         states = dict.fromkeys((ALIVE, SUSPECT, UNREACHABLE, DEAD, LEFT), 0)
         for row in process.assembly.directory.rows():
             states[row.state] += 1
@@ -73,6 +74,8 @@ class Views:
             "workers": [{"agent": worker.agent, "pid": worker.pid} for worker in process.workers.attached()],
             "nodes": states,
             "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
+            "draining": contractor.draining,
+            "running": contractor.busy,
             "journal": {
                 "entries": journal.seq + journal.queued,
                 "synced": journal.seq,
@@ -155,6 +158,10 @@ class Views:
             found.append((TWO_NODES, "with a third node it survives the loss of any one: mesh up --name NAME, or mesh invite"))
         if is_weak(self._process.vault.source):
             found.append((WEAK_KEK, WEAK_KEK_FIX))
+        if poisonous := self._process.assembly.manager.statistics().poisonous:
+            found.append((f"{poisonous} tasks took down three nodes each, and are given to nobody any more", "mesh tasks; mesh retry TASK"))
+        if waiting := self._process.assembly.manager.statistics().retries_waiting:
+            found.append((f"{waiting} retries wait their turn: more than a tenth of this node's work fails", "mesh tasks"))
         if accepted := self._process.store.statistics().rollback_accepted:
             found.append((f"this life went on with a journal that is not the newest: {accepted}", "mesh verify"))
         return [{"message": message, "fix": fix} for message, fix in found]
@@ -200,6 +207,8 @@ class Views:
             "revoked": row.revoked,
             "incarnation": row.incarnation,
             "seen_ms": seen_ms,
+            "draining": row.draining,
+            "breakers": {name: load.breaker for name, load in sorted(row.load.items()) if load.breaker},
         }
 
     def caps(self, _: Document) -> Document:
@@ -293,6 +302,7 @@ def _cap(name: str, offered: list[tuple[Row, Offer]]) -> Document:
         "idempotent": offer.idempotent,
         "offered_by": [f"{one.agent}@{row.name}" for row, one in offered],
         "nodes": [row.node for row, _ in offered],
+        "breakers": {row.name: load.breaker for row, _ in offered if (load := row.load.get(name)) is not None and load.breaker},
         "service_ms": min(measured, default=0),
         "input_schema": _schema(offer.input_schema),
         "output_schema": _schema(offer.output_schema),

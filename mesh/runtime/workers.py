@@ -42,7 +42,8 @@ STREAMS = ("stdout", "stderr", "log")
 LOT_BYTES_MAX = 4 * 1024 * 1024
 """A lot with more bodies than this is cut into several frames."""
 
-_OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str)
+_OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str, list, int, int)
+_TAGS_AT = 11
 _OUTCOMES = ("ok", "error", "cancelled", "timeout", "worker_lost")
 
 
@@ -209,14 +210,14 @@ class Workers:
         return self._last
 
     def _offer(self, fields: Any) -> Offer:
-        if type(fields) is not list or len(fields) != len(_OFFER_FIELDS) + 1 or tuple(map(type, fields[:-1])) != _OFFER_FIELDS:
+        if type(fields) is not list or tuple(map(type, fields)) != _OFFER_FIELDS:
             raise self._refuse("bad_attach", "the form of a capability")
-        tags = fields[-1]
-        if type(tags) is not list or not all(type(tag) is str for tag in tags):
+        tags = fields[_TAGS_AT]
+        if not all(type(tag) is str for tag in tags):
             raise self._refuse("bad_attach", "tags")
         if max(len(fields[9]), len(fields[10])) > SCHEMA_CHARACTERS_MAX:
             raise self._refuse("schema_too_big", f"{fields[0]}: a schema of at most {SCHEMA_CHARACTERS_MAX} characters")
-        return Offer(*[*fields[:-1], tuple(tags)])
+        return Offer(*[*fields[:_TAGS_AT], tuple(tags), *fields[_TAGS_AT + 1 :]])
 
     def _refuse(self, code: str, wanted: str) -> Refused:
         self._refused[code] += 1

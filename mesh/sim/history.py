@@ -197,6 +197,34 @@ class EffectTried:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """A handler did something to the outside world under a key, in its call `call`. `outcome`: "" if the world refused a stale fence;
+    `executed`: it had not been done before under that key."""
+
+    at_s: float
+    node: NodeId
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    once: bool
+    outcome: str
+    executed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What ``ctx.effect`` gave to a handler as the outcome of `key`."""
+
+    at_s: float
+    node: NodeId
+    task: TaskId
+    fence: Fence
+    key: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
 class Upheld:
     """`node` was told that `target` is not believed any more, and enforces it."""
 

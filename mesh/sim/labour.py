@@ -2,7 +2,7 @@
 
     Execute --> HandlerStarted ... service time ... one effect at the sink ... HandlerEnded
                                                     | lease over: suspended, nothing starts until Extend; given up after the grace
-    flow: HandlerStarted, Step, its answer, Step, its answer, ..., HandlerEnded
+    flow: HandlerStarted, Step, its answer, Step, its answer, ..., HandlerEnded          keys: see `reaching.py`
 
 The rules of mesh/worker.py are kept: past its lease's end a worker starts no effect; it goes on computing when its node dies, keeps the
 results, and reports what it runs when it attaches again. The *sink* is the fenced outside world: per task it refuses what is older than
@@ -23,6 +23,7 @@ from mesh.effects import Execute, Extend, Price, Stop
 from mesh.ids import Fence, TaskId
 from mesh.messages.membership import Offer
 from mesh.sim.history import EffectTried, HandlerBegan, HandlerOver
+from mesh.sim.reaching import KeyedSink, Reaching
 
 if TYPE_CHECKING:
     from mesh.sim.host import Host
@@ -36,7 +37,8 @@ KEPT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """`median_s` and `spread`: log-normal service time. `steps`: a flow that calls these capabilities one after the other."""
+    """`median_s` and `spread`: log-normal service time. `steps`: a flow that calls these capabilities one after the other. `keys`: effects
+    that follow one another at its end, begun at most once where `once` says so."""
 
     name: str
     median_s: float
@@ -47,6 +49,8 @@ class Skill:
     priced: bool = False
     steps: tuple[str, ...] = ()
     timeout_ms: int = 0
+    keys: tuple[str, ...] = ()
+    once: bool = False
 
     def offer(self, agent: str) -> Offer:
         return Offer(
@@ -67,9 +71,10 @@ def expected(skill: Skill, argument: Any) -> Any:
 
 
 class Sink:
-    """The outside world with a fence per task."""
+    """The outside world with a fence per task. `keyed`: what of it knows keys."""
 
     def __init__(self) -> None:
+        self.keyed = KeyedSink()
         self._newest: dict[TaskId, Fence] = {}
 
     def accept(self, task: TaskId, fence: Fence) -> bool:
@@ -97,6 +102,12 @@ class Run:
     step: int = 0
     asked: int = 0
     outputs: list[Any] | None = None
+    killed: bool = False
+    key: int = 0
+    """Which of its skill's keys is next, and where it stands with it: see `reaching.py`."""
+    call: int = 0
+    stage: str = ""
+    outcome: str = ""
 
 
 class Worker:
@@ -125,6 +136,7 @@ class Worker:
         self.alive = True
         self.running: dict[tuple[TaskId, Fence], Run] = {}
         self._kept: list[tuple[float, HandlerEnded]] = []
+        self._reaching = Reaching(world, host, sink.keyed, number, self._rng, self._end, self._finished)
 
     def attach(self) -> None:
         """Register with the node that runs now. What ended while there was none is told right after."""
@@ -140,12 +152,14 @@ class Worker:
         for run in list(self.running.values()):
             if run.step < len(run.skill.steps):
                 self._ask_step(run)
+            elif run.stage:
+                self._reaching.ask(run)
 
     def die(self) -> None:
         """Killed. Its node, if it runs, sees the connection end."""
         self.alive = False
         for (task, fence), run in self.running.items():
-            run.over = True
+            run.over = run.killed = True
             self._world.history.add(HandlerOver(self._world.now_s, self._host.name, self.number, task, fence, "killed"))
         self.running.clear()
         if self._host.workers.pop(self.number, None) is not None and self._host.up:
@@ -200,6 +214,7 @@ class Worker:
                 run.lease_end_ms = max(run.lease_end_ms, lease_end_ms)
                 if run.ready:
                     self._done(run)
+                self._reaching.extended(run)
 
     def _stop(self, effect: Stop) -> None:
         run = self.running.get((effect.task, effect.fence))
@@ -218,7 +233,7 @@ class Worker:
                 run.ready = True
                 self._world.after(self._world.limits.work.adopt_grace_s, lambda: self._end(run, "cancelled"))
             return
-        if self._host.effect_late_s and not run.stuck:
+        if self._host.effect_late_s and not run.stuck and not run.skill.keys:
             run.stuck = True
             self._world.after(self._host.effect_late_s * (0.5 + self._rng.random()), lambda: self._effect(run))
         elif not run.stuck:
@@ -229,11 +244,18 @@ class Worker:
             return
         late, run.stuck = run.stuck, False
         task, fence, skill = run.effect.task, run.effect.fence, run.skill
+        run.ready = False
+        if skill.keys:
+            self._reaching.begin(run)
+            return
         accepted = self._sink.accept(task, fence)
         self._world.history.add(EffectTried(self._world.now_s, self._host.name, task, fence, skill.idempotent, accepted, late))
-        self._end(run, run.ending or ("error" if self._rng.random() < skill.fail_rate else "ok"))
+        self._finished(run)
 
-    def _end(self, run: Run, outcome: str) -> None:
+    def _finished(self, run: Run) -> None:
+        self._end(run, run.ending or ("error" if self._rng.random() < run.skill.fail_rate else "ok"))
+
+    def _end(self, run: Run, outcome: str, error: dict[str, Any] | None = None) -> None:
         if run.over:
             return
         if run.stuck:
@@ -250,7 +272,7 @@ class Worker:
                 self._over(run.argument)
             ended.output = json.dumps(run.outputs if run.skill.steps else expected(run.skill, run.argument)).encode()
         elif outcome == "error":
-            ended.error = {"code": "handler_failed", "message": "drawn", "fix": ""}
+            ended.error = error or {"code": "handler_failed", "message": "drawn", "fix": ""}
         self._kept.append((now_s, ended))
         if self._host.up and self._host.workers.get(self.number) is self:
             self._tell(ended)

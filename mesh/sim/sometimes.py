@@ -58,7 +58,7 @@ class Sometimes:
         if kind is Decided and award_number(entry.fence) > 1:
             return self._reached("work was awarded again")
         if kind is Lost:
-            return self._reached("a lease ran out" if entry.reason == "lease_over" else "a holder was lost")
+            return self._reached("a lease ran out" if entry.reason.startswith("lease_over") else "a holder was lost")
         if kind is Finished and entry.state in ("failed", "cancelled"):
             return self._reached("a task failed" if entry.state == "failed" else "a task was cancelled")
         return iter(())

@@ -23,6 +23,8 @@ SKILLS = (
     Skill("priced", 0.05, priced=True),
     Skill("brittle", 0.02, fail_rate=0.5, retries=1),
     Skill("flow", 0.01, steps=("quick", "effect", "count")),
+    Skill("keyed", 0.1, fail_rate=0.2, retries=3, keys=("mail", "bill")),
+    Skill("once", 0.1, fail_rate=0.2, retries=3, keys=("pay",), once=True),
 )
 RARE = ("priced", "flow", "brittle")
 """Not on every node."""

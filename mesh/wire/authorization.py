@@ -48,6 +48,7 @@ QUESTIONS: dict[str, str] = {
     "logs": READ,
     "body": READ,
     "cancel": REQUEST,
+    "retry": REQUEST,
 }
 """What each question in an Ask needs, beside the kind itself."""
 
@@ -85,6 +86,8 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.StepAsk,
         work.CheckpointAsk,
         work.Items,
+        work.EffectAsk,
+        work.EffectDone,
     ),
     REQUEST: (
         keeping.Ship,
@@ -104,6 +107,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.StepSeen,
         work.StepDone,
         work.Taken,
+        work.EffectAnswer,
     ),
     OBSERVE: (work.Ask,),
     READ: (work.FileAsk,),

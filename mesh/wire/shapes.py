@@ -63,10 +63,11 @@ _ALIASES: dict[str, Any] = {
 """`mesh.ids` names plain strings; under these names the hints of a message are read with their alphabets."""
 
 _TEXT_MAX = dict.fromkeys(
-    ("name", "agent", "capability", "door", "router", "step", "kind", "state", "way", "outcome", "question", "version", "on_lost"), NAME_MAX
+    ("name", "agent", "capability", "door", "router", "step", "kind", "state", "way", "outcome", "question", "version", "on_lost", "key"),
+    NAME_MAX,
 )
 _TEXT_MAX |= dict.fromkeys(("reason", "note", "items", "rows", "tags"), REASON_MAX)
-_TEXT_MAX |= {"message": 4 * 1024, "details": 32 * 1024}
+_TEXT_MAX |= {"message": 4 * 1024, "details": 32 * 1024, "breaker": NAME_MAX}
 """Characters, by the field's name; in a tuple of plain values, each."""
 
 _SIGNED_INTS = {"total": -1, "retries": -1}

@@ -381,7 +381,10 @@ def _row(**more: Any) -> dict[str, Any]:
 
 SHOWN: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
     (_show_nodes, {"nodes": [_row()]}),
-    (_show_caps, {"caps": [{"capability": EVIL, "signature": EVIL, "offered_by": [EVIL], "service_ms": 1, "doc": EVIL}]}),
+    (
+        _show_caps,
+        {"caps": [{"capability": EVIL, "signature": EVIL, "offered_by": [EVIL], "breakers": {"": EVIL}, "service_ms": 1, "doc": EVIL}]},
+    ),
     (
         _show_tasks,
         {

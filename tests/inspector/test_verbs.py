@@ -98,6 +98,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("service show", 0, SERVICE),
         "timeout": "nothing here waits for a node",
     },
+    "drain": {
+        "ok": Case("drain --undo", 0, {"node": str, "draining": bool, "running": int}),
+        "empty": Case("drain --undo", 0, {"node": str, "draining": bool, "running": int}),
+        "no node": Case("drain", 3),
+        "timeout": Case("drain", 4),
+    },
     "down": {"ok": "the fixtures run it", "empty": Case("down --node nope", 3), "no node": Case("down", 3), "timeout": Case("down", 4)},
     "call": {
         "ok": Case("call greet name=Bob", 0, {"capability": str, "result": str}),
@@ -122,6 +128,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "empty": Case(f"cancel {NO_TASK}", REFUSED),
         "no node": Case(f"cancel {NO_TASK}", 3),
         "timeout": Case(f"cancel {NO_TASK}", 4),
+    },
+    "retry": {
+        "ok": Case("retry {failed}", 0, {"task": str, "survives": str}),
+        "empty": Case(f"retry {NO_TASK}", REFUSED),
+        "no node": Case(f"retry {NO_TASK}", 3),
+        "timeout": Case(f"retry {NO_TASK}", 4),
     },
     "get": {
         "ok": Case("get {hash} -o {out}", 0, {"sha256": str, "path": str, "size": int}),
@@ -267,8 +279,11 @@ def facts(mesh: Callable[..., Any], node: Path, root: Path) -> dict[str, str]:
     source.write_text("quiet")
     task = mesh("submit", "greet", "name=Ann", "--wait", "--home", str(node), "--json").document["task"]
     loud = mesh("submit", "shout", f"text=@{source}", "--wait", "-o", str(made), "--home", str(node), "--json").document
+    failed = mesh("submit", "greet", "nobody=Ann", "--home", str(node), "--json").document["task"]
+    mesh("result", failed, "--home", str(node), "--json")
     return {
         "task": task,
+        "failed": failed,
         "file": str(source),
         "made": str(made),
         "hash": loud["result"]["$file"]["sha256"],

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from mesh.core.inputs import Call, HandlerEnded, RequestGone, WorkerAttached, WorkerGone
+from mesh.core.inputs import Call, Drain, HandlerEnded, Leave, RequestGone, WorkerAttached, WorkerGone
 from mesh.effects import Reply
 from mesh.errors import NoNode, Refused
 from mesh.link import Link
 from mesh.runtime import local
 from mesh.runtime.protocol_local import Splitter, frame
 
-OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", []]
+OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", [], 0, 0]
 ATTACH = {"agent": "agent", "concurrency": 2, "offers": [OFFER], "running": []}
 CALL = {"capability": "c", "input": b"{}", "timeout_ms": 0, "files": []}
 
@@ -95,9 +95,11 @@ def test_the_socket_is_its_owners_and_says_hello(with_toy: Any) -> None:
         frame([1, "put", {"upload": "u", "offset": 0, "data": "text", "last": True}]),
         frame([1, "read", {"file": "ab" * 32, "offset": -1, "size": 1}]),
         frame([0, "gone", {"id": "x"}]),
+        frame([1, "effect", {"task": "t", "fence": 1, "key": "k", "call": 1, "once": False}]),  # of no worker
+        frame([1, "effected", {"task": "t", "fence": 1, "key": "k", "call": 1, "output": b"", "error": ""}]),
         frame([1, "call", CALL]) + frame([1, "call", CALL]),
     ],
-    ids=["http", "name", "input", "files", "timeout", "no_id", "put", "offset", "gone", "id_twice"],
+    ids=["http", "name", "input", "files", "timeout", "no_id", "put", "offset", "gone", "effect", "effected", "id_twice"],
 )
 def test_what_is_no_request_is_cut_off_and_counted(with_toy: Any, data: bytes) -> None:
     async def story(toy: Any) -> None:
@@ -339,3 +341,19 @@ def test_another_account_is_kept_out_twice(toy_class: Any) -> None:
 
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="mesh-") as folder:
         asyncio.run(asyncio.wait_for(main(Path(folder)), 30))
+
+
+def test_a_farewell_drains_first_and_then_leaves(with_toy: Any) -> None:
+    async def story(toy: Any) -> None:
+        client = await raw(toy)
+        client.send(1, "drain", {"wait_ms": 10, "undo": True})
+        assert await client.next() == [1, True, {"draining": False, "running": 0}]
+        client.send(2, "down", {"wait_ms": 700})
+        assert await client.next() == [2, True, {}]
+        told = [body for body in toy.seen if type(body) in (Drain, Leave)]
+        assert [type(body) for body in told] == [Drain, Drain, Leave]
+        assert (told[1].wait_ms, told[1].undo, told[2].request) == (700, False, told[1].request - 1)
+        client.send(3, "drain", {"undo": 1})
+        assert await client.next() == []
+
+    with_toy(story)

@@ -10,19 +10,22 @@ import pytest
 
 from mesh.core import node as node_module
 from mesh.core.directory import Directory
-from mesh.core.inputs import HandlerEnded, MemberRevoked, Outlawed, Replay
+from mesh.core.inputs import Enquire, HandlerEnded, MemberRevoked, Outlawed, Replay
 from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
 from mesh.core.records import merkle, witness
 from mesh.core.records.records import Records
-from mesh.core.work import leases, placing
+from mesh.core.work import leases, market, placing, poison, retries
 from mesh.core.work.auction import Curve
+from mesh.core.work.breaker import Breaker
+from mesh.core.work.budget import RetryBudget
 from mesh.core.work.contractor import Contractor
+from mesh.core.work.ending import Ending
 from mesh.core.work.holdings import Holdings
 from mesh.core.work.leases import Leases
 from mesh.effects import Append, Dial, Execute, HangUp, Need, Reply, Send
-from mesh.limits import Limits, LinkLimits
+from mesh.limits import Limits, LinkLimits, WorkLimits
 from mesh.messages.membership import Alive, Digest, Load, LoadRow, Rumours, Suspect
 from mesh.messages.records import Candidate, Decided, Finished, Opened, Submitted
 from mesh.messages.signed import Signed
@@ -327,6 +330,29 @@ def everything_is_declined_and_awarded_again(patch: Patch) -> None:
     twist_effects(patch, change)
 
 
+# ---- time and failure
+
+
+def retries_cost_nothing(patch: Patch) -> None:
+    patch.setattr(RetryBudget, "spend", lambda self, now_s, given: True)
+
+
+def steps_outlive_their_parent(patch: Patch) -> None:
+    patch.setattr(Ending, "_end_children", lambda self, now_s, task, reason: iter(()))
+
+
+def poison_goes_round(patch: Patch) -> None:
+    patch.setattr(poison, "NODES_MAX", 99)
+    patch.setattr(retries, "FAULTS_MAX", 99)
+
+
+def open_breakers_are_not_heeded(patch: Patch) -> None:
+    """Neither by managers who hear of them, nor by the node itself, which would decline."""
+    patch.setattr(market, "OPEN", "never")
+    patch.setattr(placing, "OPEN", "never")
+    patch.setattr(Breaker, "admits", lambda self: True)
+
+
 # ---- membership
 
 
@@ -523,6 +549,67 @@ def test_the_bugs_cover_every_promise_of_ownership() -> None:
     planted = [bug[1] for bug in (*BUGS, *OF_OWNERSHIP)]
     assert {"O1", "O2", "O3", "O4", "O5", "O6", "O6a", "D1", "D2", "D4", "L3"} <= set(planted)
     assert sum(invariant[0] in "OD" for invariant in planted) >= 20
+
+
+def test_a_retry_storm_is_caught(monkeypatch: Patch) -> None:
+    """With a small budget, so that a short run is enough; and with it, but without the bug, nothing is caught."""
+    limits = Limits(work=WorkLimits(retry_burst=1.0, retry_floor_per_s=0.2, retry_share=0.05))
+
+    def caught() -> set[str]:
+        return {verdict.invariant for verdict in run(1, (), capabilities=("brittle",), limits=limits).verdicts}
+
+    assert caught() == set()
+    retries_cost_nothing(monkeypatch)
+    assert "F1" in caught()
+
+
+def test_work_for_an_open_breaker_is_caught(monkeypatch: Patch) -> None:
+    """One lost worker opens them here, and they stay open for long."""
+    limits = Limits(work=WorkLimits(breaker_faults=1, breaker_open_s=20.0))
+    crashes = tuple(Fault(6.0 + at, "worker_crash", (f"n{at + 1}",), 0.5, 0.5) for at in range(3))
+
+    def caught() -> set[str]:
+        plan = Plan(4, 1, (), 25.0, rate=6.0, capabilities=("long",), schedule=crashes)
+        return {verdict.invariant for verdict in Scenario(plan, limits=limits).run().verdicts}
+
+    assert caught() == set()
+    open_breakers_are_not_heeded(monkeypatch)
+    assert "F2" in caught()
+
+
+def test_a_task_that_goes_on_after_three_nodes_is_caught(monkeypatch: Patch) -> None:
+    """Workers die all the time; breakers that open would hide it."""
+    limits = Limits(work=WorkLimits(breaker_faults=1000))
+    crashes = tuple(Fault(3.0 + 0.7 * at, "worker_crash", (f"n{at % 4 + 1}",), 0.05, 0.0) for at in range(20))
+
+    def caught() -> set[str]:
+        plan = Plan(4, 1, (), 18.0, rate=2.0, capabilities=("long",), schedule=crashes, farewell=False)
+        return {verdict.invariant for verdict in Scenario(plan, limits=limits).run().verdicts}
+
+    assert caught() == set()
+    poison_goes_round(monkeypatch)
+    assert "F4" in caught()
+
+
+def test_a_cancellation_that_stops_at_the_root_is_caught(monkeypatch: Patch) -> None:
+    """The newest flow is cancelled ten times a second."""
+
+    def caught() -> set[str]:
+        scenario = Scenario(Plan(3, 1, (), 6.0, rate=6.0, capabilities=("flow",), farewell=False))
+        world, acknowledged = scenario.world, scenario.clients.acknowledged
+
+        def cancel() -> None:
+            if acknowledged:
+                task, wish = next(reversed(acknowledged.items()))
+                world.ask(wish.node, lambda number: Enquire(number, "cancel", task))
+
+        for tenth in range(20, 60):
+            world.at(tenth / 10, cancel)
+        return {verdict.invariant for verdict in scenario.run().verdicts}
+
+    assert caught() == set()
+    steps_outlive_their_parent(monkeypatch)
+    assert "F3" in caught()
 
 
 @pytest.mark.parametrize(

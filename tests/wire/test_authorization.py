@@ -26,9 +26,9 @@ MAY: dict[str, str] = {
     **dict.fromkeys(("Stale", "Ping", "Ack", "PingRequest", "PingReport", "Rumours", "Digest", "Load", "Trust", "RenewAsk"), ALL),
     **dict.fromkeys(("Heads", "Fork", "Witnessed", "Answer", "FilePart", "Pull"), ALL),
     **dict.fromkeys(("Bid", "Refuse", "Accept", "Decline", "Beat", "Result", "Failure", "Release", "Revoked"), WORKS),
-    **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk", "CheckpointAsk", "Items"), WORKS),
+    **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk", "CheckpointAsk", "Items", "EffectAsk", "EffectDone"), WORKS),
     **dict.fromkeys(("Cfp", "Backlog", "Award", "Renew", "ResultAck", "Superseded", "Revoke", "Cancel", "Reclaim"), ASKS),
-    **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took", "Taken"), ASKS),
+    **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took", "Taken", "EffectAnswer"), ASKS),
     "Ask": LOOKS,
     "FileAsk": NOT_OBSERVER,
     "Granted": "issuer",
@@ -37,7 +37,7 @@ MAY: dict[str, str] = {
 MAY_ASK: dict[str, str] = {
     **dict.fromkeys(("task", "tasks", "story", "hash", "audit"), LOOKS),
     **dict.fromkeys(("result", "body", "logs"), NOT_OBSERVER),
-    "cancel": ASKS,
+    **dict.fromkeys(("cancel", "retry"), ASKS),
 }
 SENDERS = {"member": OTHER_SESSION, **NARROW}
 STRANGE = ("stranger", "", "Member", "member ")

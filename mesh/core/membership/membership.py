@@ -261,6 +261,7 @@ class Membership:
             row = member.row
         row.load = {item.capability: item for item in load.rows}
         row.load_at_s = now_s
+        row.draining = load.draining
 
     # ---- for those who look
 

@@ -27,8 +27,10 @@ from mesh.messages.records import (
     Closed,
     Commit,
     Decided,
+    Effected,
     Ended,
     Finished,
+    Intended,
     Lost,
     Parked,
     Submitted,
@@ -155,7 +157,7 @@ def _audit_and_subject(entry: Audited) -> tuple[str, ...]:
 
 
 _KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
-    **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed), _task_only),
+    **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed, Intended, Effected), _task_only),
     **dict.fromkeys((Submitted, Finished, Accepted, Ended, Checkpointed), _task_and_hashes),
     Audited: _audit_and_subject,
 }

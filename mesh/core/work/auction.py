@@ -102,10 +102,14 @@ class Auction:
         for node in list(self.waiting):
             self.refuse(node, "silent")
 
+    def out_of_reach(self) -> bool:
+        """With no bid at all: everybody who was asked says that it could not end by its deadline."""
+        return all(reason == "deadline" for node, _, reason in self.refusals if node in self.asked)
+
     def parked_reason(self) -> str:
         """With no bid at all: what to say of the wait. Busy is not incapable."""
         reasons = [reason for node, _, reason in self.refusals if node in self.asked]
-        for reason in ("busy", "not_ready", "silent", "expired", "declined", "draining"):
+        for reason in ("busy", "not_ready", "silent", "expired", "declined", "draining", "breaker_open", "deadline"):
             if reason in reasons:
                 return "busy" if reason in ("not_ready", "silent", "expired") else reason
         return "no_capable"

@@ -25,7 +25,7 @@ from mesh.effects import Append, Need, Send
 from mesh.ids import Fence, NodeId, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
 from mesh.messages.records import Submitted
-from mesh.messages.work import Award, AwardItem, Cancel, FileRef, Renew, ResultAck, Revoke, Superseded
+from mesh.messages.work import UNBOUNDED, Award, AwardItem, Bounds, Cancel, FileRef, Renew, ResultAck, Revoke, Superseded
 
 Effects = Iterator[Any]
 
@@ -58,6 +58,13 @@ class PulseDue:
 @dataclass(frozen=True, slots=True)
 class GuardDue:
     """Durable work waits because too few keepers are known to follow this node: look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuesDue:
+    """Tasks in that slot have waited for an award for as long as they may."""
+
+    slot_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +154,7 @@ class Book:
         self.moved: dict[TaskId, NodeId] = {}
         """Tasks that were driven here, and who took them over; "": not known."""
         self.wheel = Wheel(deadlines)
+        self.queue_wheel = Wheel(deadlines, QueuesDue)
         self.dirty: list[Holder] = []
         self.pulse_at_s = 0.0
         """When the next look at our own pulse is due; 0: nothing is held anywhere."""
@@ -157,7 +165,8 @@ class Book:
         self.admission = Admission(limits)
         self.calibration = Calibration(limits.calibrated_max)
         self.counts: dict[str, int] = {}
-        self._counter = 0
+        self.given = 0
+        """Tasks, in this life; the last part of their ids."""
 
     def count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -178,11 +187,12 @@ class Book:
         parent: TaskId = "",
         step: str = "",
         request: int = -1,
+        bounds: Bounds = UNBOUNDED,
     ) -> Task:
         """A new task, in line. The caller appends `submitted(task)` if it is durable."""
-        self._counter += 1
+        self.given += 1
         task = Task(
-            task_id(self.me, self.incarnation, self._counter),
+            task_id(self.me, self.incarnation, self.given),
             capability,
             data,
             content_hash(data),
@@ -197,11 +207,12 @@ class Book:
             files,
             (self.me,) if files else (),
             request,
+            bounds,
         )
         self.tasks[task.id] = task
         self.admission.took(len(data))
         if timeout_ms > 0:
-            self.wheel.add(task, now_s + timeout_ms / 1000)
+            self.wheel.add(task, now_s + timeout_ms / 1000, timeout_ms)
         self.enqueue(task)
         return task
 
@@ -244,6 +255,8 @@ class Book:
             task.step,
             task.files,
             int(task.submitted_at_s * 1000),
+            task.bounds,
+            task.again,
         )
         return Append(entry, {task.input_hash: task.input})
 
@@ -254,8 +267,8 @@ class Book:
         """The task has ended: out of everything that waits for it. The oldest ended ones are forgotten."""
         del self.tasks[task.id]
         self.admission.ended(task.ended_at_s, len(task.input))
-        if task.wheel_at:
-            self.wheel.remove(task)
+        self.wheel.remove(task)
+        self.queue_wheel.remove(task)
         if task.holder:
             self.drop(task)
         line = self.lines.get(task.capability)

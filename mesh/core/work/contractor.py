@@ -3,7 +3,9 @@
     Award --checked--> Accepted entry (durable) --> ACCEPT, at the end of the turn      --refused--> DECLINE, with a reason
           |                plain call: only if it has not ended within accept_wait_s
           `--> Holding --> Running --> HandlerEnded --> Reports          Terms: leases, revoke, cancel, reclaim
-                 Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy         Pulling: work that moves
+                 Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy       Acceptance: which awards
+                 Pulling: work that moves          Relay: streams        Logs: what was printed     Permits: effects
+                 Breakers: too much failed here    Draining: no more
 
 Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
 one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses
@@ -35,19 +37,23 @@ from mesh.core.inputs import (
     WorkerAttached,
     WorkerGone,
 )
+from mesh.core.work.acceptance import Acceptance
+from mesh.core.work.breakers import BreakerCools, Breakers
+from mesh.core.work.drain import Draining
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State, awarded
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.logs import Logs
+from mesh.core.work.permits import Permits
 from mesh.core.work.pricing import Pricing
 from mesh.core.work.pulling import Pulling
 from mesh.core.work.relay import Relay
 from mesh.core.work.reports import Reports, need_of, report_of
-from mesh.core.work.running import Running, StopOverdue
+from mesh.core.work.running import STUCK, Running, StopOverdue, stuck_error
 from mesh.core.work.slots import Run, Slots, Worker
 from mesh.core.work.tallies import ContractorStatistics
 from mesh.core.work.terms import Terms
 from mesh.effects import Append, Extend, Need, Refused, Send, Tell
-from mesh.ids import Fence, NodeId, TaskId, author_of, content_hash
+from mesh.ids import Fence, NodeId, TaskId, author_of
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Offer
 from mesh.messages.records import Accepted, Closed, Ended
@@ -76,13 +82,18 @@ class Contractor:
         self._holdings = Holdings(limits.ended_remembered)
         self._slots = Slots(limits)
         self._load = LoadGossip(directory, deadlines, limits, self._slots)
-        self._reports = Reports(directory, deadlines, limits, self._holdings, self._slots)
+        self._breakers = Breakers(directory, deadlines, limits, self._slots)
+        self._reports = Reports(directory, deadlines, limits, self._holdings, self._slots, self._breakers)
         self._logs = Logs(directory, limits)
         self._running = Running(deadlines, limits, self._holdings, self._slots, self._reports, self._logs)
         self._terms = Terms(directory, deadlines, limits, self._holdings, self._slots, self._reports, self._running)
         self._relay = Relay(self._holdings, self._slots)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
         self._pulling = Pulling(directory, deadlines, limits, random, self._holdings, self._slots, self._load, self._reports)
+        self._draining = Draining(deadlines, self._holdings, self._slots, self._load, self._reports)
+        self._acceptance = Acceptance(limits, self._holdings, self._slots, self._load, self._terms)
+        self._permits = Permits(self._holdings, self._slots)
+        self.runs = self._permits.runs
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
         """Plain calls whose ACCEPT waits: most will have ended before it is due."""
@@ -106,8 +117,10 @@ class Contractor:
             Started: self._do_started,
             ReattachOver: self._expire_reattach,
             AcceptsDue: self._expire_accepts,
+            BreakerCools: self._expire_breaker,
         }
-        for part in (self._load, self._reports, self._running, self._terms, self._relay, self._pricing, self._pulling):
+        parts = (self._load, self._reports, self._running, self._terms, self._relay, self._pricing, self._pulling)
+        for part in (*parts, self._draining, self._permits):
             self.inputs.update(part.inputs)
 
     # ---- awards
@@ -121,65 +134,24 @@ class Contractor:
             if held is not None and held.fence == item.fence and held.manager == manager:
                 self._repeat(now_s, held, award, out)
                 continue
-            reason = self._refusal(now_s, manager, held, item, award, out)
+            reason = self._acceptance.refusal(now_s, manager, item, award, out)
             if not reason:
                 self._accept(now_s, manager, item, award.echo_ms + award.grant_ms, out)
                 continue
             declines.append((item.task, item.fence, reason))
             if reason == "busy":
-                retry_after_ms = max(retry_after_ms, self._turn_away(now_s, manager, item.capability))
+                retry_after_ms = max(retry_after_ms, self._acceptance.turn_away(now_s, manager, item.capability))
         if declines:
             self._declined += len(declines)
             out.append(Send(manager, Decline(tuple(declines), retry_after_ms), need=Need.FREE))
         return out
 
-    def _refusal(self, now_s: float, manager: NodeId, held: Holding | None, item: AwardItem, award: Award, out: list[Any]) -> str:
-        """Why not; "" to accept. A fence that is declined is remembered: its duplicate must never be accepted after all."""
-        task, fence = item.task, item.fence
-        if not self._terms.may_speak(manager, task):
-            out.append(Refused("not_manager", manager))
-            return "not_manager"
-        if fence <= self._holdings.seen(task) or (held is not None and fence < held.fence):
-            return "stale_fence"
-        if held is not None:
-            if held.state is State.RECOVERED and self._terms.reattaching:
-                return "not_ready"
-            self._terms.withdraw(now_s, held, "superseded", out)
-        reason = self._unfit(now_s, manager, item, award, out)
-        if reason:
-            self._holdings.see(task, fence)
-        return reason
-
-    def _unfit(self, now_s: float, manager: NodeId, item: AwardItem, award: Award, out: list[Any]) -> str:
-        now_ms = int(now_s * 1000)
-        if award.echo_ms > now_ms:
-            out.append(Refused("future_stamp", manager))
-            return "future_stamp"
-        if award.echo_ms + award.grant_ms <= now_ms:
-            return "lease_past"
-        if self._load.closed:
-            return "draining"
-        capability = self._slots.offered(item.capability)
-        if capability is None:
-            return "not_ready" if self._terms.reattaching else "incapable"
-        if award.conditional and self._slots.room(capability) <= 0:
-            return "busy"
-        if (self._slots.queued >= self._limits.queue_max and capability.free() <= 0) or len(self._holdings) >= self._limits.tasks_max:
-            return "busy"
-        if item.durable and content_hash(item.input) != item.input_hash:
-            out.append(Refused("input_hash_wrong", manager))
-            return "input_hash_wrong"
-        return ""
-
-    def _turn_away(self, now_s: float, manager: NodeId, name: str) -> int:
-        self._load.turned_away(manager, name)
-        return self._slots.retry_after_ms(self._slots.capabilities[name], now_s)
-
     def _accept(self, now_s: float, manager: NodeId, item: AwardItem, lease_end_ms: int, out: list[Any]) -> None:
-        holding = awarded(item, manager, lease_end_ms, self._holdings.next_order())
+        holding = awarded(now_s, item, manager, lease_end_ms, self._holdings.next_order())
         pair = self._holdings.add(holding)
         self._note_home(holding)
         self._accepted += 1
+        self._breakers.took(holding)
         if item.durable:
             entry = Accepted(item.task, item.fence, manager, item.capability, item.input_hash, int(now_s * 1000))
             out.append(Append(entry))
@@ -234,9 +206,10 @@ class Contractor:
                 out.append(Extend(worker, ((holding.task, holding.fence, lease_end_ms),), need=Need.FREE))
 
     def _do_turn_ends(self, now_s: float, _me: NodeId, _ends: TurnEnds) -> list[Any] | None:
-        if not self._accepting and not self._load.awaited():
+        out = self._draining.settle()
+        if not out and not self._accepting and not self._load.awaited():
             return None
-        out = self._say_accepts()
+        out.extend(self._say_accepts())
         out.extend(self._load.at_turns_end(now_s))
         return out
 
@@ -275,7 +248,7 @@ class Contractor:
         if run is None or run.fence != waits.fence or run.worker.worker != waits.worker:
             return [Refused("unknown_handler")]
         out: list[Any] = []
-        self._slots.wait(run, waits.waits)
+        self._slots.wait(now_s, run, waits.waits)
         self._running.fill(now_s, run.worker, out)
         self._load.note(now_s)
         return out
@@ -305,6 +278,8 @@ class Contractor:
                 self._reports.succeed(now_s, holding, ended.output, ended.files, run.worker.agent, service_ms, out)
             elif "revoked" in kinds:
                 self._reports.forget(holding, out)
+            elif run.stopping == STUCK:
+                self._running.give_up(now_s, run, stuck_error(run), out)
             else:
                 self._reports.fail(now_s, holding, ended.outcome, ended.error, run.worker.agent, service_ms, out)
         if run.answers:
@@ -387,7 +362,8 @@ class Contractor:
     def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> list[Any]:
         """Work for a manager that is not believed any more stops. If this node itself is not: all of it, and no more is taken."""
         out: list[Any] = []
-        self._load.closed = self._load.closed or fact.node == me
+        if fact.node == me:
+            self._draining.shut()
         self._load.forget(fact.node)
         self._terms.disown(now_s, "" if fact.node == me else fact.node, out)
         self._load.note(now_s)
@@ -396,13 +372,14 @@ class Contractor:
     # ---- the node's own life
 
     def _do_leave(self, now_s: float, _me: NodeId, _leave: Leave) -> list[Any]:
-        self._load.closed = True
         out = self._say_accepts()
-        for holding in list(self._holdings.by_task.values()):
-            if holding.state in _QUEUED:
-                self._reports.release(now_s, holding, "draining", out)
-        self._load.note(now_s)
+        self._draining.shut()
+        self._draining.close(now_s, out)
         return out
+
+    def _expire_breaker(self, now_s: float, me: NodeId, due: BreakerCools) -> list[Any]:
+        self._load.note(now_s)
+        return self._breakers.expire(now_s, me, due)
 
     def _do_replay(self, _now_s: float, _me: NodeId, replay: Replay) -> None:
         self._lived_before = True
@@ -447,12 +424,6 @@ class Contractor:
         self._terms.settle_reclaims(now_s, self._terms.open_reclaims(), out)
         return out
 
-    def runs(self, worker: int, task: TaskId, fence: Fence, now_ms: int) -> str:
-        """The capability that this worker runs for `task` under that fence and a lease that holds; "" if it does not, or shall stop."""
-        run, holding = self._slots.runs.get(task), self._holdings.by_task.get(task)
-        is_held = run and holding and not run.stopping and run.fence == holding.fence == fence and holding.lease_end_ms > now_ms
-        return run.capability if run and is_held and run.worker.worker == worker else ""
-
     def statistics(self) -> ContractorStatistics:
         slots = self._slots
         return ContractorStatistics(
@@ -470,6 +441,7 @@ class Contractor:
             resent=self._reports.resent,
             lapsed=self._terms.lapsed,
             overrun=self._running.overrun,
+            stuck=self._running.stuck,
             bids=self._pricing.bids,
             refusals=self._pricing.refusals,
             prices_waiting=self._pricing.waiting(),
@@ -478,4 +450,5 @@ class Contractor:
             log_bytes=self._logs.bytes,
             pulls=self._pulling.pulls,
             given_up=self._pulling.given_up,
+            breakers_opened=self._breakers.opened,
         )

@@ -1,6 +1,6 @@
 """The desk: a local client's questions about the mesh's work go to the node that can answer, or to all, and come back as one reply.
 
-    Enquire task | cancel | story   --> the task's author, now or not at all
+    Enquire task | cancel | retry | story   --> the task's author, now or not at all
             result                  --> the task's author, for as long as the client waits, through broken links
             tasks | hash            --> every linked node; merged when all have answered or gather_s is over, naming who is missing
             audit                   --> this node; every linked node where ``args["all"]`` says so, as packed stories
@@ -31,7 +31,7 @@ from mesh.limits import WorkLimits
 from mesh.messages.keeping import Took
 from mesh.messages.work import Answer, Ask
 
-ONE = ("task", "result", "cancel", "story")
+ONE = ("task", "result", "cancel", "retry", "story")
 ALL = ("tasks", "hash", "body", "audit", "logs")
 WIDE = ("task", "result", "story")
 HOPS_MAX = 8

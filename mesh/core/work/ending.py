@@ -69,6 +69,8 @@ class Ending:
 
     def fail(self, now_s: float, task: Task, error: dict[str, Any]) -> Effects:
         """For good. `error` has code, message and what else is known."""
+        if error["code"] == "poison":
+            self._book.count("poison")
         self._leave(task, str(error["code"]))
         task.move(FAIL)
         task.error = error
@@ -147,6 +149,7 @@ class Ending:
             yield from self._end_children(now_s, task, "parent ended")
         if task.stream is not None:
             yield from task.stream.close()
+        task.forget_outcomes()
         task.input = task.checkpoint = b""
         if task.output is not None and len(task.output) > OUTPUT_KEPT_BYTES:
             task.output = None

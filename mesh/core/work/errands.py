@@ -1,12 +1,14 @@
-"""Errands: the asking side of a worker's ``ctx.step`` and ``ctx.checkpoint``. They go to the task's manager, until he says how it ended.
+"""Errands: what a worker's handler asks of its task's manager: ``ctx.step``, ``ctx.checkpoint`` and ``ctx.effect``. Asked until he answers.
 
-    Step       --STEP_ASK-->       manager of the parent     said again after accept_timeout_s until STEP_SEEN, then every ask_repeat_s
-    Checkpoint --CHECKPOINT_ASK-->
-               <--STEP_SEEN, STEP_DONE--                     STEP_DONE is the reply
+    Step            --STEP_ASK-->       manager of the parent  said again after accept_timeout_s until STEP_SEEN, then every ask_repeat_s
+    Checkpoint      --CHECKPOINT_ASK--> manager of the task
+                    <--STEP_SEEN, STEP_DONE--                  STEP_DONE is the reply
+    EffectPermitted --EFFECT_ASK-->     manager of the task    said again after accept_timeout_s
+    EffectEnd       --EFFECT_DONE--> <--EFFECT_ANSWER--        EFFECT_ANSWER is the reply
 
-Invariant: a step is replied to once, however often it was asked and answered; an answer counts only from the parent's manager. Asking
-again is harmless: a step is known there by its parent and name, a checkpoint by its number. The answering side: `steps.py`,
-`checkpoints.py`.
+Invariant: an errand is replied to once, however often it was asked and answered; an answer counts only from the task's manager. Asking
+again is harmless: a step is known there by its parent and name, a checkpoint by its number, an effect by its task, key and call. The
+answering sides are `steps.py`, `checkpoints.py` and `effect_ledger.py`.
 """
 
 from __future__ import annotations
@@ -18,16 +20,19 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
-from mesh.core.inputs import Checkpoint, MemberLinked, MemberRevoked, RequestGone, Step
+from mesh.core.inputs import MemberLinked, MemberRevoked, RequestGone, Step
+from mesh.core.work.inputs import Checkpoint, EffectEnd, EffectPermitted
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
-from mesh.messages.work import CheckpointAsk, StepAsk, StepDone, StepSeen
+from mesh.messages.work import CheckpointAsk, EffectAnswer, EffectAsk, EffectDone, StepAsk, StepDone, StepSeen
+
+Message = StepAsk | CheckpointAsk | EffectAsk | EffectDone
 
 
 @dataclass(frozen=True, slots=True)
 class ErrandDue:
-    """A step is still not done: ask again."""
+    """Still not answered: ask again."""
 
     ask: int
 
@@ -38,7 +43,7 @@ class _Errand:
     manager: NodeId
     task: TaskId
     """Whose manager is asked."""
-    message: StepAsk | CheckpointAsk
+    message: Message
     seen: bool = False
 
 
@@ -68,7 +73,7 @@ def reply(me: NodeId, peer: NodeId, request: int, ok: bool, body: dict[str, Any]
 
 
 class Errands:
-    """The part of the desk that carries steps. `next_ask` numbers questions and steps alike."""
+    """The part of the desk that carries steps and effects. `next_ask` numbers questions and errands alike."""
 
     def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, next_ask: Callable[[float], int]) -> None:
         self._me, self._directory = directory.me, directory
@@ -81,6 +86,9 @@ class Errands:
             Checkpoint: self._do_checkpoint,
             StepSeen: self._on_step_seen,
             StepDone: self._on_step_done,
+            EffectPermitted: self._on_effect_permitted,
+            EffectEnd: self._do_effect_end,
+            EffectAnswer: self._on_effect_answer,
             MemberLinked: self._on_member_linked,
             MemberRevoked: self._on_member_revoked,
             RequestGone: self._do_request_gone,
@@ -89,7 +97,7 @@ class Errands:
 
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
         ask = self._next_ask(now_s)
-        message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
+        message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files, step.bounds)
         size_max = self._limits.body_bytes_max
         yield from self._begin(now_s, step.request, step.parent, message, len(step.input), size_max)
 
@@ -98,17 +106,27 @@ class Errands:
         size_max = self._limits.checkpoint_bytes_max
         yield from self._begin(now_s, checkpoint.request, checkpoint.task, message, len(checkpoint.value), size_max)
 
-    def _begin(self, now_s: float, request: int, task: TaskId, message: StepAsk | CheckpointAsk, size: int, size_max: int) -> Iterator[Any]:
+    def _on_effect_permitted(self, now_s: float, me: NodeId, fact: EffectPermitted) -> Iterator[Any]:
+        it = fact.begin
+        message = EffectAsk(self._next_ask(now_s), it.task, it.fence, it.key, it.call, it.once)
+        yield from self._begin(now_s, it.request, it.task, message, 0, 0)
+
+    def _do_effect_end(self, now_s: float, me: NodeId, end: EffectEnd) -> Iterator[Any]:
+        message = EffectDone(self._next_ask(now_s), end.task, end.fence, end.key, end.call, end.output, end.error)
+        yield from self._begin(now_s, end.request, end.task, message, len(end.output), self._limits.body_bytes_max)
+
+    def _begin(self, now_s: float, request: int, task: TaskId, message: Message, size: int, size_max: int) -> Iterator[Any]:
+        """To the manager of `task`, or why not."""
         manager = self._directory.manager_of(task)
         problem = None
         if not manager:
-            problem = failure("unknown_task", f"{task!r} is no task id", "call it from inside a handler")
+            problem = failure("unknown_task", f"{task!r} is no task id", "call the context from inside its handler")
         elif self._directory.revoked(manager):
             problem = revoked(self._directory, manager)
         elif size > size_max:
             problem = failure("too_big", f"what is passed is {size} bytes of JSON, over {size_max}", "pass large data as File")
         elif len(self._open) >= self._limits.asks_max:
-            problem = failure("node_busy", f"{self._limits.asks_max} steps wait at this node", "wait for some of them")
+            problem = failure("node_busy", f"{self._limits.asks_max} steps and effects wait at this node", "wait for some of them")
         if problem is not None:
             yield Reply(request, False, problem, need=Need.FREE)
             return
@@ -182,8 +200,26 @@ class Errands:
         else:
             yield reply(self._me, peer, errand.request, True, body)
 
+    def _on_effect_answer(self, now_s: float, peer: NodeId, answer: EffectAnswer) -> Iterator[Any]:
+        errand = self._asked_of(peer, answer.ask)
+        if errand is None:
+            yield Refused("effect_not_asked", peer)
+            return
+        self._forget(answer.ask)
+        if answer.state != "refused":
+            # What this node itself has answered has not waited for its disk yet, nor for its keepers.
+            message = errand.message
+            begins = type(message) is EffectAsk and answer.state == "go" and not message.once
+            need = Need.FREE if peer != self._me else Need.SYNCED if begins else Need.KEPT
+            yield Reply(errand.request, True, {"state": answer.state, "output": answer.output}, need=need)
+            return
+        error = json_object(answer.error)
+        if error is None:
+            yield Refused("bad_effect_error", peer)
+        yield reply(self._me, peer, errand.request, False, failure("refused", "the effect was refused", "mesh tasks") | (error or {}))
+
     def _do_request_gone(self, now_s: float, me: NodeId, gone: RequestGone) -> None:
-        """The handler that waited is over. Its step goes on: the next attempt finds it by name."""
+        """The handler that waited is over. Its step goes on: the next attempt finds it by name. So does an effect's outcome."""
         ask = self._asks.get(gone.request)
         if ask is not None:
             self._forget(ask)

@@ -11,7 +11,20 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from mesh.core.work.task import CANCELLING, HELD, OFFERED, PARKED, PENDING, TERMINAL, Task
+from mesh.core.work.poison import note_loss
+from mesh.core.work.task import (
+    CANCELLING,
+    HANDLER_LOST,
+    HELD,
+    NODE_FAULTS,
+    OFFERED,
+    OUTCOME_KEPT_BYTES,
+    PARKED,
+    PENDING,
+    TERMINAL,
+    Intent,
+    Task,
+)
 from mesh.effects import Need
 from mesh.ids import Hash, NodeId, TaskId, fence_of, term_of
 from mesh.messages.records import (
@@ -19,9 +32,11 @@ from mesh.messages.records import (
     CancelAsked,
     Checkpointed,
     Decided,
+    Effected,
     Finished,
     Forgone,
     Inherited,
+    Intended,
     Lost,
     Parked,
     Submitted,
@@ -52,6 +67,8 @@ class Fold:
             Parked: self._parked,
             Checkpointed: self._checkpointed,
             CancelAsked: self._cancel_asked,
+            Intended: self._intended,
+            Effected: self._effected,
             Finished: self._finished,
             Inherited: self._inherited,
             TookOver: self._took_over,
@@ -113,6 +130,8 @@ class Fold:
             entry.parent,
             entry.step,
             entry.files,
+            bounds=entry.bounds,
+            again=entry.again,
         )
         task.seq = self._seq
         self.tasks[entry.task] = task
@@ -138,12 +157,14 @@ class Fold:
         task = self._live(entry.task)
         if task is None or task.fence != entry.fence:
             return
+        note_loss(task, entry.node, entry.reason)
         task.holder, task.reason = "", entry.reason
         if task.state != CANCELLING:
             task.state = PENDING
         cause, _, kind = entry.reason.partition(":")
-        if cause == "failed" and kind in ("worker_lost", "no_file", "cancelled"):
+        if cause == "failed" and kind in NODE_FAULTS:
             task.faults += 1
+            task.lost = task.lost or kind in HANDLER_LOST
         elif cause == "failed":
             task.failures += 1
         elif cause not in ("declined", "released"):
@@ -162,6 +183,21 @@ class Fold:
             task.cancel_by, task.cancel_reason = entry.by, entry.reason
             task.state = CANCELLING
 
+    def _intended(self, entry: Intended, _bodies: dict[Hash, bytes]) -> None:
+        if (task := self._live(entry.task)) is not None:
+            if task.effects is None:
+                task.effects = {}
+            task.effects[entry.key] = Intent(entry.fence, entry.call, entry.once, entry.node)
+
+    def _effected(self, entry: Effected, bodies: dict[Hash, bytes]) -> None:
+        task = self._live(entry.task)
+        intent = task.effects.get(entry.key) if task is not None and task.effects is not None else None
+        if intent is None:
+            return
+        intent.error, intent.output_hash, intent.done = entry.error, entry.output, not entry.error
+        output = bodies.get(entry.output)
+        intent.output = output if output is not None and len(output) <= OUTCOME_KEPT_BYTES else None
+
     def _finished(self, entry: Finished, bodies: dict[Hash, bytes]) -> None:
         task = self.tasks.get(entry.task)
         if task is None or task.state in TERMINAL:
@@ -173,6 +209,7 @@ class Fold:
         task.reason = str(task.error["code"]) if task.error else task.cancel_reason
         task.service_ms, task.ended_at_s, task.input = entry.service_ms, entry.at_ms / 1000, b""
         task.end_seq, task.checkpoint = self._seq, b""
+        task.forget_outcomes()
         self._remember_ended(entry.task)
 
     def _remember_ended(self, task: TaskId) -> None:

@@ -33,14 +33,17 @@ class State(enum.Enum):
 
 
 class Holding:
-    """One accepted award. `lease_end_ms` is on this node's clock; `order` is its place in the queue, first come first served."""
+    """One accepted award. `lease_end_ms` and `deadline_ms` (0: none) are on this node's clock; `order` is its place in the queue,
+    first come first served."""
 
     __slots__ = (
         "attempt",
         "capability",
         "checkpoint",
+        "deadline_ms",
         "durable",
         "fence",
+        "heartbeat_ms",
         "input",
         "lease_end_ms",
         "manager",
@@ -70,6 +73,8 @@ class Holding:
         timeout_ms: int = 0,
         attempt: int = 1,
         parent: TaskId = "",
+        deadline_ms: int = 0,
+        heartbeat_ms: int = 0,
     ) -> None:
         self.task = task
         self.fence = fence
@@ -86,6 +91,8 @@ class Holding:
         """What an earlier attempt kept; empty: nothing."""
         self.stream, self.skip = False, 0
         """As in `AwardItem`."""
+        self.deadline_ms = deadline_ms
+        self.heartbeat_ms = heartbeat_ms
         self.state = State.NEW
         self.missing: dict[Hash, None] = {}
         self.report: Result | Failure | None = None
@@ -94,7 +101,7 @@ class Holding:
         """Its files were fetched for it: it does not move to another node."""
 
 
-def awarded(item: AwardItem, manager: NodeId, lease_end_ms: int, order: int) -> Holding:
+def awarded(now_s: float, item: AwardItem, manager: NodeId, lease_end_ms: int, order: int) -> Holding:
     """What an award makes when it is accepted."""
     holding = Holding(
         item.task,
@@ -108,6 +115,8 @@ def awarded(item: AwardItem, manager: NodeId, lease_end_ms: int, order: int) -> 
         item.timeout_ms,
         item.attempt,
         item.parent,
+        int(now_s * 1000) + item.left_ms if item.left_ms else 0,
+        item.heartbeat_ms,
     )
     holding.checkpoint = item.checkpoint
     holding.stream, holding.skip = item.stream, item.skip

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections import deque
 
+from mesh.core.directory import DEAD, UNREACHABLE
 from mesh.core.work.book import AwardsDue, Book, Effects, Holder, LeasesDue, PulseDue
 from mesh.core.work.ending import Ending, node_lost
+from mesh.core.work.poison import is_back, is_poison, note_loss, poison
 from mesh.core.work.rebinding import pulled
 from mesh.core.work.task import ACCEPT, CANCELLING, COMMITTING, HELD, OFFERED, RETRY, Task
 from mesh.core.work.waits import BackoffEnds, ReclaimsDue, backoff_s
@@ -194,7 +196,9 @@ class Leases:
         holder = book.holder(due.node)
         holder.lease_due = False
         margin_s = book.limits.margin_s
-        reason = NODE_REVOKED if book.directory.revoked(due.node) else "lease_over"
+        row = book.directory.get(due.node)
+        gone = f":{row.state}" if row is not None and row.state in (DEAD, UNREACHABLE) else ""
+        reason = NODE_REVOKED if book.directory.revoked(due.node) else "lease_over" + gone
         held = book.holds(now_s)
         for task in list(holder.tasks.values()):
             if task.durable and not held:
@@ -252,15 +256,20 @@ class Leases:
             yield Append(Lost(task.id, task.fence, task.holder, reason, "", int(now_s * 1000)))
         if not never_ran:
             task.lost = True
-            if self._on_lost(task) == "fail" and (task.state == HELD or reason not in ("revoked", "unknown")):
+            note_loss(task, task.holder, reason)
+            if self.on_lost(task) == "fail" and (task.state == HELD or reason not in ("revoked", "unknown")):
                 book.drop(task)
                 yield from self._ending.fail(now_s, task, node_lost(task, reason))
+                return
+            if is_poison(task):
+                book.drop(task)
+                yield from self._ending.fail(now_s, task, poison(task, book.directory))
                 return
         # Who declines because it is full has no room for the others either: if that woke them, they would go round for ever.
         book.free(task, room=reason != "declined:busy")
         task.reason = reason
 
-    def _on_lost(self, task: Task) -> str:
+    def on_lost(self, task: Task) -> str:
         """As its award said; after a restart as anybody who offers it says, and if nobody does, it is asked again at the next award."""
         if not task.on_lost:
             for row in self._book.directory.offering(task.capability):
@@ -320,6 +329,7 @@ class Leases:
         holder = self._book.holders.get(node)
         if holder is None:
             return
+        self._are_back(holder, as_it_was=False)
         # Never an old AWARD again: of a plain call the new life knows nothing, and would run it twice under one fence.
         holder.sent.clear()
         for task in holder.tasks.values():
@@ -327,12 +337,18 @@ class Leases:
                 holder.reclaims[task.id] = task.fence
         yield from self._reclaim(now_s, holder)
 
+    def _are_back(self, holder: Holder, *, as_it_was: bool) -> None:
+        for name, fence in holder.ghosts.items():
+            if (task := self._book.tasks.get(name)) is not None:
+                is_back(task, fence, as_it_was=as_it_was)
+
     def linked(self, now_s: float, node: NodeId) -> Effects:
         """Messages can leave again: what it must know, and what we must know."""
         holder = self._book.holders.get(node)
         if holder is None:
             return
         if holder.ghosts:
+            self._are_back(holder, as_it_was=True)
             yield Send(node, Revoke(tuple(holder.ghosts.items())))
         yield from self._reclaim(now_s, holder)
         if holder.sent and holder.sent[0][0] < now_s:

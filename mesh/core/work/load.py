@@ -37,6 +37,7 @@ class LoadGossip:
         self._slots = slots
         self._version = 0
         self._rows: tuple[LoadRow, ...] = ()
+        self._told_closed = False
         self._told_s = float("-inf")
         self._noted = False
         self._full: list[str] = []
@@ -65,7 +66,7 @@ class LoadGossip:
         self._noted = False
         rows = self._slots.load_rows(self.closed)
         refresh_s = self._limits.load_fresh_s / 2
-        if rows != self._rows or (rows and now_s >= self._told_s + refresh_s):
+        if rows != self._rows or self.closed != self._told_closed or (rows and now_s >= self._told_s + refresh_s):
             yield from self._tell_all(now_s, rows)
         if rows:
             self._deadlines.set(LoadDue(), self._told_s + refresh_s)
@@ -85,20 +86,20 @@ class LoadGossip:
             del self._turned_away[node]
             self._version += 1
             self.told += 1
-            yield Send(node, Load(self._version, self._slots.load_rows(self.closed)), need=Need.FREE)
+            yield Send(node, Load(self._version, self._slots.load_rows(self.closed), self.closed), need=Need.FREE)
 
     def _has_room(self, name: str) -> bool:
         capability = self._slots.offered(name)
         return capability is not None and self._slots.room(capability) > 0
 
     def _tell_all(self, now_s: float, rows: tuple[LoadRow, ...]) -> Iterator[Any]:
-        self._rows = rows
+        self._rows, self._told_closed = rows, self.closed
         self._told_s = now_s
         self._full = [row.capability for row in rows if not row.room]
         for node in [node for node, names in self._turned_away.items() if not all(name in self._full for name in names)]:
             del self._turned_away[node]
         self._version += 1
-        load = Load(self._version, rows)
+        load = Load(self._version, rows, self.closed)
         for row in self._directory.rows():
             if row.linked or row.node == self._directory.me:
                 self.told += 1
@@ -110,4 +111,4 @@ class LoadGossip:
         if rows:
             self._version += 1
             self.told += 1
-            yield Send(node, Load(self._version, rows), need=Need.FREE)
+            yield Send(node, Load(self._version, rows, self.closed), need=Need.FREE)

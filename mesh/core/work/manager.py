@@ -1,7 +1,7 @@
 """The manager of the contract net: drives the tasks that were submitted to this node, from the question to the committed result.
 
     clients --Call, Submit--> line --placing--> AWARD --leases--> held --retries--> committed, failed, cancelled --> clients
-    workers --STEP_ASK--------^ steps                                                                         --> workers
+    workers --STEP_ASK--------^ steps      --EFFECT_ASK--> effect_ledger                                      --> workers
 
 Invariants: fences of a task strictly grow; of each award the decision is written before the AWARD leaves; at most one result is committed
 per task; a task ends once. One manager per task, the node it was submitted to; without keepers its tasks wait for it while it is down.
@@ -41,9 +41,10 @@ from mesh.core.inputs import (
 from mesh.core.keeping.inputs import Deposed, Leading, LogSettled, TaleRead, TaleTold
 from mesh.core.node import Method
 from mesh.core.work.archive import Archive
-from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue
+from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue, QueuesDue
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.checkpoints import Checkpoints
+from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
 from mesh.core.work.leases import Leases
@@ -55,7 +56,7 @@ from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
-from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, FetchAgain, GraceEnds, ReclaimsDue
+from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
 from mesh.ids import NodeId
@@ -75,7 +76,6 @@ from mesh.messages.work import (
     Release,
     Result,
     Revoked,
-    StepAsk,
 )
 
 KEEPERS_COME_S = 5.0
@@ -104,6 +104,13 @@ class ManagerStatistics:
     """Of the arguments of live tasks."""
     overloaded: int
     """Calls and submits that were refused for want of room."""
+    retries: int
+    """After failures of handlers."""
+    retries_delayed: int
+    """Of those, how many had to wait for the retry budget."""
+    retries_waiting: int
+    poisonous: int
+    """Tasks put away because they took down three nodes."""
 
 
 class Manager:
@@ -123,7 +130,7 @@ class Manager:
         self._succession = Succession(book, ending, leases)
         self._readback = readback = Readback()
         self._archive = archive = Archive(directory)
-        self._steps = Steps(book, leases, readback)
+        self._of_handlers = Steps(book, leases, readback).inputs | EffectLedger(book, leases, readback).inputs
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
         self._questions = Questions(book, ending, ring, readback, archive)
@@ -137,11 +144,11 @@ class Manager:
             Submit: self._do_submit,
             RequestGone: self._do_forget,
             TurnEnds: self._turn_ends,
-            StepAsk: at_once(self._steps.on_step_ask),
+            **{kind: at_once(method) for kind, method in self._of_handlers.items()},
             **self._streams.inputs,
             **self._checkpoints.inputs,
             Ask: at_once(self._questions.on_ask),
-            BodyRead: self._readback.on_body_read,
+            BodyRead: soon(self._readback.on_body_read),
             TaleRead: self._archive.on_tale_read,
             FileFetched: soon(self._retries.on_file_fetched),
         }
@@ -200,8 +207,10 @@ class Manager:
             GuardDue: soon(self._placing.expire_guard),
             GraceEnds: soon(self._placing.expire_grace),
             BackoffEnds: soon(self._retries.expire_backoff),
+            BudgetDue: soon(self._retries.expire_budget),
             FetchAgain: soon(self._retries.expire_fetch),
             TimeoutsDue: soon(self._ending.expire_timeouts),
+            QueuesDue: soon(self._placing.patience.expire),
             CallsDue: self._expire_calls,
         }
 
@@ -272,6 +281,7 @@ class Manager:
             files=call.files,
             parent=call.parent,
             request=call.request,
+            bounds=call.bounds,
         )
         if call.stream:
             self._streams.open(now_s, task)
@@ -293,6 +303,7 @@ class Manager:
             files=submit.files,
             retries=submit.retries,
             by=submit.by,
+            bounds=submit.bounds,
         )
         yield from self.book.submit(task)
         yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives()}, need=Need.KEPT)
@@ -344,6 +355,7 @@ class Manager:
         yield from self._streams.linked(fact.node)
 
     def _on_offers_changed(self, _now_s: float, _me: NodeId, _fact: OffersChanged) -> None:
+        self._placing.patience.offers_changed()
         self._wake_all()
 
     def _gone(self, now_s: float, node: NodeId, reason: str) -> Effects:
@@ -403,4 +415,8 @@ class Manager:
             readers_waiting=self._streams.waiting(),
             input_bytes=book.admission.input_bytes,
             overloaded=book.admission.refused,
+            retries=counts.get("retries", 0),
+            retries_delayed=counts.get("retries_delayed", 0),
+            retries_waiting=self._retries.waiting(),
+            poisonous=counts.get("poison", 0),
         )

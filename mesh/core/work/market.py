@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, ReadDirectory, Row
 from mesh.core.work.book import Book
+from mesh.core.work.breaker import OPEN
 from mesh.core.work.task import Task
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.membership import LoadRow
@@ -213,8 +214,12 @@ class Market:
             return row.state
         if not row.linked:
             return "not_linked"
+        if row.draining:
+            return "draining"
         if row.node != self._book.me and (not row.stamp_ms or now_s - row.stamp_at_s > self._echo_old_s):
             return "not_heard"
+        if (load := row.load.get(task.capability)) is not None and load.breaker == OPEN:
+            return "breaker_open"
         if row.node == task.excluded:
             return "failed_before"
         return row.state if row.state == SUSPECT else ""

@@ -15,9 +15,11 @@ from dataclasses import replace
 from mesh.core.directory import Row
 from mesh.core.work.auction import Auction, Curve
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, GuardDue
+from mesh.core.work.breaker import OPEN
 from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
 from mesh.core.work.lines import Line
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, nearest, offered, sample, transfer_ms
+from mesh.core.work.patience import Patience, out_of_reach
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, WAKE, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
 from mesh.effects import Append, Need, Refused, Send
@@ -40,6 +42,7 @@ class Placing:
     def __init__(self, book: Book, ending: Ending) -> None:
         self._book, self._ending = book, ending
         self._market = Market(book)
+        self.patience = Patience(book, ending)
         self._auctions: dict[int, Auction] = {}
         self._round = 0
 
@@ -54,6 +57,7 @@ class Placing:
         while book.woken:
             woken, book.woken = book.woken, {}
             for line in woken.values():
+                self.patience.begin(now_s, line)
                 yield from self._drain(now_s, line)
 
     def _drain(self, now_s: float, line: Line) -> Effects:
@@ -92,13 +96,15 @@ class Placing:
         if any(reason == "not_heard" for _, _, reason in choice.refusals):
             # Linked, but without a stamp to grant a lease on: no fact will tell when it comes.
             self._ask_later(now_s, line, 0)
+        whys = [why for _, _, why in choice.refusals]
+        reason = next((why for why in ("breaker_open", "draining") if why in whys), "no_capable")
         known = offered(self._book.directory, line.capability)
         waiting = line.fresh if line.shown else [*line.urgent.values(), *line.tasks.values()]
         line.fresh, line.shown = [], True
         for task in waiting:
             if task.id not in line.tasks and task.id not in line.urgent:
                 continue
-            yield from self._park(now_s, task, "no_capable")
+            yield from self._park(now_s, task, reason)
             if not known and not task.durable:
                 if task.attempts or self._may_be_blind(now_s):
                     self._book.deadlines.set(GraceEnds(task.id), now_s + GRACE_S)
@@ -195,7 +201,9 @@ class Placing:
         task.move(AWARD)
         task.fence = fence
         task.idempotent, task.on_lost, task.offer_retries = offer.idempotent, offer.on_lost, offer.retries
-        task.run_timeout_ms, task.excluded = offer.timeout_ms, ""
+        task.run_timeout_ms, task.excluded = task.bounds[1] or offer.timeout_ms, ""
+        task.heartbeat_ms = task.bounds[2] or offer.heartbeat_ms
+        book.queue_wheel.remove(task)
         task.agent = winner.agent
         task.offered_at_s, task.promised_ms = now_s, (winner.start_ms, winner.service_ms)
         decided = Decided(task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000))
@@ -216,10 +224,6 @@ class Placing:
         pairs.append((task, self._item(now_s, task)))
 
     def _item(self, now_s: float, task: Task) -> AwardItem:
-        run_ms = task.run_timeout_ms
-        if task.timeout_ms:
-            left_ms = max(1, int((task.submitted_at_s - now_s) * 1000) + task.timeout_ms)
-            run_ms = min(run_ms, left_ms) if run_ms else left_ms
         return AwardItem(
             task.id,
             task.fence,
@@ -227,7 +231,7 @@ class Placing:
             task.input_hash,
             task.input,
             task.durable,
-            run_ms,
+            task.run_timeout_ms,
             task.attempts + 1,
             task.parent,
             task.files,
@@ -235,6 +239,8 @@ class Placing:
             task.checkpoint,
             task.stream is not None,
             task.stream.received if task.stream is not None else 0,
+            task.left_ms(now_s),
+            task.heartbeat_ms,
         )
 
     # ---- auctions
@@ -262,7 +268,7 @@ class Placing:
         book.deadlines.set(AuctionEnds(self._round), now_s + book.limits.auction_timeout_s)
         for row in asked:
             data = task.input if row.offers[task.capability].priced else b""
-            item = CfpItem(task.id, task.capability, task.input_hash, data, size, count)
+            item = CfpItem(task.id, task.capability, task.input_hash, data, size, count, task.left_ms(now_s))
             yield Send(row.node, Cfp(auction.round, (item,)), need=Need.FREE)
 
     def on_bid(self, now_s: float, sender: NodeId, bid: Bid) -> Effects:
@@ -319,6 +325,9 @@ class Placing:
         if task.state != BIDDING:
             return
         line.quiet = True
+        if auction.out_of_reach():
+            yield from self._ending.fail(now_s, task, out_of_reach(task, task.left_ms(now_s)))
+            return
         reason = auction.parked_reason()
         yield from self._park(now_s, task, reason)
         if reason != "no_capable":
@@ -363,13 +372,14 @@ class Placing:
         bid = curve.bid
         row = self._book.directory.get(bid.node)
         expired = now_s > auction.until_s[bid.node]
-        if row is None or not row.linked or task.capability not in row.offers or expired:
-            reason = "revoked" if row is not None and row.revoked else "expired" if expired else "gone"
-            auction.refusals.append((bid.node, bid.name, reason))
+        load = row.load.get(task.capability) if row is not None else None
+        open_since = load is not None and load.breaker == OPEN
+        if row is None or not row.linked or task.capability not in row.offers or expired or open_since:
+            gone = "revoked" if row is not None and row.revoked else "expired" if expired else "breaker_open" if open_since else "gone"
+            auction.refusals.append((bid.node, bid.name, gone))
             return False
         since = self._book.holder(bid.node).out.get(task.capability, 0) - auction.given[bid.node]
         if since > 0:
-            load = row.load.get(task.capability)
             curve.skip(since, max(1, load.slots) if load is not None else 1)
         curve.bid = self._book.calibration.applied(now_s, task.capability, bid)
         return True

@@ -80,6 +80,12 @@ class Pricing:
         if capability is None:
             answer.refusals.append((item.task, "not_ready" if self.unready else "incapable"))
             return
+        if not capability.breaker.admits():
+            answer.refusals.append((item.task, "breaker_open"))
+            return
+        if item.left_ms and self._slots.cannot_end(capability, now_s, item.left_ms):
+            answer.refusals.append((item.task, "deadline"))
+            return
         before = ahead.get(item.capability, 0)
         room = self._slots.room(capability) - before
         if room <= 0:

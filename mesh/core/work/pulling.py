@@ -70,7 +70,7 @@ class Pulling:
                 self._ask(now_s, capability, out)
 
     def _pullable(self, capability: Capability) -> bool:
-        return not capability.queued and capability.service_ms >= self._limits.pull_service_ms_min
+        return not capability.queued and capability.breaker.admits() and capability.service_ms >= self._limits.pull_service_ms_min
 
     def _ask(self, now_s: float, capability: Capability, out: list[Any]) -> None:
         name = capability.name

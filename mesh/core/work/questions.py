@@ -1,19 +1,20 @@
-"""Questions about this manager's tasks: task, tasks, result (waits), cancel, call_story. Other questions belong to other machines."""
+"""Questions about this manager's tasks: task, tasks, result (waits), cancel, retry, call_story. Others belong to other machines."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from mesh.core.work.again import Again
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.calls import Ring, story_of
 from mesh.core.work.ending import Ending
 from mesh.core.work.readback import Readback
 from mesh.core.work.succession import moved
-from mesh.core.work.task import DONE, Task
+from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
 from mesh.core.work.waits import answer_result, dumps
-from mesh.effects import Refused, Send
+from mesh.effects import ReadBody, Refused, Send
 from mesh.ids import NodeId, award_number
 from mesh.messages.work import Answer, Ask
 
@@ -26,11 +27,13 @@ WAITERS_MAX = 64
 class Questions:
     def __init__(self, book: Book, ending: Ending, ring: Ring, readback: Readback, archive: Archive) -> None:
         self._book, self._ending, self._ring, self._readback, self._archive = book, ending, ring, readback, archive
+        self._again = Again(book, readback)
         self._answers = {
             "task": self._task,
             "tasks": self._tasks,
             "result": self._result,
             "cancel": self._cancel,
+            "retry": self._retry,
             "call_story": self._call_story,
         }
 
@@ -80,6 +83,7 @@ class Questions:
             "parent": task.parent,
             "step": task.step,
             "by": task.by,
+            "again": task.again,
             "age_ms": max(0, int((now_s - task.submitted_at_s) * 1000)),
             "took_ms": max(0, int((until_s - task.submitted_at_s) * 1000)),
             "progress": task.progress,
@@ -104,10 +108,27 @@ class Questions:
             yield self._row_of(now_s, sender, ask, task)
 
     def _row_of(self, now_s: float, sender: NodeId, ask: Ask, task: Task | None) -> Send:
-        return self._unknown(sender, ask) if task is None else Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task))))
+        if task is None:
+            return self._unknown(sender, ask)
+        return Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | {"effects": self._effects(task)})))
 
     def _result_of(self, sender: NodeId, ask: Ask, task: Task | None) -> Send:
         return self._unknown(sender, ask) if task is None else answer_result(sender, ask.ask, task)
+
+    def _effects(self, task: Task) -> list[dict[str, Any]]:
+        """The newest effects, oldest first: whether each is known to have happened."""
+        newest = list((task.effects or {}).items())[-EFFECTS_SHOWN_MAX:]
+        return [
+            {
+                "key": key,
+                "outcome": "known" if intent.done else "unknown",
+                "at_most_once": intent.once,
+                "award": award_number(intent.fence),
+                "node": self._book.directory.name_of(intent.node),
+                "error": intent.error,
+            }
+            for key, intent in newest
+        ]
 
     def _tasks(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         """Live ones first, then ended ones, each the newest first."""
@@ -151,6 +172,16 @@ class Questions:
         by, reason = str(args.get("by") or sender), str(args.get("reason") or "cancelled")
         yield from self._ending.cancel(now_s, task, by, reason)
         yield Send(sender, Answer(ask.ask, True, dumps({"task": task.id, "state": task.state})))
+
+    def _retry(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        task = self.find(ask.key)
+        if task is None:
+            yield from self._archive.ask(ask.key, lambda old: self._retry_of(now_s, sender, ask, old))
+        else:
+            yield self._again.retry(now_s, sender, ask, task)
+
+    def _retry_of(self, now_s: float, sender: NodeId, ask: Ask, task: Task | None) -> Send | ReadBody:
+        return self._unknown(sender, ask) if task is None else self._again.retry(now_s, sender, ask, task)
 
     def call_story(self, task: str) -> dict[str, Any] | None:
         """A plain call's decisions and end, while it lives or is among those remembered; None: unknown, or no plain call."""

@@ -22,11 +22,13 @@ class Relay:
         self._holdings, self._slots = holdings, slots
         self.inputs: dict[type, Any] = {HandlerItems: self._do_items, Taken: self._on_taken}
 
-    def _do_items(self, _now_s: float, _me: NodeId, made: HandlerItems) -> Iterator[Any]:
+    def _do_items(self, now_s: float, _me: NodeId, made: HandlerItems) -> Iterator[Any]:
         run, holding = self._slots.runs.get(made.task), self._holdings.by_task.get(made.task)
         if run is None or run.fence != made.fence or run.worker.worker != made.worker:
             yield Refused("unknown_handler")
-        elif holding is not None and holding.fence == made.fence and holding.stream and holding.state is State.RUNNING:
+            return
+        run.heard_s = now_s
+        if holding is not None and holding.fence == made.fence and holding.stream and holding.state is State.RUNNING:
             yield Send(holding.manager, Items(made.task, made.fence, made.first, made.items, made.last), need=Need.FREE)
 
     def _on_taken(self, _now_s: float, manager: NodeId, taken: Taken) -> Iterator[Any]:

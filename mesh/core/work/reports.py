@@ -15,6 +15,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
+from mesh.core.work.breakers import Breakers
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.slots import Slots
 from mesh.effects import Append, Need, Refused, Send
@@ -25,7 +26,8 @@ from mesh.messages.work import Beat, BeatItem, Failure, FileRef, Release, Result
 
 MESSAGE_CHARS_MAX = 2_000
 DETAILS_CHARS_MAX = 16_000
-_KINDS = ("error", "invalid_argument", "timeout", "worker_lost", "cancelled", "no_file", "too_big")
+RETRY_AFTER_MS_MAX = 30 * 86_400_000
+_KINDS = ("error", "invalid_argument", "timeout", "worker_lost", "cancelled", "no_file", "too_big", "heartbeat", "outcome_unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,15 @@ def need_of(durable: bool) -> Need:
 class Reports:
     """Everything owed to managers."""
 
-    def __init__(self, directory: Directory, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots) -> None:
+    def __init__(
+        self, directory: Directory, deadlines: Deadlines, limits: WorkLimits, holdings: Holdings, slots: Slots, breakers: Breakers
+    ) -> None:
         self._directory = directory
         self._deadlines = deadlines
         self._limits = limits
         self._holdings = holdings
         self._slots = slots
+        self._breakers = breakers
         self.ended = 0
         self.failed = 0
         self.resent = 0
@@ -97,9 +102,8 @@ class Reports:
         holding.report = failure
         self.failed += 1
         if holding.durable:
-            text = json.dumps(
-                {"kind": failure.kind, "message": failure.message, "details": failure.details, "retryable": failure.retryable}
-            )
+            kept: dict[str, Any] = {"kind": failure.kind, "message": failure.message, "details": failure.details}
+            text = json.dumps(kept | {"retryable": failure.retryable, "retry_after_ms": failure.retry_after_ms})
             at_ms = int(now_s * 1000)
             out.append(Append(Ended(holding.task, holding.fence, outcome, error=text, agent=agent, service_ms=service_ms, at_ms=at_ms)))
         self._owe(now_s, holding, out)
@@ -121,6 +125,7 @@ class Reports:
         self._slots.move(holding, State.GONE)
         self._holdings.drop(holding)
         self._directory.homes.pop(holding.task, None)
+        self._breakers.gone(holding)
         if holding.durable and closed:
             out.append(Append(Closed(holding.task, holding.fence)))
 
@@ -128,6 +133,10 @@ class Reports:
         self.ended += 1
         self._slots.move(holding, State.ENDED)
         holding.input = b""
+        if holding.report is not None and self._breakers.ended(now_s, holding, holding.report):
+            for other in list(self._holdings.by_task.values()):
+                if other.capability == holding.capability and other.state in (State.WAITING, State.READY):
+                    self.release(now_s, other, "breaker_open", out)
         self.send(now_s, holding, out)
         self.watch(now_s, self._holdings.held_for(holding.manager))
 
@@ -229,7 +238,9 @@ def failure_of(holding: Holding, outcome: str, error: dict[str, Any], agent: str
     message = str(error.get("message") or f"the handler ended with {outcome}")[:MESSAGE_CHARS_MAX]
     retryable = bool(error.get("retryable", kind not in ("invalid_argument", "too_big")))
     details = str(error.get("details") or "")[:DETAILS_CHARS_MAX]
-    return Failure(holding.task, holding.fence, kind, message, retryable, agent, details, service_ms)
+    after_ms = error.get("retry_after_ms")
+    after_ms = min(max(0, after_ms), RETRY_AFTER_MS_MAX) if type(after_ms) is int else 0
+    return Failure(holding.task, holding.fence, kind, message, retryable, agent, details, service_ms, after_ms)
 
 
 def report_of(holding: Holding, entry: Ended, bodies: dict[Hash, bytes]) -> Result | Failure:

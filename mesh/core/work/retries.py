@@ -3,6 +3,8 @@
     RESULT --hash right, files here--> committed, then RESULT_ACK
     FAILURE --the node's fault: again at once, elsewhere (three times) --the handler's: again after a pause, as often as allowed--> failed
 
+Retries after a handler's failure come out of a budget (`budget.py`); beyond it they wait in line. Those after node faults do not.
+
 Invariant: only the newest fence, from its holder, ends or moves a task; everything older is answered SUPERSEDED and counted. Pauses are
 exponential with full jitter (AWS, 2015): a random part of ``retry_min_s * 2^(n-1)``, at most `retry_max_s`.
 """
@@ -14,19 +16,34 @@ from typing import Any
 
 from mesh.core.inputs import FileFetched, FileWanted
 from mesh.core.work.book import Book, Effects
+from mesh.core.work.budget import RetryBudget
 from mesh.core.work.ending import Ending, node_lost
 from mesh.core.work.leases import NODE_REVOKED, Leases
-from mesh.core.work.task import BACKOFF, CANCELLING, COMMITTING, DONE, HELD, OFFERED, READY, RESULT, RETRY, Task
-from mesh.core.work.waits import BackoffEnds, FetchAgain, backoff_s
+from mesh.core.work.poison import is_poison, note_loss, poison
+from mesh.core.work.task import (
+    BACKOFF,
+    CANCELLING,
+    COMMITTING,
+    DONE,
+    HANDLER_LOST,
+    HELD,
+    NODE_FAULTS,
+    OFFERED,
+    READY,
+    RESULT,
+    RETRY,
+    Task,
+)
+from mesh.core.work.waits import BackoffEnds, BudgetDue, FetchAgain, backoff_s
 from mesh.effects import Append, Refused, Tell
-from mesh.ids import Hash, NodeId, content_hash
+from mesh.ids import Hash, NodeId, TaskId, content_hash
 from mesh.messages.records import Lost
 from mesh.messages.work import Failure, Result
 
-NODE_FAULTS = ("worker_lost", "no_file", "cancelled")
-"""Not the handler's: worth a try elsewhere whatever its retries are. (Cancelled: nobody here asked for that.)"""
 FAULTS_MAX = 3
 """Work that took three workers with it is likely to take the fourth."""
+OVER_BUDGET = "retry_budget"
+"""Why a task waits whose pause is over."""
 FETCHES_MAX = 3
 FETCH_AGAIN_S = 1.0
 
@@ -35,6 +52,13 @@ class Retries:
     def __init__(self, book: Book, ending: Ending, leases: Leases) -> None:
         self._book, self._ending, self._leases = book, ending, leases
         self._fetching: dict[Hash, dict[str, Task]] = {}
+        self._budget = RetryBudget(book.limits)
+        self._in_line: dict[TaskId, Task] = {}
+        """Retries that wait for the budget, first come first served."""
+
+    def waiting(self) -> int:
+        """Retries that wait for the budget."""
+        return len(self._in_line)
 
     # ---- results
 
@@ -137,7 +161,7 @@ class Retries:
         """A result that was taken and cannot be committed. Its handler has ended, so the work may go to others at once."""
         self._book.speak_to(task.holder).superseded.append((task.id, task.fence))
         task.output, task.output_hash, task.output_files, task.missing, task.fetches = None, "", (), (), 0
-        if final or task.on_lost == "fail":
+        if final or self._leases.on_lost(task) == "fail":
             self._book.drop(task)
             yield from self._ending.fail(now_s, task, error)
             return
@@ -163,11 +187,14 @@ class Retries:
             yield from self._leases.bind(now_s, task)
         error = self._error(task, sender, failure)
         task.service_ms = failure.service_ms
-        again, pause = self._verdict(task, failure)
+        again, pause = self._verdict(now_s, task, failure)
+        note_loss(task, sender, f"failed:{failure.kind}")
         book.drop(task)
+        if failure.kind == "worker_lost" and not self._must_not_repeat(task, failure) and is_poison(task):
+            again, error = False, {**poison(task, book.directory), "cause": error}
         if not again:
-            if failure.kind == "worker_lost" and task.on_lost == "fail":
-                error = {**error, **node_lost(task, "worker_lost"), "cause": error}
+            if self._must_not_repeat(task, failure):
+                error = {**error, **node_lost(task, failure.kind), "cause": error}
             yield from self._ending.fail(now_s, task, error)
             return
         if task.durable:
@@ -180,12 +207,13 @@ class Retries:
             book.deadlines.clear(BackoffEnds(task.id))
             self._ready(task)
 
-    def _verdict(self, task: Task, failure: Failure) -> tuple[bool, float]:
+    def _verdict(self, now_s: float, task: Task, failure: Failure) -> tuple[bool, float]:
         """Whether to try again, and after how many seconds."""
         if failure.kind in NODE_FAULTS:
             task.faults += 1
             task.excluded = task.holder
-            if failure.kind == "worker_lost" and task.on_lost == "fail":
+            task.lost = task.lost or failure.kind in HANDLER_LOST
+            if self._must_not_repeat(task, failure):
                 return False, 0.0
             # The first two go elsewhere at once: a killed worker says nothing about the work.
             return task.faults < FAULTS_MAX, 0.0
@@ -193,7 +221,13 @@ class Retries:
         allowed = task.retries if task.retries >= 0 else task.offer_retries
         if not failure.retryable or task.failures > allowed:
             return False, 0.0
-        return True, backoff_s(self._book.random, self._book.limits, task.failures)
+        pause_s = failure.retry_after_ms / 1000 + backoff_s(self._book.random, self._book.limits, task.failures)
+        left_ms = task.left_ms(now_s)
+        # Who would still be waiting at his deadline is told today's reason, not "timeout".
+        return not left_ms or pause_s * 1000 < left_ms, pause_s
+
+    def _must_not_repeat(self, task: Task, failure: Failure) -> bool:
+        return failure.kind in HANDLER_LOST and self._leases.on_lost(task) == "fail"
 
     def _error(self, task: Task, sender: NodeId, failure: Failure) -> dict[str, Any]:
         task.agent = failure.agent or task.agent
@@ -209,10 +243,30 @@ class Retries:
             "fix": f"mesh why {task.id}",
         }
 
-    def expire_backoff(self, _now_s: float, _me: NodeId, due: BackoffEnds) -> None:
+    def expire_backoff(self, now_s: float, _me: NodeId, due: BackoffEnds) -> None:
         task = self._book.tasks.get(due.task)
-        if task is not None and task.state == BACKOFF:
+        if task is None or task.state != BACKOFF:
+            return
+        if task.reason.startswith("failed:"):
+            task.reason = OVER_BUDGET
+            self._in_line[task.id] = task
+            if len(self._in_line) == 1:
+                self.expire_budget(now_s, "", BudgetDue())
+            if task.id in self._in_line:
+                self._book.count("retries_delayed")
+        else:
             self._ready(task)
+
+    def expire_budget(self, now_s: float, _me: NodeId, due: BudgetDue) -> None:
+        """As many of those in line as there are tokens."""
+        for task in list(self._in_line.values()):
+            if task.state == BACKOFF:
+                if not self._budget.spend(now_s, self._book.given):
+                    self._book.deadlines.set(due, now_s + self._budget.wait_s())
+                    return
+                self._book.count("retries")
+                self._ready(task)
+            del self._in_line[task.id]
 
     def _ready(self, task: Task) -> None:
         task.move(READY)

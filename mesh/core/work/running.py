@@ -24,6 +24,8 @@ from mesh.limits import WorkLimits
 from mesh.messages.work import AwardItem
 
 NOTE_CHARS_MAX = 200
+STUCK = "heartbeat"
+"""Why a handler is stopped that did not give the sign of life it had promised, and what its failure is called."""
 _MISSING_KEPT = (State.WAITING, State.NEW)
 
 
@@ -40,6 +42,11 @@ class RunsDue:
     """Look for handlers that have outrun their timeout without their worker saying so."""
 
 
+def stuck_error(run: Run) -> dict[str, Any]:
+    message = "no sign of life from its handler within the heartbeat it has promised"
+    return {"kind": STUCK, "message": message, "retryable": True}
+
+
 class Running:
     """Starts and stops handlers."""
 
@@ -54,6 +61,7 @@ class Running:
         self._watching = False
         self.executed = 0
         self.overrun = 0
+        self.stuck = 0
         self.inputs: dict[type, Any] = {
             HandlerStarted: self._do_started,
             HandlerProgress: self._do_progress,
@@ -102,12 +110,20 @@ class Running:
                 self._start(now_s, holding, worker, out)
 
     def _start(self, now_s: float, holding: Holding, worker: Worker, out: list[Any]) -> None:
+        timeout_ms = holding.timeout_ms
+        if holding.deadline_ms:
+            left_ms = holding.deadline_ms - int(now_s * 1000)
+            if left_ms <= 0:
+                self._reports.release(now_s, holding, "deadline", out)
+                return
+            timeout_ms = min(timeout_ms or left_ms, left_ms)
         run = Run(worker, holding.task, holding.fence, holding.capability, holding.durable, now_s)
-        if holding.timeout_ms:
-            run.overdue_s = now_s + holding.timeout_ms / 1000 + self._limits.margin_s
-            if not self._watching:
-                self._watching = True
-                self._deadlines.set(RunsDue(), now_s + self._limits.beat_s)
+        run.heartbeat_s = holding.heartbeat_ms / 1000
+        if timeout_ms:
+            run.overdue_s = now_s + timeout_ms / 1000 + self._limits.margin_s
+        if (timeout_ms or run.heartbeat_s) and not self._watching:
+            self._watching = True
+            self._deadlines.set(RunsDue(), now_s + self._limits.beat_s)
         self._slots.begin(run)
         self._slots.move(holding, State.RUNNING)
         self.executed += 1
@@ -120,7 +136,7 @@ class Running:
                 holding.capability,
                 holding.input,
                 holding.lease_end_ms,
-                holding.timeout_ms,
+                timeout_ms,
                 holding.parent,
                 holding.attempt,
                 holding.checkpoint,
@@ -144,10 +160,11 @@ class Running:
             return (Refused("unknown_handler"),)
         return ()
 
-    def _do_progress(self, _now_s: float, _me: NodeId, progress: HandlerProgress) -> Iterable[Any]:
+    def _do_progress(self, now_s: float, _me: NodeId, progress: HandlerProgress) -> Iterable[Any]:
         run = self._run(progress.worker, progress.task, progress.fence)
         if run is None:
             return (Refused("unknown_handler"),)
+        run.heard_s = now_s
         run.fraction = min(1.0, max(0.0, progress.fraction)) if progress.fraction == progress.fraction else 0.0
         run.note = progress.note[:NOTE_CHARS_MAX]
         return ()
@@ -172,15 +189,30 @@ class Running:
                 run.overdue_s = float("inf")
                 self.overrun += 1
                 self.stop(now_s, run, "timeout", out)
-                holding = self._holdings.by_task.get(run.task)
-                if holding is not None and holding.fence == run.fence and holding.state is State.RUNNING and not run.answers:
-                    error = {"kind": "timeout", "message": f"no end after {holding.timeout_ms} ms", "retryable": True}
-                    self._reports.fail(now_s, holding, "timeout", error, run.worker.agent, int((now_s - run.started_s) * 1000), out)
-            elif run.overdue_s != float("inf"):
-                self._watching = True
+                message = f"no end {now_s - run.started_s:.1f} s after its start"
+                self.give_up(now_s, run, {"kind": "timeout", "message": message, "retryable": True}, out)
+            elif run.heartbeat_s and not run.waits and now_s - run.heard_s > run.heartbeat_s:
+                self._is_stuck(now_s, run, out)
+            self._watching = self._watching or run.overdue_s != float("inf") or run.heartbeat_s > 0
         if self._watching:
             self._deadlines.set(due, now_s + self._limits.beat_s)
         return out
+
+    def _is_stuck(self, now_s: float, run: Run, out: list[Any]) -> None:
+        """What may run twice goes to others at once; the rest when its handler has ended, or `stop_s` after it was told to."""
+        offer = run.worker.offers.get(run.capability)
+        error = stuck_error(run)
+        run.heartbeat_s = 0.0
+        self.stuck += 1
+        self.stop(now_s, run, STUCK, out)
+        if offer is not None and offer.idempotent:
+            self.give_up(now_s, run, error, out)
+
+    def give_up(self, now_s: float, run: Run, error: dict[str, Any], out: list[Any]) -> None:
+        """Report the run as failed though its handler has not ended, unless something else is owed to the manager."""
+        holding = self._holdings.by_task.get(run.task)
+        if holding is not None and holding.fence == run.fence and holding.state is State.RUNNING and not run.answers:
+            self._reports.fail(now_s, holding, error["kind"], error, run.worker.agent, int((now_s - run.started_s) * 1000), out)
 
     # ---- stopping
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
+from mesh.core.work.breaker import CLOSED, Breaker
 from mesh.core.work.holdings import Holding, State
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
@@ -19,6 +20,8 @@ from mesh.messages.membership import LoadRow, Offer
 _SAMPLE_WEIGHT = 0.2
 """Of the newest service time in the average: five samples follow a change, one outlier does not."""
 _SERVICE_MS_MIN = 0.05
+SURE_RUNS = 8
+"""From here on the quickest of them says what cannot be done: a cold start alone must not."""
 _QUEUED = (State.WAITING, State.READY)
 
 
@@ -31,6 +34,8 @@ class Run:
         "durable",
         "fence",
         "fraction",
+        "heard_s",
+        "heartbeat_s",
         "note",
         "overdue_s",
         "started_s",
@@ -48,6 +53,9 @@ class Run:
         self.durable = durable
         self.started_s = started_s
         self.overdue_s = float("inf")
+        self.heartbeat_s = 0.0
+        """It has promised a sign of life this often; 0: it has not."""
+        self.heard_s = started_s
         self.waits = False
         """For work of its own, elsewhere or here: its slot is free meanwhile."""
         self.stopping = ""
@@ -87,6 +95,11 @@ class Capability:
     heap: list[tuple[int, TaskId]] = field(default_factory=list)
     """Ready ones by order; entries of holdings that moved on are skipped when they surface."""
     service_ms: float = 0.0
+    measured: int = 0
+    """Runs that ended in a result or an error since the newest worker came."""
+    fastest_ms: float = 0.0
+    """The quickest of those."""
+    breaker: Breaker = field(default_factory=Breaker)
 
     def slots(self) -> int:
         return sum(worker.concurrency for worker in self.workers)
@@ -127,6 +140,8 @@ class Slots:
                 run.worker = worker
         self.workers[worker.worker] = worker
         self._index()
+        for name in worker.offers if before is None else ():
+            self.capabilities[name].measured = 0
 
     def detach(self, worker: Worker) -> None:
         del self.workers[worker.worker]
@@ -222,9 +237,10 @@ class Slots:
         del run.worker.runs[run.task]
         run.worker.idle -= run.waits
 
-    def wait(self, run: Run, waits: bool) -> None:
+    def wait(self, now_s: float, run: Run, waits: bool) -> None:
         """A run begins or ends to wait for work of its own. Said twice, it counts once."""
         run.worker.idle += waits - run.waits
+        run.heard_s = now_s
         run.waits = waits
 
     def begin_stray(self, worker: Worker, task: TaskId, fence: Fence) -> None:
@@ -248,6 +264,8 @@ class Slots:
         if known is None:
             return
         sample = float(service_ms) if service_ms >= 1 else min(max(elapsed_s * 1000.0, _SERVICE_MS_MIN), 1.0)
+        known.fastest_ms = min(known.fastest_ms, sample) if known.measured else sample
+        known.measured += 1
         known.service_ms += (sample - known.service_ms) * (_SAMPLE_WEIGHT if known.service_ms else 1.0)
 
     # ---- what to expect
@@ -260,7 +278,7 @@ class Slots:
             spare = worker.concurrency + worker.idle - len(worker.runs) - len(worker.strays)
             if spare > 0:
                 free += spare
-        if not slots:
+        if not slots or not capability.breaker.admits():
             return 0
         queued = capability.queued
         beyond = 1 - queued
@@ -270,7 +288,8 @@ class Slots:
                 for other in capability.neighbours:
                     backlog_ms += other.queued * other.service_ms
             beyond = max(beyond, int((self._limits.wait_ms_target * slots - backlog_ms) / capability.service_ms))
-        return max(0, min(free + beyond, self._limits.queue_max - self.queued))
+        most = self._limits.queue_max - self.queued if capability.breaker.state == CLOSED else 1
+        return max(0, min(free + beyond, most))
 
     def start_ms(self, capability: Capability, now_s: float, ahead: int = 0) -> int:
         """Until a slot is free for a task that comes now behind the queue and `ahead` others of its kind."""
@@ -315,6 +334,10 @@ class Slots:
         """Whole milliseconds; at least 1 once measured, since 0 says never run here."""
         return max(1, round(capability.service_ms)) if capability.service_ms else 0
 
+    def cannot_end(self, capability: Capability, now_s: float, left_ms: int) -> bool:
+        """Not within `left_ms`: the wait alone, and not one of many runs was quick enough. An average would turn away what has a chance."""
+        return capability.measured >= SURE_RUNS and self.start_ms(capability, now_s) + capability.fastest_ms > left_ms
+
     def retry_after_ms(self, capability: Capability, now_s: float) -> int:
         """A guess at when to ask again, between 10 ms and 5 s."""
         return min(5000, max(10, self.start_ms(capability, now_s)))
@@ -327,5 +350,8 @@ class Slots:
             slots = capability.slots()
             if slots:
                 room = 0 if closed else self.room(capability)
-                rows.append(LoadRow(name, slots, slots - capability.free(), capability.queued, room, self.service_ms(capability)))
+                breaker = capability.breaker
+                state = "" if breaker.state == CLOSED else breaker.state
+                busy, service_ms = slots - capability.free(), self.service_ms(capability)
+                rows.append(LoadRow(name, slots, busy, capability.queued, room, service_ms, state, breaker.failing()))
         return tuple(rows)

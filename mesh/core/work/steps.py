@@ -28,8 +28,9 @@ ASKERS_MAX = 16
 class Steps:
     def __init__(self, book: Book, leases: Leases, readback: Readback) -> None:
         self._book, self._leases, self._readback = book, leases, readback
+        self.inputs: dict[type, Any] = {StepAsk: self._on_step_ask}
 
-    def on_step_ask(self, now_s: float, sender: NodeId, ask: StepAsk) -> Effects:
+    def _on_step_ask(self, now_s: float, sender: NodeId, ask: StepAsk) -> Effects:
         parent = self._book.tasks.get(ask.parent)
         if parent is None or parent.fence != ask.fence or parent.holder != sender or parent.state not in (OFFERED, HELD):
             yield from self._stale(sender, ask, parent)
@@ -43,16 +44,19 @@ class Steps:
             if (overloaded := self._book.admission.refusal(now_s, len(ask.input))) is not None:
                 yield Send(sender, StepDone(ask.ask, "", "refused", b"", dumps(overloaded)), need=Need.FREE)
                 return
+            # A step outlives the attempt that asked for it, but not its parent: it never has more time than that has left.
+            left_ms = parent.left_ms(now_s)
             child = self._book.open(
                 now_s,
                 ask.capability,
                 ask.input,
                 durable=parent.durable,
-                timeout_ms=ask.timeout_ms,
+                timeout_ms=min(ask.timeout_ms, left_ms) if ask.timeout_ms and left_ms else ask.timeout_ms or left_ms,
                 files=ask.files,
                 by=parent.agent,
                 parent=parent.id,
                 step=ask.name,
+                bounds=ask.bounds,
             )
             if ask.files and sender != self._book.me:
                 child.sources = (self._book.me, sender)

@@ -95,8 +95,13 @@ class Succession:
             else:
                 self._reopen(now_s, task)
         for task in tasks:
-            if not task.ended and task.cancel_by and not task.holder:
+            if task.ended:
+                continue
+            if task.cancel_by and not task.holder:
                 yield from self._ending.stopped(now_s, task)
+            elif task.step and task.parent not in self._book.tasks and task.parent not in self._book.moved:
+                # The log has its parent's end and not what followed from it.
+                yield from self._ending.cancel(now_s, task, task.parent, "parent ended")
         yield from self._leases.reclaim_all(now_s)
 
     def _reopen(self, now_s: float, task: Task) -> None:
@@ -108,7 +113,7 @@ class Succession:
             # The clock began again with the machine, or was another's: what is left of the timeout is not known, so it begins again too.
             task.submitted_at_s = now_s
         if task.timeout_ms:
-            book.wheel.add(task, max(now_s, task.submitted_at_s + task.timeout_ms / 1000))
+            book.wheel.add(task, max(now_s, task.submitted_at_s + task.timeout_ms / 1000), task.timeout_ms)
         if task.holder:
             assert task.state in (OFFERED, HELD, CANCELLING)
             self._leases.recover(now_s, task)

@@ -23,11 +23,13 @@ class ContractorStatistics:
     resent: int
     lapsed: int
     overrun: int
+    stuck: int
     bids: int
     refusals: int
     prices_waiting: int
     loads_told: int
     draining: bool
+    breakers_opened: int
     log_bytes: int
     pulls: int
     given_up: int

@@ -21,7 +21,7 @@ from mesh.core.work.stream import Stream
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
 from mesh.messages.records import Candidate, Decided
-from mesh.messages.work import FileRef
+from mesh.messages.work import UNBOUNDED, Bounds, FileRef
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
 BACKOFF, COMMITTING, CANCELLING = "backoff", "committing", "cancelling"
@@ -73,8 +73,37 @@ TRANSITIONS: dict[tuple[str, str], str] = {
 TRIED_MAX = 32
 """Attempts whose nodes are remembered: for whoever wants to read what they logged."""
 
+NODE_FAULTS = ("worker_lost", "heartbeat", "no_file", "cancelled")
+"""Failures that are not the handler's: worth a try elsewhere whatever its retries are. (Cancelled: nobody here asked for that.)"""
+
 NO_AWARD: Fence = fence_of(FIRST_TERM, 0)
 """The fence before the first award: number 0 of the first term."""
+
+
+OUTCOME_KEPT_BYTES = 4096
+"""Outcomes of effects up to here stay in memory; larger ones of durable tasks are read from the store when asked for."""
+EFFECTS_SHOWN_MAX = 20
+"""Of a task that has ended, the newest, and before them those whose outcome is not known. The journal has them all."""
+
+
+HANDLER_LOST = ("worker_lost", "cancelled")
+"""Kinds of failures in which a handler may have been at work and others have ended it: what must not repeat ends with it."""
+
+
+@dataclass(slots=True, eq=False)
+class Intent:
+    """One effect of a task, under its key: who has begun it, and how it ended."""
+
+    fence: Fence
+    call: int
+    once: bool
+    node: NodeId
+    done: bool = False
+    output: bytes | None = None
+    """None: none yet, or only its hash is remembered."""
+    output_hash: Hash = ""
+    error: str = ""
+    """What its function raised the last time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +129,9 @@ class Task:
     sources: tuple[NodeId, ...] = ()
     request: int = -1
     """The local command that waits for the end; -1: none."""
+    bounds: Bounds = UNBOUNDED
+    again: TaskId = ""
+    """The ended task that this one repeats."""
 
     state: str = PENDING
     fence: Fence = NO_AWARD
@@ -111,6 +143,7 @@ class Task:
     """Of the winner's offer; empty: not known (after a restart)."""
     offer_retries: int = 0
     run_timeout_ms: int = 0
+    heartbeat_ms: int = 0
     lease_end_s: float = 0.0
     """The holder's lease, as the granter counts it, without margin."""
     offered_at_s: float = 0.0
@@ -133,6 +166,8 @@ class Task:
     """Failures that were the node's: its worker died, a file did not come."""
     declines: int = 0
     """In a row; the next award of a task that is declined too often is auctioned."""
+    took_down: dict[Fence, tuple[NodeId, bool]] | None = None
+    """By award: whose worker or process was lost while it ran there, and whether that is sure."""
     lost: bool = False
     """A holder was lost while it may have been running."""
     excluded: NodeId = ""
@@ -156,6 +191,8 @@ class Task:
     """Workers' nodes that wait for this step: ``(node, ask)``."""
     children: dict[str, Task] | None = None
     """Steps by name. Shared by all attempts: that is the replay."""
+    effects: dict[str, Intent] | None = None
+    """Effects by key, in the order they were first begun. Shared by all attempts too."""
 
     node: NodeId = ""
     """Whose result was committed, or who had it last."""
@@ -175,8 +212,6 @@ class Task:
     """Number of the entry that ended it."""
     fence_min: Fence = 0
     """No award of it may have a smaller one."""
-    wheel_at: int = 0
-    """Where the overall timeout is noted; 0: nowhere."""
 
     @property
     def ended(self) -> bool:
@@ -187,8 +222,21 @@ class Task:
         self.attempts += 1
         self.tried = (*self.tried[1 - TRIED_MAX :], (self.fence, node))
 
+    def left_ms(self, now_s: float) -> int:
+        """Until its deadline, at least 1; 0: it has none."""
+        return max(1, int((self.submitted_at_s - now_s) * 1000) + self.timeout_ms) if self.timeout_ms else 0
+
     def move(self, event: str) -> None:
         """The only way `state` changes in a live manager. Asserts that the table has the transition."""
         to = TRANSITIONS.get((self.state, event))
         assert to is not None, f"{self.id}: no transition from {self.state} by {event}"
         self.state = to
+
+    def forget_outcomes(self) -> None:
+        """It has ended: nobody asks for the outcomes of its effects any more, only which there were."""
+        if self.effects is None:
+            return
+        for intent in self.effects.values():
+            intent.output = None
+        shown = sorted(self.effects.items(), key=lambda pair: not pair[1].done)[-EFFECTS_SHOWN_MAX:]
+        self.effects = dict(shown)

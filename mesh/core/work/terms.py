@@ -18,7 +18,7 @@ from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State
 from mesh.core.work.reports import Reports, need_of
-from mesh.core.work.running import Running, StopOverdue
+from mesh.core.work.running import STUCK, Running, StopOverdue, stuck_error
 from mesh.core.work.slots import Run, Slots
 from mesh.effects import Append, Extend, Need, Refused, Send
 from mesh.ids import Fence, NodeId, TaskId
@@ -272,6 +272,8 @@ class Terms:
             if holding is not None and holding.fence == run.fence and holding.state is State.RUNNING:
                 self.cancelled(now_s, holding, out)
             self.answer(run, ("cancelled",), out)
+        elif run.stopping == STUCK:
+            self._running.give_up(now_s, run, stuck_error(run), out)
         elif holding is not None and holding.fence != run.fence and holding.state is State.WAITING:
             self._reports.release(now_s, holding, "still_running", out)
         return out

@@ -22,6 +22,11 @@ class BackoffEnds:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetDue:
+    """There may be a token for the first retry in line."""
+
+
+@dataclass(frozen=True, slots=True)
 class GraceEnds:
     """Discovery had its chance: if still nobody offers it, the caller hears so."""
 

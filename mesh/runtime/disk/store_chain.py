@@ -18,7 +18,7 @@ from typing import Any
 from mesh.core.records import merkle
 from mesh.core.records.journal import FIRST_PREV, keys, last_of
 from mesh.ids import Fence, Hash, NodeId, TaskId
-from mesh.messages.records import Accepted, Checkpointed, Commit, Ended, Finished, Submitted
+from mesh.messages.records import Accepted, Checkpointed, Commit, Effected, Ended, Finished, Submitted
 from mesh.messages.signed import Signed
 from mesh.runtime.disk.sealing import SealBroken
 from mesh.runtime.disk.store_file import StoreError, broken
@@ -159,6 +159,8 @@ def _wanted(entry: Any, seq: int, end: ChainEnd) -> Hash:
     kind = type(entry)
     if kind is Submitted:
         return "" if entry.task in end.finished else entry.input
+    if kind is Effected:
+        return "" if entry.task in end.finished else entry.output
     if kind is Accepted:
         return "" if (entry.task, entry.fence) in end.closed else entry.input
     if kind is Ended:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from mesh.limits import Limits
 from mesh.sim.checkers.bounds import BoundsChecker
 from mesh.sim.checkers.durability import DurabilityChecker
+from mesh.sim.checkers.effects import EffectChecker
+from mesh.sim.checkers.failure import FailureChecker
 from mesh.sim.checkers.journal import JournalChecker
 from mesh.sim.checkers.leases import LeaseChecker
 from mesh.sim.checkers.market import MarketChecker
@@ -22,8 +24,10 @@ def all_checkers(limits: Limits) -> list[Checker]:
         TaskChecker(),
         LeaseChecker(),
         MarketChecker(limits.work),
+        FailureChecker(limits.work),
         JournalChecker(),
         DurabilityChecker(),
+        EffectChecker(),
         TrustChecker(),
         RollbackChecker(),
         BoundsChecker(limits),

@@ -13,10 +13,11 @@ from mesh.core.directory import DEAD, LEFT, Directory
 from mesh.core.inputs import Enquire, MemberDied, MemberLinked, RequestGone, Step
 from mesh.core.node import Node
 from mesh.core.work.desk import Desk
+from mesh.core.work.inputs import EffectBegin, EffectEnd, EffectPermitted
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import content_hash
 from mesh.limits import WorkLimits
-from mesh.messages.work import Answer, Ask, StepAsk, StepDone, StepSeen
+from mesh.messages.work import Answer, Ask, EffectAnswer, EffectAsk, EffectDone, StepAsk, StepDone, StepSeen
 
 ANNA, BERT, CARL = "aaaaaaaa" + "n" * 24, "aaaaaaab" + "n" * 24, "cccccccc" + "n" * 24
 BASE = 50_000 << 20
@@ -35,7 +36,7 @@ class Hall:
         self.deadlines = Deadlines()
         self.limits = limits or WorkLimits()
         self.desk = Desk(self.directory, self.deadlines, self.limits)
-        self.sink = Sink(Ask, StepAsk)
+        self.sink = Sink(Ask, StepAsk, EffectAsk, EffectDone)
         self.node = Node(ME, (self.desk, self.sink), self.deadlines)
         self.now = 50.0
 
@@ -309,3 +310,47 @@ def test_failed_and_refused_steps() -> None:
     assert effects[0] == Refused("bad_step_error", ANNA)
     assert hall.give(StepSeen(BASE + 2, CHILD), BERT) == [Refused("step_not_asked", BERT)]
     assert error(hall.give(step(8, "nonsense"))) == "unknown_task"
+
+
+# ---- effects
+
+
+def effect(request: int = 5, task: str = f"{ANNA}.1.7", once: bool = False) -> EffectPermitted:
+    return EffectPermitted(EffectBegin(request, 1, task, 3, "mail", 1, once))
+
+
+def test_an_effect_goes_to_the_tasks_manager_and_back() -> None:
+    hall = Hall()
+    asked = EffectAsk(BASE, f"{ANNA}.1.7", 3, "mail", 1, False)
+    assert hall.give(effect()) == [Send(ANNA, asked, need=Need.FREE)]
+    assert sent(hall.later(0.5), EffectAsk) == [asked] == sent(hall.give(MemberLinked(ANNA)), EffectAsk)
+    go = EffectAnswer(BASE, "go")
+    assert hall.give(go, BERT) == [Refused("effect_not_asked", BERT)]
+    assert hall.give(go, ANNA) == [Reply(5, True, {"state": "go", "output": b""}, need=Need.FREE)]
+    assert hall.give(go, ANNA) == [Refused("effect_not_asked", ANNA)]
+    [done] = sent(hall.give(EffectEnd(6, f"{ANNA}.1.7", 3, "mail", 1, b"7")), EffectDone)
+    assert done == EffectDone(done.ask, f"{ANNA}.1.7", 3, "mail", 1, b"7")
+    assert hall.give(EffectAnswer(done.ask, "noted"), ANNA) == [Reply(6, True, {"state": "noted", "output": b""}, need=Need.FREE)]
+    assert hall.later(60) == []
+
+
+def test_refused_effects_and_handlers_that_are_gone() -> None:
+    hall = Hall()
+    hall.give(effect())
+    refused = EffectAnswer(BASE, "refused", b"", b'{"code": "outcome_unknown", "message": "m", "fix": "f"}')
+    assert error(hall.give(refused, ANNA)) == "outcome_unknown"
+    hall.give(effect())
+    effects = hall.give(EffectAnswer(BASE + 1, "refused", b"", b"nonsense"), ANNA)
+    assert effects[0] == Refused("bad_effect_error", ANNA) and error(effects) == "refused"
+    hall.give(effect())
+    hall.give(RequestGone(5))
+    assert hall.later(60) == []
+
+
+@pytest.mark.parametrize(("state", "once", "need"), [("go", False, Need.SYNCED), ("go", True, Need.KEPT), ("done", False, Need.KEPT)])
+def test_what_this_nodes_own_manager_says_waits_for_its_disk_or_its_keepers(state: str, once: bool, need: Need) -> None:
+    hall = Hall()
+    hall.give(effect(task=f"{ME}.1.7", once=once))
+    [ask] = [item.ask for item in hall.sink.caught]
+    [said] = of(hall.give(EffectAnswer(ask, state, b"1")), Reply)
+    assert said.need is need

@@ -45,7 +45,12 @@ def test_a_submit_is_written_decided_and_awarded_in_that_order(bench):
         Append(Decided("me.1.1", FENCE + 1, "award", RULE, "a", (Candidate("a", "A", 0, 10, 0.0, "greeter"),), (), 110_000)),
         Send(
             "a",
-            Award((AwardItem("me.1.1", FENCE + 1, "greet", INPUT, b"{}", True, 5000),), grant_ms=3000, echo_ms=110_007, conditional=True),
+            Award(
+                (AwardItem("me.1.1", FENCE + 1, "greet", INPUT, b"{}", True, left_ms=5000),),
+                grant_ms=3000,
+                echo_ms=110_007,
+                conditional=True,
+            ),
             need=Need.KEPT,
             after=2,
         ),

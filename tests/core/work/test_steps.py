@@ -152,3 +152,14 @@ def test_a_steps_files_are_at_its_worker_too(bench):
     parent = bench.held()
     _, child = bench.awarded(step(bench, parent, files=(("f" * 64, 3),)))
     assert (child.files, child.sources) == ((("f" * 64, 3),), ("me", "a"))
+
+
+def test_a_step_whose_parents_end_is_on_disk_without_it_is_cancelled_after_the_restart(bench):
+    """The two entries of one turn may be on either side of a crash."""
+    parent = bench.held()
+    step(bench, parent)
+    journal = [*bench.journal, Finished(parent.task, parent.fence, "done", "a")]
+    again = Bench(incarnation=2)
+    effects = again.start(*journal, bodies=bench.bodies)
+    assert [entry.reason for entry in again.entries(effects, CancelAsked)] == ["parent ended"]
+    assert again.task("me.1.2").state == "cancelling"

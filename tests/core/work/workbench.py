@@ -10,6 +10,7 @@ from mesh.core.directory import Directory
 from mesh.core.inputs import FileWanted, OffersSet, TurnEnds, WorkerAttached
 from mesh.core.node import Node
 from mesh.core.work.contractor import Contractor
+from mesh.core.work.inputs import EffectPermitted
 from mesh.effects import Append, Execute, Send, Stop
 from mesh.ids import content_hash, fence_of, task_id
 from mesh.limits import WorkLimits
@@ -43,7 +44,7 @@ class Bench:
         for peer in peers:
             self.directory.ensure(peer).linked = True
         self.contractor = Contractor(self.directory, self.deadlines, self.limits, Random(1))
-        self.sink = Sink(OffersSet, FileWanted, Load, Accept, Decline, Result, Failure, Beat, Release)
+        self.sink = Sink(OffersSet, FileWanted, EffectPermitted, Load, Accept, Decline, Result, Failure, Beat, Release)
         self.node = Node(ME, (self.contractor, self.sink), self.deadlines)
         self.now = NOW
 

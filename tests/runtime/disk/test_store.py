@@ -19,7 +19,7 @@ from mesh.core.records.story import Story, verify_story
 from mesh.effects import ReadBody, ReadStory, Remember
 from mesh.ids import content_hash
 from mesh.limits import RecordsLimits
-from mesh.messages.records import Accepted, Checkpointed, Commit, Ended, Finished, Fork, Parked, Submitted
+from mesh.messages.records import Accepted, Checkpointed, Commit, Effected, Ended, Finished, Fork, Parked, Submitted
 from mesh.messages.signed import Signed
 from mesh.messages.trust import Certificate, Deed
 from mesh.runtime.disk.store import Store
@@ -140,6 +140,19 @@ def test_stamps_outlive_a_clock_that_steps_back(desk: Any) -> None:
 
 def bodies_of(desk: Any) -> list[tuple[str, dict[str, bytes]]]:
     return [(type(entry).__name__, bodies) for _, entry, bodies in desk.rows if bodies]
+
+
+def test_replay_brings_the_outcomes_of_effects_until_their_task_has_ended(desk: Any) -> None:
+    store, sent = desk.start(), b'"sent"'
+    effected = Effected("t", desk.FENCE, "mail", 1, content_hash(sent))
+    desk.write(store, effected, Effected("t", desk.FENCE, "post", 2, error="OSError"), bodies={content_hash(sent): sent})
+    desk.close()
+    store = desk.start()
+    assert bodies_of(desk) == [("Effected", {content_hash(sent): sent})]
+    desk.write(store, Finished("t", desk.FENCE, "failed"))
+    desk.close()
+    desk.start()
+    assert bodies_of(desk) == []
 
 
 def test_replay_brings_the_bodies_of_what_is_not_over(desk: Any) -> None:
@@ -481,7 +494,7 @@ def test_every_kind_with_bodies_is_in_the_replay_table() -> None:
     from mesh.messages.records import ENTRIES
 
     named = {cls for cls in ENTRIES if {"input", "output"} & set(cls.__dataclass_fields__)}
-    assert named == {Submitted, Accepted, Ended, Finished, Checkpointed}
+    assert named == {Submitted, Accepted, Ended, Finished, Checkpointed, Effected}
 
 
 def test_a_checkpoint_comes_back_until_its_task_has_ended(desk: Any) -> None:

@@ -1,0 +1,51 @@
+"""What handlers ask of their task's manager, on its way there: commands of workers, and the fact that one of them may pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh.ids import Fence, TaskId
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A worker's ``ctx.checkpoint``: `value`, JSON, goes to the task's manager. Answered like `Step`, once it is kept."""
+
+    request: int
+    task: TaskId
+    fence: Fence
+    value: bytes
+
+
+@dataclass(slots=True)
+class EffectBegin:
+    """A worker's ``ctx.effect`` wants to begin. Answered, if this node's lease holds, by the task's manager: ``{"state", "output"}``, where
+    `state` is ``go`` or ``done``."""
+
+    request: int
+    worker: int
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    once: bool = False
+
+
+@dataclass(slots=True)
+class EffectEnd:
+    """It has happened (`output` is JSON), or its function raised. Goes to the manager; answered when that is on record."""
+
+    request: int
+    task: TaskId
+    fence: Fence
+    key: str
+    call: int
+    output: bytes = b""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class EffectPermitted:
+    """This node holds a live lease for the work that wants an effect: ask its manager."""
+
+    begin: EffectBegin

@@ -1,0 +1,43 @@
+"""What a client's request says, read field by field. Raises BadFrame where a field is not what it should be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mesh.errors import Refused
+from mesh.ids import Fence, TaskId
+from mesh.messages.work import Bounds
+from mesh.runtime.protocol_local import BadFrame
+
+
+def effect_of(params: dict[str, Any]) -> tuple[TaskId, Fence, str, int]:
+    return text_of(params, "task"), number_of(params, "fence", 0), text_of(params, "key"), number_of(params, "call", 0)
+
+
+def text_of(params: dict[str, Any], name: str) -> str:
+    value = params.get(name, "")
+    if type(value) is not str:
+        raise BadFrame(f"bad_{name}")
+    return value
+
+
+def number_of(params: dict[str, Any], name: str, default: int) -> int:
+    value = params.get(name, default)
+    if type(value) is not int:
+        raise BadFrame(f"bad_{name}")
+    return value
+
+
+def bounds_of(params: dict[str, Any]) -> Bounds:
+    """Queue, run and heartbeat timeout in milliseconds; 0 each where nothing is said."""
+    value = params.get("bounds", [0, 0, 0])
+    if type(value) is not list or [type(ms) for ms in value] != [int, int, int] or min(value) < 0:
+        raise BadFrame("bad_bounds")
+    return value[0], value[1], value[2]
+
+
+def digest_of(params: dict[str, Any]) -> str:
+    file = text_of(params, "file")
+    if len(file) != 64 or not set(file) <= set("0123456789abcdef"):
+        raise Refused(f"{file!r} is no SHA-256: it has 64 hexadecimal digits", fix="sha256sum FILE", code="bad_hash")
+    return file

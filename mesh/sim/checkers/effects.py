@@ -1,0 +1,101 @@
+"""Keyed effects (``ctx.effect``), judged by what the outside world saw, what handlers were told, and the managers' journals.
+
+E1  once an outcome is on its manager's disk, the world accepts nothing under that key any more
+E2  nothing is done before its intent is on the manager's disk: under that fence, key and call
+E3  at most once means once, though the world does whatever it is told
+E4  every attempt learns the outcome of the one execution
+E5  the world accepts no fence older than one it has seen
+E6  only the newest award begins or ends an effect in the journal
+
+Plain calls have no entries: E3 to E5 hold for them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mesh.ids import Fence, NodeId, TaskId
+from mesh.messages.records import Decided, Effected, Intended, Submitted
+from mesh.sim.history import Appended, Learned, NodeDown, Reached, Synced, Takes, Verdict
+
+Key = tuple[TaskId, str]
+_KEPT = (Submitted, Decided, Intended, Effected)
+
+
+class EffectChecker:
+    def __init__(self) -> None:
+        self._durable: dict[TaskId, None] = {}
+        self._decided: dict[TaskId, Fence] = {}
+        self._intents: dict[tuple[TaskId, Fence, str, int], None] = {}
+        self._outcomes: dict[Key, None] = {}
+        self._seen: dict[TaskId, Fence] = {}
+        self._executed: dict[Key, str] = {}
+        self._times: dict[Key, int] = {}
+        self._unsynced: dict[NodeId, list[tuple[int, Any]]] = {}
+        self.watches: tuple[type, ...] = ()
+        self.takes: Takes = {
+            Reached: self._reached,
+            Learned: self._learned,
+            Appended: self._appended,
+            Synced: self._synced,
+            NodeDown: self._node_down,
+        }
+
+    # ---- the world
+
+    def _reached(self, record: Reached) -> Iterator[Verdict]:
+        key, what = (record.task, record.key), f"{record.task} {record.key!r} under {record.fence} at {record.node}"
+        intent = (record.task, record.fence, record.key, record.call)
+        if record.task in self._durable and intent not in self._intents:
+            yield Verdict(record.at_s, "E2", f"{what} was done before its intent was on the manager's disk")
+        if not record.outcome:
+            return
+        if key in self._outcomes:
+            yield Verdict(record.at_s, "E1", f"{what} was done again though its outcome is on record")
+        if not record.once and record.fence < self._seen.get(record.task, 0):
+            yield Verdict(record.at_s, "E5", f"{what} was accepted after {self._seen[record.task]}")
+        self._seen[record.task] = max(record.fence, self._seen.get(record.task, 0))
+        if record.executed:
+            self._times[key] = self._times.get(key, 0) + 1
+            self._executed.setdefault(key, record.outcome)
+        if self._times.get(key, 0) > 1:
+            yield Verdict(record.at_s, "E3" if record.once else "E1", f"{what} was executed {self._times[key]} times")
+
+    def _learned(self, record: Learned) -> Iterator[Verdict]:
+        executed = self._executed.get((record.task, record.key))
+        if record.outcome != executed:
+            what = f"{record.task} {record.key!r} at {record.node}"
+            yield Verdict(record.at_s, "E4", f"{what} learned {record.outcome}; it was {executed or 'never done'}")
+
+    # ---- the journals
+
+    def _appended(self, record: Appended) -> Iterator[Verdict]:
+        if type(record.entry) in _KEPT:
+            self._unsynced.setdefault(record.node, []).append((record.seq, record.entry))
+        return iter(())
+
+    def _synced(self, record: Synced) -> Iterator[Verdict]:
+        waiting = self._unsynced.get(record.node)
+        while waiting and waiting[0][0] <= record.seq:
+            _, entry = waiting.pop(0)
+            kind = type(entry)
+            if kind is Submitted:
+                self._durable[entry.task] = None
+            elif kind is Decided:
+                self._decided[entry.task] = entry.fence
+            else:
+                yield from self._effect(record.at_s, entry)
+
+    def _effect(self, at_s: float, entry: Intended | Effected) -> Iterator[Verdict]:
+        if entry.fence != self._decided.get(entry.task):
+            what = f"{type(entry).__name__} {entry.key!r} of {entry.task} under {entry.fence}"
+            yield Verdict(at_s, "E6", f"{what}; current is {self._decided.get(entry.task)}")
+        if isinstance(entry, Intended):
+            self._intents[entry.task, entry.fence, entry.key, entry.call] = None
+        elif not entry.error:
+            self._outcomes[entry.task, entry.key] = None
+
+    def _node_down(self, record: NodeDown) -> Iterator[Verdict]:
+        self._unsynced.pop(record.node, None)
+        return iter(())
