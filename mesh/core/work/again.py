@@ -52,7 +52,7 @@ class Again:
         )
         task.again = old.id
         yield from self._book.submit(task)
-        yield Send(sender, Answer(ask, True, dumps({"task": task.id, "survives": self._book.survives()})), need=Need.KEPT)
+        yield Send(sender, Answer(ask, True, dumps({"task": task.id, "survives": self._book.survives(task.files)})), need=Need.KEPT)
 
 
 def _problem(task: Task) -> dict[str, Any] | None:

@@ -230,9 +230,9 @@ class Book:
         """Whether, for all that is known here, this node is to be asked about it."""
         return task not in self.moved and self.directory.manager_of(task) == self.me
 
-    def survives(self) -> str:
-        """What durable work of this node outlives, today."""
-        return "node-loss" if len(self.directory.guard.keepers) > 1 else "restart"
+    def survives(self, files: tuple[FileRef, ...] = ()) -> str:
+        """What durable work of this node outlives, today. Files that it was given are here alone."""
+        return "node-loss" if len(self.directory.guard.keepers) > 1 and not files else "restart"
 
     def holds(self, now_s: float) -> bool:
         """A majority of those who keep the journal is known to follow this node for a while yet: it may award, and judge leases."""

@@ -306,7 +306,7 @@ class Manager:
             bounds=submit.bounds,
         )
         yield from self.book.submit(task)
-        yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives()}, need=Need.KEPT)
+        yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives(submit.files)}, need=Need.KEPT)
 
     def _do_forget(self, now_s: float, _me: NodeId, gone: RequestGone) -> Effects:
         """A plain call dies with its caller."""

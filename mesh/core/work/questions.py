@@ -89,7 +89,7 @@ class Questions:
             "progress": task.progress,
             "note": task.note,
             "reason": task.reason,
-            "survives": self._book.survives() if task.durable else "nothing",
+            "survives": self._book.survives(task.files) if task.durable else "nothing",
             "durable": task.durable,
         }
 
