@@ -63,5 +63,5 @@ def build(
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
     machines = (membership, trust, records, keepers, manager, contractor, files, desk)
-    node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws)
+    node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
     return Assembly(node, directory, membership, trust, records, keepers, manager, contractor, files, desk, deadlines)

@@ -167,11 +167,12 @@ class Directory:
         return row.name if row else node
 
     def inherit(self, author: NodeId, heir: Heir) -> bool:
-        """Note who took over. False: known already, or of an older term than what is known for the same tasks."""
+        """Note who took over; news may come in any order. False: known already, or later than another who took the very same."""
         known = self.heirs.setdefault(author, [])
-        if any(other.term >= heir.term and (other.incarnation, other.counter) >= (heir.incarnation, heir.counter) for other in known):
+        same = [other for other in known if (other.incarnation, other.counter) == (heir.incarnation, heir.counter)]
+        if any(other.term <= heir.term for other in same):
             return False
-        known.append(heir)
+        known[:] = sorted([*(other for other in known if other not in same), heir], key=lambda one: (one.incarnation, one.counter))
         del known[:-HEIRS_MAX]
         return True
 
@@ -200,14 +201,21 @@ class Directory:
 
     def drivers_of(self, task: TaskId) -> list[NodeId]:
         """Who may ever have driven it, its author first."""
-        known = [author_of(task)]
-        for one in known:
-            known += [heir.taker for heir in self.heirs.get(one, ()) if heir.taker not in known]
-        return known
+        author = author_of(task)
+        return [author, *(taker for taker in self._takers_after(author) if taker != author)]
 
     def succeeds(self, manager: NodeId, heir: NodeId) -> bool:
-        """Whether `heir` has taken over from `manager`."""
-        return any(one.taker == heir for one in self.heirs.get(manager, ()))
+        """Whether `heir` has taken over from `manager`, or from who had, and so on."""
+        return heir in self._takers_after(manager)
+
+    def _takers_after(self, node: NodeId) -> list[NodeId]:
+        known: list[NodeId] = []
+        todo = [node]
+        for one in todo:
+            fresh = [each.taker for each in self.heirs.get(one, ()) if each.taker not in known]
+            known += fresh
+            todo += fresh
+        return known
 
     def taker_from(self, node: NodeId) -> NodeId:
         """Who took over from it last; "": nobody that is known here."""

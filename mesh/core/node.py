@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from mesh.core.deadlines import Deadlines
-from mesh.effects import Append, Need, Refused, Send, Tell
+from mesh.effects import Append, Later, Need, Refused, Send, Tell
 from mesh.ids import NodeId
 from mesh.messages import KINDS
 
@@ -38,12 +38,20 @@ class Node:
     """Composes machines over one `Deadlines`. `journal_seq` is the number of the last entry already in the journal.
 
     `outlaws`: no message of theirs reaches any machine. (The wire refuses their envelopes before that; this holds without it.)
+    `kept`: whether others keep this journal; then what must be kept before it is said, is so also where it is said to this node itself.
     """
 
     def __init__(
-        self, me: NodeId, machines: tuple[Machine, ...], deadlines: Deadlines, journal_seq: int = 0, outlaws: Container[NodeId] = ()
+        self,
+        me: NodeId,
+        machines: tuple[Machine, ...],
+        deadlines: Deadlines,
+        journal_seq: int = 0,
+        outlaws: Container[NodeId] = (),
+        kept: Callable[[], bool] = lambda: False,
     ) -> None:
         self.me = me
+        self._kept = kept
         self._outlaws = outlaws
         self.seq = journal_seq
         self.machines = machines
@@ -85,7 +93,10 @@ class Node:
             if kind is Tell:
                 todo.append((self.me, effect.fact))
             elif kind is Send and effect.to == self.me:
-                todo.append((self.me, effect.message))
+                if effect.need is Need.KEPT and self._kept():
+                    effects.append(Later(effect.message, need=Need.KEPT, after=self.seq))
+                else:
+                    todo.append((self.me, effect.message))
             elif kind is Append:
                 self.seq += 1
                 effect.seq = self.seq

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from operator import itemgetter
 
-from mesh.effects import Effect, Need, Send
+from mesh.effects import Effect, Later, Need, Send
 
 NOBODY = -1
 """As a watermark: only this node keeps its journal."""
@@ -76,7 +76,7 @@ class Outbox:
         self._kept = seq
         free = self._free()
         if forsaken:
-            left: Waiting = deque(each for each in self._for_keepers if type(each[1]) is not Send)
+            left: Waiting = deque(each for each in self._for_keepers if type(each[1]) not in (Send, Later))
             self._forsaken += len(self._for_keepers) - len(left)
             self._for_keepers = left
         return free

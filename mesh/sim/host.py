@@ -317,7 +317,8 @@ class Host:
     def _append(self, effect: Append) -> None:
         seq = self.disk.add(effect.entry, effect.bodies)
         self.world.history.add(Appended(self.world.now_s, self.name, self.disk.incarnation, seq, effect.entry, self._copies > 0))
-        self._copies = effect.entry.count if type(effect.entry) is Inherited else max(0, self._copies - 1)
+        begins = type(effect.entry) is Inherited and not self._copies
+        self._copies = effect.entry.count if begins else max(0, self._copies - 1)
         self._sync()
 
     def _sync(self) -> None:

@@ -77,13 +77,14 @@ def test_forsaken_messages_never_leave_and_answers_go_on_waiting() -> None:
     assert numbers(outbox.kept(3)) == [7, 5]
 
 
-def test_a_fact_for_later_waits_like_any_effect_and_is_not_forsaken() -> None:
-    outbox = Outbox(1)
+def test_what_the_node_says_to_itself_waits_and_is_forsaken_like_any_message() -> None:
+    outbox = Outbox(2)
     outbox.kept(0)
-    later = Later("fact", need=Need.KEPT, after=1)
-    assert give(outbox, later) == []
-    assert outbox.kept(0, forsaken=True) == []
-    assert outbox.kept(1) == [later]
+    one, other = Later("award", need=Need.KEPT, after=1), Later("award", need=Need.KEPT, after=2)
+    assert give(outbox, one, other) == []
+    assert outbox.kept(1) == [one]
+    assert outbox.kept(1, forsaken=True) == []
+    assert outbox.kept(2) == []
 
 
 def test_released_are_counted() -> None:

@@ -114,7 +114,7 @@ class Keepers:
         }
 
     def _open(self, author: NodeId) -> Kept:
-        log = Log(author)
+        log = Log(author, self._directory.outlaws)
         kept = self._logs[author] = Kept(Replica(author, self._me, lambda at: self._shipping.blocks(log, at), log))
         return kept
 
@@ -241,6 +241,8 @@ class Keepers:
             if taken:
                 yield Watermark(replica.kept[1] if replica.log.keepers else -1, taken, need=Need.FREE)
             yield Tell(Leading(taken))
+            for kept in self._logs.values():
+                yield from self._takeover.tell_again(kept)
             yield from self._carry(now_s, self._own, replica.wrote(self._seq))
         elif replica.role != LEADER:
             self._own.led_told = False
@@ -265,7 +267,7 @@ class Keepers:
         """What work must know."""
         replica, guard = self._own.replica, self._directory.guard
         guard.keepers, guard.leads = replica.log.keepers, replica.role == LEADER
-        members = replica.log.members
+        members = replica.log.voters
         if len(members) < 2:
             guard.led_until_s = float("inf")
             return
@@ -306,7 +308,8 @@ class Keepers:
     def _party(self, sender: NodeId, kept: Kept) -> bool:
         """Whether `sender` may speak of this log: its author, who keeps it, for whom this node voted; anybody, if nothing of it is here."""
         log = kept.replica.log
-        return sender in (log.author, kept.replica.voted) or sender in log.members or log.last == START
+        # Of any roster that is known here: the newest may be one that others never heard of.
+        return sender in (log.author, kept.replica.voted) or any(sender in each.members for each in log.rosters) or log.last == START
 
     def _on_ship(self, now_s: float, sender: NodeId, ship: Ship) -> Effects:
         kept = self._log_of(ship.author)

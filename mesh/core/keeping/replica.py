@@ -88,12 +88,12 @@ class Replica:
     # ---- votes
 
     def _majority(self, who: Any) -> bool:
-        members = self.log.members
-        return 2 * sum(member in who for member in members) > len(members)
+        voters = self.log.voters
+        return 2 * sum(voter in who for voter in voters) > len(voters)
 
     def campaign(self) -> Out:
         """Ask first, so that nobody's term moves before a majority would follow."""
-        if self.me not in self.log.members or self.role == LEADER:
+        if self.me not in self.log.voters or self.role == LEADER:
             return
         self.role, self.asked, self.votes = ASKING, self.term + 1, {self.me: None}
         if self._majority(self.votes):
@@ -103,9 +103,9 @@ class Replica:
 
     def _ask(self, *, pre: bool) -> Out:
         term, seq = self.log.last
-        for member in self.log.members:
-            if member != self.me:
-                yield Say(member, VoteAsk(self.author, self.asked, term, seq, pre))
+        for voter in self.log.voters:
+            if voter != self.me:
+                yield Say(voter, VoteAsk(self.author, self.asked, term, seq, pre))
 
     def _stand(self) -> Out:
         self.role, self.leader = CANDIDATE, ""
@@ -221,7 +221,10 @@ class Replica:
 
     def may_change(self, members: tuple[NodeId, ...]) -> bool:
         """Whether the author may write that these keep his log from now on."""
-        settled = self.kept[0] == self.term and self.log.rosters[-1].at <= self.kept
+        *earlier, newest = self.log.rosters
+        # What is not kept yet may be taken back: then no majority counts that did not count before.
+        back = bool(earlier) and earlier[-1].at <= self.kept and set(earlier[-1].members) == set(members)
+        settled = self.kept[0] == self.term and (newest.at <= self.kept or back)
         one_more_or_less = len(set(members) ^ set(self.log.members)) == 1
         return self.role == LEADER and self.me == self.author and self.author in members and settled and one_more_or_less
 
@@ -268,7 +271,7 @@ class Replica:
 
     def _advance(self) -> None:
         """The newest position of the own term that a majority has; all before it is kept with it."""
-        reach = sorted((self.stored if member == self.me else self._match(member) for member in self.log.members), reverse=True)
+        reach = sorted((self.stored if voter == self.me else self._match(voter) for voter in self.log.voters), reverse=True)
         at = reach[len(reach) // 2]
         if at[0] == self.term and at > self.kept:
             self.kept = at

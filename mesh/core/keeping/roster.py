@@ -45,6 +45,8 @@ class Roster:
         gone = [keeper for keeper in keepers if self._is_gone(now_s, keeper)]
         fit = [row.node for row in self._directory.rows() if row.node != me and row.node not in members and self._fits(now_s, row)]
         staying = len(keepers) - len(gone)
+        if gone and not staying:
+            return tuple(member for member in members if member != gone[0])  # it can be asked for nothing any more, a replacement included
         if staying < self._limits.keepers and fit and staying + len(fit) >= self._limits.keepers:
             return (*members, min(fit, key=lambda node: rank(me, node)))
         if gone:

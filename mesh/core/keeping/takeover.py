@@ -104,6 +104,11 @@ class Takeover:
                     yield from self.announce((kept,), row.node)
         yield Tell(LogSettled(replica.author, replica.kept[0], terms))
 
+    def tell_again(self, kept: Kept) -> Effects:
+        """To a manager who has just opened his book, and drafts in it."""
+        if kept.replica.author != self._me and kept.kept_told != START:
+            yield from self._tell_settled(kept)
+
     def _note(self, signed: Signed) -> None:
         body: Yield = signed.body
         if body.counter:

@@ -149,6 +149,7 @@ class Contractor:
     def _accept(self, now_s: float, manager: NodeId, item: AwardItem, lease_end_ms: int, out: list[Any]) -> None:
         holding = awarded(now_s, item, manager, lease_end_ms, self._holdings.next_order())
         pair = self._holdings.add(holding)
+        self._note_home(holding)
         self._accepted += 1
         self._breakers.took(holding)
         if item.durable:
@@ -168,6 +169,11 @@ class Contractor:
             self._running.want_files(holding, item, out)
         self._running.offer(now_s, holding, out)
         self._load.note(now_s)
+
+    def _note_home(self, holding: Holding) -> None:
+        """Whom to ask about it, where that is not its author."""
+        if holding.manager != author_of(holding.task):
+            self._directory.homes[holding.task] = holding.manager
 
     def _say_accept(self, pair: HeldFor, holding: Holding, out: list[Any]) -> None:
         """To others: one message at the end of the turn. To this node's own manager: now, since that turn may be ending already."""
@@ -384,6 +390,7 @@ class Contractor:
             holding = Holding(entry.task, entry.fence, entry.manager, entry.capability, b"", True, 0, self._holdings.next_order())
             holding.state = State.RECOVERED
             self._holdings.add(holding)
+            self._note_home(holding)
         elif isinstance(entry, Ended | Closed):
             known = self._holdings.by_task.get(entry.task)
             if known is None or known.fence != entry.fence:

@@ -258,10 +258,12 @@ class Desk:
 
     def _redirect(self, question: _Question, manager: NodeId) -> Iterator[Any]:
         question.hops += 1
-        question.wide = ""
-        question.left = {manager: None}
-        if self._reachable(manager):
-            yield Send(manager, question.message, need=Need.FREE)
+        lost = not self._reachable(manager) and question.message.question in WIDE
+        question.wide = manager if lost else ""
+        question.left = self._everybody() | {manager: None} if lost else {manager: None}
+        for node in question.left:
+            if self._reachable(node):
+                yield Send(node, question.message, need=Need.FREE)
 
     def _look_again(self, now_s: float, me: NodeId, news: Any) -> Iterator[Any]:
         """Others drive some tasks now: whoever waits for one waits there."""

@@ -68,11 +68,15 @@ class MarketChecker:
                 self._released[(record.node, task)] = message.to
         elif type(message) is Pull:
             self._pulled[(record.node, record.sender)] = record.at_s
-        elif type(message) is Load and message.version > self._versions.get((record.node, record.sender), 0):
-            # (An older one may come behind a newer one, and says nothing.)
-            self._versions[record.node, record.sender] = message.version
-            self._loads[(record.node, record.sender)] = (record.at_s, frozenset(row.capability for row in message.rows))
+        elif type(message) is Load:
+            self._load_came(record.at_s, (record.node, record.sender), message)
         return iter(())
+
+    def _load_came(self, at_s: float, pair: tuple[NodeId, NodeId], load: Load) -> None:
+        """One with a smaller number came late, or is the first of a new life, behind the last of the old one: both may count."""
+        known = self._loads.get(pair, (at_s, frozenset[str]()))[1] if load.version <= self._versions.get(pair, 0) else frozenset[str]()
+        self._versions[pair] = load.version
+        self._loads[pair] = (at_s, known | frozenset(row.capability for row in load.rows))
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         entry = record.entry

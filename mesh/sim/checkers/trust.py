@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mesh.ids import Fence, NodeId, TaskId, place_of
-from mesh.messages.keeping import Took
+from mesh.ids import Fence, NodeId, TaskId, author_of
 from mesh.messages.records import Accepted, Bound, Decided, Ended, Finished
-from mesh.messages.work import Accept, Award, Failure, Result
+from mesh.messages.work import Accept, Award, Failure, Reclaim, Result
 from mesh.sim.checkers.tasks import ENDED, Shown
 from mesh.sim.history import (
     Appended,
@@ -23,7 +22,6 @@ from mesh.sim.history import (
     HandlerOver,
     NodeDown,
     NodeUp,
-    Outward,
     Phase,
     Takes,
     Upheld,
@@ -46,16 +44,14 @@ class TrustChecker:
         self._awarded: dict[tuple[TaskId, Fence], NodeId] = {}
         self._running: dict[Place, float] = {}
         self._shown: dict[tuple[NodeId, NodeId], str] = {}
-        self._taken: dict[NodeId, list[tuple[tuple[int, ...], NodeId]]] = {}
-        """By author: up to which of his tasks, and who took them over."""
-        self.watches: tuple[type, ...] = (Award, Accept, Result, Failure, Took)
+        self._held_for: dict[tuple[NodeId, TaskId], NodeId] = {}
+        self.watches: tuple[type, ...] = (Award, Accept, Result, Failure, Reclaim)
         self.takes: Takes = {
             NodeUp: self._node_up,
             NodeDown: self._node_down,
             Upheld: self._was_upheld,
             Appended: self._appended,
             Delivered: self._delivered,
-            Outward: self._outward,
             HandlerBegan: self._handler_began,
             HandlerOver: self._handler_over,
             Viewed: self._viewed,
@@ -90,6 +86,8 @@ class TrustChecker:
             return ()
         if type(entry) is Decided:
             self._awarded[entry.task, entry.fence] = entry.winner
+        elif type(entry) is Accepted:
+            self._held_for[node, entry.task] = entry.manager
         what = self._effect_of(node, entry) if self._revoked else ""
         return (Verdict(record.at_s, "R1", f"{node} {what}, which it knows to be revoked"),) if what else ()
 
@@ -107,25 +105,17 @@ class TrustChecker:
         if kind is Accepted:
             return f"accepts {entry.task} from {entry.manager}" if self._upholds(node, entry.manager) else ""
         if kind is Ended:
-            manager = self._manager_of(entry.task)
+            manager = self._manager_of(node, entry.task)
             return f"reports on {entry.task} to {manager}" if self._upholds(node, manager) else ""
         return ""
 
-    def _manager_of(self, task: TaskId) -> NodeId:
-        """Who drives it, as far as has been shown to anybody."""
-        author, *place = place_of(task)
-        return next((taker for end, taker in self._taken.get(author, ()) if tuple(place) <= end), author)
-
-    def _outward(self, record: Outward) -> Iterable[Verdict]:
-        for signed in record.effect.message.yields if type(getattr(record.effect, "message", None)) is Took else ():
-            taken = self._taken.setdefault(signed.body.author, [])
-            entry = ((signed.body.incarnation, signed.body.counter), signed.body.taker)
-            if entry not in taken:
-                taken.append(entry)
-                taken.sort()
-        return ()
+    def _manager_of(self, node: NodeId, task: TaskId) -> NodeId:
+        """For whom `node` holds it: who awarded it, or who has claimed it since."""
+        return self._held_for.get((node, task), author_of(task))
 
     def _delivered(self, record: Delivered) -> Iterable[Verdict]:
+        if type(record.message) is Reclaim:
+            self._held_for.update(((record.node, task), record.sender) for task, _ in record.message.items)
         if not self._revoked or not self._upholds(record.node, record.sender):
             return ()
         kind = type(record.message).__name__
@@ -142,7 +132,7 @@ class TrustChecker:
 
     def _outstayed(self, at_s: float, place: Place) -> Iterator[Verdict]:
         node, task, _ = place
-        manager = self._manager_of(task)
+        manager = self._manager_of(node, task)
         upheld_s = self._upheld.get((node, manager))
         if upheld_s is not None and node != manager and at_s - upheld_s > STOPS_WITHIN_S:
             yield Verdict(at_s, "R1", f"{node} ran {task} on for {at_s - upheld_s:.1f} s after its manager was revoked")
