@@ -53,7 +53,7 @@ from mesh.core.work.slots import Run, Slots, Worker
 from mesh.core.work.tallies import ContractorStatistics
 from mesh.core.work.terms import Terms
 from mesh.effects import Append, Extend, Need, Refused, Send, Tell
-from mesh.ids import Fence, NodeId, TaskId
+from mesh.ids import Fence, NodeId, TaskId, author_of
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Offer
 from mesh.messages.records import Accepted, Closed, Ended
