@@ -61,7 +61,8 @@ class MarketChecker:
         message = record.message
         if type(message) is Bid:
             for item in message.items:
-                for task in (item.task, "") if item.starts_ms else (item.task,):
+                # (If that task has ended meanwhile, the bid goes to the next of its kind in line.)
+                for task in (item.task, ""):
                     self._bids[(record.node, task, record.sender)] = record.at_s + message.ttl_ms / 1000
         elif type(message) is Release:
             for task, _, _ in message.items:
