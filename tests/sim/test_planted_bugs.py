@@ -580,10 +580,10 @@ def test_work_for_an_open_breaker_is_caught(monkeypatch: Patch) -> None:
 def test_a_task_that_goes_on_after_three_nodes_is_caught(monkeypatch: Patch) -> None:
     """Workers die all the time; breakers that open would hide it."""
     limits = Limits(work=WorkLimits(breaker_faults=1000))
-    crashes = tuple(Fault(3.0 + 0.7 * at, "worker_crash", (f"n{at % 4 + 1}",), 0.05, 0.0) for at in range(20))
+    crashes = tuple(Fault(3.0 + 0.45 * at, "worker_crash", (f"n{at % 4 + 1}",), 0.05, 0.0) for at in range(30))
 
     def caught() -> set[str]:
-        plan = Plan(4, 1, (), 18.0, rate=2.0, capabilities=("long",), schedule=crashes, farewell=False)
+        plan = Plan(4, 3, (), 18.0, rate=2.0, capabilities=("long",), schedule=crashes, farewell=False)
         return {verdict.invariant for verdict in Scenario(plan, limits=limits).run().verdicts}
 
     assert caught() == set()

@@ -124,8 +124,10 @@ class Market:
         """What to do with a task in line. `ahead`: how many wait there, itself included. `force`: never BUSY, ask those who are."""
         rows = self._book.directory.offering(task.capability)
         if task.pulled:
-            pulled, task.pulled = task.pulled, ()
-            return Choice(TAKE, candidates=list(pulled), by="pull")
+            (there, here), task.pulled = task.pulled, ()
+            # It may have stood in line for a while: who pulled it may have lost its workers since, or be about to go.
+            if self._still_takes(now_s, task, there):
+                return Choice(TAKE, candidates=[there, here] if self._still_takes(now_s, task, here) else [there], by="pull")
         if len(rows) > SCAN_MAX and not force and not task.files:
             drawn = self._draw(now_s, task, rows)
             choice = Choice(NOBODY)
@@ -134,6 +136,10 @@ class Market:
                 if choice.way == TAKE and any(not candidate.start_ms for candidate in choice.candidates):
                     return choice
         return self._among_all(now_s, task, sample(self._book.random, rows, WIDE), ahead, force)
+
+    def _still_takes(self, now_s: float, task: Task, candidate: Candidate) -> bool:
+        row = self._book.directory.get(candidate.node)
+        return row is not None and task.capability in row.offers and not self._unfit(now_s, task, row)
 
     def pulling(self, now_s: float, task: Task, node: NodeId, service_ms: int, ahead: int) -> Choice | None:
         """The award of a task in line to an idle node that asks for it; None if it cannot be asked, or others will be done sooner."""

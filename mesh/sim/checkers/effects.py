@@ -1,6 +1,7 @@
 """Keyed effects (``ctx.effect``), judged by what the outside world saw, what handlers were told, and the managers' journals.
 
-E1  once an outcome is on its manager's disk, the world accepts nothing under that key any more
+E1  once an outcome is on its manager's disk, the world accepts nothing under that key any more (if another has taken over since: once it is
+    on his, since what had not been kept is void)
 E2  nothing is done before its intent is on the manager's disk: under that fence, key and call
 E3  at most once means once, though the world does whatever it is told
 E4  every attempt learns the outcome of the one execution
@@ -17,6 +18,7 @@ from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.records import Decided, Effected, Intended, Submitted
+from mesh.sim.checkers.copies import Copies
 from mesh.sim.history import Appended, Learned, NodeDown, Reached, Synced, Takes, Verdict
 
 Key = tuple[TaskId, str]
@@ -32,7 +34,8 @@ class EffectChecker:
         self._seen: dict[TaskId, Fence] = {}
         self._executed: dict[Key, str] = {}
         self._times: dict[Key, int] = {}
-        self._unsynced: dict[NodeId, list[tuple[int, Any]]] = {}
+        self._unsynced: dict[NodeId, list[tuple[int, Any, bool]]] = {}
+        self._copies = Copies()
         self.watches: tuple[type, ...] = ()
         self.takes: Takes = {
             Reached: self._reached,
@@ -71,24 +74,27 @@ class EffectChecker:
     # ---- the journals
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
+        copy = self._copies.is_copy(record)
         if type(record.entry) in _KEPT:
-            self._unsynced.setdefault(record.node, []).append((record.seq, record.entry))
+            self._unsynced.setdefault(record.node, []).append((record.seq, record.entry, copy))
         return iter(())
 
     def _synced(self, record: Synced) -> Iterator[Verdict]:
         waiting = self._unsynced.get(record.node)
         while waiting and waiting[0][0] <= record.seq:
-            _, entry = waiting.pop(0)
+            _, entry, copy = waiting.pop(0)
             kind = type(entry)
             if kind is Submitted:
                 self._durable[entry.task] = None
+                for key in [key for key in self._outcomes if key[0] == entry.task]:
+                    del self._outcomes[key]
             elif kind is Decided:
-                self._decided[entry.task] = entry.fence
+                self._decided[entry.task] = max(entry.fence, self._decided.get(entry.task, 0))
             else:
-                yield from self._effect(record.at_s, entry)
+                yield from self._effect(record.at_s, entry, copy)
 
-    def _effect(self, at_s: float, entry: Intended | Effected) -> Iterator[Verdict]:
-        if entry.fence != self._decided.get(entry.task):
+    def _effect(self, at_s: float, entry: Intended | Effected, copy: bool) -> Iterator[Verdict]:
+        if not copy and entry.fence != self._decided.get(entry.task):
             what = f"{type(entry).__name__} {entry.key!r} of {entry.task} under {entry.fence}"
             yield Verdict(at_s, "E6", f"{what}; current is {self._decided.get(entry.task)}")
         if isinstance(entry, Intended):
@@ -98,4 +104,5 @@ class EffectChecker:
 
     def _node_down(self, record: NodeDown) -> Iterator[Verdict]:
         self._unsynced.pop(record.node, None)
+        self._copies.down(record.node)
         return iter(())

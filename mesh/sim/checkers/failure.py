@@ -2,7 +2,7 @@
 
 F1  retries after failures of handlers stay within the retry budget: burst + floor * seconds + share * tasks given, in one life
 F2  nobody is awarded work whose breaker for it is open by his newest LOAD
-F3  once a task has ended, its steps end as cancelled: none of them goes on
+F3  once a task has ended in somebody's journal, its steps end there as cancelled: none of them goes on
 F4  no task is awarded again after it has taken down three different nodes
 """
 
@@ -18,6 +18,7 @@ from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
 from mesh.messages.records import Decided, Finished, Lost, Submitted
+from mesh.sim.checkers.copies import Copies
 from mesh.sim.history import Appended, Asked, ClockBroken, Delivered, NodeUp, Takes, Verdict
 
 NODES_MAX = 3
@@ -48,8 +49,9 @@ class FailureChecker:
         self._parent: dict[TaskId, TaskId] = {}
         self._took_down: dict[TaskId, list[tuple[NodeId, int, NodeId]]] = {}
         """By task: in whose journal, at which number, which node."""
-        self._ended: dict[TaskId, tuple[NodeId, int]] = {}
+        self._ended: dict[tuple[NodeId, TaskId], int] = {}
         """Whose end is in which journal at which number."""
+        self._copies = Copies()
         self.watches: tuple[type, ...] = (Load,)
         self.takes: Takes = {
             NodeUp: self._node_up,
@@ -65,8 +67,9 @@ class FailureChecker:
 
     def _node_up(self, record: NodeUp) -> Iterator[Verdict]:
         self._lives[record.node] = _Life(record.at_s)
-        for task in [task for task, (node, seq) in self._ended.items() if node == record.node and seq > record.seq]:
-            del self._ended[task]
+        self._copies.down(record.node)
+        for key in [key for key, seq in self._ended.items() if key[0] == record.node and seq > record.seq]:
+            del self._ended[key]
         for losses in self._took_down.values():
             losses[:] = [loss for loss in losses if loss[0] != record.node or loss[1] <= record.seq]
         for pair in [pair for pair in self._open if record.node in pair]:
@@ -87,6 +90,10 @@ class FailureChecker:
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         entry, life = record.entry, self._lives.get(record.node)
+        if self._copies.is_copy(record):
+            if type(entry) is Submitted:
+                self._ended.pop((record.node, entry.task), None)  # its end was not kept: it lives again
+            return
         if life is None:
             return
         if type(entry) is Submitted:
@@ -95,9 +102,9 @@ class FailureChecker:
             if entry.step:
                 self._parent[entry.task] = entry.parent
         elif type(entry) is Finished:
-            self._ended[entry.task] = (record.node, record.seq)
+            self._ended[record.node, entry.task] = record.seq
             parent = self._parent.get(entry.task, "")
-            if parent in self._ended and entry.state != "cancelled":
+            if (record.node, parent) in self._ended and entry.state != "cancelled":
                 yield Verdict(record.at_s, "F3", f"{entry.task}, a step of {parent}, is {entry.state} after that has ended")
         elif type(entry) is Lost:
             if entry.reason in TOOK_DOWN:

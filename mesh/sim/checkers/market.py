@@ -61,7 +61,8 @@ class MarketChecker:
         message = record.message
         if type(message) is Bid:
             for item in message.items:
-                for task in (item.task, "") if item.starts_ms else (item.task,):
+                # (If that task has ended meanwhile, the bid goes to the next of its kind in line.)
+                for task in (item.task, ""):
                     self._bids[(record.node, task, record.sender)] = record.at_s + message.ttl_ms / 1000
         elif type(message) is Release:
             for task, _, _ in message.items:
@@ -100,7 +101,8 @@ class MarketChecker:
                 yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner}, who did not pull and for whom nobody released it")
             return
         if entry.way == "auction":
-            until_s = self._bids.get((manager, entry.task, entry.winner), self._bids.get((manager, "", entry.winner)))
+            bids = [self._bids.get((manager, task, entry.winner)) for task in (entry.task, "")]
+            until_s = max((bid for bid in bids if bid is not None), default=None)
             if until_s is None:
                 yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner}, who made no bid for it")
             elif at_s > until_s * SLACK:
