@@ -9,6 +9,7 @@ import pytest
 
 from mesh import Agent, Context, Retry
 from mesh.errors import DeclarationError, TaskCancelled, TaskFailed, TimedOut, UsageError
+from mesh.limits import KeepingLimits, Limits
 from mesh.testing import LocalMesh
 
 
@@ -285,7 +286,9 @@ def test_a_task_that_takes_down_three_nodes_is_put_away_until_a_person_frees_it(
         return "done"
 
     async def story() -> None:
-        async with LocalMesh(nodes={"n1": [], "n2": [agent], "n3": [agent], "n4": [agent], "n5": [agent]}) as m:
+        # Without keepers: three of five nodes go for good, two of them perhaps those that would keep the journal of n1.
+        nodes: dict[str, list[Agent]] = {"n1": [], "n2": [agent], "n3": [agent], "n4": [agent], "n5": [agent]}
+        async with LocalMesh(nodes=nodes, limits=Limits(keeping=KeepingLimits(keepers=0))) as m:
             task = await m.submit("work")
             for attempt in range(1, 4):
                 while len(ran) < attempt:

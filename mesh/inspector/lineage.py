@@ -127,7 +127,7 @@ def show(document: dict[str, Any]) -> str:
     lines += [
         f"effects of {clean(row['step'] or row['capability'])}: {', '.join(map(mark, row['effects']))}"
         for row in document["tasks"]
-        if row["effects"]
+        if row.get("effects")
     ]
     verdict = "every signature and inclusion proof holds" if document["verified"] else "NOT VERIFIED"
     return "\n".join([text, "", *lines, f"record: {document['entries']} entries, {verdict}"])

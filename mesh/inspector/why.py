@@ -115,7 +115,7 @@ def show(document: dict[str, Any]) -> str:
     if not document["decisions"]:
         reasons = [event["reason"] for event in document["events"] if event["kind"] == "Parked"]
         lines.append("not awarded yet" + (f": {clean(reasons[-1])}" if reasons else ""))
-    if document["effects"]:
+    if document.get("effects"):
         lines += ["", show_effects(document["effects"])]
     lines.append("")
     lines.append("record: " + ("every entry's signature and inclusion proof verified" if document["verified"] else "NOT VERIFIED"))

@@ -61,7 +61,9 @@ class Log:
         """Whose majority decides: the members; but who has gone from alone to two still decides alone, as nobody could without him."""
         *earlier, newest = self.rosters
         alone = len(newest.members) == 2 and bool(earlier) and earlier[-1].members == (self.author,)
-        return (self.author,) if alone else tuple(member for member in newest.members if member not in self._outlaws)
+        return (
+            (self.author,) if alone else tuple(member for member in newest.members if member == self.author or member not in self._outlaws)
+        )
 
     @property
     def keepers(self) -> tuple[NodeId, ...]:

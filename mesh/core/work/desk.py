@@ -15,7 +15,7 @@ node that was asked. Answers nothing itself: the manager and the records do. Ids
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,6 +175,9 @@ class Desk:
         if self._directory.revoked(node) and node != self._me:
             yield Reply(enquire.request, False, revoked(self._directory, node), need=Need.FREE)
             return
+        drivers = [one for one in self._directory.drivers_of(key) if self._reachable(one)] if question == "story" and node else []
+        if len(drivers) > 1 and not enquire.args.get("node"):
+            node = ""  # each of them has a part of it
         wide = bool(node) and question in WIDE and not enquire.args.get("node") and not self._reachable(node)
         if wide:
             asked = self._everybody() | {node: None}
@@ -183,6 +186,8 @@ class Desk:
             if question != "result" and not self._reachable(node):
                 yield Reply(enquire.request, False, self._unreachable(node, key), need=Need.FREE)
                 return
+        elif len(drivers) > 1:
+            asked = dict.fromkeys(drivers)
         else:
             asked = self._everybody()
             silent = (row for row in self._directory.rows() if row.node not in asked and row.state != LEFT)
@@ -281,7 +286,7 @@ class Desk:
                 self._forget(ask)
                 yield reply(self._me, peer, question.request, True, {"body": answer.body, "author": peer})
                 return
-        elif question.message.question == "audit" and answer.ok:
+        elif question.message.question in ("audit", "story") and answer.ok:
             question.pages.append((peer, answer.body))
         else:
             body = json_object(answer.body) if answer.ok else None
@@ -301,6 +306,9 @@ class Desk:
             where = f"; not asked or silent: {', '.join(missing)}" if missing else ""
             error = failure("unknown_body", f"nobody here has {question.message.key}{where}", "mesh nodes")
             return reply(self._me, self._me, question.request, False, error | {"missing": missing})
+        if question.message.question == "story":
+            whole = {"story": joined(page for _, page in sorted(question.pages)), "author": author_of(question.message.key)}
+            return reply(self._me, self._me, question.request, True, whole)
         if question.message.question == "audit":
             return reply(self._me, self._me, question.request, True, {"pages": sorted(question.pages), "missing": missing})
         rows = question.rows
@@ -372,6 +380,13 @@ class Desk:
 
     def statistics(self) -> DeskStatistics:
         return DeskStatistics(len(self._open), len(self._steps), self._asked, self._steps.asked, self._steps.repeated)
+
+
+def joined(stories: Iterable[bytes]) -> bytes:
+    """Packed stories as one. What is beyond the first page of each is left out."""
+    told = [packed for story in stories if (packed := json_object(story)) is not None]
+    commits = [commit for packed in told for commit in packed.get("commits", ())]
+    return json.dumps({**(told[0] if told else {}), "commits": commits, "more": 0}, separators=(",", ":")).encode()
 
 
 def tells(story: bytes) -> bool:

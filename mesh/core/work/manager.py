@@ -13,6 +13,7 @@ Source: BLUEPRINT section 7; Smith, The Contract Net Protocol (1980).
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -78,6 +79,7 @@ from mesh.messages.work import (
     Revoked,
 )
 
+EARLY_MAX = 1024
 KEEPERS_COME_S = 5.0
 """After a start: so long work is taken that waits for keepers to be met."""
 
@@ -122,6 +124,8 @@ class Manager:
         self._ring = ring = Ring(deadlines, limits)
         self._fold: Fold | None = Fold(limits.ended_remembered)
         self._started = False
+        self._early: deque[tuple[NodeId, Any]] = deque(maxlen=EARLY_MAX)
+        """What came while the keepers had not chosen this node yet. The oldest goes first: it is said again, or asked again."""
         self._ending = ending = Ending(book, ring)
         self._leases = leases = Leases(book, ending)
         self._placing = Placing(book, ending)
@@ -241,9 +245,17 @@ class Manager:
         me, said = self.book.me, self._then_say(method)
 
         def run(now_s: float, sender: NodeId, item: Any) -> Any:
+            if self._waits_for_keepers:
+                self._early.append((sender, item))
+                return None
             return method(now_s, sender, item) if sender != me else said(now_s, sender, item)
 
         return run
+
+    @property
+    def _waits_for_keepers(self) -> bool:
+        """It is not known yet which of the tasks in the journal are still this node's: nothing about them can be said or heard."""
+        return self._started and self._fold is not None
 
     # ---- clients
 
@@ -338,8 +350,12 @@ class Manager:
 
     def _open(self, now_s: float, taken: int) -> Effects:
         fold, self._fold = self._fold, None
-        if fold is not None:
-            yield from self._succession.open(now_s, fold, taken)
+        if fold is None:
+            return
+        yield from self._succession.open(now_s, fold, taken)
+        early, self._early = self._early, deque(maxlen=EARLY_MAX)
+        for sender, item in early:
+            yield from self.inputs[type(item)](now_s, sender, item) or ()
 
     # ---- members
 
