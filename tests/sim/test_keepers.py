@@ -94,3 +94,21 @@ def test_two_nodes_have_no_keepers_and_a_third_makes_them() -> None:
     trio.world.run(7.0)
     assert [body["survives"] for body in trio.acknowledged.values()] == ["restart"]
     assert trio.keeping("n1").keepers == ()
+
+
+def test_who_took_over_says_so_again_after_a_restart() -> None:
+    trio = Trio()
+    trio.submit(3)
+    trio.world.run(6.4)
+    trio.world.crash("n1", power=True)
+    trio.world.run(12.0)
+    taker = next(name for name in ("n2", "n3") if trio.keeping(name).takeovers)
+    other = "n3" if taker == "n2" else "n2"
+    for name in (taker, other):
+        trio.world.crash(name, power=True)
+        trio.world.start(name)
+        trio.staff.revive(name)
+    trio.world.run(30.0)
+    heirs = trio.world.hosts[other].directory.heirs
+    assert [heir.taker for heir in heirs["n1"]] == [taker]
+    assert set(trio.states(other).values()) == {"done"}

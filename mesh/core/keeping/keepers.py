@@ -83,6 +83,8 @@ class Keepers:
         self._own = self._open(self._me)
         self._guards: list[tuple[int, Guarded]] = []
         """Own entries of the life before, in order, with their numbers."""
+        self._taken: list[TookOver] = []
+        """What this node took over in earlier lives."""
         self._written: deque[tuple[int, Guarded]] = deque()
         """Own entries of this life that no commit has brought yet."""
         self._echoes_ms: dict[NodeId, int] = {}
@@ -131,17 +133,20 @@ class Keepers:
     def _do_replay(self, _now_s: float, _me: NodeId, replay: Replay) -> None:
         if type(replay.entry) is Guarded:
             self._guards.append((replay.seq, replay.entry))
-        elif type(replay.entry) is TookOver and replay.entry.author in self._logs:
-            self._logs[replay.entry.author].settled[replay.entry.term] = None
+        elif type(replay.entry) is TookOver:
+            self._taken.append(replay.entry)
 
     def _on_started(self, now_s: float, me: NodeId, _started: Started) -> Effects:
         log = self._own.replica.log
-        log.rosters = log.rosters[:1]
+        for taken in self._taken:
+            if taken.author in self._logs:
+                self._logs[taken.author].settled[taken.term] = None
+        log.rosters = [LogRoster(START, (me,))]
         if log.runs:
             # In the journal, but in the log only while this node led it: what came after another took over is not in it yet.
             log.seq = self._seq if log.runs[-1].leader == me else log.runs[-1].after
         log.rosters += [LogRoster((one.term, seq), one.members) for seq, one in self._guards if log.has((one.term, seq))]
-        self._guards = []
+        self._guards, self._taken = [], []
         self._deadlines.set(BeatDue(), now_s + self._limits.beat_s)
         self._deadlines.set(RosterDue(), now_s + self._limits.settle_s)
         self._directory.guard.taken = log.taken_up_to(log.last)

@@ -112,7 +112,7 @@ class Log:
         assert self.has(at), f"{at} is not in the log"
         term, self.seq = at
         self.runs = [run for run in self.runs if run.term <= term]
-        self.rosters = [roster for roster in self.rosters if roster.at <= at]
+        self.rosters = [roster for roster in self.rosters if roster.at <= at] or self.rosters[:1]
 
     def taken_up_to(self, at: Position) -> int:
         """Number of the last entry that somebody has taken over, in what is safe up to `at`; 0: none."""

@@ -22,9 +22,11 @@ class Roster:
     def __init__(self, directory: Directory, limits: KeepingLimits) -> None:
         self._directory, self._limits = directory, limits
         self._linked_since_s: dict[NodeId, float] = {}
+        self._began_s = float("inf")
 
     def look(self, now_s: float) -> None:
         """Note who is linked, and since when."""
+        self._began_s = min(self._began_s, now_s)
         linked = [row.node for row in self._directory.rows() if row.linked and row.node != self._directory.me]
         self._linked_since_s = {node: self._linked_since_s.get(node, now_s) for node in linked}
 
@@ -34,7 +36,9 @@ class Roster:
 
     def _is_gone(self, now_s: float, node: NodeId) -> bool:
         row = self._directory.get(node)
-        if row is None or row.revoked or row.state == LEFT:
+        if row is None:  # not met in this life: it may be starting, too
+            return now_s - self._began_s >= self._limits.replace_s
+        if row.revoked or row.state == LEFT:
             return True
         return row.state == DEAD and now_s - row.changed_at_s >= self._limits.replace_s
 

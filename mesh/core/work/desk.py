@@ -158,7 +158,7 @@ class Desk:
         author, _, rest = key.partition(".")
         if not author_of(key):
             return "", key, failure("unknown_task", f"{key!r} is no task id", "mesh tasks")
-        if self._directory.get(author) is not None:
+        if self._directory.get(author) is not None or self._directory.taker_from(author):
             return author, key, None
         found = [row.node for row in self._directory.rows() if row.node.startswith(author)]
         if len(found) > 1:
