@@ -16,7 +16,7 @@ from mesh.sync import connect
 
 NAMES = ("otter", "heron", "lynx")
 MANAGERS = ("otter", "heron")
-STORM_S = 25.0
+STORM_S = 15.0
 CHECKED_MAX = 60
 """Stories read whole."""
 
