@@ -62,10 +62,13 @@ class Reader:
 
         Of a task of another author that is not told here, what his shelved log tells: one page, which ends with it.
         """
-        found = self._about_all(key)
-        if not found and author_of(key):
-            return pack_story(self._shelved(key))
-        return self._page(sorted(seq for seq in found if seq > since))
+        if author_of(key) and not self._submitted_here(key) and (chapters := list(self._shelved(key))):
+            return pack_story(chapters)
+        return self._page(sorted(seq for seq in self._about_all(key) if seq > since))
+
+    def _submitted_here(self, task: TaskId) -> bool:
+        """Whether this journal tells it from its beginning; else it holds at most what this node did for its manager."""
+        return any(isinstance(entry, Submitted) and entry.task == task for _, entry in self._entries_about(task))
 
     def _shelved(self, task: TaskId) -> Iterator[Chapter]:
         """Of the task itself, and of its steps."""
