@@ -111,7 +111,10 @@ class Peer:
             items = self.links.take()
             if items is None:
                 self._ready = anyio.Event()
-                await self._ready.wait()
+                if self.links.waiting():  # so many were refused in this turn that others come first
+                    await anyio.lowlevel.checkpoint()
+                else:
+                    await self._ready.wait()
                 continue
             self.told += items
             for sender, item in items:
