@@ -82,6 +82,8 @@ class Guard:
     """This node drives what it has submitted. False: the keepers have not chosen it (again) yet."""
     taken: int = 0
     """At the start of this life: the last own entry whose tasks others have taken over."""
+    key_keepers: tuple[NodeId, ...] = ()
+    """Who keeps the mesh's keys, as far as known here."""
 
 
 @dataclass(frozen=True, slots=True)
