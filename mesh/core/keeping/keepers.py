@@ -262,6 +262,7 @@ class Keepers:
             if taken > taken_before and replica.role != LEADER:
                 yield Watermark(self._own.kept_told[1], taken, need=Need.FREE)
                 yield Tell(Deposed(taken))
+                yield from self._takeover.announce_to_all(self._own)
             elif replica.role == LEADER:
                 yield from self._watermark()
 
