@@ -84,6 +84,8 @@ class Guard:
     """At the start of this life: the last own entry whose tasks others have taken over."""
     key_keepers: tuple[NodeId, ...] = ()
     """Who keeps the mesh's keys, as far as known here."""
+    behind: bool = False
+    """The keepers have entries of this node that its own disk does not hold: it was put back to an older state. It drives nothing durable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ class Replica:
     """The term for which this candidate asks."""
     votes: dict[NodeId, Signed | None] = field(default_factory=dict)
     peers: dict[NodeId, Peer] = field(default_factory=dict)
+    betrayed: bool = False
+    """Somebody leads who lacks what was kept: a majority of the keepers has lost its memory. What is here is not given up for him."""
 
     # ---- votes
 
@@ -303,7 +305,9 @@ class Replica:
                 at = end_of(block)
                 continue
             if not fresh and self.log.last != at:
-                assert at >= self.kept, "what is kept is never forgotten"
+                if at < self.kept:
+                    self.betrayed = True
+                    return
                 self.log.truncate(at)
                 cut = at
             fresh.append(block)

@@ -58,6 +58,7 @@ from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
+from mesh.core.work.task import CANCELLING
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
@@ -280,8 +281,11 @@ class Manager:
 
     def _unguarded(self, now_s: float, request: int) -> Reply | None:
         """None, or why nothing can be kept: it would wait for keepers who are not here."""
-        book = self.book
-        keepers = book.directory.guard.keepers
+        book, guard = self.book, self.book.directory.guard
+        if guard.behind:
+            message = "this node's disk was put back to an older state than its keepers hold, so it takes no work that must survive"
+            return Reply(request, False, {"code": "rolled_back", "message": message, "fix": "mesh doctor"}, need=Need.FREE)
+        keepers = guard.keepers
         away = [book.directory.name_of(node) for node in keepers if not book.is_linked(node)]
         if 2 * len(away) <= len(keepers) or now_s - book.started_at_s < KEEPERS_COME_S:
             return None
@@ -421,7 +425,9 @@ class Manager:
             yield from self._leases.revoked(now_s, fact.node)
             return
         for task in list(self.book.tasks.values()):
-            if not task.ended:
+            if task.state == CANCELLING:
+                yield from self._ending.stopped(now_s, task)
+            elif not task.ended:
                 yield from self._ending.fail(now_s, task, own_revocation())
 
     # ---- for those who look
