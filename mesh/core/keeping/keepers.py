@@ -116,7 +116,7 @@ class Keepers:
         }
 
     def _open(self, author: NodeId) -> Kept:
-        log = Log(author, self._directory.outlaws)
+        log = Log(author)
         kept = self._logs[author] = Kept(Replica(author, self._me, lambda at: self._shipping.blocks(log, at), log))
         return kept
 
