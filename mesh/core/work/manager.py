@@ -349,7 +349,7 @@ class Manager:
     def _on_leading(self, now_s: float, _me: NodeId, leading: Leading) -> Effects:
         """The keepers follow this node (again)."""
         if self._started:
-            yield from self._succession.let_go(leading.taken)
+            yield from self._succession.let_go(now_s, leading.taken)
             yield from self._open(now_s, leading.taken)
 
     def _open(self, now_s: float, taken: int) -> Effects:
