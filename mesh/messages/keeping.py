@@ -108,6 +108,13 @@ class Vote:
 
 @dataclass(slots=True)
 class Took:
-    """Whose work was taken over by the sender: each a `Yield`, safe for good. For everybody: he may speak about it, and is to be asked."""
+    """For everybody: who may speak about whose work, and is to be asked.
+
+    `yields`: what the sender has taken over, safe for good. `heirs`: who has taken over from the sender himself, as ``(incarnation,
+    counter, term, taker)``. `settled`: of logs that he keeps, ``(author, term, terms)``: all is safe up to `term`, and in these `terms`
+    somebody took it over, and in no other.
+    """
 
     yields: tuple[Signed, ...]
+    heirs: tuple[tuple[int, int, int, NodeId], ...] = ()
+    settled: tuple[tuple[NodeId, int, tuple[int, ...]], ...] = ()

@@ -252,6 +252,7 @@ class Keepers:
         elif replica.role != LEADER:
             self._own.led_told = False
             self._publish()
+            self._give_up()
             if self._deadlines.when(CampaignDue(self._me)) is None:
                 self._again(now_s, self._me)
         if replica.kept > self._own.kept_told:
@@ -261,8 +262,15 @@ class Keepers:
             if taken > taken_before and replica.role != LEADER:
                 yield Watermark(self._own.kept_told[1], taken, need=Need.FREE)
                 yield Tell(Deposed(taken))
+                yield from self._takeover.announce_to_all(self._own)
             elif replica.role == LEADER:
                 yield from self._watermark()
+
+    def _give_up(self) -> None:
+        """What is being carried into the own log may come to lie on both sides of a cut in it: nothing of it shall count."""
+        for kept in self._logs.values():
+            if kept.replica.author != self._me and kept.replica.role == LEADER and kept.replica.term not in kept.yields:
+                kept.replica.resign()
 
     def _watermark(self) -> Effects:
         replica = self._own.replica

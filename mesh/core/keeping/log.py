@@ -114,6 +114,10 @@ class Log:
         self.runs = [run for run in self.runs if run.term <= term]
         self.rosters = [roster for roster in self.rosters if roster.at <= at] or self.rosters[:1]
 
+    def contested(self) -> bool:
+        """Whether another than the author was ever chosen to lead it, or may have been: a term is missing."""
+        return any(run.leader != self.author for run in self.runs) or self.last[0] != len(self.runs)
+
     def taken_up_to(self, at: Position) -> int:
         """Number of the last entry that somebody has taken over, in what is safe up to `at`; 0: none."""
         return max((run.after for run in self.runs if run.leader != self.author and (run.term, run.after) <= at), default=0)

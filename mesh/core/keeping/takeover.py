@@ -92,16 +92,14 @@ class Takeover:
 
     def _tell_settled(self, kept: Kept) -> Effects:
         replica = kept.replica
-        terms = tuple(run.term for run in replica.log.runs if run.leader != replica.author and (run.term, run.after) <= replica.kept)
+        terms = _taken_terms(replica)
         fresh = [term for term in terms if term in kept.yields and term not in kept.settled]
         kept.settled.update((term, None) for term in fresh)
         self.count += len(fresh)
         for term in fresh:
             self._note(kept.yields[term])
-        if fresh:
-            for row in self._directory.rows():
-                if row.linked and row.node != self._me:
-                    yield from self.announce((kept,), row.node)
+        if fresh or replica.log.contested():
+            yield from self.announce_to_all(kept)
         yield Tell(LogSettled(replica.author, replica.kept[0], terms))
 
     def tell_again(self, kept: Kept) -> Effects:
@@ -122,11 +120,28 @@ class Takeover:
 
     # ---- telling everybody
 
+    def announce_to_all(self, kept: Kept) -> Effects:
+        for row in self._directory.rows():
+            if row.linked and row.node != self._me:
+                yield from self.announce((kept,), row.node)
+
     def announce(self, logs: Iterable[Kept], peer: NodeId) -> Effects:
-        """Show `peer` what this node has taken over of these logs."""
-        said = [signed for kept in logs for term, signed in kept.yields.items() if term in kept.settled and signed.body.counter]
-        for at in range(0, len(said), STATEMENTS_MAX):
-            yield Send(peer, Took(tuple(said[at : at + STATEMENTS_MAX])), need=Need.FREE)
+        """Show `peer` what this node has taken over of these logs, and tell it what is safe in them, and who took over from this node."""
+        said: list[Signed] = []
+        settled: list[tuple[NodeId, int, tuple[int, ...]]] = []
+        heirs: list[tuple[int, int, int, NodeId]] = []
+        for kept in logs:
+            said += [signed for term, signed in kept.yields.items() if term in kept.settled and signed.body.counter]
+            replica = kept.replica
+            terms = _taken_terms(replica)
+            if replica.author == self._me:
+                known = (one for one in self._directory.heirs.get(self._me, ()) if one.term in terms)
+                heirs += [(one.incarnation, one.counter, one.term, one.taker) for one in known]
+            elif replica.kept != START and replica.log.contested():
+                settled.append((replica.author, replica.kept[0], terms))
+        for at in range(0, max(len(said), len(heirs), len(settled)), STATEMENTS_MAX):
+            reach = at + STATEMENTS_MAX
+            yield Send(peer, Took(tuple(said[at:reach]), tuple(heirs[at:reach]), tuple(settled[at:reach])), need=Need.FREE)
 
     def on_took(self, _now_s: float, sender: NodeId, took: Took) -> Effects:
         for signed in took.yields[:STATEMENTS_MAX]:
@@ -134,6 +149,10 @@ class Takeover:
                 self._note(signed)
             else:
                 yield Refused("bad_yield", sender)
+        for heir in took.heirs[:STATEMENTS_MAX]:
+            self._directory.inherit(sender, Heir(*heir))
+        for author, term, terms in took.settled[:STATEMENTS_MAX]:
+            yield Tell(LogSettled(author, term, terms))
 
     def _vouched(self, sender: NodeId, signed: Signed) -> bool:
         body = signed.body
@@ -167,3 +186,8 @@ class Takeover:
                 if term in kept.settled:
                     self._note(block.head)
         return True
+
+
+def _taken_terms(replica: Replica) -> tuple[int, ...]:
+    """In which somebody took it over, safe for good."""
+    return tuple(run.term for run in replica.log.runs if run.leader != replica.author and (run.term, run.after) <= replica.kept)

@@ -171,8 +171,9 @@ class Contractor:
         self._load.note(now_s)
 
     def _note_home(self, holding: Holding) -> None:
-        """Whom to ask about it, where that is not its author."""
-        if holding.manager != author_of(holding.task):
+        """Whom to ask about it, where the directory may lead to another: who took over from its author may have lost it to him again."""
+        author = author_of(holding.task)
+        if holding.manager != author or author in self._directory.heirs:
             self._directory.homes[holding.task] = holding.manager
 
     def _say_accept(self, pair: HeldFor, holding: Holding, out: list[Any]) -> None:

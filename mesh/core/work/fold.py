@@ -38,6 +38,7 @@ from mesh.messages.records import (
     Inherited,
     Intended,
     Lost,
+    Opened,
     Parked,
     Submitted,
     TookOver,
@@ -50,7 +51,9 @@ Draft = tuple[NodeId, int]
 class Fold:
     """`tasks` in the order they were submitted. A child is in its parent's `children`."""
 
-    def __init__(self, ended_max: int = 10_000) -> None:
+    def __init__(self, ended_max: int = 10_000, begun: int = 0) -> None:
+        self.begun = begun
+        """Number of the first entry of a draft."""
         self.tasks: dict[TaskId, Task] = {}
         self._ended: dict[TaskId, None] = {}
         self._ended_max = ended_max
@@ -60,6 +63,7 @@ class Fold:
         self._draft_left = 0
         self._seq = 0
         self._kinds: dict[type, Callable[[Any, dict[Hash, bytes]], None]] = {
+            Opened: self._opened,
             Submitted: self._submitted,
             Decided: self._decided,
             Bound: self._bound,
@@ -78,7 +82,7 @@ class Fold:
     def apply(self, entry: Any, bodies: dict[Hash, bytes], seq: int = 0) -> None:
         """Entry number `seq`. Entries of other kinds, and of tasks that are already forgotten, are passed over."""
         self._seq = seq
-        if self._draft is not None and self._draft_left:
+        if self._draft is not None and self._draft_left and type(entry) is not Opened:
             self._draft.apply(entry, bodies, seq)
             self._draft_left -= 1
             return
@@ -97,8 +101,16 @@ class Fold:
 
     # ---- what was inherited
 
+    def whole_drafts(self) -> dict[Draft, Fold]:
+        """What was inherited and does not count yet, but for one whose end is missing here."""
+        return {key: draft for key, draft in self.drafts.items() if draft is not self._draft or not self._draft_left}
+
+    def _opened(self, _entry: Opened, _bodies: dict[Hash, bytes]) -> None:
+        """What its writer had not copied in the life before, he never will."""
+        self.drafts, self._draft_left = self.whole_drafts(), 0
+
     def _inherited(self, entry: Inherited, _bodies: dict[Hash, bytes]) -> None:
-        self._draft = self.drafts[entry.author, entry.term] = Fold(self._ended_max)
+        self._draft = self.drafts[entry.author, entry.term] = Fold(self._ended_max, self._seq)
         self._draft_left = entry.count
 
     def _took_over(self, entry: TookOver, _bodies: dict[Hash, bytes]) -> None:
@@ -107,6 +119,8 @@ class Fold:
             self.tasks[task.id] = renewed(task)
             if task.state in TERMINAL:
                 self._remember_ended(task.id)
+        if draft is not None:
+            self.drafts |= draft.whole_drafts()
 
     def _forgone(self, entry: Forgone, _bodies: dict[Hash, bytes]) -> None:
         self.drafts.pop((entry.author, entry.term), None)

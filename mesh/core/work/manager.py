@@ -57,6 +57,7 @@ from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
+from mesh.core.work.task import CANCELLING
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
@@ -403,7 +404,9 @@ class Manager:
             yield from self._leases.revoked(now_s, fact.node)
             return
         for task in list(self.book.tasks.values()):
-            if not task.ended:
+            if task.state == CANCELLING:
+                yield from self._ending.stopped(now_s, task)
+            elif not task.ended:
                 yield from self._ending.fail(now_s, task, own_revocation())
 
     # ---- for those who look

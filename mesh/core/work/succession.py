@@ -10,7 +10,7 @@ Decides nothing about awards: holders are asked as after any restart, and runnin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from mesh.core.keeping.inputs import CarriedOver, Deposed, LogSettled, TaleTold
@@ -22,7 +22,7 @@ from mesh.core.work.task import CANCELLING, HELD, MOVED, OFFERED, PENDING, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Later, Need, Send
 from mesh.ids import Hash, NodeId, TaskId, author_of, place_of
-from mesh.messages.records import Forgone, Inherited, Submitted, TookOver
+from mesh.messages.records import Forgone, Inherited, Opened, Submitted, TookOver
 from mesh.messages.work import Answer
 
 Row = tuple[int, Any, dict[Hash, bytes]]
@@ -34,28 +34,54 @@ class Tale:
     def __init__(self, author: NodeId, term: int, revoked: Callable[[NodeId], bool]) -> None:
         self.author, self.term, self._revoked = author, term, revoked
         self.fold = Fold()
-        self.rows: list[Row] = []
+        self.rows: list[tuple[tuple[Draft, ...], Row]] = []
+        """Each with the drafts it stands in, the outermost first."""
+        self._open: list[tuple[Draft, int]] = []
+        """Drafts whose entries are being told, and how many of each are left."""
+        self._taken: dict[Draft, None] = {}
         self.last = (0, 0)
         """Incarnation and number of the author's own last task."""
 
     def add(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            if not self.fold.knows(row[1]) and not self.fold.drafting:
+            if not self._tells(row[1]):
                 continue
             self.fold.apply(row[1], row[2], row[0])
-            self.rows.append(row)
+            self.rows.append((self._path(row[1]), row))
             if type(row[1]) is Submitted:
                 author, incarnation, counter = place_of(row[1].task)
                 if author == self.author:
                     self.last = max(self.last, (incarnation, counter))
         if len(self.rows) > 4 * (len(self.fold.tasks) + 1024):
-            self.rows = self._wanted()
+            self.rows = self._wanted(self.fold.drafts)
 
-    def _wanted(self) -> list[Row]:
-        """Entries of live tasks and of their steps; and whole drafts, which may come to count."""
+    def _tells(self, entry: Any) -> bool:
+        if self.fold.drafting:
+            return True
+        # Where this log was taken over in the middle of a draft, its end stands here without its beginning: it never counts.
+        stray = type(entry) is Submitted and author_of(entry.task) != self.author
+        return self.fold.knows(entry) and not stray
+
+    def _path(self, entry: Any) -> tuple[Draft, ...]:
+        self._open = [(draft, left - 1) for draft, left in self._open if left and type(entry) is not Opened]
+        if type(entry) is TookOver:
+            self._taken[entry.author, entry.term] = None
+        if type(entry) is Inherited:
+            self._open.append(((entry.author, entry.term), entry.count))
+        return tuple(draft for draft, _ in self._open)
+
+    def _wanted(self, drafts: Container[Draft]) -> list[tuple[tuple[Draft, ...], Row]]:
+        """Entries of live tasks and of their steps; and whole drafts, which may come to count. Nothing of what was forgone."""
         live = {name: None for name, task in self.fold.tasks.items() if self._matters(task)}
-        drafts = {name: None for draft in self.fold.drafts.values() for name in draft.tasks}
-        return [row for row in self.rows if getattr(row[1], "task", "") in live or self._in_draft(row[1], drafts)]
+        return [(path, row) for path, row in self.rows if self._counts(path, row[1], drafts, live)]
+
+    def _counts(self, path: tuple[Draft, ...], entry: Any, drafts: Container[Draft], live: Container[TaskId]) -> bool:
+        for draft in path:
+            if draft in drafts:
+                return True
+            if draft not in self._taken:
+                return False
+        return type(entry) is not Inherited and getattr(entry, "task", "") in live
 
     def _matters(self, task: Task) -> bool:
         while task.ended and task.parent in self.fold.tasks:
@@ -63,13 +89,8 @@ class Tale:
         # The work of a revoked node ends with it; what it had taken over from others does not.
         return not task.ended and not self._revoked(author_of(task.id))
 
-    def _in_draft(self, entry: Any, drafts: dict[TaskId, None]) -> bool:
-        if type(entry) is Inherited:
-            return (entry.author, entry.term) in self.fold.drafts
-        return getattr(entry, "task", "") in drafts
-
     def entries(self) -> list[Row]:
-        return self._wanted()
+        return [row for _, row in self._wanted(self.fold.whole_drafts())]
 
 
 class Succession:
@@ -77,12 +98,14 @@ class Succession:
         self._book, self._ending, self._leases = book, ending, leases
         self._tales: dict[NodeId, Tale] = {}
         self.drafts: dict[Draft, Fold] = {}
+        self._settled: dict[NodeId, LogSettled] = {}
+        """The newest of each log that is kept here."""
 
     # ---- what begins here
 
     def open(self, now_s: float, fold: Fold, taken: int) -> Effects:
         """The tasks of the own journal, but those that others have taken over."""
-        self.drafts |= fold.drafts
+        self.drafts |= {key: draft for key, draft in fold.whole_drafts().items() if draft.begun > taken}
         self._forget([task for task in fold.tasks.values() if lost_to_others(task, taken)])
         yield from self.begin(now_s, [task for task in fold.tasks.values() if not lost_to_others(task, taken)])
 
@@ -130,6 +153,7 @@ class Succession:
 
     def let_go(self, taken: int) -> Effects:
         """Others drive these tasks now; whoever waits for one is told whom to ask."""
+        self.drafts = {key: draft for key, draft in self.drafts.items() if draft.begun > taken}
         gone = [task for task in self._book.tasks.values() if lost_to_others(task, taken)]
         for task in gone:
             self._book.close(task)
@@ -165,19 +189,23 @@ class Succession:
             return
         del self._tales[told.author]
         rows = tale.entries()
-        draft = Fold()
+        inherited = Append(Inherited(tale.author, tale.term, len(rows), int(now_s * 1000)))
         if rows:
-            yield Append(Inherited(tale.author, tale.term, len(rows), int(now_s * 1000)))
+            yield inherited
+        draft = Fold(begun=inherited.seq)
         for _, entry, bodies in rows:
             copied = Append(entry, bodies)
             yield copied
             draft.apply(entry, bodies, copied.seq)
         if rows:
             self.drafts[tale.author, tale.term] = draft
-            self.drafts |= draft.drafts
         yield Later(CarriedOver(tale.author, tale.term, *tale.last), need=Need.KEPT)
 
     def on_log_settled(self, now_s: float, _me: NodeId, settled: LogSettled) -> Effects:
+        self._settled[settled.author] = settled
+        yield from self._resolve(now_s, settled)
+
+    def _resolve(self, now_s: float, settled: LogSettled) -> Effects:
         for key in [key for key in self.drafts if key[0] == settled.author]:
             term = key[1]
             if term in settled.terms:
@@ -185,8 +213,13 @@ class Succession:
                 yield Append(TookOver(*key, int(now_s * 1000)))
                 self._book.count("taken_over")
                 yield from self.begin(now_s, [renewed(task) for task in draft.tasks.values()])
+                # What its author had only drafted himself is a draft of this node from now on.
+                self.drafts |= draft.drafts
+                for author in dict.fromkeys(inner for inner, _ in draft.drafts):
+                    if author in self._settled:
+                        yield from self._resolve(now_s, self._settled[author])
             elif settled.term > term:
-                del self.drafts[key]
+                self.drafts.pop(key, None)
                 yield Append(Forgone(*key, int(now_s * 1000)))
 
 

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId
-from mesh.messages.records import Decided, Effected, Intended, Submitted
+from mesh.messages.records import Decided, Effected, Intended, Submitted, TookOver
 from mesh.sim.checkers.copies import Copies
 from mesh.sim.history import Appended, Learned, NodeDown, Reached, Synced, Takes, Verdict
 
 Key = tuple[TaskId, str]
-_KEPT = (Submitted, Decided, Intended, Effected)
+_KEPT = (Submitted, Decided, Intended, Effected, TookOver)
 
 
 class EffectChecker:
@@ -36,6 +36,8 @@ class EffectChecker:
         self._times: dict[Key, int] = {}
         self._unsynced: dict[NodeId, list[tuple[int, Any, bool]]] = {}
         self._copies = Copies()
+        self._drafted: dict[NodeId, dict[TaskId, dict[Key, None]]] = {}
+        """Outcomes of tasks that a node has copied, and does not drive yet."""
         self.watches: tuple[type, ...] = ()
         self.takes: Takes = {
             Reached: self._reached,
@@ -86,12 +88,23 @@ class EffectChecker:
             kind = type(entry)
             if kind is Submitted:
                 self._durable[entry.task] = None
-                for key in [key for key in self._outcomes if key[0] == entry.task]:
-                    del self._outcomes[key]
+                self._forget(entry.task, {})
+                if copy:
+                    self._drafted.setdefault(record.node, {})[entry.task] = {}
+            elif kind is TookOver:
+                for task, outcomes in self._drafted.pop(record.node, {}).items():
+                    self._forget(task, outcomes)
             elif kind is Decided:
                 self._decided[entry.task] = max(entry.fence, self._decided.get(entry.task, 0))
             else:
                 yield from self._effect(record.at_s, entry, copy)
+                if copy and kind is Effected and not entry.error:
+                    self._drafted[record.node][entry.task][entry.task, entry.key] = None
+
+    def _forget(self, task: TaskId, but: dict[Key, None]) -> None:
+        """Outcomes that are on nobody's record any more."""
+        for key in [key for key in self._outcomes if key[0] == task and key not in but]:
+            del self._outcomes[key]
 
     def _effect(self, at_s: float, entry: Intended | Effected, copy: bool) -> Iterator[Verdict]:
         if not copy and entry.fence != self._decided.get(entry.task):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from mesh.effects import Send
 from mesh.ids import Fence, TaskId
-from mesh.messages.records import Decided
+from mesh.messages.records import Accepted
 from mesh.messages.work import Award
 from mesh.sim.history import Appended, ClockBroken, EffectTried, Outward, PutBack, Takes, Verdict
 from mesh.sim.old_disks import OldDisks
@@ -37,8 +37,8 @@ class LeaseChecker:
         return iter(())
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
-        """An award to the manager's own node never travels: its decision stands for it."""
-        if not record.copied and type(record.entry) is Decided and record.entry.winner == record.node:
+        """An award to the manager's own node never travels: that it was accepted stands for it."""
+        if not record.copied and type(record.entry) is Accepted and record.entry.manager == record.node:
             self._note(record.entry.task, record.entry.fence, record.at_s)
         return iter(())
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId, author_of
-from mesh.messages.records import Accepted, Bound, Decided, Ended, Finished
+from mesh.messages.records import Accepted, Bound, Decided, Ended, Finished, Submitted, TookOver
 from mesh.messages.work import Accept, Award, Failure, Reclaim, Result
 from mesh.sim.checkers.tasks import ENDED, Shown
 from mesh.sim.history import (
@@ -45,6 +45,8 @@ class TrustChecker:
         self._running: dict[Place, float] = {}
         self._shown: dict[tuple[NodeId, NodeId], str] = {}
         self._held_for: dict[tuple[NodeId, TaskId], NodeId] = {}
+        self._drafted: dict[NodeId, dict[TaskId, None]] = {}
+        """Tasks of others that a node has copied into its journal, and does not drive yet."""
         self.watches: tuple[type, ...] = (Award, Accept, Result, Failure, Reclaim)
         self.takes: Takes = {
             NodeUp: self._node_up,
@@ -83,8 +85,12 @@ class TrustChecker:
     def _appended(self, record: Appended) -> Iterable[Verdict]:
         node, entry = record.node, record.entry
         if record.copied:
+            if type(entry) is Submitted:
+                self._drafted.setdefault(node, {})[entry.task] = None
             return ()
-        if type(entry) is Decided:
+        if type(entry) is TookOver:
+            self._held_for.update(((node, task), node) for task in self._drafted.pop(node, {}))
+        elif type(entry) is Decided:
             self._awarded[entry.task, entry.fence] = entry.winner
         elif type(entry) is Accepted:
             self._held_for[node, entry.task] = entry.manager

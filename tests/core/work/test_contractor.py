@@ -9,6 +9,7 @@ import pytest
 import workbench
 from workbench import BOSS, INPUT, ME, NOW_MS, OTHER, Bench, award_of, entries, fence, item_of, of, sent, started, stopped, task_of
 
+from mesh.core.directory import Heir
 from mesh.core.inputs import (
     FileFetched,
     FileWanted,
@@ -746,3 +747,12 @@ def test_a_worker_that_comes_back_too_late_is_stopped() -> None:
     assert stopped(effects) == [(T1, F1)]
     assert started(b.turn(b.award(1, 2), BOSS)) == [], "never two fences of one task at once"
     assert started(b.turn(HandlerEnded(1, T1, F1, "cancelled"))) == [(T1, F2)]
+
+
+def test_who_awarded_it_is_asked_though_another_had_taken_over_before() -> None:
+    """The author got it back from who had taken over from him, and drives it again."""
+    b = attached()
+    b.directory.inherit(BOSS, Heir(1, 9, 2, OTHER))
+    assert b.directory.manager_of(T1) == OTHER
+    b.turn(b.award(), BOSS)
+    assert b.directory.manager_of(T1) == BOSS

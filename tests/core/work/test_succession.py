@@ -1,0 +1,144 @@
+"""What a node takes over counts once: when the log says so, never in part, and never after others have taken it from this node in turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from manager_bench import Bench, started
+
+from mesh.core.inputs import MemberRevoked
+from mesh.core.keeping.inputs import Deposed, LogSettled, TaleTold
+from mesh.core.work.succession import Tale
+from mesh.messages.records import Bound, Decided, Finished, Forgone, Inherited, Opened, Submitted, TookOver
+from mesh.messages.work import Ask, Reclaim
+
+Row = tuple[int, Any, dict[str, bytes]]
+OWN, OTHERS = "ann.1.1", "bob.1.7"
+
+
+def held(task: str, holder: str = "a") -> list[Any]:
+    """What a manager writes of a task that runs."""
+    fence = (1 << 32) + 1
+    return [
+        Submitted(task, "greet", "", "", 0, 3),
+        Decided(task, fence, "award", "rule", holder, ()),
+        Bound(task, fence, 0),
+    ]
+
+
+def numbered(entries: list[Any], first: int = 1) -> tuple[Row, ...]:
+    return tuple((seq, entry, {}) for seq, entry in enumerate(entries, first))
+
+
+def told(bench: Bench, author: str, term: int, entries: list[Any], first: int = 1) -> list[Any]:
+    return bench.give(TaleTold(author, term, numbered(entries, first), False))
+
+
+def copies(effects: list[Any]) -> list[Any]:
+    return [entry for entry in Bench.entries(effects) if type(entry) in (Inherited, Submitted, Decided, Bound)]
+
+
+def drives(bench: Bench) -> list[str]:
+    return sorted(bench.manager.book.tasks)
+
+
+def draft(author: str, term: int, *tasks: str) -> list[Any]:
+    rows = [entry for task in tasks for entry in held(task)]
+    return [Inherited(author, term, len(rows), 0), *rows]
+
+
+def test_a_draft_drives_nothing_until_the_log_says_who_took_over():
+    bench = started()
+    effects = told(bench, "ann", 2, held(OWN))
+    assert [type(entry) for entry in Bench.entries(effects)] == [Inherited, Submitted, Decided, Bound]
+    assert drives(bench) == []
+    effects = bench.give(LogSettled("ann", 2, (2,)))
+    assert Bench.entries(effects)[:1] == [TookOver("ann", 2, int(bench.now * 1000))]
+    assert [message.items for to, message in bench.sends(effects, Reclaim)] == [((OWN, (1 << 32) + 1),)]
+    assert drives(bench) == [OWN]
+
+
+def test_a_draft_that_lost_is_forgone():
+    bench = started()
+    told(bench, "ann", 2, held(OWN))
+    assert [type(entry) for entry in Bench.entries(bench.give(LogSettled("ann", 3, (3,))))] == [Forgone]
+    assert bench.give(LogSettled("ann", 4, (2,))) == []
+    assert drives(bench) == []
+
+
+def test_what_the_author_had_only_drafted_counts_when_both_count():
+    bench = started()
+    told(bench, "ann", 2, held(OWN) + draft("bob", 5, OTHERS))
+    assert Bench.entries(bench.give(LogSettled("bob", 5, (5,)))) == [], "whether ann's log is this node's is not known yet"
+    bench.give(LogSettled("ann", 2, (2,)))
+    assert drives(bench) == [OWN, OTHERS], "what was known of bob's log is remembered"
+
+
+def test_the_inner_draft_waits_when_only_the_outer_one_counts():
+    bench = started()
+    told(bench, "ann", 2, draft("bob", 5, OTHERS) + held(OWN))
+    bench.give(LogSettled("ann", 2, (2,)))
+    assert drives(bench) == [OWN]
+    effects = bench.give(LogSettled("bob", 6, (6,)))
+    assert [type(entry) for entry in Bench.entries(effects)] == [Forgone]
+    assert drives(bench) == [OWN]
+
+
+def test_inner_drafts_are_copied_whole_and_found_again_after_a_restart():
+    bench = started()
+    effects = told(bench, "ann", 2, held(OWN) + draft("bob", 5, OTHERS))
+    assert [entry.count for entry in copies(effects) if type(entry) is Inherited] == [7, 3]
+    bench.give(LogSettled("ann", 2, (2,)))
+    again = Bench(incarnation=2)
+    again.start(*bench.journal)
+    assert drives(again) == [OWN]
+    again.give(LogSettled("bob", 5, (5,)))
+    assert drives(again) == [OWN, OTHERS]
+
+
+def test_what_was_forgone_is_not_copied_with_an_open_draft_of_the_same_tasks():
+    bench = started()
+    tale = [*draft("bob", 5, OTHERS), Forgone("bob", 5, 0), *draft("bob", 8, OTHERS)]
+    copied = copies(told(bench, "ann", 2, tale))
+    assert [type(entry) for entry in copied] == [Inherited, Inherited, Submitted, Decided, Bound]
+    assert [(entry.author, entry.term, entry.count) for entry in copied[:2]] == [("ann", 2, 4), ("bob", 8, 3)]
+
+
+def test_what_the_author_had_taken_over_is_copied_as_his_own():
+    bench = started()
+    copied = copies(told(bench, "ann", 2, [*draft("bob", 5, OTHERS), TookOver("bob", 5, 0)]))
+    assert [type(entry) for entry in copied] == [Inherited, Submitted, Decided, Bound]
+
+
+def test_a_draft_without_its_end_counts_for_nobody():
+    bench = started()
+    assert copies(told(bench, "ann", 2, draft("bob", 5, OTHERS, "bob.1.8")[:-2])) == []
+
+
+def test_a_draft_that_a_crash_broke_off_swallows_nothing_of_the_next_life():
+    bench = started()
+    tale = [*draft("bob", 5, OTHERS)[:-1], Opened(2, b"", 4), *held("ann.2.1")]
+    assert [entry.task for entry in copies(told(bench, "ann", 2, tale)) if type(entry) is Submitted] == ["ann.2.1"]
+
+
+def test_the_end_of_a_draft_without_its_beginning_is_no_work_of_the_author():
+    tale = Tale("ann", 2, lambda node: False)
+    tale.add(numbered(draft("bob", 5, OTHERS)[1:] + held(OWN)))
+    assert {row[1].task for row in tale.entries()} == {OWN}
+
+
+def test_a_draft_goes_with_what_others_take_over():
+    bench = started()
+    told(bench, "ann", 2, held(OWN))
+    last = len(bench.journal)
+    bench.give(Deposed(max(last, 1_000)))
+    assert Bench.entries(bench.give(LogSettled("ann", 2, (2,)))) == [], "whoever took over from this node has the draft, too"
+    assert drives(bench) == []
+
+
+def test_own_tasks_that_are_being_cancelled_end_so_when_this_node_is_revoked():
+    bench = started()
+    item = bench.held()
+    bench.give(Ask(1, "cancel", item.task, b"{}"), "b")
+    effects = bench.give(MemberRevoked("me"))
+    assert [(entry.task, entry.state) for entry in Bench.entries(effects, Finished)] == [(item.task, "cancelled")]
