@@ -136,6 +136,9 @@ class Run:
                 return False
         return True
 
+    async def keepers_of(self, name: str) -> list[str]:
+        return [keeper["name"] for keeper in (await self.clients[name].status())["keepers"]["keepers"]]
+
     # ---- feeding
 
     async def feed(self, name: str, rng: Random) -> None:
@@ -160,7 +163,7 @@ class Run:
     async def prepare(self, blow: Blow) -> None:
         """Choose the victims, and see that what is to be measured is under way."""
         made, manager = self.made, self.rng.choice(self.managers)
-        keepers = [keeper["name"] for keeper in (await self.clients[manager].status())["keepers"]["keepers"]]
+        keepers = await self.keepers_of(manager)
         self.kept = manager
         sorts = ("work.idempotent", "work.plain", "work.keyed", "work.once")
         self.anchors = [await self.submit(manager, capability, ANCHOR_S) for capability in sorts for _ in WORKING]
@@ -171,8 +174,9 @@ class Run:
 
         await self.until(under_way, "the anchors to run", 20)
         # Two of the three who keep a journal, at once: what is in it waits until one is back. That is no recovery to be measured.
-        may = [name for name in WORKING if name not in keepers or "+" not in blow.kind] or list(WORKING)
-        contractor = max(may, key=lambda name: len(self.ledger.running(made.workers[name].pid)))
+        apart = [name for name in WORKING if name not in keepers and manager not in await self.keepers_of(name)]
+        may = apart or [name for name in WORKING if name not in keepers] if "+" in blow.kind else WORKING
+        contractor = max(may or WORKING, key=lambda name: len(self.ledger.running(made.workers[name].pid)))
         chosen = {"contractor": contractor, "manager": manager, "keeper": self.rng.choice(keepers)}
         blow.victims = {what: chosen[what] for what in blow.kind.split("+")}
 
@@ -243,9 +247,12 @@ class Run:
         return now_s()
 
     async def storm(self, blows: list[Blow]) -> None:
+        end_s = now_s() + 60 * self.asked.minutes
         feeding = [asyncio.create_task(self.feed(name, Random(f"{self.asked.seed}/{name}"))) for name in self.names]
         try:
             for blow in blows:
+                if now_s() > end_s:
+                    break
                 self.allowed = self.asked.tasks * blow.number // len(blows)
                 await self.prepare(blow)
                 await self.strike(blow)
@@ -255,7 +262,7 @@ class Run:
                     print(f"{blow}; healed {blow.healed_s:.1f} s after; {times}; {len(self.acked)} tasks", flush=True)
 
             async def fed() -> bool:
-                return len(self.acked) >= self.asked.tasks
+                return len(self.acked) >= self.allowed
 
             await self.until(fed, "the rest to be submitted", 60 + self.asked.tasks / self.asked.rate)
         finally:
@@ -377,6 +384,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1200)
     parser.add_argument("--nodes", type=int, default=5, choices=range(5, 9), help="three of them with workers")
     parser.add_argument("--rate", type=float, default=20.0, help="tasks submitted a second, at most")
+    parser.add_argument("--minutes", type=float, default=120.0, help="no kill after that")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--verbose", action="store_true", help="a line for each kill")
     parser.add_argument("--json", action="store_true")
