@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "benchmarks"))
 from kills_judge import Ledger, effects, runs
 
 SORTS = {"t": "work.plain", "k": "work.keyed", "o": "work.once", "x": "work.tx"}
-HONEST = "start t 1 7; end t 1 7; start k 1 7; deed k 1 7; known k 1 7; end k 1 7; start o 1 7; deed o 1 7; end o 1 7; start x 1 7; end x 1 7"
+HONEST = (
+    "start t 1 7; end t 1 7; start k 1 7; deed k 1 7; known k 1 7; end k 1 7; start o 1 7; deed o 1 7; end o 1 7; start x 1 7; end x 1 7"
+)
 
 
 def ledger(folder: Path, text: str, rows: int = 1) -> Ledger:
