@@ -112,3 +112,22 @@ def test_who_took_over_says_so_again_after_a_restart() -> None:
     heirs = trio.world.hosts[other].directory.heirs
     assert [heir.taker for heir in heirs["n1"]] == [taker]
     assert set(trio.states(other).values()) == {"done"}
+
+
+def test_a_node_whose_disk_was_put_back_takes_no_work_that_must_survive() -> None:
+    """Its new entries would have numbers that its keepers have already: they would seem to be kept, and be lost."""
+    trio = Trio()
+    world = trio.world
+    image = world.hosts["n1"].disk.image()
+    trio.submit(3)
+    world.run(6.5)
+    assert len(trio.acknowledged) == 3
+    world.put_back("n1", image)
+    world.run(8.0)
+    world.start("n1")
+    world.run(14.0)
+    refused: list[dict[str, Any]] = []
+    world.ask("n1", lambda request: Submit(request, "quick", b'{"x": "9"}'), lambda ok, body: refused.append(body))
+    world.run(16.0)
+    assert [body["code"] for body in refused] == ["rolled_back"]
+    assert set(trio.states("n2").values()) == {"done"}, "its keepers drive what it had acknowledged"

@@ -116,7 +116,7 @@ class Keepers:
         }
 
     def _open(self, author: NodeId) -> Kept:
-        log = Log(author, self._directory.outlaws)
+        log = Log(author)
         kept = self._logs[author] = Kept(Replica(author, self._me, lambda at: self._shipping.blocks(log, at), log))
         return kept
 
@@ -236,6 +236,9 @@ class Keepers:
 
     def _settle_own(self, now_s: float) -> Effects:
         replica = self._own.replica
+        if self._seq < replica.log.seq and replica.role != LEADER:
+            yield from self._fall_behind()
+            return
         if replica.role == LEADER and not self._own.led_told:
             self._own.led_told = True
             self._deadlines.clear(CampaignDue(self._me))
@@ -280,6 +283,9 @@ class Keepers:
         """What work must know."""
         replica, guard = self._own.replica, self._directory.guard
         guard.keepers, guard.leads = replica.log.keepers, replica.role == LEADER
+        if guard.behind:
+            guard.leads, guard.led_until_s = True, float("inf")  # of calls, which no keeper knows of
+            return
         members = replica.log.voters
         if len(members) < 2:
             guard.led_until_s = float("inf")
@@ -334,6 +340,9 @@ class Keepers:
         if ship.author == self._me:
             self._takeover.note_takers(ship.blocks)
         yield from self._carry(now_s, kept, kept.replica.on_ship(sender, ship))
+        if kept.replica.betrayed:
+            kept.replica.betrayed = False
+            yield Refused("keeper_forgot", sender)
 
     def _on_shipped(self, now_s: float, sender: NodeId, shipped: Shipped) -> Effects:
         kept = self._logs.get(shipped.author)
@@ -414,8 +423,20 @@ class Keepers:
         if due.author != self._me and not kept.helps and settled(replica) and replica.log.taken_up_to(replica.kept) == replica.log.seq:
             return  # nothing is left in it that somebody would have to drive
         self._again(now_s, due.author)
+        if due.author == self._me and self._seq < replica.log.seq:
+            yield from self._fall_behind()
+            return
         if due.author == self._me or self._own.replica.role == LEADER:  # whoever takes over must be able to keep what he takes
             yield from self._carry(now_s, kept, replica.campaign())
+
+    def _fall_behind(self) -> Effects:
+        """The disk was put back. What this node would write now has numbers that are taken already: it drives only what need not be kept."""
+        log, guard = self._own.replica.log, self._directory.guard
+        if not guard.behind:
+            guard.behind = True
+            self._publish()
+            yield Refused("rolled_back", self._me)
+            yield Tell(Leading(log.seq))
 
     def _again(self, now_s: float, author: NodeId) -> None:
         self._deadlines.set(CampaignDue(author), now_s + self._limits.election_s * (1 + self._random.random()))

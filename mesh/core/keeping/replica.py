@@ -84,6 +84,8 @@ class Replica:
     """The term for which this candidate asks."""
     votes: dict[NodeId, Signed | None] = field(default_factory=dict)
     peers: dict[NodeId, Peer] = field(default_factory=dict)
+    betrayed: bool = False
+    """Somebody leads who lacks what was kept: a majority of the keepers has lost its memory. What is here is not given up for him."""
 
     # ---- votes
 
@@ -102,10 +104,11 @@ class Replica:
         yield from self._ask(pre=True)
 
     def _ask(self, *, pre: bool) -> Out:
+        """Those of the roster before count for nothing, but if the newest was never kept, they may know who has led since, and help."""
         term, seq = self.log.last
-        for voter in self.log.voters:
-            if voter != self.me:
-                yield Say(voter, VoteAsk(self.author, self.asked, term, seq, pre))
+        for member in dict.fromkeys(member for roster in self.log.rosters[:-3:-1] for member in roster.members):
+            if member != self.me:
+                yield Say(member, VoteAsk(self.author, self.asked, term, seq, pre))
 
     def _stand(self) -> Out:
         self.role, self.leader = CANDIDATE, ""
@@ -303,7 +306,9 @@ class Replica:
                 at = end_of(block)
                 continue
             if not fresh and self.log.last != at:
-                assert at >= self.kept, "what is kept is never forgotten"
+                if at < self.kept:
+                    self.betrayed = True
+                    return
                 self.log.truncate(at)
                 cut = at
             fresh.append(block)

@@ -102,6 +102,8 @@ class Ending:
 
     def expire_timeouts(self, now_s: float, _me: NodeId, due: TimeoutsDue) -> Effects:
         for task in self._book.wheel.due(due.slot_ms):
+            if task.ended:
+                continue  # a step, with its parent, whose time was over with its own
             if task.state == CANCELLING:
                 self._leave(task, "timeout")
                 yield from self.stopped(now_s, task)

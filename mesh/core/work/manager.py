@@ -273,8 +273,11 @@ class Manager:
 
     def _unguarded(self, now_s: float, request: int) -> Reply | None:
         """None, or why nothing can be kept: it would wait for keepers who are not here."""
-        book = self.book
-        keepers = book.directory.guard.keepers
+        book, guard = self.book, self.book.directory.guard
+        if guard.behind:
+            message = "this node's disk was put back to an older state than its keepers hold, so it takes no work that must survive"
+            return Reply(request, False, {"code": "rolled_back", "message": message, "fix": "mesh doctor"}, need=Need.FREE)
+        keepers = guard.keepers
         away = [book.directory.name_of(node) for node in keepers if not book.is_linked(node)]
         if 2 * len(away) <= len(keepers) or now_s - book.started_at_s < KEEPERS_COME_S:
             return None
