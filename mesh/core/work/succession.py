@@ -15,10 +15,11 @@ from typing import Any
 
 from mesh.core.keeping.inputs import CarriedOver, Deposed, LogSettled, TaleTold
 from mesh.core.work.book import Book, Effects
+from mesh.core.work.claims import Claims
 from mesh.core.work.ending import Ending
 from mesh.core.work.fold import Draft, Fold, renewed
 from mesh.core.work.leases import Leases
-from mesh.core.work.task import CANCELLING, HELD, MOVED, OFFERED, PENDING, Task
+from mesh.core.work.task import CANCELLING, CLAIMING, HELD, MOVED, OFFERED, PENDING, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Later, Need, Send
 from mesh.ids import Hash, NodeId, TaskId, author_of, place_of
@@ -94,8 +95,8 @@ class Tale:
 
 
 class Succession:
-    def __init__(self, book: Book, ending: Ending, leases: Leases) -> None:
-        self._book, self._ending, self._leases = book, ending, leases
+    def __init__(self, book: Book, ending: Ending, leases: Leases, claims: Claims) -> None:
+        self._book, self._ending, self._leases, self._claims = book, ending, leases, claims
         self._tales: dict[NodeId, Tale] = {}
         self.drafts: dict[Draft, Fold] = {}
         self._settled: dict[NodeId, LogSettled] = {}
@@ -115,10 +116,12 @@ class Succession:
             self._book.moved.pop(task.id, None)
             if task.ended:
                 self._book.ended[task.id] = task
+            elif task.state == CLAIMING:
+                yield from self._claims.resume(now_s, task)
             else:
                 self._reopen(now_s, task)
         for task in tasks:
-            if task.ended:
+            if task.ended or task.state == CLAIMING:
                 continue
             if task.cancel_by and not task.holder:
                 yield from self._ending.stopped(now_s, task)
