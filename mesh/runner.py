@@ -172,6 +172,7 @@ class Runner:
         current.set(run)
         try:
             if not run.stopping:
+                await self._may_start(run)
                 output, files = await self._result_of(run)
             outcome = "ok"
         except RunEnded as ended:

@@ -195,6 +195,29 @@ def test_stopping_a_queued_run_and_a_duplicate_award() -> None:
     bench(agent, story)
 
 
+def test_no_handler_begins_after_the_end_of_its_lease() -> None:
+    """As in a process that was stopped with the order unread."""
+    begun: list[int] = []
+    agent = Agent("late")
+
+    @agent.capability
+    async def work(ctx: Context) -> int:
+        begun.append(ctx.task.fence)
+        return ctx.task.fence
+
+    async def story() -> None:
+        it = Bench(agent)
+        await it.execute("work", fence=1, lease_end_ms=900)
+        await it.execute("work", fence=2, lease_end_ms=900)
+        assert begun == []
+        it.runner.extend(["t", 2, 4000])
+        it.runner.stop("t", 1)
+        await turns()
+        assert begun == [2]
+
+    asyncio.run(story())
+
+
 def test_effects_wait_for_node_and_lease_and_stop_with_their_run() -> None:
     agent = Agent("a")
 

@@ -260,11 +260,12 @@ def test_errors_of_steps_are_typed(with_toy: Any) -> None:
 
 def test_no_effect_starts_past_the_lease(with_toy: Any) -> None:
     agent = Agent("leased")
-    begun = asyncio.Event()
+    begun, over = asyncio.Event(), asyncio.Event()
 
     @agent.capability
     async def outer(ctx: Context) -> str:
         begun.set()
+        await over.wait()
         return str(await ctx.call("inner"))
 
     @agent.capability
@@ -272,14 +273,14 @@ def test_no_effect_starts_past_the_lease(with_toy: Any) -> None:
         return "done"
 
     async def story(toy: Any) -> None:
-        toy.lease_ms = 0
         async with toy.serving(agent) as (worker,), toy.client() as mesh:
             call = asyncio.ensure_future(mesh.call("outer"))
             await begun.wait()
+            worker._runner.extend(["toy.1.1", 1, 0])
+            over.set()
             for _ in range(20):
                 await asyncio.sleep(0)
             assert not any(getattr(body, "capability", "") == "inner" for body in toy.seen), "suspended"
-            toy.lease_ms = 60_000
             worker._runner.extend(["toy.1.1", 1, 1 << 60])
             assert await call == "done"
 

@@ -185,6 +185,8 @@ class Caller:
                 item = ("say", self._pack(node.me, out))
             if not _idle(item, queue):
                 queue.append(item)
+        if replica.betrayed:
+            raise Broken(f"{arguments[0]} leads without what {node.me} knows to be kept")
         frozen = _frozen(node, replica, tuple(queue))
         if self.loose:
             frozen = self.plain(frozen)

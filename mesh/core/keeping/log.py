@@ -10,7 +10,7 @@ Source: the Log Matching property of Raft.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mesh.ids import NodeId
@@ -38,10 +38,10 @@ class Roster:
 
 
 class Log:
-    """Empty at first: kept by its author alone. `outlaws` count for nothing: a person has thrown them out, for good and for everybody."""
+    """Empty at first: kept by its author alone."""
 
-    def __init__(self, author: NodeId, outlaws: Container[NodeId] = ()) -> None:
-        self.author, self._outlaws = author, outlaws
+    def __init__(self, author: NodeId) -> None:
+        self.author = author
         self.seq = 0
         """Number of the last entry."""
         self.runs: list[Run] = []
@@ -58,12 +58,13 @@ class Log:
 
     @property
     def voters(self) -> tuple[NodeId, ...]:
-        """Whose majority decides: the members; but who has gone from alone to two still decides alone, as nobody could without him."""
+        """Whose majority decides: the members; but who has gone from alone to two still decides alone, as nobody could without him.
+
+        A revoked member counts until a roster without it is kept: not all hear of it at once, and two majorities must always meet.
+        """
         *earlier, newest = self.rosters
         alone = len(newest.members) == 2 and bool(earlier) and earlier[-1].members == (self.author,)
-        return (
-            (self.author,) if alone else tuple(member for member in newest.members if member == self.author or member not in self._outlaws)
-        )
+        return (self.author,) if alone else newest.members
 
     @property
     def keepers(self) -> tuple[NodeId, ...]:

@@ -104,10 +104,11 @@ class Replica:
         yield from self._ask(pre=True)
 
     def _ask(self, *, pre: bool) -> Out:
+        """Those of the roster before count for nothing, but if the newest was never kept, they may know who has led since, and help."""
         term, seq = self.log.last
-        for voter in self.log.voters:
-            if voter != self.me:
-                yield Say(voter, VoteAsk(self.author, self.asked, term, seq, pre))
+        for member in dict.fromkeys(member for roster in self.log.rosters[:-3:-1] for member in roster.members):
+            if member != self.me:
+                yield Say(member, VoteAsk(self.author, self.asked, term, seq, pre))
 
     def _stand(self) -> Out:
         self.role, self.leader = CANDIDATE, ""

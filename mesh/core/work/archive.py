@@ -1,14 +1,14 @@
 """What became of tasks of another author that ended before this node took over from him, or that it only guards: read from his shelved log.
 
-    question about a task not in the book --ReadTale, log by log of those who drove it--> a fold of that one task --> answer
+    questions about tasks not in the book --ReadTale, log by log of those who drove them--> a fold of those tasks --> answers
 
-Invariant: answers only what has ended: what lives is in somebody's book. One question reads at a time, the rest wait in line, bounded.
+Invariant: answers only what has ended: what lives is in somebody's book. A log is read once for all who asked before its reading began;
+who asks meanwhile waits for the next reading, bounded. Keeps nothing of what it read.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from mesh.core.directory import ReadDirectory
@@ -19,64 +19,77 @@ from mesh.core.work.task import Task
 from mesh.effects import Need, ReadTale
 from mesh.ids import NodeId, TaskId, author_of
 
-WAITING_MAX = 64
+WAITING_MAX = 512
+"""Tasks asked for while others are read: about 200 bytes each. Who is turned away asks again."""
 ENTRIES_PER_PAGE = 2048
 FIRST_TOKEN = 1 << 50
 """Tokens of reads are drawn from here on, apart from those of other machines."""
 
 Then = Callable[[Task | None], Any]
-"""What is sent when the reading is over; None: that log knows no such task, or it lives."""
+"""What is sent when the reading is over; None: no log here knows such a task, or it lives."""
+Questions = dict[TaskId, dict[Hashable, Then]]
 
 
 class Archive:
     def __init__(self, directory: ReadDirectory) -> None:
         self._directory = directory
         self._token = FIRST_TOKEN
-        self._line: deque[tuple[TaskId, Then]] = deque()
+        self._waiting: Questions = {}
+        self._read_for: Questions = {}
         self._logs: list[NodeId] = []
         self._fold = Fold()
 
-    def ask(self, task: TaskId, then: Then) -> Effects:
-        """Look for it in the logs of those who drove it. Nothing can be found of the own one here: the book has that."""
-        if not author_of(task) or len(self._line) >= WAITING_MAX:
+    def ask(self, task: TaskId, asker: Hashable, then: Then) -> Effects:
+        """Look for it in the logs of those who drove it. Nothing can be found of the own one here: the book has that.
+
+        `asker`: whoever asks again before he is answered is answered once.
+        """
+        if asker in self._read_for.get(task, ()):
+            return
+        if not author_of(task) or (task not in self._waiting and len(self._waiting) >= WAITING_MAX):
             yield then(None)
             return
-        self._line.append((task, then))
-        if len(self._line) == 1:
+        self._waiting.setdefault(task, {})[asker] = then
+        if not self._read_for:
             yield from self._begin()
 
     def _begin(self) -> Effects:
-        """With the first in line; those who drove it last are the likeliest to have ended it."""
-        while self._line:
-            task, then = self._line[0]
-            self._logs = [node for node in self._directory.drivers_of(task) if node != self._directory.me]
-            if self._logs:
-                self._fold = Fold()
-                yield self._page(0)
-                return
-            self._line.popleft()
-            yield then(None)
+        """With all who wait; those who drove a task last are the likeliest to have ended it."""
+        while self._waiting and not self._read_for:
+            self._read_for, self._waiting = self._waiting, {}
+            drivers = (node for task in self._read_for for node in self._directory.drivers_of(task))
+            self._logs = [node for node in dict.fromkeys(drivers) if node != self._directory.me]
+            yield from self._next()
+
+    def _next(self) -> Effects:
+        """The next log, or the answers to those whose tasks are in none."""
+        if self._logs and self._read_for:
+            self._fold = Fold()
+            yield self._page(0)
+            return
+        for task in list(self._read_for):
+            yield from self._answer(task, None)
+
+    def _answer(self, task: TaskId, found: Task | None) -> Effects:
+        for then in self._read_for.pop(task).values():
+            yield then(found)
 
     def _page(self, since: int) -> ReadTale:
         self._token += 1
         return ReadTale(self._token, self._logs[-1], since, ENTRIES_PER_PAGE, need=Need.FREE)
 
     def on_tale_read(self, _now_s: float, _me: NodeId, read: TaleRead) -> Effects:
-        if read.token != self._token or not self._line:
+        if read.token != self._token or not self._read_for:
             return
-        task, then = self._line[0]
         for seq, entry, bodies in read.rows:
-            if getattr(entry, "task", "") == task:
+            if getattr(entry, "task", "") in self._read_for:
                 self._fold.apply(entry, bodies, seq)
         if read.more and read.rows:
             yield self._page(read.rows[-1][0])
             return
-        found = self._fold.tasks.get(task)
         self._logs.pop()
-        if (found is None or not found.ended) and self._logs:
-            self._fold = Fold()
-            yield self._page(0)
-            return
-        self._line.popleft()
-        yield then(found if found is not None and found.ended else None)
+        for task, found in self._fold.tasks.items():
+            if found.ended:
+                yield from self._answer(task, found)
+        yield from self._next()
         yield from self._begin()

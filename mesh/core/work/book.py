@@ -91,6 +91,7 @@ class Holder:
         "load_at_s",
         "node",
         "out",
+        "reborn",
         "reclaims",
         "renewals",
         "revokes",
@@ -121,6 +122,8 @@ class Holder:
         """Awards taken away from it without its word: revoked when it is back."""
         self.reclaims: dict[TaskId, Fence] = {}
         """Asked after a restart, not answered yet."""
+        self.reborn = False
+        """That restart was its own: it may have to wait for its workers before it can answer."""
         self.dirty = self.award_due = self.lease_due = self.ack_due = False
 
     def hush(self) -> None:

@@ -148,7 +148,7 @@ class Leases:
             if task.state == OFFERED:
                 yield from self.bind(now_s, task)
             task.progress, task.note = item.fraction, item.note
-            if hears:
+            if hears and item.task not in holder.reclaims:  # it cannot tell yet whether that still runs
                 holder.renewals.append((item.task, item.fence))
 
     def _hears_us(self, now_s: float, node: NodeId) -> bool:
@@ -270,12 +270,19 @@ class Leases:
         task.reason = reason
 
     def on_lost(self, task: Task) -> str:
-        """As its award said; after a restart as anybody who offers it says, and if nobody does, it is asked again at the next award."""
+        """As its award said."""
+        self._recall(task)
+        return task.on_lost
+
+    def _recall(self, task: Task) -> None:
+        """What its award said and no journal does: after a restart or a take-over as anybody who offers it says. If nobody does, it is
+        asked again at the next award.
+        """
         if not task.on_lost:
             for row in self._book.directory.offering(task.capability):
-                task.on_lost = row.offers[task.capability].on_lost
+                offer = row.offers[task.capability]
+                task.on_lost, task.idempotent = offer.on_lost, offer.idempotent
                 break
-        return task.on_lost
 
     def on_revoked(self, now_s: float, sender: NodeId, revoked: Revoked) -> Effects:
         ghosts = self._book.holder(sender).ghosts
@@ -308,6 +315,7 @@ class Leases:
         if holder is None:
             return
         for task in list(holder.tasks.values()):
+            self._recall(task)
             if task.idempotent and task.state in (OFFERED, HELD):
                 yield from self._over(now_s, task, reason)
 
@@ -335,6 +343,7 @@ class Leases:
         for task in holder.tasks.values():
             if task.state != COMMITTING:
                 holder.reclaims[task.id] = task.fence
+        holder.reborn = bool(holder.reclaims)
         yield from self._reclaim(now_s, holder)
 
     def _are_back(self, holder: Holder, *, as_it_was: bool) -> None:
@@ -367,12 +376,16 @@ class Leases:
         task.lease_end_s = task.offered_at_s = now_s
         task.promised_ms = None
         task.lease_end_s += self._book.limits.lease_s
+        holder.reborn = holder.reborn and bool(holder.reclaims)
         holder.reclaims[task.id] = task.fence
         self._book.watch_lease(holder, task.lease_end_s)
         self._book.keep_pulse(now_s)
 
     def _reclaim(self, now_s: float, holder: Holder) -> Effects:
-        """Ask for all that is open there, as soon as a lease can be granted, and again until it is answered."""
+        """Ask for all that is open there, as soon as a lease can be granted, and again until it is answered.
+
+        Who began a new life itself is granted nothing yet: its workers may be dead, and while it waits for them the old lease runs out.
+        """
         row = self._book.directory.get(holder.node)
         if not holder.reclaims or row is None or not row.linked:
             return
@@ -383,13 +396,19 @@ class Leases:
         grant_s = self._book.grant_s(stamp_at_s)
         if grant_s <= 0:
             return
+        if holder.reborn:
+            grant_s = 0.0
         for name in holder.reclaims:
             task = holder.tasks[name]
             task.lease_end_s = max(task.lease_end_s, stamp_at_s + grant_s)
         yield Send(holder.node, Reclaim(tuple(holder.reclaims.items()), int(grant_s * 1000), echo_ms), need=Need.KEPT)
 
     def reclaim_all(self, now_s: float) -> Effects:
+        """Of holders that are gone already no more news comes."""
         for holder in list(self._book.holders.values()):
+            row = self._book.directory.get(holder.node)
+            if row is not None and row.state in (DEAD, UNREACHABLE):
+                yield from self.gone(now_s, holder.node, row.state)
             yield from self._reclaim(now_s, holder)
 
     def expire_reclaims(self, now_s: float, _me: NodeId, due: ReclaimsDue) -> Effects:
@@ -407,5 +426,10 @@ class Leases:
                 if task.durable or task.idempotent:
                     # Its journal answers: it did not run under this fence, or does not any more.
                     yield from self._over(now_s, task, "unknown")
-            elif task.state == OFFERED:
+                continue
+            if task.state == OFFERED:
                 yield from self.bind(now_s, task)
+            if holder.reborn and status == "running" and self._hears_us(now_s, sender):
+                self._book.speak_to(sender).renewals.append((name, fence))
+        if not holder.reclaims:
+            holder.reborn = False

@@ -361,7 +361,7 @@ class Manager:
     def _on_leading(self, now_s: float, _me: NodeId, leading: Leading) -> Effects:
         """The keepers follow this node (again)."""
         if self._started:
-            yield from self._succession.let_go(leading.taken)
+            yield from self._succession.let_go(now_s, leading.taken)
             yield from self._claims.let_go(now_s, leading.taken)
             yield from self._claims.repeat()
             yield from self._open(now_s, leading.taken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from mesh.core.work.again import Again
@@ -58,6 +59,14 @@ class Questions:
                     found = candidate
         return found
 
+    def _elsewhere(self, sender: NodeId, ask: Ask, then: Callable[[Task | None], Any]) -> Effects:
+        """Who drives it answers, if he can; else what is kept here of the logs of those who did."""
+        manager = self._book.whom_to_ask(ask.key)
+        if manager != self._book.me and self._book.is_linked(manager):
+            yield self._unknown(sender, ask)
+        else:
+            yield from self._archive.ask(ask.key, (sender, ask.ask), then)
+
     def _unknown(self, sender: NodeId, ask: Ask) -> Send:
         manager = self._book.whom_to_ask(ask.key)
         if manager and manager != self._book.me:
@@ -103,7 +112,7 @@ class Questions:
     def _task(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         task = self.find(ask.key)
         if task is None:
-            yield from self._archive.ask(ask.key, lambda old: self._row_of(now_s, sender, ask, old))
+            yield from self._elsewhere(sender, ask, lambda old: self._row_of(now_s, sender, ask, old))
         else:
             yield self._row_of(now_s, sender, ask, task)
 
@@ -145,7 +154,7 @@ class Questions:
     def _result(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
         task = self.find(ask.key)
         if task is None:
-            yield from self._archive.ask(ask.key, lambda old: self._result_of(sender, ask, old))
+            yield from self._elsewhere(sender, ask, lambda old: self._result_of(sender, ask, old))
         elif not task.ended:
             if task.waiters is None:
                 task.waiters = []
@@ -176,7 +185,7 @@ class Questions:
     def _retry(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         task = self.find(ask.key)
         if task is None:
-            yield from self._archive.ask(ask.key, lambda old: self._retry_of(now_s, sender, ask, old))
+            yield from self._elsewhere(sender, ask, lambda old: self._retry_of(now_s, sender, ask, old))
         else:
             yield self._again.retry(now_s, sender, ask, task)
 

@@ -226,10 +226,32 @@ def test_a_soft_suspicion_takes_nothing_away(bench):
 def test_a_restarted_holder_is_asked_and_unknown_frees_what_is_durable(bench):
     item = bench.held()
     effects = bench.give(MemberRestarted("a", 2))
-    assert bench.sends(effects) == [("a", Reclaim(((item.task, item.fence),), 3000, 110_007))]
+    assert bench.sends(effects) == [("a", Reclaim(((item.task, item.fence),), 0, 110_007))]
     effects = bench.give(Reclaimed(((item.task, item.fence, "unknown"),)), "a")
     assert lost(bench, effects) == ["unknown"]
     assert bench.awarded(effects)[1].fence == item.fence + 1
+
+
+def test_a_restarted_holder_that_waits_for_its_worker_has_the_old_lease_and_no_other(bench):
+    item = bench.held()
+    bench.row("b", GREET, room=1)
+    bench.after(1.0, hear=("a", "b"))
+    bench.give(MemberRestarted("a", 2))
+    bench.after(1.0, hear=("a", "b"))
+    assert bench.sends(bench.give(Beat((BeatItem(item.task, item.fence, "suspended"),)), "a"), Renew) == []
+    assert lost(bench, bench.after(1.4, hear=("a", "b"))) == []
+    effects = bench.after(0.2)
+    assert lost(bench, effects) == ["lease_over"]
+    assert bench.awarded(effects)[1].fence == item.fence + 1
+
+
+def test_a_restarted_holder_whose_worker_came_back_has_a_new_lease_at_once(bench):
+    item = bench.held()
+    bench.after(1.0, hear=("a",))
+    bench.give(MemberRestarted("a", 2))
+    effects = bench.give(Reclaimed(((item.task, item.fence, "running"),)), "a")
+    assert bench.sends(effects) == [("a", Renew(((item.task, item.fence),), 3000, 111_007))]
+    assert lost(bench, bench.after(3.4)) == []
 
 
 def test_unknown_of_a_plain_call_that_may_not_repeat_waits_for_the_lease(bench):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from manager_bench import Bench, started
 
-from mesh.core.inputs import Call, MemberLinked, OffersChanged
+from mesh.core.inputs import Call, MemberDied, MemberLinked, OffersChanged
 from mesh.core.work.fold import Fold
 from mesh.messages.membership import Offer
 from mesh.messages.records import Finished, Lost
@@ -84,6 +84,34 @@ def test_nothing_is_awarded_again_before_a_lease_and_its_margin_from_the_start(b
     assert bench.sends(bench.after(3.45, hear=("b",))) == []
     effects = bench.after(0.1)
     assert [e.reason for e in bench.entries(effects, Lost)] == ["lease_over"]
+    assert bench.awarded(effects)[0] == "b"
+
+
+IDEMPOTENT = Offer("greet", "greeter", idempotent=True)
+
+
+def test_idempotent_work_of_a_former_life_goes_elsewhere_at_once_when_its_holder_is_gone(before):
+    """No journal says that it is idempotent: who offers it does."""
+    before.row("a", IDEMPOTENT, room=4)
+    item = before.held()
+    bench = again(before)
+    bench.row("a", IDEMPOTENT, room=4, linked=False, state="dead")
+    bench.row("b", IDEMPOTENT, room=4)
+    effects = bench.give(MemberDied("a"))
+    assert [e.reason for e in bench.entries(effects, Lost)] == ["dead"]
+    node, award = bench.awarded(effects)
+    assert (node, award.fence) == ("b", item.fence + 1)
+
+
+def test_a_holder_that_was_gone_before_the_log_was_taken_over_brings_no_more_news(before):
+    before.row("a", IDEMPOTENT, room=4)
+    before.held()
+    bench = Bench(incarnation=2)
+    bench.now = before.now + 1.0
+    bench.row("a", IDEMPOTENT, room=4, linked=False, state="dead")
+    bench.row("b", IDEMPOTENT, room=4)
+    effects = bench.start(*before.journal, bodies=before.bodies)
+    assert [e.reason for e in bench.entries(effects, Lost)] == ["dead"]
     assert bench.awarded(effects)[0] == "b"
 
 

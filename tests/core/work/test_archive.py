@@ -1,0 +1,70 @@
+"""What ended at a manager who is gone is read from his log: once for all who ask."""
+
+from __future__ import annotations
+
+import pytest
+from manager_bench import Bench, started
+
+from mesh.core.directory import Heir
+from mesh.core.keeping.inputs import TaleRead
+from mesh.effects import ReadTale
+from mesh.ids import content_hash
+from mesh.messages.records import Finished, Submitted
+from mesh.messages.work import Answer, Ask
+
+DONE = [f"b.1.{i}" for i in (1, 2, 3)]
+
+
+def entries() -> list:
+    told = []
+    for task in DONE:
+        told.append((Submitted(task, "greet", content_hash(b"{}"), "me", 0, 0), {content_hash(b"{}"): b"{}"}))
+        told.append((Finished(task, 1, "done", "a", "", content_hash(b'"hi"')), {content_hash(b'"hi"'): b'"hi"'}))
+    return [(seq, entry, bodies) for seq, (entry, bodies) in enumerate(told, 1)]
+
+
+def reads(effects: list) -> list[ReadTale]:
+    return [effect for effect in effects if type(effect) is ReadTale]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """`b` is gone; its log is kept here."""
+    bench = started()
+    bench.row("b", linked=False, state="dead")
+    return bench
+
+
+def test_a_log_is_read_once_for_all_who_ask_meanwhile(bench):
+    (first,) = reads(bench.give(Ask(1, "result", DONE[0]), "a"))
+    for ask, task in ((2, DONE[1]), (3, DONE[2]), (2, DONE[1])):
+        assert bench.give(Ask(ask, "result", task), "a") == []
+    effects = bench.give(TaleRead(first.token, tuple(entries()), False))
+    assert [(to, answer.ask, answer.ok) for to, answer in bench.sends(effects, Answer)] == [("a", 1, True)]
+    (second,) = reads(effects)
+    effects = bench.give(TaleRead(second.token, tuple(entries()), False))
+    assert [(answer.ask, answer.ok) for _, answer in bench.sends(effects, Answer)] == [(2, True), (3, True)]
+    assert reads(effects) == []
+
+
+def test_who_asks_again_while_it_is_read_is_answered_once(bench):
+    (first,) = reads(bench.give(Ask(1, "result", DONE[0]), "a"))
+    assert bench.give(Ask(1, "result", DONE[0]), "a") == []
+    effects = bench.give(TaleRead(first.token, tuple(entries()), False))
+    assert len(bench.sends(effects, Answer)) == 1
+    assert reads(effects) == []
+
+
+def test_what_no_log_knows_is_not_found(bench):
+    (read,) = reads(bench.give(Ask(1, "task", "b.1.9"), "a"))
+    ((_, answer),) = bench.sends(bench.give(TaleRead(read.token, tuple(entries()), False)))
+    assert not answer.ok
+
+
+def test_no_log_is_read_while_somebody_who_is_here_drives_it(bench):
+    bench.row("c")
+    bench.directory.inherit("b", Heir(1, 9, 2, "c"))
+    effects = bench.give(Ask(1, "result", DONE[0]), "a")
+    assert reads(effects) == []
+    ((_, answer),) = bench.sends(effects)
+    assert (answer.ok, b'"manager":"c"' in answer.body) == (False, True)
