@@ -333,7 +333,7 @@ class LocalMesh:
         live = waits = held = readers = 0
         for host in self.world.living():
             statistics = host.assembly.manager.statistics()
-            live, held = live + statistics.live, held + statistics.held
+            live, held = live + statistics.live + statistics.claiming, held + statistics.held
             waits += statistics.waiting + resting(host)
             readers += statistics.readers_waiting
         running = sum(attachment.runner.statistics().running + attachment.runner.statistics().queued for attachment in self._running())

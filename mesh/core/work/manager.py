@@ -115,6 +115,8 @@ class ManagerStatistics:
     retries_waiting: int
     poisonous: int
     """Tasks put away because they took down three nodes."""
+    claiming: int = 0
+    """Keyed submits of which it is not known yet whether their key stands for them."""
 
 
 class Manager:
@@ -459,4 +461,5 @@ class Manager:
             retries_delayed=counts.get("retries_delayed", 0),
             retries_waiting=self._retries.waiting(),
             poisonous=counts.get("poison", 0),
+            claiming=len(self._claims),
         )
