@@ -54,10 +54,10 @@ async def _measured(name: str, seconds: float, program: Sequence[str]) -> dict[s
 
 
 async def offered(client: Any, wanted: set[str], workers: int = 1) -> None:
-    """Until `client` knows that many offers of each."""
+    """Until `client` knows of that many nodes that offer each."""
     while True:
-        names = [cap["capability"] for cap in (await client.caps())["caps"] for _ in cap.get("nodes", [0])]
-        if all(names.count(name) >= workers for name in wanted):
+        nodes = {cap["capability"]: len(cap["nodes"]) for cap in (await client.caps())["caps"]}
+        if all(nodes.get(name, 0) >= workers for name in wanted):
             return
         await asyncio.sleep(0.05)
 
