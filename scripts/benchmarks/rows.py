@@ -39,6 +39,8 @@ def main() -> None:
         found = one_round(asked, number)
         rounds.append(found)
         print(f"round {number + 1} of {asked.rounds}: {len(found)} figures in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    if asked.share != 1.0:
+        print(f"a trial: only {asked.share:.0%} of our tasks in makespans, fan-out and load, so those are beside nothing", file=sys.stderr)
     for title, rows in tables(rounds).items():
         if not asked.json:
             print(f"\n{title}")
