@@ -153,6 +153,8 @@ class Task:
 class Work:
     """`call` and `submit` under some options."""
 
+    _key = ""
+
     def __init__(self, connection: Connection, timeout_s: float | None, retries: int | None, bounds: tuple[int, int, int]) -> None:
         self._connection, self._timeout_s, self._retries, self._bounds = connection, timeout_s, retries, bounds
 
@@ -186,12 +188,14 @@ class Work:
     async def submit(self, capability: str, /, **arguments: Any) -> Task:
         """Hand in durable work; returns once it is on disk. The options' timeout bounds the task, their retries its tries.
 
-        Raises NoSuchCapability, InvalidArgument, TooBig, NoNode, TimedOut if the node does not take it in time.
+        With a key (`options`): the one task of the whole mesh that was submitted under it, from whichever node.
+        Raises NoSuchCapability, InvalidArgument, TooBig, NoNode, TimedOut if the node does not take it in time, or cannot find out in time
+        whether the key is taken (again under the same key, the answer is the same); Refused if the key was given to other work.
         """
         params = await self._params(capability, arguments)
         params["timeout_ms"] = round(self._task_timeout_s * 1000) if self._task_timeout_s else 0
         params["retries"] = -1 if self._retries is None else self._retries
-        params["by"] = _who()
+        params |= {"by": _who(), "key": self._key}
         body = await self._connection.ask("submit", params, timeout_s=TIMEOUT_S, what=f"the submit of {capability!r}")
         return Task(self._mesh, str(body["task"]), str(body["survives"]))
 
@@ -221,9 +225,10 @@ class View(Work):
     """A mesh with options set."""
 
     def __init__(
-        self, mesh: Mesh, timeout_s: float | None, task_timeout_s: float | None, retries: int | None, bounds: tuple[int, int, int]
+        self, mesh: Mesh, timeout_s: float | None, task_timeout_s: float | None, retries: int | None, bounds: tuple[int, int, int], key: str
     ) -> None:
         super().__init__(mesh._connection, timeout_s, retries, bounds)
+        self._key = key
         self._parent, self._own_timeout_s = mesh, task_timeout_s
 
     @property
@@ -262,18 +267,20 @@ class Mesh(Work):
         queue_timeout_s: float | None = None,
         run_timeout_s: float | None = None,
         heartbeat_timeout_s: float | None = None,
+        key: str = "",
     ) -> View:
         """The same mesh with bounds, in seconds, of each call or submitted task. Raises UsageError.
 
         `timeout_s`: from now to its end. `queue_timeout_s`: until somebody has taken it. `run_timeout_s`: of one run of its handler.
         `heartbeat_timeout_s`: silence after which its handler is taken for stuck. The last three are the capability's own where nothing is
-        said. `retries`: tries after a failure of the handler, for submitted work.
+        said. `retries`: tries after a failure of the handler, for submitted work. `key`: what is submitted under it is one task, whichever
+        nodes it is submitted to and however often, until that task's record is forgotten.
         """
         if retries is not None and (type(retries) is not int or retries < 0):
             raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
         checked_s(timeout_s)
         bounds = bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
-        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds)
+        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds, key)
 
     # ---- looking
 

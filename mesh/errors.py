@@ -249,7 +249,7 @@ _CLASSES: tuple[type[MeshError], ...] = (
     StreamRestarted,
     Degraded,
 )
-_BY_CODE = {each.code: each for each in _CLASSES} | {"busy": NodeBusy}
+_BY_CODE = {each.code: each for each in _CLASSES} | {"busy": NodeBusy, "key_undecided": TimedOut}
 
 
 def error_document(error: MeshError) -> dict[str, Any]:

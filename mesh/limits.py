@@ -106,6 +106,9 @@ class WorkLimits:
     """Live tasks of one manager; beyond: refused, with a reason."""
     tasks_bytes_max: int = 256 * 1024 * 1024
     """Arguments of all live tasks of one manager together: they are kept in memory until the task ends. Beyond: refused, with a reason."""
+    claim_wait_s: float = 10.0
+    """A client whose keyed submit finds no majority of the key keepers for so long is told. The claim itself goes on. Some disks' syncs and
+    a change of the keepers fit in."""
     ended_remembered: int = 10_000
     body_bytes_max: int = 512 * 1024
     """One task's arguments or result as JSON; larger things travel as File."""
@@ -229,6 +232,13 @@ class KeepingLimits:
     """Own newest blocks in memory: what a keeper lacks beyond that is read from disk."""
     ship_bytes_max: int = 512 * 1024
     """Of one SHIP, unless one block is larger."""
+    keys_max: int = 100_000
+    """Claims that a key keeper holds, about 300 bytes each; more are refused: a forgotten claim could let a key run twice."""
+    keys_page_max: int = 500
+    """Claims that a new key keeper is told at once: about 150 KB."""
+    claim_retry_s: float = 0.1
+    """A claim without an answer is repeated after that, then after twice as long, ... A disk's sync and a hop fit in."""
+    claim_retry_max_s: float = 2.0
     tale_entries_max: int = 2048
     """Entries folded in one turn when a log is taken over: about 10 ms."""
 

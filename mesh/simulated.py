@@ -155,6 +155,7 @@ def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any
             inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
             by=params.get("by", ""),
             bounds=bounds,
+            key=params.get("key", ""),
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])

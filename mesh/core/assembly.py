@@ -8,6 +8,7 @@ from random import Random
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
 from mesh.core.keeping.keepers import Keepers
+from mesh.core.keeping.keys import Keys
 from mesh.core.membership.membership import Membership
 from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
@@ -30,6 +31,7 @@ class Assembly:
     trust: Trust
     records: Records
     keepers: Keepers
+    keys: Keys
     manager: Manager
     contractor: Contractor
     files: Files
@@ -58,10 +60,11 @@ def build(
     )
     trust = Trust(directory, limits)
     keepers = Keepers(directory, deadlines, limits, Random(random.random()), journal_seq=journal_seq)
+    keys = Keys(directory, deadlines, limits.keeping, Random(f"{me.node}/{me.incarnation}"), incarnation=me.incarnation)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
     contractor = Contractor(directory, deadlines, limits.work, Random(random.random()))
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
-    machines = (membership, trust, records, keepers, manager, contractor, files, desk)
+    machines = (membership, trust, records, keepers, keys, manager, contractor, files, desk)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
-    return Assembly(node, directory, membership, trust, records, keepers, manager, contractor, files, desk, deadlines)
+    return Assembly(node, directory, membership, trust, records, keepers, keys, manager, contractor, files, desk, deadlines)

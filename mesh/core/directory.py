@@ -85,7 +85,9 @@ class Guard:
     taken: int = 0
     """At the start of this life: the last own entry whose tasks others have taken over."""
     behind: bool = False
-    """The keepers have entries of this node that its own disk does not hold: it was put back to an older state. It drives nothing durable."""
+    """The keepers have entries of this node that its disk does not hold, as it was put back. It drives nothing durable."""
+    key_keepers: tuple[NodeId, ...] = ()
+    """Who keeps the mesh's keys, as far as known here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ class StreamNext:
 
 @dataclass(slots=True)
 class Submit:
-    """A durable task. Answered, once synced, by ``{"task", "survives"}``."""
+    """A durable task. Answered, once kept, by ``{"task", "survives"}``. With a `key`: by the one task that this key stands for."""
 
     request: int
     capability: str
@@ -142,6 +142,7 @@ class Submit:
     files: tuple[tuple[Hash, int], ...] = ()
     by: str = ""
     bounds: Bounds = UNBOUNDED
+    key: str = ""
 
 
 @dataclass(slots=True)

@@ -165,13 +165,17 @@ def submit(
     retries: Annotated[
         int | None, typer.Option("--retries", metavar="N", min=0, help="Tries after a failure of the handler.", show_default=False)
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="TEXT", help="One task over the whole mesh, however often.", show_default=False, callback=filled),
+    ] = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Submit a durable task and print its id.
 
-    It survives this command, and the node's restart.
+    It survives this command, and the node's restart. Under a --key that was used before, on whichever node, that task's id is printed.
     """
     from mesh.inspector.arguments import parse_arguments
 
@@ -180,7 +184,7 @@ def submit(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        options = mesh.options(timeout_s=within, retries=retries, queue_timeout_s=queue_within, run_timeout_s=run_within)
+        options = mesh.options(timeout_s=within, retries=retries, queue_timeout_s=queue_within, run_timeout_s=run_within, key=key or "")
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
         if capability not in {cap["capability"] for cap in (await mesh.caps())["caps"]}:

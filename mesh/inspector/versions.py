@@ -22,6 +22,8 @@ from pathlib import Path
 from mesh.errors import MeshError
 
 _NO_INDEX = "(from versions: none)"
+_PIP_CAN = "import pip, sys; sys.exit(tuple(map(int, pip.__version__.split('.')[:2])) < (22, 3))"
+"""Since 22.3 pip installs into another environment (``--python``)."""
 Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 
@@ -56,28 +58,32 @@ def ensure(folder: Path, wanted: Wanted, run: Run) -> bool:
     if is_complete(folder, wanted) and run([str(python), "-c", ""]).returncode == 0:
         return False
     shutil.rmtree(place, ignore_errors=True)
-    _make_venv(place, run)
+    pip = _make_venv(place, python, run)
     log = folder / "pip.log"
-    _install(python, wanted, place, log, run)
+    _install(pip, wanted, place, log, run)
     (place / "complete").write_text("")
     return True
 
 
-def _make_venv(place: Path, run: Run) -> None:
+def _make_venv(place: Path, python: Path, run: Run) -> list[str]:
+    """Returns the words that call its pip: this Python's own where it can, for putting another into the environment takes seconds."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if run([sys.executable, "-c", "import ensurepip"]).returncode != 0:
         fix = f"sudo apt-get install python{version}-venv" if shutil.which("apt-get") else f"{sys.executable} -m ensurepip"
         raise MeshError(f"its Python {version} cannot make virtual environments: ensurepip is missing", fix=fix, code="no_ensurepip")
-    made = run([sys.executable, "-m", "venv", str(place)])
+    own = run([sys.executable, "-c", _PIP_CAN]).returncode == 0
+    made = run([sys.executable, "-m", "venv", *(["--without-pip"] if own else []), str(place)])
     if made.returncode != 0:
         raise MeshError(f"python -m venv failed: {_reason(made)}", fix=f"{sys.executable} -m venv /tmp/try", code="no_venv")
+    return [sys.executable, "-m", "pip", "--python", str(python)] if own else [str(python), "-m", "pip"]
 
 
-def _install(python: Path, wanted: Wanted, place: Path, log: Path, run: Run) -> None:
+def _install(pip: list[str], wanted: Wanted, place: Path, log: Path, run: Run) -> None:
+    """Not compiled: pip would compile everything, and Python compiles the few modules that are imported when they are."""
     constraints = place / "constraints.txt"
     constraints.write_text("".join(f"{pin}\n" for pin in wanted.pins))
     extras = f"[{','.join(wanted.extras)}]" if wanted.extras else ""
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-warn-script-location"]
+    command = [*pip, "install", "--disable-pip-version-check", "--no-input", "--no-warn-script-location", "--no-compile"]
     command += [f"{wanted.wheel}{extras}", *wanted.packages]
     done = run([*command, "--constraint", str(constraints)])
     if done.returncode != 0 and _pins_were_the_trouble(done.stdout + done.stderr):

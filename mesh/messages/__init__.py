@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import enrol, keeping, membership, records, session, trust, work
+from mesh.messages import claims, enrol, keeping, membership, records, session, trust, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -58,6 +58,12 @@ KINDS: dict[int, type] = {
     80: work.EffectAsk,
     81: work.EffectDone,
     82: work.EffectAnswer,
+    90: claims.KeysNews,
+    91: claims.ClaimAsk,
+    92: claims.ClaimAnswer,
+    93: claims.KeysAsk,
+    94: claims.KeysTold,
+    95: claims.KeysFree,
 }
 
 SIGNED: dict[str, type] = {

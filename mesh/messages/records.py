@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.messages.claims import Cell, KeyRoster
 from mesh.messages.signed import Signed
 from mesh.messages.work import UNBOUNDED, Bounds, FileRef
 
@@ -112,6 +113,8 @@ class Submitted:
     bounds: Bounds = UNBOUNDED
     again: TaskId = ""
     """The ended task that this one repeats."""
+    key: str = ""
+    """It runs only if a `Claimed` says that the key stands for it."""
 
 
 @dataclass(slots=True)
@@ -346,6 +349,40 @@ class Forgone:
     at_ms: int = 0
 
 
+@dataclass(slots=True)
+class Claimed:
+    """By the manager: the key of `task` stands for task `winner`. Another's: this one never was."""
+
+    task: TaskId
+    winner: TaskId
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Rostered:
+    """Who keeps the mesh's keys, as this node knows it. `complete`: and it has all that was claimed under earlier rosters."""
+
+    roster: KeyRoster
+    complete: bool
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Sworn:
+    """By a key keeper, before it answers: what it has promised and accepted now."""
+
+    cell: Cell
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Freed:
+    """By a key keeper: the records of these tasks are gone, and so are the claims of their keys."""
+
+    keys: tuple[tuple[str, TaskId], ...]
+    at_ms: int = 0
+
+
 ENTRIES = (
     Opened,
     Submitted,
@@ -369,5 +406,9 @@ ENTRIES = (
     Checkpointed,
     Intended,
     Effected,
+    Claimed,
+    Rostered,
+    Sworn,
+    Freed,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

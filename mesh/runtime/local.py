@@ -331,9 +331,9 @@ class LocalServer:
 
     def _do_submit(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
-        retries, by = number_of(params, "retries", -1), text_of(params, "by")
+        retries, by, key = number_of(params, "retries", -1), text_of(params, "by"), text_of(params, "key")
         request = self._request(connection, number, "submit")
-        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds_of(params)))
+        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds_of(params), key))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)

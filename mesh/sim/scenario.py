@@ -22,6 +22,7 @@ from mesh.sim.checkers.tasks import ENDED, Shown
 from mesh.sim.faults import KINDS, Fault, draw
 from mesh.sim.history import History, Raised, Verdict
 from mesh.sim.injector import Injector
+from mesh.sim.keyed import KeyedClients
 from mesh.sim.sometimes import Sometimes
 from mesh.sim.trace import Lines, Trace
 from mesh.sim.workload import SKILLS, Clients, Staff
@@ -47,6 +48,8 @@ class Plan:
     farewell: bool = True
     hard: float = 1.0
     """So many times as many faults."""
+    keys: float = 0.0
+    """Keys per second under which clients submit, many at once."""
 
     @property
     def command(self) -> str:
@@ -56,7 +59,8 @@ class Plan:
             faults = "all"
         rate = "" if self.rate == RATE else f" --rate {self.rate:g}"
         hard = "" if self.hard == 1.0 else f" --hard {self.hard:g}"
-        return f"scripts/simulate --nodes {self.nodes} --seed {self.seed} --faults {faults} --until {self.until_s:g}{rate}{hard}"
+        keys = "" if not self.keys else f" --keys {self.keys:g}"
+        return f"scripts/simulate --nodes {self.nodes} --seed {self.seed} --faults {faults} --until {self.until_s:g}{rate}{hard}{keys}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Scenario:
         self.world = World(names_of(plan.nodes), plan.seed, history=self.history, trace=self.trace, limits=limits, build_node=build_node)
         self.staff = Staff(self.world)
         self.clients = Clients(self.world, rate=plan.rate, until_s=plan.until_s, capabilities=plan.capabilities)
+        self.keyed = KeyedClients(self.world, self.clients, rate=plan.keys, until_s=plan.until_s)
         schedule = plan.schedule
         if schedule is None:
             schedule = draw(self.world.rng("faults"), self.world.names, plan.kinds, plan.until_s, hard=plan.hard)

@@ -40,6 +40,8 @@ class Wish:
     durable: bool
     expected: Any
     """What its result must be."""
+    key: str = ""
+    """Under which it was submitted."""
 
 
 class Staff:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.messages import KINDS, keeping, membership, records, session, trust, work
+from mesh.messages import KINDS, claims, keeping, membership, records, session, trust, work
 from mesh.wire.patterns import covers
 
 BELONG, OFFER, REQUEST, OBSERVE, READ, ISSUE = "belong", "offer", "request", "observe", "read", "issue"
@@ -70,6 +70,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Answer,
         work.FilePart,
         work.Pull,
+        claims.KeysNews,
     ),
     OFFER: (
         work.Bid,
@@ -95,6 +96,11 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         keeping.VoteAsk,
         keeping.Vote,
         keeping.Took,
+        claims.ClaimAsk,
+        claims.ClaimAnswer,
+        claims.KeysAsk,
+        claims.KeysTold,
+        claims.KeysFree,
         work.Cfp,
         work.Backlog,
         work.Award,

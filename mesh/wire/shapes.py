@@ -44,6 +44,9 @@ _ROWS_MAX = {
     ("Block", "members"): _RECORDS.keepers_max,
     ("Vote", "ballot"): _RECORDS.keepers_max,
     ("Yield", "ballots"): _RECORDS.keepers_max,
+    ("KeyRoster", "members"): _RECORDS.keepers_max,
+    ("KeyRoster", "before"): _RECORDS.keepers_max,
+    ("Choice", "members"): _RECORDS.keepers_max,
 }
 """Where fewer do: each of these costs whoever reads it a signature, a hash or a place in a table."""
 SIGNED_MAX = 256 * 1024

@@ -78,7 +78,7 @@ def _text(name: str, world: World) -> str:
         return world.mesh
     if "task" in name or name in ("parent", "child"):
         return f"{world.a.node}.12.345"
-    if name in ("input", "output", "file", "input_hash", "output_hash") or name.startswith("files"):
+    if name in ("input", "output", "file", "work", "input_hash", "output_hash") or name.startswith("files"):
         return hashlib.sha256(name.encode()).hexdigest()
     return _TEXTS.get(name, f"{name}-1")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.effects import LogState
-from mesh.ids import Hash, NodeId
+from mesh.ids import Hash, NodeId, TaskId
+from mesh.messages.claims import Choice
 from mesh.messages.keeping import Block
 
 # ---- what is kept for others
@@ -91,3 +92,41 @@ class LogSettled:
     author: NodeId
     term: int
     terms: tuple[int, ...]
+
+
+# ---- facts about keys
+
+
+@dataclass(slots=True)
+class ClaimWanted:
+    """The task of `choice` stands in this node's journal, kept, and asks for `key`."""
+
+    key: str
+    choice: Choice
+
+
+@dataclass(slots=True)
+class ClaimDropped:
+    """Nobody here asks for `key` any more."""
+
+    key: str
+
+
+@dataclass(slots=True)
+class ClaimSettled:
+    """`key` stands for the task of `choice`, as long as that one's record is kept."""
+
+    key: str
+    choice: Choice
+
+
+@dataclass(slots=True)
+class KeysMoved:
+    """Keys are kept by others now, who know of no claim yet: those that stand are to be repeated."""
+
+
+@dataclass(slots=True)
+class KeysForgotten:
+    """The records of these tasks are gone, and their keys with them."""
+
+    keys: tuple[tuple[str, TaskId], ...]

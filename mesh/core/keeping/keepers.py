@@ -430,7 +430,7 @@ class Keepers:
             yield from self._carry(now_s, kept, replica.campaign())
 
     def _fall_behind(self) -> Effects:
-        """The disk was put back. What this node would write now has numbers that are taken already: it drives only what need not be kept."""
+        """The disk was put back. What this node would write has numbers that are taken: it drives only what need not be kept."""
         log, guard = self._own.replica.log, self._directory.guard
         if not guard.behind:
             guard.behind = True

@@ -22,3 +22,15 @@ class CampaignDue:
 @dataclass(frozen=True, slots=True)
 class RosterDue:
     """Time to look at who keeps the own journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeysDue:
+    """Time to look at who keeps the mesh's keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimDue:
+    """The claim of `key` has brought no answer: another turn."""
+
+    key: str

@@ -24,6 +24,7 @@ from mesh.messages.records import (
     Bound,
     CancelAsked,
     Checkpointed,
+    Claimed,
     Closed,
     Commit,
     Decided,
@@ -157,7 +158,7 @@ def _audit_and_subject(entry: Audited) -> tuple[str, ...]:
 
 
 _KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
-    **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed, Intended, Effected), _task_only),
+    **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed, Intended, Effected, Claimed), _task_only),
     **dict.fromkeys((Submitted, Finished, Accepted, Ended, Checkpointed), _task_and_hashes),
     Audited: _audit_and_subject,
 }

@@ -156,6 +156,8 @@ class Book:
         self.requests: dict[int, Task] = {}
         self.moved: dict[TaskId, NodeId] = {}
         """Tasks that were driven here, and who took them over; "": not known."""
+        self.unkeyed: list[tuple[str, TaskId]] = []
+        """Keys whose tasks were forgotten in this turn."""
         self.wheel = Wheel(deadlines)
         self.queue_wheel = Wheel(deadlines, QueuesDue)
         self.dirty: list[Holder] = []
@@ -191,8 +193,9 @@ class Book:
         step: str = "",
         request: int = -1,
         bounds: Bounds = UNBOUNDED,
+        key: str = "",
     ) -> Task:
-        """A new task, in line. The caller appends `submitted(task)` if it is durable."""
+        """A new task, in line; with a `key` not before it is entered. The caller appends `submitted(task)` if it is durable."""
         self.given += 1
         task = Task(
             task_id(self.me, self.incarnation, self.given),
@@ -211,13 +214,19 @@ class Book:
             (self.me,) if files else (),
             request,
             bounds,
+            key=key,
         )
-        self.tasks[task.id] = task
-        self.admission.took(len(data))
-        if timeout_ms > 0:
-            self.wheel.add(task, now_s + timeout_ms / 1000, timeout_ms)
-        self.enqueue(task)
+        if not key:
+            self.enter(now_s, task)
         return task
+
+    def enter(self, now_s: float, task: Task) -> None:
+        """From now on it is driven: it stands in line, and its time runs."""
+        self.tasks[task.id] = task
+        self.admission.took(len(task.input))
+        if task.timeout_ms > 0:
+            self.wheel.add(task, max(now_s, task.submitted_at_s + task.timeout_ms / 1000), task.timeout_ms)
+        self.enqueue(task)
 
     def submit(self, task: Task) -> Effects:
         """Write down that it was submitted, and where that stands."""
@@ -247,20 +256,8 @@ class Book:
         return row is not None and row.linked
 
     def submitted(self, task: Task) -> Append:
-        entry = Submitted(
-            task.id,
-            task.capability,
-            task.input_hash,
-            task.by,
-            task.timeout_ms,
-            task.retries,
-            task.parent,
-            task.step,
-            task.files,
-            int(task.submitted_at_s * 1000),
-            task.bounds,
-            task.again,
-        )
+        what = (task.id, task.capability, task.input_hash, task.by, task.timeout_ms, task.retries, task.parent, task.step, task.files)
+        entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key)
         return Append(entry, {task.input_hash: task.input})
 
     def find(self, task: TaskId) -> Task | None:
@@ -279,7 +276,9 @@ class Book:
             line.remove(task)
         self.ended[task.id] = task
         if len(self.ended) > self.limits.ended_remembered:
-            del self.ended[next(iter(self.ended))]
+            gone = self.ended.pop(next(iter(self.ended)))
+            if gone.key:
+                self.unkeyed.append((gone.key, gone.id))
 
     # ---- lines
 

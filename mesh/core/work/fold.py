@@ -14,6 +14,7 @@ from typing import Any
 from mesh.core.work.poison import note_loss
 from mesh.core.work.task import (
     CANCELLING,
+    CLAIMING,
     HANDLER_LOST,
     HELD,
     NODE_FAULTS,
@@ -31,6 +32,7 @@ from mesh.messages.records import (
     Bound,
     CancelAsked,
     Checkpointed,
+    Claimed,
     Decided,
     Effected,
     Finished,
@@ -65,6 +67,7 @@ class Fold:
         self._kinds: dict[type, Callable[[Any, dict[Hash, bytes]], None]] = {
             Opened: self._opened,
             Submitted: self._submitted,
+            Claimed: self._claimed,
             Decided: self._decided,
             Bound: self._bound,
             Lost: self._lost,
@@ -146,14 +149,24 @@ class Fold:
             entry.files,
             bounds=entry.bounds,
             again=entry.again,
+            key=entry.key,
         )
         task.seq = self._seq
+        if task.key:
+            task.state = CLAIMING
         self.tasks[entry.task] = task
         parent = self.tasks.get(entry.parent)
         if parent is not None:
             if parent.children is None:
                 parent.children = {}
             parent.children[entry.step] = task
+
+    def _claimed(self, entry: Claimed, _bodies: dict[Hash, bytes]) -> None:
+        task = self.tasks.get(entry.task)
+        if task is not None and entry.winner != entry.task:
+            del self.tasks[entry.task]
+        elif task is not None and task.state == CLAIMING:
+            task.state = PENDING
 
     def _decided(self, entry: Decided, _bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None:

@@ -39,12 +39,13 @@ from mesh.core.inputs import (
     Submit,
     TurnEnds,
 )
-from mesh.core.keeping.inputs import Deposed, Leading, LogSettled, TaleRead, TaleTold
+from mesh.core.keeping.inputs import ClaimSettled, Deposed, KeysMoved, Leading, LogSettled, TaleRead, TaleTold
 from mesh.core.node import Method
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue, QueuesDue
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.checkpoints import Checkpoints
+from mesh.core.work.claims import ClaimKept, Claims, WaitEnds
 from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
@@ -132,7 +133,8 @@ class Manager:
         self._placing = Placing(book, ending)
         self._retries = Retries(book, ending, leases)
         self._rebinding = Rebinding(book)
-        self._succession = Succession(book, ending, leases)
+        self._claims = claims = Claims(book)
+        self._succession = Succession(book, ending, leases, claims)
         self._readback = readback = Readback()
         self._archive = archive = Archive(directory)
         self._of_handlers = Steps(book, leases, readback).inputs | EffectLedger(book, leases, readback).inputs
@@ -156,6 +158,9 @@ class Manager:
             BodyRead: soon(self._readback.on_body_read),
             TaleRead: self._archive.on_tale_read,
             FileFetched: soon(self._retries.on_file_fetched),
+            ClaimKept: self._claims.on_kept,
+            ClaimSettled: soon(self._claims.on_settled),
+            KeysMoved: self._claims.on_moved,
         }
 
     def _of_contractors(self) -> dict[type, Method]:
@@ -184,7 +189,7 @@ class Manager:
             Replay: self._do_replay,
             Started: soon(self._on_started),
             Leading: soon(self._on_leading),
-            Deposed: soon(self._succession.on_deposed),
+            Deposed: soon(self._on_deposed),
             TaleTold: soon(self._succession.on_tale_told),
             LogSettled: soon(self._succession.on_log_settled),
             MemberAlive: soon(self._on_member_alive),
@@ -217,6 +222,7 @@ class Manager:
             TimeoutsDue: soon(self._ending.expire_timeouts),
             QueuesDue: soon(self._placing.patience.expire),
             CallsDue: self._expire_calls,
+            WaitEnds: self._claims.expire_wait,
         }
 
     # ---- the turn
@@ -228,6 +234,8 @@ class Manager:
         yield from self._placing.drain(now_s)
         if self.book.vacated:
             yield from self._rebinding.look()
+        if self.book.unkeyed:
+            yield from self._claims.free()
         yield from self.book.flush(now_s)
 
     def _then_say(self, method: Method) -> Method:
@@ -310,6 +318,9 @@ class Manager:
         if (turned := self._unguarded(now_s, submit.request)) is not None:
             yield turned
             return
+        if submit.key:
+            yield from self._claims.submit(now_s, submit)
+            return
         task = self.book.open(
             now_s,
             submit.capability,
@@ -324,8 +335,9 @@ class Manager:
         yield from self.book.submit(task)
         yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives(submit.files)}, need=Need.KEPT)
 
-    def _do_forget(self, now_s: float, _me: NodeId, gone: RequestGone) -> Effects:
+    def _do_forget(self, now_s: float, me: NodeId, gone: RequestGone) -> Effects:
         """A plain call dies with its caller."""
+        self._claims.forget(now_s, me, gone)
         task = self.book.requests.pop(gone.request, None)
         if task is not None:
             task.request = -1
@@ -349,8 +361,14 @@ class Manager:
     def _on_leading(self, now_s: float, _me: NodeId, leading: Leading) -> Effects:
         """The keepers follow this node (again)."""
         if self._started:
-            yield from self._succession.let_go(leading.taken)
+            yield from self._succession.let_go(now_s, leading.taken)
+            yield from self._claims.let_go(now_s, leading.taken)
+            yield from self._claims.repeat()
             yield from self._open(now_s, leading.taken)
+
+    def _on_deposed(self, now_s: float, me: NodeId, deposed: Deposed) -> Effects:
+        yield from self._succession.on_deposed(now_s, me, deposed)
+        yield from self._claims.let_go(now_s, deposed.taken)
 
     def _open(self, now_s: float, taken: int) -> Effects:
         fold, self._fold = self._fold, None

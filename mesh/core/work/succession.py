@@ -15,10 +15,11 @@ from typing import Any
 
 from mesh.core.keeping.inputs import CarriedOver, Deposed, LogSettled, TaleTold
 from mesh.core.work.book import Book, Effects
+from mesh.core.work.claims import Claims
 from mesh.core.work.ending import Ending
 from mesh.core.work.fold import Draft, Fold, renewed
 from mesh.core.work.leases import Leases
-from mesh.core.work.task import CANCELLING, HELD, MOVED, OFFERED, PENDING, Task
+from mesh.core.work.task import CANCELLING, CLAIMING, HELD, MOVED, OFFERED, PENDING, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Later, Need, Send
 from mesh.ids import Hash, NodeId, TaskId, author_of, place_of
@@ -94,8 +95,8 @@ class Tale:
 
 
 class Succession:
-    def __init__(self, book: Book, ending: Ending, leases: Leases) -> None:
-        self._book, self._ending, self._leases = book, ending, leases
+    def __init__(self, book: Book, ending: Ending, leases: Leases, claims: Claims) -> None:
+        self._book, self._ending, self._leases, self._claims = book, ending, leases, claims
         self._tales: dict[NodeId, Tale] = {}
         self.drafts: dict[Draft, Fold] = {}
         self._settled: dict[NodeId, LogSettled] = {}
@@ -115,17 +116,24 @@ class Succession:
             self._book.moved.pop(task.id, None)
             if task.ended:
                 self._book.ended[task.id] = task
+            elif task.state == CLAIMING:
+                yield from self._claims.resume(now_s, task)
             else:
                 self._reopen(now_s, task)
         for task in tasks:
-            if task.ended:
+            if task.ended or task.state == CLAIMING:
                 continue
             if task.cancel_by and not task.holder:
                 yield from self._ending.stopped(now_s, task)
-            elif task.step and task.parent not in self._book.tasks and task.parent not in self._book.moved:
-                # The log has its parent's end and not what followed from it.
+            elif task.step and self._is_orphan(task):
                 yield from self._ending.cancel(now_s, task, task.parent, "parent ended")
         yield from self._leases.reclaim_all(now_s)
+
+    def _is_orphan(self, task: Task) -> bool:
+        """The log has its parent's end and not what followed from it; or others took its parent over before they could know of this step,
+        and whoever drives that now begins a step of this name for itself."""
+        parent = self._book.tasks.get(task.parent)
+        return parent is None or (parent.children or {}).get(task.step) is not task
 
     def _reopen(self, now_s: float, task: Task) -> None:
         book = self._book
@@ -148,10 +156,10 @@ class Succession:
 
     # ---- what others begin
 
-    def on_deposed(self, _now_s: float, _me: NodeId, deposed: Deposed) -> Effects:
-        yield from self.let_go(deposed.taken)
+    def on_deposed(self, now_s: float, _me: NodeId, deposed: Deposed) -> Effects:
+        yield from self.let_go(now_s, deposed.taken)
 
-    def let_go(self, taken: int) -> Effects:
+    def let_go(self, now_s: float, taken: int) -> Effects:
         """Others drive these tasks now; whoever waits for one is told whom to ask."""
         self.drafts = {key: draft for key, draft in self.drafts.items() if draft.begun > taken}
         gone = [task for task in self._book.tasks.values() if lost_to_others(task, taken)]
@@ -163,6 +171,8 @@ class Succession:
             for node, ask in task.waiters or ():
                 yield Send(node, Answer(ask, False, dumps(moved(task.id, self._book.whom_to_ask(task.id)))), need=Need.FREE)
             task.waiters = task.askers = None
+        for step in [step for task in gone for step in (task.children or {}).values() if step.state != MOVED]:
+            yield from self._ending.cancel(now_s, step, step.parent, "parent ended")
         ended = [task for task in self._book.ended.values() if task.state == MOVED or lost_to_others(task, taken)]
         for task in ended:
             del self._book.ended[task.id]

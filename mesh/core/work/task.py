@@ -26,6 +26,8 @@ from mesh.messages.work import UNBOUNDED, Bounds, FileRef
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
 BACKOFF, COMMITTING, CANCELLING = "backoff", "committing", "cancelling"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+CLAIMING = "claiming"
+"""No state of a task yet: it is one only if its key stands for it."""
 MOVED = "moved"
 """No state of a task, but of this node's part in it: another node drives it."""
 
@@ -132,6 +134,8 @@ class Task:
     bounds: Bounds = UNBOUNDED
     again: TaskId = ""
     """The ended task that this one repeats."""
+    key: str = ""
+    """Under which it was submitted; over the whole mesh it stands for this one."""
 
     state: str = PENDING
     fence: Fence = NO_AWARD

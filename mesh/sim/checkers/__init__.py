@@ -8,6 +8,7 @@ from mesh.sim.checkers.durability import DurabilityChecker
 from mesh.sim.checkers.effects import EffectChecker
 from mesh.sim.checkers.failure import FailureChecker
 from mesh.sim.checkers.journal import JournalChecker
+from mesh.sim.checkers.keys import KeyChecker
 from mesh.sim.checkers.leases import LeaseChecker
 from mesh.sim.checkers.market import MarketChecker
 from mesh.sim.checkers.membership import MembershipChecker
@@ -28,6 +29,7 @@ def all_checkers(limits: Limits) -> list[Checker]:
         JournalChecker(),
         DurabilityChecker(),
         EffectChecker(),
+        KeyChecker(),
         TrustChecker(),
         RollbackChecker(),
         BoundsChecker(limits),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mesh.effects import Execute, Send
-from mesh.ids import Fence, NodeId, TaskId
+from mesh.ids import Fence, NodeId, TaskId, author_of
 from mesh.messages.records import Accepted, Decided, Ended, Finished, Lost, Submitted
 from mesh.messages.work import Accept, Award, Result, ResultAck
 from mesh.sim.history import Answered, Appended, Asked, NodeDown, NodeUp, Outward, PutBack, Synced, SyncFailed, Takes, Verdict
@@ -30,6 +30,7 @@ class DurabilityChecker:
         self._durable: dict[Fact, NodeId] = {}
         self._tasks: dict[TaskId, None] = {}
         self._submissions: dict[int, NodeId] = {}
+        self._keyed: dict[int, None] = {}
         self._failed: dict[NodeId, float] = {}
         self._old = OldDisks()
         self.watches: tuple[type, ...] = (Award, Accept, Result, ResultAck, Execute)
@@ -132,10 +133,16 @@ class DurabilityChecker:
     def _asked(self, record: Asked) -> Iterator[Verdict]:
         if record.command.durable:
             self._submissions[record.request] = record.node
+            if getattr(record.command, "key", ""):
+                self._keyed[record.request] = None
         return iter(())
 
     def _answered(self, record: Answered) -> Iterator[Verdict]:
         task = record.body.get("task", "")
         submitted = self._submissions.pop(record.request, None)
-        if submitted is not None and record.ok and (record.node, Submitted, task, 0) not in self._durable:
+        if submitted is None or not record.ok:
+            return
+        # What was submitted under a key may be on another's disk: his whose task the key stands for.
+        where = author_of(task) if record.request in self._keyed else record.node
+        if (where, Submitted, task, 0) not in self._durable:
             yield Verdict(record.at_s, "D2", f"{record.node} acknowledged {task} before its disk had it")

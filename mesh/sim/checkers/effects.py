@@ -14,6 +14,7 @@ Plain calls have no entries: E3 to E5 hold for them too.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId
@@ -23,6 +24,12 @@ from mesh.sim.history import Appended, Learned, NodeDown, Reached, Synced, Takes
 
 Key = tuple[TaskId, str]
 _KEPT = (Submitted, Decided, Intended, Effected, TookOver)
+
+
+@dataclass(slots=True)
+class _Copied:
+    outcomes: dict[Key, None] = field(default_factory=dict)
+    decided: Fence = 0
 
 
 class EffectChecker:
@@ -36,8 +43,8 @@ class EffectChecker:
         self._times: dict[Key, int] = {}
         self._unsynced: dict[NodeId, list[tuple[int, Any, bool]]] = {}
         self._copies = Copies()
-        self._drafted: dict[NodeId, dict[TaskId, dict[Key, None]]] = {}
-        """Outcomes of tasks that a node has copied, and does not drive yet."""
+        self._drafted: dict[NodeId, dict[TaskId, _Copied]] = {}
+        """What a node has copied, and does not drive yet."""
         self.watches: tuple[type, ...] = ()
         self.takes: Takes = {
             Reached: self._reached,
@@ -90,16 +97,19 @@ class EffectChecker:
                 self._durable[entry.task] = None
                 self._forget(entry.task, {})
                 if copy:
-                    self._drafted.setdefault(record.node, {})[entry.task] = {}
+                    self._drafted.setdefault(record.node, {})[entry.task] = _Copied()
             elif kind is TookOver:
-                for task, outcomes in self._drafted.pop(record.node, {}).items():
-                    self._forget(task, outcomes)
+                for task, copied in self._drafted.pop(record.node, {}).items():
+                    self._forget(task, copied.outcomes)
+                    self._decided[task] = copied.decided
             elif kind is Decided:
                 self._decided[entry.task] = max(entry.fence, self._decided.get(entry.task, 0))
+                if copy:
+                    self._drafted[record.node][entry.task].decided = entry.fence
             else:
                 yield from self._effect(record.at_s, entry, copy)
                 if copy and kind is Effected and not entry.error:
-                    self._drafted[record.node][entry.task][entry.task, entry.key] = None
+                    self._drafted[record.node][entry.task].outcomes[entry.task, entry.key] = None
 
     def _forget(self, task: TaskId, but: dict[Key, None]) -> None:
         """Outcomes that are on nobody's record any more."""

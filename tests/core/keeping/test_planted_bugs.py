@@ -212,7 +212,7 @@ FOUND_BY_WALKS = [
     (vote_is_said_first, 17),
     (old_acknowledgements_count, 32),
     (blocks_are_acknowledged_first, 10),
-    (learner_counts, 18),
+    (learner_counts, 41),
     (refusals_are_not_heard, 0),
     (members_change_before_the_last_change_is_kept, 31),
 ]

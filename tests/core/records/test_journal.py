@@ -9,6 +9,7 @@ import pytest
 
 from mesh.core.records import merkle
 from mesh.core.records.journal import FIRST_PREV, JournalWriter, conflict, keys, last_of, newer, roles, wall_ms_of
+from mesh.messages.claims import Cell, Choice, KeyRoster
 from mesh.messages.records import (
     ENTRIES,
     Accepted,
@@ -17,6 +18,7 @@ from mesh.messages.records import (
     Calls,
     CancelAsked,
     Checkpointed,
+    Claimed,
     Closed,
     Commit,
     Decided,
@@ -24,6 +26,7 @@ from mesh.messages.records import (
     Ended,
     Finished,
     Forgone,
+    Freed,
     Guarded,
     Inherited,
     Intended,
@@ -32,7 +35,9 @@ from mesh.messages.records import (
     Opened,
     Parked,
     Rekeyed,
+    Rostered,
     Submitted,
+    Sworn,
     TookOver,
 )
 from mesh.messages.signed import Signed
@@ -137,6 +142,10 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Checkpointed("t", 1, OUT), ("t", OUT)),
         (Intended("t", 1, "k", 1, False, "n"), ("t",)),
         (Effected("t", 1, "k", 1, OUT), ("t",)),
+        (Claimed("t", "u"), ("t",)),
+        (Rostered(KeyRoster("a/1", 1, ("a",)), True), ()),
+        (Sworn(Cell("k", (1, 1, "a"), (0, 0, ""), Choice())), ()),
+        (Freed((("k", "t"),)), ()),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -142,3 +142,33 @@ def test_own_tasks_that_are_being_cancelled_end_so_when_this_node_is_revoked():
     bench.give(Ask(1, "cancel", item.task, b"{}"), "b")
     effects = bench.give(MemberRevoked("me"))
     assert [(entry.task, entry.state) for entry in Bench.entries(effects, Finished)] == [(item.task, "cancelled")]
+
+
+def step_of(parent: str, task: str) -> Submitted:
+    return Submitted(task, "greet", "", "", 0, 3, parent=parent, step="0.greet")
+
+
+def test_a_step_that_came_after_its_parent_was_taken_over_is_cancelled():
+    """Whoever drives the parent never knew of it, and begins a step of that name for himself."""
+    bench = started()
+    told(bench, "ann", 2, held(OWN))
+    bench.give(LogSettled("ann", 2, (2,)))
+    told(bench, "ann", 4, [step_of(OWN, "ann.1.2")], first=4)
+    effects = bench.give(LogSettled("ann", 4, (2, 4)))
+    assert [(entry.task, entry.state) for entry in Bench.entries(effects, Finished)] == [("ann.1.2", "cancelled")]
+    assert drives(bench) == [OWN]
+
+
+def test_a_step_that_came_before_goes_on_with_its_parent():
+    bench = started()
+    told(bench, "ann", 2, [*held(OWN), step_of(OWN, "ann.1.2")])
+    bench.give(LogSettled("ann", 2, (2,)))
+    assert drives(bench) == [OWN, "ann.1.2"]
+
+
+def test_who_loses_a_task_cancels_the_steps_that_the_taker_does_not_know():
+    bench = Bench()
+    bench.start(*held(OWN), step_of(OWN, "ann.1.2"))
+    effects = bench.give(Deposed(3))
+    assert [(entry.task, entry.state) for entry in Bench.entries(effects, Finished)] == [("ann.1.2", "cancelled")]
+    assert drives(bench) == []

@@ -3,14 +3,16 @@ which has no program of its own and a Python without ensurepip.
 
     ssh -F CONFIG nas  ->  127.0.0.1:PORT  sshd in a mount namespace of its own  ->  bash, sh, python, pip, and systemd --user, all real
 
-Each has a HOME, a /run and a host key of its own. They share this machine's files and its loopback, and nothing else is reached. A mount
-namespace needs root; sshd is Debian's openssh-server. Without either, the tests that need them are skipped, and say so.
+Each has a HOME, a /run and a host key of its own. They share this machine's files and its loopback, and nothing else is reached: the index
+that their pip installs from is a folder with what is installed here, packed again (``offline`` has none, ``stuck`` one that never answers).
+A mount namespace needs root; sshd is Debian's openssh-server. Without either, the tests that need them are skipped, and say so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -20,14 +22,17 @@ import sys
 import sysconfig
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mesh.inspector.launch import carry_out, prepare
+from mesh.inspector.wheel import pins
 from mesh.launch import command_line, end
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
@@ -43,6 +48,8 @@ POOR = {
     "outdated": {"sh": "/bin/sh", "python3": str(OLD_PYTHONS[-1])} if OLD_PYTHONS else {"sh": "/bin/sh"},
 }
 """Hosts on `poor`: what is on the PATH of each."""
+PACKAGE = "sortedcontainers"
+"""What an agent may need beside lanmesh: pure Python, and here because of hypothesis."""
 WAIT_S = 30.0
 LAUNCH_S = 500.0
 
@@ -180,11 +187,13 @@ def site() -> Iterator[Site]:
     try:
         _key(folder / "user_key")
         _key(folder / "other_key")
-        names = {"nas": ["nas"], "box": ["box", "offline"], "poor": list(POOR)}
-        machines = {name: _machine(folder / name, names[name], running) for name in NAMES}
-        found = Site(folder, **machines)
-        _write_ssh_config(found)
-        yield found
+        names = {"nas": ["nas"], "box": ["box", "offline", "stuck"], "poor": list(POOR)}
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            indexes = _indexes(folder / "index", silent.getsockname()[1])
+            machines = {name: _machine(folder / name, {each: indexes.get(each, {}) for each in names[name]}, running) for name in NAMES}
+            found = Site(folder, **machines)
+            _write_ssh_config(found)
+            yield found
     finally:
         for name in NAMES:
             _stop(Machine(name, folder / name, {}, 0))
@@ -198,7 +207,7 @@ def _key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
 
 
-def _machine(folder: Path, names: list[str], running: list[subprocess.Popen[bytes]]) -> Machine:
+def _machine(folder: Path, names: dict[str, dict[str, object]], running: list[subprocess.Popen[bytes]]) -> Machine:
     folder.mkdir()
     (folder / "home").mkdir(mode=0o700)
     (folder / "home/.bashrc").write_text("echo a login script that talks\necho 'mesh-launched from here' >&2\n")
@@ -206,7 +215,7 @@ def _machine(folder: Path, names: list[str], running: list[subprocess.Popen[byte
     ports = {name: _free_port() for name in names}
     config = "".join(f"Port {port}\n" for port in ports.values()) + SSHD_CONFIG.format(folder=folder)
     for name, port in ports.items():
-        environment = " ".join(f"{variable}={value}" for variable, value in _environment(folder, name).items())
+        environment = " ".join(f"{variable}={value}" for variable, value in (_environment(folder, name) | names[name]).items())
         config += f"Match LocalPort {port}\nSetEnv {environment}\n"
     (folder / "sshd_config").write_text(config)
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", INSIDE, "sh", folder.name, str(folder), str(SSHD)]
@@ -222,14 +231,7 @@ def _environment(folder: Path, name: str) -> dict[str, object]:
     """What is set in the sessions of the host `name`."""
     if name in POOR:
         return {"HOME": folder / "home", "PATH": _programs(folder / f"bin-{name}", POOR[name])}
-    site = folder.parent
-    return {
-        "HOME": folder / "home",
-        "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin",
-        "PIP_CACHE_DIR": site / "pip-cache",
-        "PIP_CONFIG_FILE": _pip_config(site),
-        **({"PIP_NO_INDEX": 1} if name == "offline" else {}),
-    }
+    return {"HOME": folder / "home", "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin", "PIP_CONFIG_FILE": os.devnull}
 
 
 def _control_groups(folder: Path) -> list[Path]:
@@ -238,13 +240,25 @@ def _control_groups(folder: Path) -> list[Path]:
     return [Path(tree) / folder.parent.name for tree in trees if os.access(f"{tree}/cgroup.procs", os.W_OK)]
 
 
-def _pip_config(folder: Path) -> Path:
-    """This machine's pip settings, which pip finds by a HOME that is another one over there."""
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True).stdout
-    settings = [line.removeprefix("global.").partition("=") for line in listed.splitlines() if line.startswith("global.")]
-    path = folder / "pip.conf"
-    path.write_text("[global]\n" + "".join(f"{name} = {value.strip(chr(39))}\n" for name, _, value in settings))
-    return path
+def _indexes(folder: Path, silent: int) -> dict[str, dict[str, object]]:
+    """Where the pip of each host finds packages; nobody answers at the port `silent`."""
+    _pack_again(folder)
+    full: dict[str, object] = {"PIP_NO_INDEX": 1, "PIP_FIND_LINKS": folder}
+    return {"nas": full, "box": full, "offline": {"PIP_NO_INDEX": 1}, "stuck": {"PIP_INDEX_URL": f"http://127.0.0.1:{silent}"}}
+
+
+def _pack_again(folder: Path) -> None:
+    """A wheel of each package that lanmesh needs, and of PACKAGE, out of the files that pip put here."""
+    folder.mkdir()
+    for pin in pins([], [PACKAGE]):
+        name, _, version = pin.partition("==")
+        found = distribution(name)
+        tags = re.findall("^Tag: (.+)-(.+)-(.+)$", found.read_text("WHEEL") or "", re.MULTILINE)
+        tag = "-".join(".".join(sorted(set(part))) for part in zip(*tags, strict=True))
+        with zipfile.ZipFile(folder / f"{name.replace('-', '_')}-{version}-{tag}.whl", "w") as archive:
+            for file in found.files or ():
+                if ".." not in file.parts and file.name not in ("INSTALLER", "REQUESTED", "direct_url.json") and file.suffix != ".pyc":
+                    archive.write(str(file.locate()), file.as_posix())
 
 
 def _free_port() -> int:

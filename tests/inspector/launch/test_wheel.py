@@ -32,11 +32,11 @@ def test_pip_installs_it_and_what_is_installed_packs_itself_again(tmp_path: Path
     """Offline, into an environment with nothing else: the wheel of an installed wheel is that wheel, byte for byte."""
     packed = wheel.repack()
     (tmp_path / packed.name).write_bytes(packed.data)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"
-    install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", tmp_path / packed.name]
-    subprocess.run(install, check=True, timeout=120)
-    checked = subprocess.run([python, "-m", "pip", "show", "--files", "lanmesh"], capture_output=True, text=True, check=True).stdout
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", "--no-compile", tmp_path / packed.name], check=True, timeout=120)
+    checked = subprocess.run([*pip, "show", "--files", "lanmesh"], capture_output=True, text=True, check=True).stdout
     assert f"Version: {packed.version}" in checked and "bin/mesh" in checked
     where = "import mesh, mesh_agents; from importlib.metadata import entry_points; from pathlib import Path;"
     where += "print(mesh.__file__, (Path(mesh_agents.__file__).parent / 'data/weather.csv').stat().st_size, "
