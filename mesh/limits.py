@@ -68,6 +68,8 @@ class WorkLimits:
     """Nodes asked in one auction about one short task: all of them up to here, else a sample."""
     asked_most: int = 64
     """Nodes asked about a lot, or about long work: there an auction over all pays."""
+    label_kinds_max: int = 8
+    """Sets of labels that one node tells of one capability, when its workers differ: each travels in the node's row."""
     transfer_bytes_per_s: float = 50e6
     """What files are assumed to travel at when a node is chosen: less keeps work where its files are, more spreads it."""
     calibrated_max: int = 4096

@@ -47,6 +47,16 @@ OutOption = Annotated[
         callback=filled,
     ),
 ]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="LABEL",
+        help="Only where this label is: zone=eu, or gpu for any. May be repeated.",
+        show_default=False,
+        callback=filled,
+    ),
+]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
 
 
@@ -112,6 +122,7 @@ def call(
     whole: WholeOption = None,
     out: OutOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each item of a generator as it comes; --timeout is for each.")] = False,
+    where: WhereOption = None,
     timeout: CallTimeout = TIMEOUT_S,
     home: HomeOption = None,
     node: NodeOption = None,
@@ -126,13 +137,13 @@ def call(
     if stream:
         if out:
             raise typer.BadParameter("--stream has no -o")
-        where = Where(home, node, as_json, timeout)
-        run(where, lambda: streaming.read(where, capability, parse_arguments(words or [], whole)))
+        at = Where(home, node, as_json, timeout)
+        run(at, lambda: streaming.read(at, capability, parse_arguments(words or [], whole), where))
         return
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        value = plain(await mesh.options(timeout_s=timeout).call(capability, **arguments))
+        value = plain(await mesh.options(timeout_s=timeout, where=where).call(capability, **arguments))
         saved = await _save(mesh, value, to)
         return {"schema": "mesh.call/1", "capability": capability, "result": value} | ({"saved": saved} if saved else {})
 
@@ -143,6 +154,7 @@ def submit(
     capability: CapabilityArgument,
     words: WordsArgument = None,
     whole: WholeOption = None,
+    where: WhereOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out: OutOption = None,
     timeout: WaitTimeout = WAIT_S,
@@ -180,11 +192,11 @@ def submit(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        options = mesh.options(timeout_s=within, retries=retries, queue_timeout_s=queue_within, run_timeout_s=run_within)
+        options = mesh.options(timeout_s=within, retries=retries, queue_timeout_s=queue_within, run_timeout_s=run_within, where=where)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
-        if capability not in {cap["capability"] for cap in (await mesh.caps())["caps"]}:
-            say(f"nobody offers {clean(capability)} now: the task waits until somebody does")
+        if missing := _missing((await mesh.caps())["caps"], capability, where or []):
+            say(f"nobody {clean(missing)} now: the task waits until somebody does")
         if wait:
             if not as_json:
                 say(f"task {task.id}")
@@ -195,6 +207,16 @@ def submit(
         return document
 
     ask(Where(home, node, as_json, timeout), action, lambda document: _show_result(document) if wait else str(document["task"]))
+
+
+def _missing(caps: list[dict[str, Any]], capability: str, where: list[str]) -> str:
+    """What nobody does that the task waits for; "" if somebody does it."""
+    offered = next((cap for cap in caps if cap["capability"] == capability), None)
+    if offered is None:
+        return f"offers {capability}"
+    kinds = [[*kind, *(label.partition("=")[0] for label in kind)] for kinds in offered["labels"].values() for kind in kinds]
+    fits = not where or any(set(where) <= set(kind) for kind in kinds)
+    return "" if fits else f"who offers {capability} has {' and '.join(where)}"
 
 
 async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:

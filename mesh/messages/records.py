@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mesh.ids import Fence, Hash, NodeId, TaskId
 from mesh.messages.signed import Signed
-from mesh.messages.work import UNBOUNDED, Bounds, FileRef
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
 # ---- the chain
 
@@ -112,6 +112,7 @@ class Submitted:
     bounds: Bounds = UNBOUNDED
     again: TaskId = ""
     """The ended task that this one repeats."""
+    placement: Placement = ANYWHERE
 
 
 @dataclass(slots=True)

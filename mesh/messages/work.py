@@ -31,6 +31,17 @@ Bounds = tuple[int, int, int]
 UNBOUNDED: Bounds = (0, 0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one task may run."""
+
+    where: tuple[str, ...] = ()
+    """Labels that whoever runs it must have, in order: ``name=value``, or ``name`` for whatever value."""
+
+
+ANYWHERE = Placement()
+
+
 @dataclass(slots=True)
 class CfpItem:
     task: TaskId
@@ -112,6 +123,8 @@ class AwardItem:
     """Until the task's deadline, from when this is sent; 0: it has none. What cannot end by then is declined."""
     heartbeat_ms: int = 0
     """The handler has promised a sign of life this often; 0: it has not."""
+    where: tuple[str, ...] = ()
+    """Labels that the worker which runs it must have."""
 
 
 @dataclass(slots=True)

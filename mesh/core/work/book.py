@@ -1,23 +1,23 @@
 """The manager's book: its tasks, who holds them, who waits in line, and what is to be said at the end of the turn.
 
-    tasks by id         holders by node (what lies there, what must be said to it)         lines by capability (who waits for an award)
+    tasks by id         holders by node (`holder.py`)         lines by capability and labels (who waits for an award)
 
-Invariant: a task with a holder is in exactly that holder's `tasks`; a task that is pending or parked is in its capability's line and in no
-other; a task that has ended is only in `ended`. Shared by the parts of the manager; holds no rule about who gets work, or when it is over.
+Invariant: a task with a holder is in exactly that holder's `tasks`; a task that is pending or parked is in its line and in no other; a task
+that has ended is only in `ended`. Shared by the parts of the manager; holds no rule about who gets work, or when it is over.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
-from mesh.core.directory import ReadDirectory, Row
+from mesh.core.directory import ReadDirectory
 from mesh.core.work.admission import Admission
 from mesh.core.work.calibration import Calibration
+from mesh.core.work.holder import Holder
 from mesh.core.work.lines import Line
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
 from mesh.core.work.wheel import Wheel
@@ -25,7 +25,7 @@ from mesh.effects import Append, Need, Send
 from mesh.ids import Fence, NodeId, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
 from mesh.messages.records import Submitted
-from mesh.messages.work import UNBOUNDED, Award, AwardItem, Bounds, Cancel, FileRef, Renew, ResultAck, Revoke, Superseded
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
 
 Effects = Iterator[Any]
 
@@ -74,69 +74,6 @@ class AcksDue:
     node: NodeId
 
 
-class Holder:
-    """What this manager has at one node, and what it is about to tell it."""
-
-    __slots__ = (
-        "ack_due",
-        "acks",
-        "award_due",
-        "awards",
-        "base",
-        "cancels",
-        "dirty",
-        "ghosts",
-        "kept_acks",
-        "lease_due",
-        "load_at_s",
-        "node",
-        "out",
-        "reclaims",
-        "renewals",
-        "revokes",
-        "sent",
-        "superseded",
-        "tasks",
-    )
-
-    def __init__(self, node: NodeId) -> None:
-        self.node = node
-        self.tasks: dict[TaskId, Task] = {}
-        self.out: dict[str, int] = {}
-        """Awards of ours that stand there, by capability."""
-        self.base: dict[str, int] = {}
-        """`out` when the node's newest load came: the difference corrects that load."""
-        self.load_at_s = float("-inf")
-        self.awards: dict[int, list[tuple[Task, AwardItem]]] = {}
-        self.acks: list[tuple[TaskId, Fence]] = []
-        self.kept_acks: list[tuple[TaskId, Fence]] = []
-        self.renewals: list[tuple[TaskId, Fence]] = []
-        self.superseded: list[tuple[TaskId, Fence]] = []
-        self.revokes: list[tuple[TaskId, Fence]] = []
-        self.cancels: dict[tuple[str, bool], list[tuple[TaskId, Fence]]] = {}
-        """By reason and durability."""
-        self.sent: deque[tuple[float, Award]] = deque()
-        """Awards that may still be unanswered, oldest first."""
-        self.ghosts: dict[TaskId, Fence] = {}
-        """Awards taken away from it without its word: revoked when it is back."""
-        self.reclaims: dict[TaskId, Fence] = {}
-        """Asked after a restart, not answered yet."""
-        self.dirty = self.award_due = self.lease_due = self.ack_due = False
-
-    def hush(self) -> None:
-        """It is spoken to no more: revoked."""
-        self.acks, self.kept_acks, self.renewals, self.superseded, self.revokes = [], [], [], [], []
-        self.cancels, self.awards, self.ghosts, self.reclaims = {}, {}, {}, {}
-        self.sent.clear()
-
-    def correction(self, row: Row, capability: str) -> int:
-        """Work given to it since its newest load was heard, less what came back since."""
-        if row.load_at_s != self.load_at_s:
-            self.load_at_s = row.load_at_s
-            self.base = dict(self.out)
-        return self.out.get(capability, 0) - self.base.get(capability, 0)
-
-
 class Book:
     def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, random: Random, incarnation: int) -> None:
         self.me = directory.me
@@ -147,6 +84,8 @@ class Book:
         self.ended: dict[TaskId, Task] = {}
         self.holders: dict[NodeId, Holder] = {}
         self.lines: dict[str, Line] = {}
+        self._labelled: dict[str, dict[str, Line]] = {}
+        """By capability: lines of work that asks for labels."""
         self.woken: dict[str, Line] = {}
         self.vacated: list[tuple[Holder, str]] = []
         """Where an award of a capability has ended in this turn: a slot may be idle there."""
@@ -188,6 +127,7 @@ class Book:
         step: str = "",
         request: int = -1,
         bounds: Bounds = UNBOUNDED,
+        placement: Placement = ANYWHERE,
     ) -> Task:
         """A new task, in line. The caller appends `submitted(task)` if it is durable."""
         self.given += 1
@@ -208,6 +148,7 @@ class Book:
             (self.me,) if files else (),
             request,
             bounds,
+            placement=placement,
         )
         self.tasks[task.id] = task
         self.admission.took(len(data))
@@ -257,6 +198,7 @@ class Book:
             int(task.submitted_at_s * 1000),
             task.bounds,
             task.again,
+            task.placement,
         )
         return Append(entry, {task.input_hash: task.input})
 
@@ -271,7 +213,7 @@ class Book:
         self.queue_wheel.remove(task)
         if task.holder:
             self.drop(task)
-        line = self.lines.get(task.capability)
+        line = self.lines.get(task.line)
         if line is not None:
             line.remove(task)
         self.ended[task.id] = task
@@ -280,17 +222,31 @@ class Book:
 
     # ---- lines
 
-    def line(self, capability: str) -> Line:
-        line = self.lines.get(capability)
+    def line_of(self, task: Task) -> Line:
+        line = self.lines.get(task.line)
         if line is None:
-            line = self.lines[capability] = Line(capability)
+            line = self.lines[task.line] = Line(task.capability, task.placement.where, task.line)
+            if line.where:
+                self._labelled.setdefault(task.capability, {})[line.name] = line
         return line
 
+    def lines_for(self, capability: str) -> list[Line]:
+        """Every line of it, that of work which may run anywhere first."""
+        plain, labelled = self.lines.get(capability), self._labelled.get(capability)
+        return [*((plain,) if plain is not None else ()), *(labelled.values() if labelled else ())]
+
+    def forget_line(self, line: Line) -> None:
+        self.lines.pop(line.name, None)
+        labelled = self._labelled.get(line.capability, {})
+        labelled.pop(line.name, None)
+        if not labelled:
+            self._labelled.pop(line.capability, None)
+
     def enqueue(self, task: Task, *, urgent: bool = False) -> None:
-        line = self.line(task.capability)
+        line = self.line_of(task)
         (line.urgent if urgent else line.tasks)[task.id] = task
         line.fresh.append(task)
-        self.woken[task.capability] = line
+        self.woken[line.name] = line
 
     def dequeue(self, line: Line, task: Task) -> None:
         line.remove(task)
@@ -300,14 +256,16 @@ class Book:
         task.reason = ""
 
     def unqueue(self, task: Task) -> None:
-        self.line(task.capability).remove(task)
+        self.line_of(task).remove(task)
 
     def wake(self, capabilities: Iterable[str]) -> None:
         for capability in capabilities:
-            line = self.lines.get(capability)
-            if line is not None:
+            for line in self.lines_for(capability):
                 line.quiet = False
-                self.woken[capability] = line
+                self.woken[line.name] = line
+
+    def wake_all(self) -> None:
+        self.wake(dict.fromkeys(line.capability for line in self.lines.values()))
 
     # ---- holders
 
@@ -343,10 +301,10 @@ class Book:
         if room:
             self.vacated.append((holder, task.capability))
         task.holder = ""
-        line = self.lines.get(task.capability)
-        if room and line is not None and (line.tasks or line.urgent):
-            line.quiet = False
-            self.woken[task.capability] = line
+        for line in self.lines_for(task.capability) if room else ():
+            if line.tasks or line.urgent:
+                line.quiet = False
+                self.woken[line.name] = line
 
     def free(self, task: Task, *, room: bool = True) -> None:
         """Its award is over without a result: back in line, before the others."""

@@ -41,6 +41,10 @@ def no_such_capability(capability: str, nearest: list[str]) -> dict[str, Any]:
     return {"code": "no_such_capability", "message": f"nobody here offers {capability!r}{near}", "fix": "mesh caps"}
 
 
+def no_such_label(capability: str, lacking: str) -> dict[str, Any]:
+    return {"code": "no_such_label", "message": f"of those who offer {capability!r} {lacking}", "fix": "mesh caps"}
+
+
 def nobody_left(task: Task) -> dict[str, Any]:
     message = f"what ran {task.capability!r} was lost, and nobody else here offers it"
     return {"code": "worker_lost", "message": message, "fix": "mesh caps"}
@@ -170,7 +174,7 @@ class Ending:
         return Append(entry, {task.output_hash: task.output} if task.output is not None else {})
 
     def _reply(self, task: Task) -> Reply:
-        if task.error is not None and task.error["code"] == "no_such_capability":
+        if task.error is not None and task.error["code"] in ("no_such_capability", "no_such_label"):
             return Reply(task.request, False, task.error, need=Need.FREE)
         body: dict[str, Any] = {"task": task.id, "state": task.state}
         if task.state == DONE:

@@ -58,6 +58,7 @@ class Holding:
         "stream",
         "task",
         "timeout_ms",
+        "where",
     )
 
     def __init__(
@@ -91,6 +92,7 @@ class Holding:
         """What an earlier attempt kept; empty: nothing."""
         self.stream, self.skip = False, 0
         """As in `AwardItem`."""
+        self.where: tuple[str, ...] = ()
         self.deadline_ms = deadline_ms
         self.heartbeat_ms = heartbeat_ms
         self.state = State.NEW
@@ -119,7 +121,7 @@ def awarded(now_s: float, item: AwardItem, manager: NodeId, lease_end_ms: int, o
         item.heartbeat_ms,
     )
     holding.checkpoint = item.checkpoint
-    holding.stream, holding.skip = item.stream, item.skip
+    holding.stream, holding.skip, holding.where = item.stream, item.skip, item.where
     return holding
 
 

@@ -294,6 +294,7 @@ class Manager:
             parent=call.parent,
             request=call.request,
             bounds=call.bounds,
+            placement=call.placement,
         )
         if call.stream:
             self._streams.open(now_s, task)
@@ -316,6 +317,7 @@ class Manager:
             retries=submit.retries,
             by=submit.by,
             bounds=submit.bounds,
+            placement=submit.placement,
         )
         yield from self.book.submit(task)
         yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives(submit.files)}, need=Need.KEPT)
@@ -360,7 +362,7 @@ class Manager:
     # ---- members
 
     def _wake_all(self) -> None:
-        self.book.wake(list(self.book.lines))
+        self.book.wake_all()
 
     def _on_member_alive(self, _now_s: float, _me: NodeId, _fact: MemberAlive) -> None:
         self._wake_all()

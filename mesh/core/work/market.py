@@ -4,6 +4,7 @@
                                                       --only busy, or the busy ones are sooner done--> BUSY (wait for room)
                                                       --else--> AUCTION                 released for an idle node --> AWARD to that node
 
+Who can be asked is here, well, and has the labels that the task wants (`fitting.py`).
 Why a sample: with cached load, best-of-all herds onto one node, best-of-3 with local correction does not (Sparrow; own simulation).
 If none of three could start it at once, three of those who could are looked for: one idle node beats three short queues.
 Invariant: same inputs, same choice; the winner follows from the candidates' fields alone, so that anybody can recompute it.
@@ -20,6 +21,7 @@ from typing import TypeVar
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, ReadDirectory, Row
 from mesh.core.work.book import Book
 from mesh.core.work.breaker import OPEN
+from mesh.core.work.fitting import fits, lacks
 from mesh.core.work.task import Task
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.membership import LoadRow
@@ -97,11 +99,6 @@ def nearest(directory: ReadDirectory, capability: str) -> list[str]:
     return difflib.get_close_matches(capability, sorted(names), 3, 0.5)
 
 
-def offered(directory: ReadDirectory, capability: str) -> bool:
-    """By anybody who is not known to be gone."""
-    return any(row.state not in (DEAD, LEFT) for row in directory.offering(capability))
-
-
 def sample(random: Random, rows: list[Item], size: int) -> list[Item]:
     """`size` of them at random, or all as they are."""
     count = len(rows)
@@ -122,7 +119,7 @@ class Market:
 
     def choose(self, now_s: float, task: Task, ahead: int = 1, *, force: bool = False) -> Choice:
         """What to do with a task in line. `ahead`: how many wait there, itself included. `force`: never BUSY, ask those who are."""
-        rows = self._book.directory.offering(task.capability)
+        rows, unlike = self._offering(task)
         if task.pulled:
             (there, here), task.pulled = task.pulled, ()
             # It may have stood in line for a while: who pulled it may have lost its workers since, or be about to go.
@@ -135,7 +132,18 @@ class Market:
                 choice.way = self._weigh(now_s, task, choice, drawn)
                 if choice.way == TAKE and any(not candidate.start_ms for candidate in choice.candidates):
                     return choice
-        return self._among_all(now_s, task, sample(self._book.random, rows, WIDE), ahead, force)
+        choice = self._among_all(now_s, task, sample(self._book.random, rows, WIDE), ahead, force)
+        choice.refusals += unlike
+        return choice
+
+    def _offering(self, task: Task) -> tuple[list[Row], list[tuple[NodeId, str, str]]]:
+        """Who offers it and has the labels that it asks for; and some of the others, as refusals."""
+        rows, where = self._book.directory.offering(task.capability), task.placement.where
+        if not where:
+            return rows, []
+        fit = [row for row in rows if fits(row.offers[task.capability], where)]
+        others = [row for row in rows if row.state not in (DEAD, LEFT) and not fits(row.offers[task.capability], where)]
+        return fit, [(row.node, row.name, lacks(row.offers[task.capability], where)) for row in others[:RECORDED]]
 
     def _still_takes(self, now_s: float, task: Task, candidate: Candidate) -> bool:
         row = self._book.directory.get(candidate.node)
@@ -148,7 +156,7 @@ class Market:
             return None
         way_ms = transfer_ms(task, node, self._book.limits.transfer_bytes_per_s)
         asking = Candidate(node, row.name, 0, service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
-        eligible = [other for other in self._book.directory.offering(task.capability)[:WIDE] if not self._unfit(now_s, task, other)]
+        eligible = [other for other in self._offering(task)[0][:WIDE] if not self._unfit(now_s, task, other)]
         choice = Choice(TAKE, eligible, [asking], by="pull")
         return None if self._worth_waiting(now_s, task, choice, ahead) else choice
 
@@ -228,6 +236,8 @@ class Market:
             return "breaker_open"
         if row.node == task.excluded:
             return "failed_before"
+        if task.placement.where and not fits(row.offers[task.capability], task.placement.where):
+            return lacks(row.offers[task.capability], task.placement.where)
         return row.state if row.state == SUSPECT else ""
 
     def _scan(self, now_s: float, task: Task, rows: list[Row], choice: Choice) -> None:
@@ -297,7 +307,7 @@ class Market:
             return BUSY
         if choice.priced or task.declines >= DECLINES_BEFORE_AUCTION:
             return ASK_ALL
-        asked = self._book.line(task.capability).quiet
+        asked = self._book.line_of(task).quiet
         if unknown and not asked and len(choice.eligible) == 1 and (only := self._only(now_s, task, rows[0])) is not None:
             choice.candidates.append(only)
             return TAKE

@@ -21,7 +21,7 @@ from mesh.core.work.stream import Stream
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
 from mesh.messages.records import Candidate, Decided
-from mesh.messages.work import UNBOUNDED, Bounds, FileRef
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
 BACKOFF, COMMITTING, CANCELLING = "backoff", "committing", "cancelling"
@@ -132,6 +132,7 @@ class Task:
     bounds: Bounds = UNBOUNDED
     again: TaskId = ""
     """The ended task that this one repeats."""
+    placement: Placement = ANYWHERE
 
     state: str = PENDING
     fence: Fence = NO_AWARD
@@ -216,6 +217,12 @@ class Task:
     @property
     def ended(self) -> bool:
         return self.state in TERMINAL
+
+    @property
+    def line(self) -> str:
+        """In which line it waits: with work of the same capability that may run at the same nodes."""
+        where = self.placement.where
+        return f"{self.capability} where {', '.join(where)}" if where else self.capability
 
     def bound(self, node: NodeId) -> None:
         """An award was accepted: another attempt."""

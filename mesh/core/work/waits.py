@@ -44,7 +44,7 @@ class FetchAgain:
 class BacklogDue:
     """Those who were busy may have room: auction the first in line."""
 
-    capability: str
+    line: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from mesh.sim.checkers.bounds import BoundsChecker
 from mesh.sim.checkers.durability import DurabilityChecker
 from mesh.sim.checkers.effects import EffectChecker
 from mesh.sim.checkers.failure import FailureChecker
+from mesh.sim.checkers.fitting import FittingChecker
 from mesh.sim.checkers.journal import JournalChecker
 from mesh.sim.checkers.leases import LeaseChecker
 from mesh.sim.checkers.market import MarketChecker
@@ -25,6 +26,7 @@ def all_checkers(limits: Limits) -> list[Checker]:
         LeaseChecker(),
         MarketChecker(limits.work),
         FailureChecker(limits.work),
+        FittingChecker(),
         JournalChecker(),
         DurabilityChecker(),
         EffectChecker(),
