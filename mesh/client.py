@@ -23,7 +23,7 @@ from mesh import values
 from mesh.bounding import bounds_ms, checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
-from mesh.labels import Labels, labels_of
+from mesh.labels import Labels, placement_of
 from mesh.reading import logs_of_node, logs_of_task
 from mesh.reconnecting import Reconnecting, find_socket
 from mesh.streaming import Stream
@@ -221,19 +221,22 @@ class Mesh(Work):
         run_timeout_s: float | None = None,
         heartbeat_timeout_s: float | None = None,
         where: Labels | None = None,
+        near: str = "",
+        apart: str = "",
     ) -> View:
         """The same mesh with options of each call or submitted task; times in seconds. Raises UsageError.
 
         `timeout_s`: from now to its end. `queue_timeout_s`: until somebody has taken it. `run_timeout_s`: of one run of its handler.
         `heartbeat_timeout_s`: silence after which its handler is taken for stuck. The last three are the capability's own where nothing is
         said. `retries`: tries after a failure of the handler, for submitted work. `where`: labels that whoever runs it must have:
-        ``{"zone": "eu", "gpu": True}`` (True: whatever its value), or ``["zone=eu", "gpu"]``.
+        ``{"zone": "eu", "gpu": True}`` (True: whatever its value), or ``["zone=eu", "gpu"]``. Work with the same text as `near` goes where
+        the last such went, unless another node is done half a second sooner; with the same `apart` it spreads over the nodes.
         """
         if retries is not None and (type(retries) is not int or retries < 0):
             raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
         checked_s(timeout_s)
         bounds = bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
-        placement = {"where": list(labels_of(where, "where"))} if where is not None else {}
+        placement = placement_of(where, near, apart)
         return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds, placement)
 
     # ---- looking

@@ -28,6 +28,8 @@ _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}(=[A-Za-z0-9_.:@+/-]{1,64})?")
 
 LABELS_MAX = 32
 """Of one worker, or one task: they travel with every offer of it, and are looked at for every award. So are its resources."""
+KEY_CHARACTERS_MAX = 256
+"""Of what a caller names tasks by."""
 AMOUNT_MAX = 10**15
 """Of one resource, in thousandths."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mesh.errors import UsageError
-from mesh.ids import AMOUNT_MAX, LABELS_MAX, is_label, is_name
+from mesh.ids import AMOUNT_MAX, KEY_CHARACTERS_MAX, LABELS_MAX, is_label, is_name
 
 if TYPE_CHECKING:
     from mesh.agent import Agent
@@ -37,6 +37,15 @@ def labels_of(given: Labels | None, what: str = "labels") -> tuple[str, ...]:
         if names.count(name) > 1:
             raise UsageError(f"{what}: {name!r} is there twice", fix="give each name once")
     return tuple(sorted(words))
+
+
+def placement_of(where: Labels | None, near: str, apart: str) -> dict[str, Any]:
+    """What a task asks for, as a client tells its node."""
+    for name, key in (("near", near), ("apart", apart)):
+        if not isinstance(key, str) or len(key) > KEY_CHARACTERS_MAX:
+            raise UsageError(f"{name} is {key!r}", fix=f"give a text of at most {KEY_CHARACTERS_MAX} characters")
+    found = {"where": list(labels_of(where, "where")), "near": near, "apart": apart}
+    return {name: value for name, value in found.items() if value}
 
 
 def _word(name: Any, value: Any, what: str) -> str:

@@ -70,6 +70,12 @@ class WorkLimits:
     """Nodes asked about a lot, or about long work: there an auction over all pays."""
     label_kinds_max: int = 8
     """Sets of labels that one node tells of one capability, when its workers differ: each travels in the node's row."""
+    near_ms: int = 500
+    """What it is worth to a task to be where the last one of its `near` key was. More keeps it there under load, less spreads it."""
+    apart_ms: int = 1000
+    """What it is worth to a task to be where no other one of its `apart` key is."""
+    near_max: int = 4096
+    """Keys whose last node one manager remembers, about 200 bytes each; of a forgotten one the first choice is by hash."""
     transfer_bytes_per_s: float = 50e6
     """What files are assumed to travel at when a node is chosen: less keeps work where its files are, more spreads it."""
     calibrated_max: int = 4096

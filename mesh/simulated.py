@@ -147,7 +147,8 @@ def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any
     files = tuple((sha256, size) for sha256, size in params.get("files", ()))
     queue_ms, run_ms, heartbeat_ms = params.get("bounds", (0, 0, 0))
     bounds = (queue_ms, run_ms, heartbeat_ms)
-    placement = Placement(tuple(params.get("placement", {}).get("where", ())))
+    wanted = params.get("placement", {})
+    placement = Placement(tuple(wanted.get("where", ())), wanted.get("near", ""), wanted.get("apart", ""))
     if verb == "call":
         call = inputs.Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
         return replace(call, bounds=bounds, placement=placement)

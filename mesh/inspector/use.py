@@ -57,6 +57,12 @@ WhereOption = Annotated[
         callback=filled,
     ),
 ]
+NearOption = Annotated[
+    str, typer.Option("--near", metavar="KEY", help="Where the last work with this key went, if it is free.", show_default=False)
+]
+ApartOption = Annotated[
+    str, typer.Option("--apart", metavar="KEY", help="Where no other work with this key is, if that is free.", show_default=False)
+]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
 
 
@@ -123,6 +129,8 @@ def call(
     out: OutOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each item of a generator as it comes; --timeout is for each.")] = False,
     where: WhereOption = None,
+    near: NearOption = "",
+    apart: ApartOption = "",
     timeout: CallTimeout = TIMEOUT_S,
     home: HomeOption = None,
     node: NodeOption = None,
@@ -143,7 +151,7 @@ def call(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        value = plain(await mesh.options(timeout_s=timeout, where=where).call(capability, **arguments))
+        value = plain(await mesh.options(timeout_s=timeout, where=where, near=near, apart=apart).call(capability, **arguments))
         saved = await _save(mesh, value, to)
         return {"schema": "mesh.call/1", "capability": capability, "result": value} | ({"saved": saved} if saved else {})
 
@@ -155,6 +163,8 @@ def submit(
     words: WordsArgument = None,
     whole: WholeOption = None,
     where: WhereOption = None,
+    near: NearOption = "",
+    apart: ApartOption = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out: OutOption = None,
     timeout: WaitTimeout = WAIT_S,
@@ -192,7 +202,8 @@ def submit(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        options = mesh.options(timeout_s=within, retries=retries, queue_timeout_s=queue_within, run_timeout_s=run_within, where=where)
+        bounds = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
+        options = mesh.options(retries=retries, where=where, near=near, apart=apart, **bounds)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
         if missing := _missing((await mesh.caps())["caps"], capability, where or []):

@@ -128,7 +128,7 @@ class Candidate:
     calibration_pct: int = 100
     """What its awards took lately, of what was expected of them: 50 to 400. Its times count by so much."""
     transfer_ms: int = 0
-    """For the files that would have to travel there."""
+    """For the files that would have to travel there, and for being away from where it likes to be (`near`, `apart`)."""
 
 
 @dataclass(slots=True)

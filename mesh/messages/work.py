@@ -33,10 +33,14 @@ UNBOUNDED: Bounds = (0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one task may run."""
+    """Where one task may run, and where it likes to."""
 
     where: tuple[str, ...] = ()
     """Labels that whoever runs it must have, in order: ``name=value``, or ``name`` for whatever value."""
+    near: str = ""
+    """Tasks of one such key like to be where the last one was."""
+    apart: str = ""
+    """Tasks of one such key like to be at different nodes."""
 
 
 ANYWHERE = Placement()
@@ -125,6 +129,8 @@ class AwardItem:
     """The handler has promised a sign of life this often; 0: it has not."""
     where: tuple[str, ...] = ()
     """Labels that the worker which runs it must have."""
+    stay_ms: int = 0
+    """It likes to be here: it moves to an idle node only to be done by so much sooner."""
 
 
 @dataclass(slots=True)

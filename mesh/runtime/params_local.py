@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.errors import Refused
-from mesh.ids import LABELS_MAX, Fence, TaskId, is_label
+from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, Fence, TaskId, is_label
 from mesh.messages.work import Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
 
@@ -41,7 +41,10 @@ def placement_of(params: dict[str, Any]) -> Placement:
     where = value.get("where", []) if type(value) is dict else None
     if type(where) is not list or len(where) > LABELS_MAX or not all(type(one) is str and is_label(one) for one in where):
         raise BadFrame("bad_placement")
-    return Placement(tuple(sorted(where)))
+    near, apart = text_of(value, "near"), text_of(value, "apart")
+    if max(len(near), len(apart)) > KEY_CHARACTERS_MAX:
+        raise BadFrame("bad_placement")
+    return Placement(tuple(sorted(where)), near, apart)
 
 
 def digest_of(params: dict[str, Any]) -> str:

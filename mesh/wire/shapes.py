@@ -63,7 +63,24 @@ _ALIASES: dict[str, Any] = {
 """`mesh.ids` names plain strings; under these names the hints of a message are read with their alphabets."""
 
 _TEXT_MAX = dict.fromkeys(
-    ("name", "agent", "capability", "door", "router", "step", "kind", "state", "way", "outcome", "question", "version", "on_lost", "key"),
+    (
+        "name",
+        "agent",
+        "capability",
+        "door",
+        "router",
+        "step",
+        "kind",
+        "state",
+        "way",
+        "outcome",
+        "question",
+        "version",
+        "on_lost",
+        "key",
+        "near",
+        "apart",
+    ),
     NAME_MAX,
 )
 _TEXT_MAX |= dict.fromkeys(("reason", "note", "items", "rows", "tags", "labels", "where"), REASON_MAX)

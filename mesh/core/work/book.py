@@ -16,6 +16,7 @@ from typing import Any
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
 from mesh.core.work.admission import Admission
+from mesh.core.work.affinity import Affinity
 from mesh.core.work.calibration import Calibration
 from mesh.core.work.holder import Holder
 from mesh.core.work.lines import Line
@@ -103,6 +104,7 @@ class Book:
         """All holders were given time for that, and no pulse has been in time since."""
         self.admission = Admission(limits)
         self.calibration = Calibration(limits.calibrated_max)
+        self.affinity = Affinity(limits)
         self.counts: dict[str, int] = {}
         self.given = 0
         """Tasks, in this life; the last part of their ids."""
@@ -220,6 +222,12 @@ class Book:
         if len(self.ended) > self.limits.ended_remembered:
             del self.ended[next(iter(self.ended))]
 
+    def way_ms(self, task: Task, node: NodeId) -> int:
+        """What it costs that the task's files, or its kin, are elsewhere than at `node`."""
+        if not task.files or node in task.sources:
+            return self.affinity.away_ms(task, node)
+        return self.affinity.away_ms(task, node) + round(1000 * sum(size for _, size in task.files) / self.limits.transfer_bytes_per_s)
+
     # ---- lines
 
     def line_of(self, task: Task) -> Line:
@@ -287,6 +295,7 @@ class Book:
 
     def give(self, task: Task, node: NodeId) -> Holder:
         holder = self.speak_to(node)
+        self.affinity.gave(task, node)
         holder.tasks[task.id] = task
         holder.out[task.capability] = holder.out.get(task.capability, 0) + 1
         task.holder = task.node = node
@@ -295,6 +304,7 @@ class Book:
     def drop(self, task: Task, *, room: bool = True) -> None:
         """The task's award does not stand any more. `room`: so its holder can take another now, and those in line are looked at."""
         holder = self.holders[task.holder]
+        self.affinity.over(task, task.holder)
         del holder.tasks[task.id]
         holder.reclaims.pop(task.id, None)
         holder.out[task.capability] -= 1

@@ -67,13 +67,6 @@ def score_ms(candidate: Candidate) -> int:
     return expected_ms + candidate.transfer_ms + round(1000 * candidate.cost)
 
 
-def transfer_ms(task: Task, node: NodeId, bytes_per_s: float) -> int:
-    """What it takes to bring the task's files to `node`; 0 where they are."""
-    if not task.files or node in task.sources:
-        return 0
-    return round(1000 * sum(size for _, size in task.files) / bytes_per_s)
-
-
 def tie_break(task: TaskId, fence: Fence, node: NodeId) -> bytes:
     return hashlib.sha256(f"{task}|{fence}|{node}".encode()).digest()
 
@@ -111,6 +104,11 @@ def sample(random: Random, rows: list[Item], size: int) -> list[Item]:
     return pool[:size]
 
 
+def liked(task: Task, drawn: list[Row], rows: list[Row]) -> list[Row]:
+    """Those that were drawn, and the task's favourite in any case."""
+    return drawn + [row for row in rows if row.node == task.favourite and row not in drawn] if task.favourite else drawn
+
+
 class Market:
     def __init__(self, book: Book) -> None:
         self._book = book
@@ -125,14 +123,16 @@ class Market:
             # It may have stood in line for a while: who pulled it may have lost its workers since, or be about to go.
             if self._still_takes(now_s, task, there):
                 return Choice(TAKE, candidates=[there, here] if self._still_takes(now_s, task, here) else [there], by="pull")
-        if len(rows) > SCAN_MAX and not force and not task.files:
+        rooted = task.files or task.placement.near or task.placement.apart
+        self.prefer(now_s, task, rows)
+        if len(rows) > SCAN_MAX and not force and not rooted:
             drawn = self._draw(now_s, task, rows)
             choice = Choice(NOBODY)
             if drawn:
                 choice.way = self._weigh(now_s, task, choice, drawn)
                 if choice.way == TAKE and any(not candidate.start_ms for candidate in choice.candidates):
                     return choice
-        choice = self._among_all(now_s, task, sample(self._book.random, rows, WIDE), ahead, force)
+        choice = self._among_all(now_s, task, liked(task, sample(self._book.random, rows, WIDE), rows), ahead, force)
         choice.refusals += unlike
         return choice
 
@@ -145,6 +145,12 @@ class Market:
         others = [row for row in rows if row.state not in (DEAD, LEFT) and not fits(row.offers[task.capability], where)]
         return fit, [(row.node, row.name, lacks(row.offers[task.capability], where)) for row in others[:RECORDED]]
 
+    def prefer(self, now_s: float, task: Task, rows: list[Row] | None = None) -> None:
+        """Note where it likes to be, of those that can be asked."""
+        if task.placement.near:
+            rows = self._offering(task)[0] if rows is None else rows
+            task.favourite = self._book.affinity.favourite(task.placement.near, [r.node for r in rows if not self._unfit(now_s, task, r)])
+
     def _still_takes(self, now_s: float, task: Task, candidate: Candidate) -> bool:
         row = self._book.directory.get(candidate.node)
         return row is not None and task.capability in row.offers and not self._unfit(now_s, task, row)
@@ -154,7 +160,8 @@ class Market:
         row = self._book.directory.get(node)
         if row is None or task.capability not in row.offers or self._unfit(now_s, task, row):
             return None
-        way_ms = transfer_ms(task, node, self._book.limits.transfer_bytes_per_s)
+        self.prefer(now_s, task)
+        way_ms = self._book.way_ms(task, node)
         asking = Candidate(node, row.name, 0, service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
         eligible = [other for other in self._offering(task)[0][:WIDE] if not self._unfit(now_s, task, other)]
         choice = Choice(TAKE, eligible, [asking], by="pull")
@@ -286,7 +293,7 @@ class Market:
     def _candidate(self, task: Task, row: Row, load: LoadRow, given: int) -> Candidate:
         before = load.busy + load.queued + given - load.slots + 1
         start_ms = before * load.service_ms // load.slots if before > 0 and load.slots > 0 else 0
-        way_ms = transfer_ms(task, row.node, self._book.limits.transfer_bytes_per_s)
+        way_ms = self._book.way_ms(task, row.node)
         return Candidate(row.node, row.name, start_ms, load.service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
 
     def _weigh(self, now_s: float, task: Task, choice: Choice, rows: list[Row]) -> str:

@@ -19,7 +19,7 @@ from mesh.core.work.breaker import OPEN
 from mesh.core.work.ending import Ending, no_such_capability, no_such_label, nobody_left, node_lost
 from mesh.core.work.fitting import offered, unmet
 from mesh.core.work.lines import Line
-from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, nearest, sample, transfer_ms
+from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, liked, nearest, sample
 from mesh.core.work.patience import Patience, out_of_reach
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, WAKE, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
@@ -253,6 +253,7 @@ class Placing:
             task.left_ms(now_s),
             task.heartbeat_ms,
             task.placement.where,
+            self._book.limits.near_ms if task.favourite == task.holder else 0,
         )
 
     # ---- auctions
@@ -270,7 +271,7 @@ class Placing:
         self._round += 1
         count = 1 if choice.priced else min(1 + max(0, len(line) - line.promised), book.limits.lot_max)
         most = book.limits.asked_most if choice.long else max(book.limits.asked_max, min(2 * count, book.limits.asked_most))
-        asked = sample(book.random, choice.eligible, most)
+        asked = liked(task, sample(book.random, choice.eligible, most), choice.eligible)
         given = {row.node: book.holder(row.node).out.get(task.capability, 0) for row in asked}
         auction = self._auctions[self._round] = Auction(self._round, task, asked, choice.refusals, given, count)
         task.move(ASK)
@@ -364,6 +365,7 @@ class Placing:
             heads = {curve.bid.node: (curve, head) for curve in curves if (head := curve.head()) is not None}
             if task is None or not heads:
                 return
+            self._market.prefer(now_s, task)
             bids = [self._with_way(task, head) for _, head in heads.values()]
             candidates = [bid for bid in bids if bid.node != task.excluded] or bids
             if task.state != BIDDING:
@@ -375,7 +377,7 @@ class Placing:
             task = line.first(plain=not held)
 
     def _with_way(self, task: Task, bid: Candidate) -> Candidate:
-        way_ms = transfer_ms(task, bid.node, self._book.limits.transfer_bytes_per_s)
+        way_ms = self._book.way_ms(task, bid.node)
         return replace(bid, transfer_ms=way_ms) if way_ms else bid
 
     def _standing(self, now_s: float, task: Task, curve: Curve, auction: Auction) -> bool:

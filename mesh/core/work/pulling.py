@@ -155,7 +155,7 @@ class Pulling:
         for holding, start_ms in zip(queued, starts_ms, strict=False):
             if holding.where and (offer is None or not fits(offer, holding.where)):
                 continue
-            if holding.rooted or start_ms + service_ms <= pull.service_ms + self._limits.pull_cost_ms:
+            if holding.rooted or start_ms + service_ms <= pull.service_ms + self._limits.pull_cost_ms + holding.stay_ms:
                 continue
             self._give_up(now_s, holding, Pulled(pull.node, pull.service_ms, start_ms, service_ms), out)
             break

@@ -26,7 +26,8 @@ def pulled(book: Book, task: Task, holder: NodeId, release: Release) -> tuple[Ca
         return ()
     if task.capability not in row.offers or not fits(row.offers[task.capability], task.placement.where):
         return ()
-    there = Candidate(row.node, row.name, 0, release.to_service_ms, 0.0, row.offers[task.capability].agent)
+    agent, way_ms = row.offers[task.capability].agent, book.way_ms(task, row.node)
+    there = Candidate(row.node, row.name, 0, release.to_service_ms, 0.0, agent, transfer_ms=way_ms)
     here = Candidate(holder, book.directory.name_of(holder), release.start_ms, release.service_ms, 0.0, task.agent)
     return (there, here)
 

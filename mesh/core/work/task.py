@@ -173,6 +173,8 @@ class Task:
     """A holder was lost while it may have been running."""
     excluded: NodeId = ""
     """Not asked the next time, if anybody else can."""
+    favourite: NodeId = ""
+    """Where it likes to be, of those who could be asked last; empty: it does not mind."""
     pulled: tuple[Candidate, ...] = ()
     """Given back for an idle node: that node, and what the releaser expected of itself. Considered once."""
     reason: str = ""
