@@ -223,6 +223,7 @@ class Mesh(Work):
         where: Labels | None = None,
         near: str = "",
         apart: str = "",
+        hedge: bool = False,
     ) -> View:
         """The same mesh with options of each call or submitted task; times in seconds. Raises UsageError.
 
@@ -231,12 +232,14 @@ class Mesh(Work):
         said. `retries`: tries after a failure of the handler, for submitted work. `where`: labels that whoever runs it must have:
         ``{"zone": "eu", "gpu": True}`` (True: whatever its value), or ``["zone=eu", "gpu"]``. Work with the same text as `near` goes where
         the last such went, unless another node is done half a second sooner; with the same `apart` it spreads over the nodes.
+        `hedge`: if the capability is idempotent and this takes longer than 95 % of such work did, it is begun once more elsewhere, and the
+        first result counts: for at most a twentieth of a node's tasks, and only while the handler has used no effect, step or checkpoint.
         """
         if retries is not None and (type(retries) is not int or retries < 0):
             raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
         checked_s(timeout_s)
         bounds = bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
-        placement = placement_of(where, near, apart)
+        placement = placement_of(where, near, apart, hedge)
         return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds, placement)
 
     # ---- looking

@@ -39,12 +39,12 @@ def labels_of(given: Labels | None, what: str = "labels") -> tuple[str, ...]:
     return tuple(sorted(words))
 
 
-def placement_of(where: Labels | None, near: str, apart: str) -> dict[str, Any]:
+def placement_of(where: Labels | None, near: str, apart: str, hedge: bool) -> dict[str, Any]:
     """What a task asks for, as a client tells its node."""
     for name, key in (("near", near), ("apart", apart)):
         if not isinstance(key, str) or len(key) > KEY_CHARACTERS_MAX:
             raise UsageError(f"{name} is {key!r}", fix=f"give a text of at most {KEY_CHARACTERS_MAX} characters")
-    found = {"where": list(labels_of(where, "where")), "near": near, "apart": apart}
+    found = {"where": list(labels_of(where, "where")), "near": near, "apart": apart, "hedge": bool(hedge)}
     return {name: value for name, value in found.items() if value}
 
 

@@ -148,7 +148,7 @@ def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any
     queue_ms, run_ms, heartbeat_ms = params.get("bounds", (0, 0, 0))
     bounds = (queue_ms, run_ms, heartbeat_ms)
     wanted = params.get("placement", {})
-    placement = Placement(tuple(wanted.get("where", ())), wanted.get("near", ""), wanted.get("apart", ""))
+    placement = Placement(tuple(wanted.get("where", ())), wanted.get("near", ""), wanted.get("apart", ""), wanted.get("hedge", False))
     if verb == "call":
         call = inputs.Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
         return replace(call, bounds=bounds, placement=placement)

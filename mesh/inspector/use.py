@@ -63,6 +63,7 @@ NearOption = Annotated[
 ApartOption = Annotated[
     str, typer.Option("--apart", metavar="KEY", help="Where no other work with this key is, if that is free.", show_default=False)
 ]
+HedgeOption = Annotated[bool, typer.Option("--hedge", help="Begin it once more elsewhere if it is slow, and idempotent.")]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
 
 
@@ -131,6 +132,7 @@ def call(
     where: WhereOption = None,
     near: NearOption = "",
     apart: ApartOption = "",
+    hedge: HedgeOption = False,
     timeout: CallTimeout = TIMEOUT_S,
     home: HomeOption = None,
     node: NodeOption = None,
@@ -151,7 +153,7 @@ def call(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        value = plain(await mesh.options(timeout_s=timeout, where=where, near=near, apart=apart).call(capability, **arguments))
+        value = plain(await mesh.options(timeout_s=timeout, where=where, near=near, apart=apart, hedge=hedge).call(capability, **arguments))
         saved = await _save(mesh, value, to)
         return {"schema": "mesh.call/1", "capability": capability, "result": value} | ({"saved": saved} if saved else {})
 
@@ -165,6 +167,7 @@ def submit(
     where: WhereOption = None,
     near: NearOption = "",
     apart: ApartOption = "",
+    hedge: HedgeOption = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out: OutOption = None,
     timeout: WaitTimeout = WAIT_S,
@@ -203,7 +206,7 @@ def submit(
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
         bounds = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
-        options = mesh.options(retries=retries, where=where, near=near, apart=apart, **bounds)
+        options = mesh.options(retries=retries, where=where, near=near, apart=apart, hedge=hedge, **bounds)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
         if missing := _missing((await mesh.caps())["caps"], capability, where or []):

@@ -33,7 +33,7 @@ UNBOUNDED: Bounds = (0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one task may run, and where it likes to."""
+    """Where one task may run, where it likes to, and whether it may run twice at once."""
 
     where: tuple[str, ...] = ()
     """Labels that whoever runs it must have, in order: ``name=value``, or ``name`` for whatever value."""
@@ -41,6 +41,8 @@ class Placement:
     """Tasks of one such key like to be where the last one was."""
     apart: str = ""
     """Tasks of one such key like to be at different nodes."""
+    hedge: bool = False
+    """If it is idempotent and takes longer than usual, a second attempt may be made beside the first."""
 
 
 ANYWHERE = Placement()

@@ -42,9 +42,10 @@ def placement_of(params: dict[str, Any]) -> Placement:
     if type(where) is not list or len(where) > LABELS_MAX or not all(type(one) is str and is_label(one) for one in where):
         raise BadFrame("bad_placement")
     near, apart = text_of(value, "near"), text_of(value, "apart")
-    if max(len(near), len(apart)) > KEY_CHARACTERS_MAX:
+    hedge = value.get("hedge", False)
+    if max(len(near), len(apart)) > KEY_CHARACTERS_MAX or type(hedge) is not bool:
         raise BadFrame("bad_placement")
-    return Placement(tuple(sorted(where)), near, apart)
+    return Placement(tuple(sorted(where)), near, apart, hedge)
 
 
 def digest_of(params: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ KEPT_S = 10.0
 @dataclass(frozen=True, slots=True)
 class Skill:
     """`median_s` and `spread`: log-normal service time. `steps`: a flow that calls these capabilities one after the other. `keys`: effects
-    that follow one another at its end, begun at most once where `once` says so. `where`: labels that its clients ask for."""
+    that follow one another at its end, begun at most once where `once` says so. `where`, `hedge`: what its clients ask for."""
 
     name: str
     median_s: float
@@ -55,6 +55,7 @@ class Skill:
     once: bool = False
     needs: Amounts = ()
     where: tuple[str, ...] = ()
+    hedge: bool = False
 
     def offer(self, agent: str) -> Offer:
         return Offer(

@@ -32,8 +32,10 @@ PICKY = (
     Skill("roast", 0.2, needs=(("oven", 400),)),
     Skill("near", 0.1, where=("zone=eu",)),
     Skill("grill", 0.1, idempotent=True, needs=(("oven", 500),), where=("oven", "zone=us")),
+    Skill("ragged", 0.05, spread=1.2, idempotent=True, hedge=True),
 )
-"""What runs only where it fits. In a run that names one, every second node is in zone eu, the rest in us, and all but one have an oven."""
+"""What runs only where it fits, or twice if it is slow. In a run that names one, every second node is in zone eu, the rest in us, and all
+but one have an oven."""
 RARE = ("priced", "flow", "brittle")
 """Not on every node."""
 
@@ -131,7 +133,7 @@ class Clients:
         durable = rng.random() < 0.7
         wish = Wish(node, capability, argument, durable, expected(self._skills[capability], argument))
         timeout_ms = rng.choice((0, 0, 0, 20_000))
-        placement = Placement(self._skills[capability].where)
+        placement = Placement(self._skills[capability].where, hedge=self._skills[capability].hedge)
         if durable:
             request = self._world.ask(
                 node,

@@ -19,6 +19,7 @@ from mesh.core.work.admission import Admission
 from mesh.core.work.affinity import Affinity
 from mesh.core.work.calibration import Calibration
 from mesh.core.work.holder import Holder
+from mesh.core.work.latencies import Latencies
 from mesh.core.work.lines import Line
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
 from mesh.core.work.wheel import Wheel
@@ -105,6 +106,7 @@ class Book:
         self.admission = Admission(limits)
         self.calibration = Calibration(limits.calibrated_max)
         self.affinity = Affinity(limits)
+        self.latencies = Latencies(limits.calibrated_max)
         self.counts: dict[str, int] = {}
         self.given = 0
         """Tasks, in this life; the last part of their ids."""

@@ -8,6 +8,7 @@ Does not decide whether a failure is worth another try (`retries.py`), nor who r
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from mesh.core.work.book import Book, Effects
@@ -63,6 +64,8 @@ def node_lost(task: Task, reason: str) -> dict[str, Any]:
 class Ending:
     def __init__(self, book: Book, ring: Ring) -> None:
         self._book, self._ring = book, ring
+        self.on_finish: Callable[[float, Task], Effects] = lambda now_s, task: iter(())
+        """What follows for its second attempt, or for the first."""
 
     # ---- the ways to end
 
@@ -92,6 +95,8 @@ class Ending:
             self._book.stop(task, reason)
             task.move(CANCEL)
             yield from self._end_children(now_s, task, "parent cancelled")
+            if task.twin and (twin := self._book.tasks.get(task.twin)) is not None:
+                yield from self.cancel(now_s, twin, task.id, reason)
             return
         self._leave(task, reason)
         task.move(CANCEL)
@@ -153,6 +158,8 @@ class Ending:
             yield from self._end_children(now_s, task, "parent ended")
         if task.stream is not None:
             yield from task.stream.close()
+        if task.twin or task.hedges:
+            yield from self.on_finish(now_s, task)
         task.forget_outcomes()
         task.input = task.checkpoint = b""
         if task.output is not None and len(task.output) > OUTPUT_KEPT_BYTES:

@@ -48,6 +48,7 @@ from mesh.core.work.checkpoints import Checkpoints
 from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
+from mesh.core.work.hedging import Hedging
 from mesh.core.work.leases import Leases
 from mesh.core.work.placing import Placing
 from mesh.core.work.questions import Questions
@@ -57,7 +58,7 @@ from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
-from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, ReclaimsDue
+from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, HedgeDue, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
 from mesh.ids import NodeId
@@ -113,6 +114,11 @@ class ManagerStatistics:
     retries_waiting: int
     poisonous: int
     """Tasks put away because they took down three nodes."""
+    hedges: int
+    """Second attempts beside slow first ones."""
+    hedges_won: int
+    hedges_denied: int
+    """For want of budget."""
 
 
 class Manager:
@@ -130,6 +136,7 @@ class Manager:
         self._leases = leases = Leases(book, ending)
         self._placing = Placing(book, ending)
         self._retries = Retries(book, ending, leases)
+        self._hedging = Hedging(book, ending, self._placing.market)
         self._rebinding = Rebinding(book)
         self._succession = Succession(book, ending, leases)
         self._readback = readback = Readback()
@@ -212,6 +219,7 @@ class Manager:
             GraceEnds: soon(self._placing.expire_grace),
             BackoffEnds: soon(self._retries.expire_backoff),
             BudgetDue: soon(self._retries.expire_budget),
+            HedgeDue: soon(self._hedging.expire),
             FetchAgain: soon(self._retries.expire_fetch),
             TimeoutsDue: soon(self._ending.expire_timeouts),
             QueuesDue: soon(self._placing.patience.expire),
@@ -437,4 +445,7 @@ class Manager:
             retries_delayed=counts.get("retries_delayed", 0),
             retries_waiting=self._retries.waiting(),
             poisonous=counts.get("poison", 0),
+            hedges=counts.get("hedges", 0),
+            hedges_won=counts.get("hedges_won", 0),
+            hedges_denied=counts.get("hedges_denied", 0),
         )

@@ -151,6 +151,16 @@ class Market:
             rows = self._offering(task)[0] if rows is None else rows
             task.favourite = self._book.affinity.favourite(task.placement.near, [r.node for r in rows if not self._unfit(now_s, task, r)])
 
+    def room_beside(self, now_s: float, task: Task) -> bool:
+        """Another node than its holder has a free slot for it, for all that is known."""
+        for row in self._offering(task)[0]:
+            load = row.load.get(task.capability)
+            if row.node == task.holder or load is None or self._unfit(now_s, task, row):
+                continue
+            if load.busy + load.queued + self._book.holder(row.node).correction(row, task.capability) < load.slots:
+                return True
+        return False
+
     def _still_takes(self, now_s: float, task: Task, candidate: Candidate) -> bool:
         row = self._book.directory.get(candidate.node)
         return row is not None and task.capability in row.offers and not self._unfit(now_s, task, row)
@@ -243,6 +253,8 @@ class Market:
             return "breaker_open"
         if row.node == task.excluded:
             return "failed_before"
+        if row.node == task.barred:
+            return "has_the_first"
         if task.placement.where and not fits(row.offers[task.capability], task.placement.where):
             return lacks(row.offers[task.capability], task.placement.where)
         return row.state if row.state == SUSPECT else ""

@@ -22,7 +22,7 @@ from mesh.core.work.lines import Line
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, liked, nearest, sample
 from mesh.core.work.patience import Patience, out_of_reach
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, WAKE, Task
-from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
+from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds, HedgeDue
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, next_fence
 from mesh.messages.membership import Load
@@ -42,7 +42,7 @@ HINTED_MS = 1000
 class Placing:
     def __init__(self, book: Book, ending: Ending) -> None:
         self._book, self._ending = book, ending
-        self._market = Market(book)
+        self.market = self._market = Market(book)
         self.patience = Patience(book, ending)
         self._auctions: dict[int, Auction] = {}
         self._round = 0
@@ -227,6 +227,8 @@ class Placing:
             del task.decisions[:-8]
         if task.stream is not None:
             yield from task.stream.begin(task.attempts + 1, replays=offer.idempotent)
+        if task.placement.hedge and offer.idempotent and (late_ms := book.latencies.late_ms(task.capability)) is not None:
+            book.deadlines.set(HedgeDue(task.id, fence), now_s + late_ms / 1000)
         holder = book.give(task, winner.node)
         kind = (DURABLE if task.durable else 0) | (0 if way == "auction" else CONDITIONAL)
         pairs = holder.awards.get(kind)
@@ -366,7 +368,9 @@ class Placing:
             if task is None or not heads:
                 return
             self._market.prefer(now_s, task)
-            bids = [self._with_way(task, head) for _, head in heads.values()]
+            bids = [self._with_way(task, head) for _, head in heads.values() if head.node != task.barred]
+            if not bids:
+                return
             candidates = [bid for bid in bids if bid.node != task.excluded] or bids
             if task.state != BIDDING:
                 self._book.dequeue(line, task)

@@ -22,7 +22,7 @@ from mesh.messages.work import Pull, Release
 def pulled(book: Book, task: Task, holder: NodeId, release: Release) -> tuple[Candidate, ...]:
     """The idle node and the releaser, as candidates of the next award; nothing if the idle one cannot take it."""
     row = book.directory.get(release.to)
-    if row is None or not row.linked or row.state != ALIVE or release.to == task.excluded:
+    if row is None or not row.linked or row.state != ALIVE or release.to in (task.excluded, task.barred):
         return ()
     if task.capability not in row.offers or not fits(row.offers[task.capability], task.placement.where):
         return ()

@@ -175,6 +175,12 @@ class Task:
     """Not asked the next time, if anybody else can."""
     favourite: NodeId = ""
     """Where it likes to be, of those who could be asked last; empty: it does not mind."""
+    twin: TaskId = ""
+    """A second attempt beside this one, as a task of its own."""
+    hedges: TaskId = ""
+    """Of such a one: whose it is. It has no effects, steps or checkpoints."""
+    barred: NodeId = ""
+    """Never asked."""
     pulled: tuple[Candidate, ...] = ()
     """Given back for an idle node: that node, and what the releaser expected of itself. Considered once."""
     reason: str = ""
