@@ -64,6 +64,20 @@ ApartOption = Annotated[
     str, typer.Option("--apart", metavar="KEY", help="Where no other work with this key is, if that is free.", show_default=False)
 ]
 HedgeOption = Annotated[bool, typer.Option("--hedge", help="Begin it once more elsewhere if it is slow, and idempotent.")]
+WithinOption = Annotated[
+    float | None,
+    typer.Option("--within", metavar="SECONDS", help="The task fails if it has not ended by then.", show_default=False, callback=bounded),
+]
+QueueWithinOption = Annotated[
+    float | None,
+    typer.Option(
+        "--queue-within", metavar="SECONDS", help="It fails if nobody has taken it by then.", show_default=False, callback=bounded
+    ),
+]
+RunWithinOption = Annotated[
+    float | None,
+    typer.Option("--run-within", metavar="SECONDS", help="One run is stopped after so long.", show_default=False, callback=bounded),
+]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
 
 
@@ -171,22 +185,9 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out: OutOption = None,
     timeout: WaitTimeout = WAIT_S,
-    within: Annotated[
-        float | None,
-        typer.Option(
-            "--within", metavar="SECONDS", help="The task fails if it has not ended by then.", show_default=False, callback=bounded
-        ),
-    ] = None,
-    queue_within: Annotated[
-        float | None,
-        typer.Option(
-            "--queue-within", metavar="SECONDS", help="It fails if nobody has taken it by then.", show_default=False, callback=bounded
-        ),
-    ] = None,
-    run_within: Annotated[
-        float | None,
-        typer.Option("--run-within", metavar="SECONDS", help="One run is stopped after so long.", show_default=False, callback=bounded),
-    ] = None,
+    within: WithinOption = None,
+    queue_within: QueueWithinOption = None,
+    run_within: RunWithinOption = None,
     retries: Annotated[
         int | None, typer.Option("--retries", metavar="N", min=0, help="Tries after a failure of the handler.", show_default=False)
     ] = None,
