@@ -262,9 +262,13 @@ class ReadShelf(Effect):
 
 @dataclass(slots=True)
 class ReadTale(Effect):
-    """Read the entries of `author`'s shelved log with numbers after `since`, at most `entries_max`. Ends as `TaleRead`."""
+    """Read the entries of `author`'s shelved log with numbers after `since`, at most `entries_max`. Ends as `TaleRead`.
+
+    `about`: only commits in which one of these tasks is named need be read; empty: all.
+    """
 
     token: int
     author: NodeId
     since: int
     entries_max: int
+    about: tuple[TaskId, ...] = ()

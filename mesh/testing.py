@@ -423,7 +423,10 @@ class _Attachment:
 
     def attach(self) -> None:
         self._host.workers[self._number] = self
-        self._tell(inputs.WorkerAttached(self._number, self._number, self._agent.name, self._agent.offers(), self._agent.concurrency))
+        agent, number = self._agent, self._number
+        attached = inputs.WorkerAttached(number, number, agent.name, agent.offers(), agent.concurrency)
+        attached.labels, attached.resources = agent.labels, agent.resources
+        self._tell(attached)
 
     def take(self, effect: Any) -> None:
         kind = type(effect)

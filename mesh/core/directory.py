@@ -65,6 +65,8 @@ class ReadDirectory(Protocol):
 
     def drivers_of(self, task: TaskId) -> list[NodeId]: ...
 
+    def tellers_of(self, task: TaskId) -> list[NodeId]: ...
+
     def succeeds(self, manager: NodeId, heir: NodeId) -> bool: ...
 
     def taker_from(self, node: NodeId) -> NodeId: ...
@@ -185,19 +187,25 @@ class Directory:
         if task in self.homes:
             return self.homes[task]
         author = author_of(task)
-        if author not in self.heirs:
-            return author
-        _, incarnation, counter = place_of(task)
-        manager = author
-        for heir in self.heirs[author]:
-            if (incarnation, counter) <= (heir.incarnation, heir.counter):
-                manager = heir.taker
-                break
+        manager = self._heir_of(task) or author
         seen = {author: None}
         while manager not in seen and manager in self.heirs and not self._is_here(manager):
             seen[manager] = None
             manager = self.heirs[manager][-1].taker
         return manager
+
+    def _heir_of(self, task: TaskId) -> NodeId:
+        """Who took it over from its author; "": nobody."""
+        author, incarnation, counter = place_of(task)
+        for heir in self.heirs.get(author, ()):
+            if (incarnation, counter) <= (heir.incarnation, heir.counter):
+                return heir.taker
+        return ""
+
+    def tellers_of(self, task: TaskId) -> list[NodeId]:
+        """In whose journals it may have ended: its author's; if it was taken over, the taker's, and of whoever took over from him."""
+        author, heir = author_of(task), self._heir_of(task)
+        return list(dict.fromkeys([author, heir, *self._takers_after(heir)] if heir else [author]))
 
     def may_manage(self, task: TaskId, node: NodeId) -> bool:
         """Whether `node` may speak for it: its author, who took over from him, who took over from that one, and so on."""

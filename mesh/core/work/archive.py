@@ -19,8 +19,8 @@ from mesh.core.work.task import Task
 from mesh.effects import Need, ReadTale
 from mesh.ids import NodeId, TaskId, author_of
 
-WAITING_MAX = 512
-"""Tasks asked for while others are read: about 200 bytes each. Who is turned away asks again."""
+WAITING_MAX = 64
+"""Tasks that are looked for at once: each costs 1 us a block. Who is turned away asks again."""
 ENTRIES_PER_PAGE = 2048
 FIRST_TOKEN = 1 << 50
 """Tokens of reads are drawn from here on, apart from those of other machines."""
@@ -40,7 +40,7 @@ class Archive:
         self._fold = Fold()
 
     def ask(self, task: TaskId, asker: Hashable, then: Then) -> Effects:
-        """Look for it in the logs of those who drove it. Nothing can be found of the own one here: the book has that.
+        """Look for it in the logs of those at whom it may have ended. Nothing can be found of the own one here: the book has that.
 
         `asker`: whoever asks again before he is answered is answered once.
         """
@@ -57,7 +57,7 @@ class Archive:
         """With all who wait; those who drove a task last are the likeliest to have ended it."""
         while self._waiting and not self._read_for:
             self._read_for, self._waiting = self._waiting, {}
-            drivers = (node for task in self._read_for for node in self._directory.drivers_of(task))
+            drivers = (node for task in self._read_for for node in self._directory.tellers_of(task))
             self._logs = [node for node in dict.fromkeys(drivers) if node != self._directory.me]
             yield from self._next()
 
@@ -76,7 +76,7 @@ class Archive:
 
     def _page(self, since: int) -> ReadTale:
         self._token += 1
-        return ReadTale(self._token, self._logs[-1], since, ENTRIES_PER_PAGE, need=Need.FREE)
+        return ReadTale(self._token, self._logs[-1], since, ENTRIES_PER_PAGE, tuple(self._read_for), need=Need.FREE)
 
     def on_tale_read(self, _now_s: float, _me: NodeId, read: TaleRead) -> Effects:
         if read.token != self._token or not self._read_for:

@@ -92,7 +92,7 @@ class ShelfReader:
         rows: list[TaleRow] = []
         size = 0
         damaged = self._damages.total()
-        for row in _good(self._tale(effect.author, effect.since), self._damages):
+        for row in _good(self._tale(effect.author, effect.since, effect.about), self._damages):
             if rows and (len(rows) >= effect.entries_max or size >= self._limits.tale_bytes_max):
                 return TaleRead(effect.token, tuple(rows), True)
             rows.append(row)
@@ -101,13 +101,13 @@ class ShelfReader:
 
     def about(self, author: NodeId, task: TaskId) -> Iterator[tuple[Block, list[int]]]:
         """The commits of `author` that tell about `task` or its steps, each with the numbers of those entries."""
-        for block in _good(self._blocks("author=?", (author,)), self._damages):
+        for block in _good(self._blocks("author=?", (author,), (task,)), self._damages):
             wanted = [seq for seq, entry, _ in rows_of(block, _decoded) if task in keys(entry)]
             if wanted:
                 yield block, wanted
 
-    def _tale(self, author: NodeId, since: int) -> Iterator[TaleRow]:
-        for block in self._blocks("author=? AND seq > ?", (author, since)):
+    def _tale(self, author: NodeId, since: int, about: tuple[TaskId, ...]) -> Iterator[TaleRow]:
+        for block in self._blocks("author=? AND seq > ?", (author, since), about):
             for row in rows_of(block, _decoded):
                 if row[0] > since:
                     yield row
@@ -115,11 +115,16 @@ class ShelfReader:
     def _kept(self, author: NodeId, since: Position, until: Position) -> Iterator[Block]:
         return self._blocks("author=? AND (term, seq) > (?, ?) AND (term, seq) <= (?, ?)", (author, *since, *until))
 
-    def _blocks(self, where: str, values: tuple[Any, ...]) -> Iterator[Block]:
+    def _blocks(self, where: str, values: tuple[Any, ...], about: tuple[TaskId, ...] = ()) -> Iterator[Block]:
+        """`about`: those that name one of these tasks. An entry is a text in which ids stand as they are: the rest need not be decoded."""
+        names = [task.encode() for task in about]
         query = f"SELECT author, term, seq, CAST(block AS BLOB) FROM shelf WHERE {where} ORDER BY term, seq"
         for author, term, seq, stored in self._connection.execute(query, values):
             try:
-                block: Block = _BLOCK.read(unpack_row(self._rows.shelf_out(_place(author, term, seq), stored)), _peek)
+                data = self._rows.shelf_out(_place(author, term, seq), stored)
+                if names and not any(name in data for name in names):
+                    continue
+                block: Block = _BLOCK.read(unpack_row(data), _peek)
                 check_block(block, author)
             except (SealBroken, Refusal) as error:
                 raise Damaged(str(error)) from None

@@ -68,3 +68,21 @@ def test_no_log_is_read_while_somebody_who_is_here_drives_it(bench):
     assert reads(effects) == []
     ((_, answer),) = bench.sends(effects)
     assert (answer.ok, b'"manager":"c"' in answer.body) == (False, True)
+
+
+def test_only_logs_in_which_it_may_have_ended_are_read_and_there_only_what_names_it(bench):
+    """`b` has been taken over from before that task, and so has the taker, `c`: nothing of it is there."""
+    for node in "cd":
+        bench.row(node, linked=False, state="dead")
+    bench.directory.inherit("b", Heir(1, 1, 2, "c"))
+    bench.directory.inherit("c", Heir(1, 7, 2, "d"))
+    (read,) = reads(bench.give(Ask(1, "result", DONE[1]), "a"))
+    assert (read.author, read.about) == ("b", (DONE[1],))
+    ((_, answer),) = bench.sends(bench.give(TaleRead(read.token, (), False)))
+    assert not answer.ok
+    authors = []
+    effects = bench.give(Ask(2, "result", DONE[0]), "a")
+    while found := reads(effects):
+        authors.append(found[0].author)
+        effects = bench.give(TaleRead(found[0].token, (), False))
+    assert authors == ["d", "c", "b"]

@@ -64,9 +64,9 @@ def read(desk: Any, store: Store, author: str, since: Any = (0, 0), until: Any =
     return list(desk.told.wait(lambda item: isinstance(item, ShelfRead) and item.token == token).blocks)
 
 
-def tale(desk: Any, store: Store, author: str, since: int = 0, most: int = 100) -> TaleRead:
+def tale(desk: Any, store: Store, author: str, since: int = 0, most: int = 100, about: tuple[str, ...] = ()) -> TaleRead:
     token = len(desk.told.items) + 1
-    do(store, ReadTale(token, author, since, most))
+    do(store, ReadTale(token, author, since, most, about))
     found: TaleRead = desk.told.wait(lambda item: isinstance(item, TaleRead) and item.token == token)
     return found
 
@@ -179,6 +179,14 @@ def test_a_tale_gives_entries_with_their_bodies_page_by_page(desk: Any, wren: An
     assert [seq for seq, _, _ in rest.rows] == [5] and not rest.more
     end = tale(desk, store, wren.node, 5)
     assert (end.rows, end.more) == ((), False)
+
+
+def test_of_a_tale_about_some_tasks_only_commits_that_name_them_are_read(desk: Any, wren: Any) -> None:
+    store, blocks = desk.start(), blocks_of(wren, 1, 2, 1, 2)
+    keep(desk, store, wren.node, blocks)
+    found = tale(desk, store, wren.node, about=("t.2", "t.5"))
+    assert [entry.task for _, entry, _ in found.rows] == ["t.1", "t.2", "t.4", "t.5"] and not found.more
+    assert tale(desk, store, wren.node, about=("t.6",)).rows == ()
 
 
 def test_a_tale_stops_where_its_bodies_would_be_too_much_at_once(desk: Any, wren: Any) -> None:
