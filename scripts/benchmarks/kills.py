@@ -263,7 +263,7 @@ class Run:
                 if self.asked.verbose:
                     recovery = self.recoveries(blow)
                     times = " ".join(f"{what} {max(each):.2f}" for what, each in recovery.items() if each)
-                    print(f"{blow}; healed {blow.healed_s:.1f} s after; {times}; {len(self.acked)} tasks", flush=True)
+                    print(f"{blow} at {blow.at_s:.1f}; healed {blow.healed_s:.1f} s after; {times}; {len(self.acked)} tasks", flush=True)
 
             async def fed() -> bool:
                 return len(self.acked) >= self.allowed
