@@ -69,7 +69,8 @@ def _keeps(past: Past, node: Node, believed: Pieces) -> Past:
     if len(believed) <= max((mark.length for mark in past.marks if mark.term <= node.term), default=0):
         return past
     marks = [mark for mark in past.marks if mark.term != node.term]
-    marks.append(Mark(node.term, len(believed), log_of(node.view).voters))
+    log = log_of(node.view)
+    marks.append(Mark(node.term, len(believed), (log.author,) if log.decides((log.author,)) else log.members))
     if len(believed) > len(past.kept):
         _one_owner(past.kept, believed)
         past = past._replace(kept=believed)

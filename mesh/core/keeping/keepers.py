@@ -116,7 +116,7 @@ class Keepers:
         }
 
     def _open(self, author: NodeId) -> Kept:
-        log = Log(author)
+        log = Log(author, self._directory.outlaws)
         kept = self._logs[author] = Kept(Replica(author, self._me, lambda at: self._shipping.blocks(log, at), log))
         return kept
 
@@ -286,12 +286,8 @@ class Keepers:
         if guard.behind:
             guard.leads, guard.led_until_s = True, float("inf")  # of calls, which no keeper knows of
             return
-        members = replica.log.voters
-        if len(members) < 2:
-            guard.led_until_s = float("inf")
-            return
-        echoes = sorted((float("inf") if member == self._me else self._echoes_ms.get(member, 0) / 1000 for member in members), reverse=True)
-        guard.led_until_s = echoes[len(echoes) // 2] + self._lease_s if guard.leads else 0.0
+        echo_s = replica.log.reached(lambda elector: float("inf") if elector == self._me else self._echoes_ms.get(elector, 0) / 1000)
+        guard.led_until_s = echo_s + self._lease_s if guard.leads or echo_s == float("inf") else 0.0
 
     def _expire_roster(self, now_s: float, _me: NodeId, due: RosterDue) -> Effects:
         self._deadlines.set(due, now_s + self._limits.settle_s)
@@ -371,7 +367,7 @@ class Keepers:
 
     def _on_vote(self, now_s: float, sender: NodeId, vote: Vote) -> Effects:
         kept = self._logs.get(vote.author)
-        if kept is None or sender not in kept.replica.log.members:
+        if kept is None or sender not in kept.replica.log.electors:
             yield Refused("unknown_log" if kept is None else "not_keeper", sender)
             return
         yield from self._carry(now_s, kept, kept.replica.on_vote(sender, vote))
@@ -387,7 +383,7 @@ class Keepers:
         self._vigil.back(fact.node)
         for kept in self._logs.values():
             yield from self._carry(now_s, kept, kept.replica.retry(fact.node))
-        if fact.node in self._own.replica.log.members and self._own.replica.role != LEADER:
+        if fact.node in self._own.replica.log.electors and self._own.replica.role != LEADER:
             self._deadlines.set(CampaignDue(self._me), now_s)
         yield from self._takeover.announce(self._logs.values(), fact.node)
 

@@ -10,14 +10,18 @@ Source: the Log Matching property of Raft.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mesh.ids import NodeId
 from mesh.messages.keeping import Position
 
 START: Position = (0, 0)
 """Before everything."""
+
+
+Reach = TypeVar("Reach", Position, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,10 @@ class Roster:
 
 
 class Log:
-    """Empty at first: kept by its author alone."""
+    """Empty at first: kept by its author alone. `outlaws`: revoked nodes, as far as known here."""
 
-    def __init__(self, author: NodeId) -> None:
-        self.author = author
+    def __init__(self, author: NodeId, outlaws: Container[NodeId] = ()) -> None:
+        self.author, self._outlaws = author, outlaws
         self.seq = 0
         """Number of the last entry."""
         self.runs: list[Run] = []
@@ -57,14 +61,35 @@ class Log:
         return self.rosters[-1].members
 
     @property
-    def voters(self) -> tuple[NodeId, ...]:
-        """Whose majority decides: the members; but who has gone from alone to two still decides alone, as nobody could without him.
+    def electors(self) -> tuple[NodeId, ...]:
+        """All whose word may count for a decision: the members; and with a revoked one among them, those of the roster before."""
+        members = self.members
+        if len(self.rosters) > 1 and self._outlaw():
+            return tuple(dict.fromkeys((*members, *self.rosters[-2].members)))
+        return members
 
-        A revoked member counts until a roster without it is kept: not all hear of it at once, and two majorities must always meet.
+    def _outlaw(self) -> bool:
+        return sum(member in self._outlaws for member in self.members) == 1
+
+    def decides(self, who: Container[NodeId]) -> bool:
+        """Whether these are enough: a majority of the members.
+
+        Who has gone from alone to two still decides alone, as nobody could without him. And if one member is revoked, a majority of the
+        others together with one of the roster before is enough, too. Not all hear of a revocation at once: any two such sets meet.
         """
         *earlier, newest = self.rosters
-        alone = len(newest.members) == 2 and bool(earlier) and earlier[-1].members == (self.author,)
-        return (self.author,) if alone else newest.members
+        if len(newest.members) == 2 and earlier and earlier[-1].members == (self.author,):
+            return self.author in who
+        if _majority(newest.members, who):
+            return True
+        believed = tuple(member for member in newest.members if member not in self._outlaws)
+        return bool(earlier) and self._outlaw() and _majority(believed, who) and _majority(earlier[-1].members, who)
+
+    def reached(self, by: Callable[[NodeId], Reach]) -> Reach:
+        """The most that enough of them to decide have reached."""
+        by_elector = {elector: by(elector) for elector in self.electors}
+        reaches = sorted(by_elector.values(), reverse=True)
+        return next(reach for reach in reaches if self.decides([one for one, own in by_elector.items() if own >= reach]))
 
     @property
     def keepers(self) -> tuple[NodeId, ...]:
@@ -122,3 +147,7 @@ class Log:
     def taken_up_to(self, at: Position) -> int:
         """Number of the last entry that somebody has taken over, in what is safe up to `at`; 0: none."""
         return max((run.after for run in self.runs if run.leader != self.author and (run.term, run.after) <= at), default=0)
+
+
+def _majority(members: tuple[NodeId, ...], who: Container[NodeId]) -> bool:
+    return 2 * sum(member in who for member in members) > len(members)

@@ -89,16 +89,12 @@ class Replica:
 
     # ---- votes
 
-    def _majority(self, who: Any) -> bool:
-        voters = self.log.voters
-        return 2 * sum(voter in who for voter in voters) > len(voters)
-
     def campaign(self) -> Out:
         """Ask first, so that nobody's term moves before a majority would follow."""
-        if self.me not in self.log.voters or self.role == LEADER:
+        if self.me not in self.log.members or self.role == LEADER:
             return
         self.role, self.asked, self.votes = ASKING, self.term + 1, {self.me: None}
-        if self._majority(self.votes):
+        if self.log.decides(self.votes):
             yield from self._stand()
             return
         yield from self._ask(pre=True)
@@ -115,7 +111,7 @@ class Replica:
         self.term = self.asked = self.term + 1
         self.voted, self.votes = self.me, {self.me: self._ballot(self.me)}
         yield Keep(self.term, self.voted)
-        if self._majority(self.votes):
+        if self.log.decides(self.votes):
             yield from self._lead()
             return
         yield from self._ask(pre=False)
@@ -148,11 +144,11 @@ class Replica:
             return
         if self.role == ASKING and vote.pre and vote.term == self.asked:
             self.votes[sender] = None
-            if self._majority(self.votes):
+            if self.log.decides(self.votes):
                 yield from self._stand()
         elif self.role == CANDIDATE and not vote.pre and vote.term == self.term:
             self.votes[sender] = next(iter(vote.ballot), None)
-            if self._majority(self.votes):
+            if self.log.decides(self.votes):
                 yield from self._lead()
 
     def _follow(self, term: int, leader: NodeId) -> None:
@@ -169,7 +165,7 @@ class Replica:
 
     def _lead(self) -> Out:
         self.role, self.leader, self.stored = LEADER, self.me, self.log.last
-        self.peers = {member: Peer(next=self.log.last) for member in self.log.members if member != self.me}
+        self.peers = {member: Peer(next=self.log.last) for member in self.log.electors if member != self.me}
         for peer in self.peers:
             yield self._ship(peer)
 
@@ -218,7 +214,7 @@ class Replica:
             for member in members:
                 if member != self.me and member not in self.peers:
                     self.peers[member] = Peer(next=self.log.last)
-            self.peers = {name: peer for name, peer in self.peers.items() if name in members}
+            self.peers = {name: peer for name, peer in self.peers.items() if name in self.log.electors}
         self._advance()
         yield from self.ship_news()
 
@@ -274,8 +270,7 @@ class Replica:
 
     def _advance(self) -> None:
         """The newest position of the own term that a majority has; all before it is kept with it."""
-        reach = sorted((self.stored if voter == self.me else self._match(voter) for voter in self.log.voters), reverse=True)
-        at = reach[len(reach) // 2]
+        at = self.log.reached(lambda elector: self.stored if elector == self.me else self._match(elector))
         if at[0] == self.term and at > self.kept:
             self.kept = at
 
