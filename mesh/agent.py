@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from mesh.errors import DeclarationError
+from mesh.errors import DeclarationError, UsageError
+from mesh.labels import Amounts, Labels, amounts_of, labels_of, unmet
 from mesh.limits import IsolationLimits
 from mesh.messages.membership import Offer
 from mesh.schemas import Shape, shape_of
@@ -30,6 +31,7 @@ loading: ContextVar[bool] = ContextVar("loading", default=False)
 """True while `mesh run` imports a file: `Agent.run` at that file's end has nothing to do then."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 NAME_CHARACTERS_MAX = 64
@@ -54,6 +56,8 @@ class Capability:
     retries: int
     give_up_on: tuple[type[BaseException], ...]
     on_lost: str
+    needs: Amounts
+    """Of one run, in thousandths."""
     limits: IsolationLimits | None
     """Of the process that each task gets to itself; None: handlers run in the worker."""
 
@@ -74,6 +78,7 @@ class Capability:
             tags=agent.tags,
             queue_timeout_ms=round(self.queue_timeout_s * 1000),
             heartbeat_ms=round(self.heartbeat_timeout_s * 1000),
+            needs=self.needs,
         )
 
 
@@ -89,11 +94,21 @@ class PriceFunction:
 class Agent:
     """A named set of capabilities, served by one worker process at a time (more of them share the work).
 
-    `tags` are words for people and filters. `concurrency` is how many handlers run at once in one worker.
+    `tags` are words for people and filters. `concurrency` is how many handlers run at once in one worker. `labels` say what its machine
+    is: ``{"zone": "eu", "gpu": True}``; work can ask for them. `resources` say what the machine has: ``{"gpu": 1, "memory_gib": 16}``;
+    several agents of one node that name the same resource share it. ``mesh run --label --resource`` adds to both.
     Raises DeclarationError if a name or a number is out of range.
     """
 
-    def __init__(self, name: str, *, tags: list[str] | tuple[str, ...] = (), concurrency: int = 8) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        tags: list[str] | tuple[str, ...] = (),
+        concurrency: int = 8,
+        labels: Labels | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> None:
         _check_name("the agent's name", name)
         if type(concurrency) is not int or not 1 <= concurrency <= CONCURRENCY_MAX:
             raise DeclarationError(f"agent {name!r}", f"concurrency is {concurrency!r}", f"give a whole number from 1 to {CONCURRENCY_MAX}")
@@ -102,6 +117,8 @@ class Agent:
         self.name = name
         self.tags = tuple(tags)
         self.concurrency = concurrency
+        self.labels = _declared(f"agent {name!r}", lambda: labels_of(labels))
+        self.resources = _declared(f"agent {name!r}", lambda: amounts_of(resources))
         self.capabilities: dict[str, Capability] = {}
         self.prices: dict[str, PriceFunction] = {}
         self.made_in: str = sys._getframe(1).f_globals.get("__name__", "")
@@ -127,6 +144,7 @@ class Agent:
         version: str = "1",
         isolation: str = "worker",
         limits: Mapping[str, int] | None = None,
+        needs: Mapping[str, float] | None = None,
     ) -> Callable[[F], F]: ...
 
     def capability(
@@ -145,6 +163,7 @@ class Agent:
         version: str = "1",
         isolation: str = "worker",
         limits: Mapping[str, int] | None = None,
+        needs: Mapping[str, float] | None = None,
     ) -> Any:
         """Make a function a capability, under its own name or `name`. Returns it unchanged. Raises DeclarationError.
 
@@ -153,7 +172,8 @@ class Agent:
         handler that says neither ``ctx.progress()`` nor ``ctx.beat()`` for so long is taken for stuck, and its work is tried elsewhere.
         `retries`: how often a failed run is tried again, after pauses that grow (a handler may name one: ``raise Retry(after_s=30)``), and
         not after an exception of a class in `give_up_on`. `on_lost`: ``"retry"`` runs it again
-        when its node is lost, ``"fail"`` is for what must not repeat. `version` is shown to callers.
+        when its node is lost, ``"fail"`` is for what must not repeat. `version` is shown to callers. `needs`: what one run takes of its
+        node's resources, ``{"gpu": 1}``: held until the handler has ended; work that finds too little waits.
 
         `isolation`: ``"process"`` gives each task a process of its own, which is killed at once when the task is stopped, with an empty
         environment and resource `limits`: ``memory_mib`` (address space), ``cpu_s``, ``open_files``, ``file_mib``. It loads this module
@@ -163,7 +183,7 @@ class Agent:
 
         def declare(function: F) -> F:
             times = (timeout_s, queue_timeout_s, heartbeat_timeout_s)
-            self._declare(function, name, idempotent, times, retries, give_up_on, on_lost, version, isolation, limits, local)
+            self._declare(function, name, idempotent, times, retries, give_up_on, on_lost, version, isolation, limits, needs, local)
             return function
 
         return declare if function is None else declare(function)
@@ -180,6 +200,7 @@ class Agent:
         version: str,
         isolation: str,
         limits: Mapping[str, int] | None,
+        needs: Mapping[str, float] | None,
         local: dict[str, Any],
     ) -> None:
         if not inspect.isfunction(function):
@@ -213,6 +234,7 @@ class Agent:
             retries=retries,
             give_up_on=give_up_on,
             on_lost=on_lost,
+            needs=_declared(what, lambda: amounts_of(needs, "needs")),
             limits=_limits(what, isolation, limits),
         )
 
@@ -266,9 +288,14 @@ class Agent:
             yield value
 
     def offers(self) -> tuple[Offer, ...]:
-        """What a worker of this agent registers. Raises DeclarationError if there is nothing."""
+        """What a worker of this agent registers. Raises DeclarationError if there is nothing, or not what a capability needs."""
         if not self.capabilities:
             raise DeclarationError(f"agent {self.name!r}", "has no capability", "put @agent.capability on a function")
+        for capability in self.capabilities.values():
+            if lacking := unmet(capability.needs, self.resources):
+                name = lacking.partition("=")[0]
+                fix = f"mesh run FILE --resource {name}=AMOUNT, or Agent(..., resources={{{name!r}: AMOUNT}})"
+                raise DeclarationError(f"agent {self.name!r}", f"its {capability.name!r} needs {lacking}", fix)
         return tuple(capability.offer(self) for capability in self.capabilities.values())
 
     def run(self, *, home: str | os.PathLike[str] | None = None, node: str = "") -> None:
@@ -285,6 +312,13 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, {', '.join(self.capabilities) or 'no capabilities'})"
+
+
+def _declared(what: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except UsageError as error:
+        raise DeclarationError(what, error.message, error.fix) from error
 
 
 def _limits(what: str, isolation: str, limits: Mapping[str, int] | None) -> IsolationLimits | None:

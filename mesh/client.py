@@ -21,10 +21,11 @@ from typing import Any, Protocol
 
 from mesh import values
 from mesh.bounding import bounds_ms, checked_s, wait_ms
-from mesh.errors import NoNode, NoSuchFile, Refused, TooBig, UsageError, task_error
+from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
-from mesh.link import Link
+from mesh.labels import Labels, placement_of
 from mesh.reading import logs_of_node, logs_of_task
+from mesh.reconnecting import Reconnecting, find_socket
 from mesh.streaming import Stream
 
 Document = dict[str, Any]
@@ -55,69 +56,12 @@ async def connect(
     `home`: a folder; else $MESH_HOME, else the platform's. `timeout_s` bounds each call and each question; None: no bound.
     Raises NoNode, whose fix says how to start one.
     """
-    reconnecting = _Reconnecting(lambda: find_socket(home, node))
+    reconnecting = Reconnecting(lambda: find_socket(home, node))
     await reconnecting.open()
     try:
         yield Mesh(reconnecting, checked_s(timeout_s))
     finally:
         reconnecting.close()
-
-
-def find_socket(home: str | os.PathLike[str] | None = None, node: str | None = None) -> Path:
-    """The local socket of a running node. Raises NoNode, naming the command that starts one; UsageError for a bad name."""
-    from mesh.runtime.home import Home
-
-    place = Home.locate(Path(home) if home is not None else None)
-    where = f" --home {place.path}" if home is not None else ""
-    if node:
-        folder = place.node(node)
-        if not folder.is_running():
-            running = [each.name for each in place.running()]
-            also = f"; running here: {', '.join(running)}" if running else ""
-            raise NoNode(f"no node {node!r} runs in {place.path}{also}", fix=f"mesh up{where} --name {node}")
-        return folder.socket_path
-    for folder in place.running():
-        return folder.socket_path
-    raise NoNode(f"no node runs in {place.path}", fix=f"mesh up{where}")
-
-
-class _Reconnecting:
-    """A link that is opened again when it is needed and its node was restarted. What was under way is lost, and said so."""
-
-    def __init__(self, find: Callable[[], Path]) -> None:
-        self._find = find
-        self._link: Link | None = None
-        self._opening = asyncio.Lock()
-        self.shelf: Shelf | None = None
-
-    @property
-    def node(self) -> Document:
-        assert self._link is not None
-        return self._link.node
-
-    async def open(self) -> None:
-        link = Link(self._find())
-        await link.open()
-        self._link = link
-        blobs = Path(link.node["blobs"])
-        if self.shelf is None or self.shelf.blobs != blobs:
-            if self.shelf is not None:
-                self.shelf.close()
-            self.shelf = Shelf(blobs, link.path)
-
-    async def ask(self, verb: str, params: Document, *, timeout_s: float | None = None, what: str = "") -> Document:
-        if self._link is None or not self._link.alive:
-            async with self._opening:
-                if self._link is None or not self._link.alive:
-                    await self.open()
-        assert self._link is not None
-        return await self._link.ask(verb, params, timeout_s=timeout_s, what=what)
-
-    def close(self) -> None:
-        if self._link is not None:
-            self._link.close()
-        if self.shelf is not None:
-            self.shelf.close()
 
 
 class Task:
@@ -155,8 +99,16 @@ class Work:
 
     _key = ""
 
-    def __init__(self, connection: Connection, timeout_s: float | None, retries: int | None, bounds: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        timeout_s: float | None,
+        retries: int | None,
+        bounds: tuple[int, int, int],
+        placement: Document | None = None,
+    ) -> None:
         self._connection, self._timeout_s, self._retries, self._bounds = connection, timeout_s, retries, bounds
+        self._placement = placement or {}
 
     async def call(self, capability: str, /, **arguments: Any) -> Any:
         """Run `capability` somewhere and return its result. Dies with its caller.
@@ -218,16 +170,23 @@ class Work:
         maximum = int(self._connection.node.get("body_bytes_max") or 0)
         if maximum and len(data) > maximum:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=maximum)
-        return {"capability": capability, "input": data, "files": files, "bounds": list(self._bounds)}
+        return {"capability": capability, "input": data, "files": files, "bounds": list(self._bounds), "placement": self._placement}
 
 
 class View(Work):
     """A mesh with options set."""
 
     def __init__(
-        self, mesh: Mesh, timeout_s: float | None, task_timeout_s: float | None, retries: int | None, bounds: tuple[int, int, int], key: str
+        self,
+        mesh: Mesh,
+        timeout_s: float | None,
+        task_timeout_s: float | None,
+        retries: int | None,
+        bounds: tuple[int, int, int],
+        placement: Document,
+        key: str,
     ) -> None:
-        super().__init__(mesh._connection, timeout_s, retries, bounds)
+        super().__init__(mesh._connection, timeout_s, retries, bounds, placement)
         self._key = key
         self._parent, self._own_timeout_s = mesh, task_timeout_s
 
@@ -268,19 +227,29 @@ class Mesh(Work):
         run_timeout_s: float | None = None,
         heartbeat_timeout_s: float | None = None,
         key: str = "",
+        where: Labels | None = None,
+        near: str = "",
+        apart: str = "",
+        hedge: bool = False,
     ) -> View:
-        """The same mesh with bounds, in seconds, of each call or submitted task. Raises UsageError.
+        """The same mesh with options of each call or submitted task; times in seconds. Raises UsageError.
 
         `timeout_s`: from now to its end. `queue_timeout_s`: until somebody has taken it. `run_timeout_s`: of one run of its handler.
         `heartbeat_timeout_s`: silence after which its handler is taken for stuck. The last three are the capability's own where nothing is
-        said. `retries`: tries after a failure of the handler, for submitted work. `key`: what is submitted under it is one task, whichever
-        nodes it is submitted to and however often, until that task's record is forgotten.
+        said. `retries`: tries after a failure of the handler, for submitted work. `where`: labels that whoever runs it must have:
+        ``{"zone": "eu", "gpu": True}`` (True: whatever its value), or ``["zone=eu", "gpu"]``. Work with the same text as `near` goes where
+        the last such went, unless another node is done half a second sooner; with the same `apart` it spreads over the nodes.
+        `hedge`: if the capability is idempotent and this takes longer than 95 % of such work did, it is begun once more elsewhere, and the
+        first result counts: for at most a twentieth of a node's tasks, and only while the handler has used no effect, step or checkpoint.
+        `key`: what is submitted under it is one task, whichever nodes it is submitted to and however often, until that task's record is
+        forgotten.
         """
         if retries is not None and (type(retries) is not int or retries < 0):
             raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
         checked_s(timeout_s)
         bounds = bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
-        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds, key)
+        placement = placement_of(where, near, apart, hedge)
+        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds, placement, key)
 
     # ---- looking
 

@@ -9,6 +9,7 @@
     |-- TimedOut                  4    no answer in time; the work may still run
     |-- Refused                   5    the mesh or the node says no
     |   |-- NoSuchCapability           nobody offers it
+    |   |   '-- NoSuchLabel            nobody who offers it has the labels that were asked for
     |   |-- NodeBusy                   a queue of this node is full
     |   |   '-- Overloaded             its manager has all the work it may hold; says when to come back
     |   |-- NoSuchTask
@@ -125,6 +126,12 @@ class NoSuchCapability(Refused):
     fix = "mesh caps"
 
 
+class NoSuchLabel(NoSuchCapability):
+    """It is offered, but by nobody with the labels that were asked for; the message names the nearest."""
+
+    code = "no_such_label"
+
+
 class NodeBusy(Refused):
     """A bound of the node is reached. Nothing was lost: try again."""
 
@@ -239,6 +246,7 @@ _CLASSES: tuple[type[MeshError], ...] = (
     TimedOut,
     Refused,
     NoSuchCapability,
+    NoSuchLabel,
     NodeBusy,
     Overloaded,
     NoSuchTask,
@@ -289,6 +297,6 @@ def task_error(error: dict[str, Any], task: str, state: str, fix: str | None = N
         return InvalidArgument(message, str(error.get("argument") or ""), fix=fix)
     if kind in ("timeout", "timed_out"):
         return TimedOut(message, fix=fix)
-    if kind == "no_such_capability":
-        return NoSuchCapability(message, fix=fix)
+    if kind in ("no_such_capability", "no_such_label"):
+        return (NoSuchLabel if kind == "no_such_label" else NoSuchCapability)(message, fix=fix)
     return TaskFailed(message, task=task, kind=kind, details=details, fix=fix)

@@ -23,6 +23,15 @@ BEGINNING_CHARACTERS_MIN = 6
 """Of an id, where it stands for the node in what cannot be undone: a name that nobody has must not fit somebody's id."""
 
 _SECRET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}(=[A-Za-z0-9_.:@+/-]{1,64})?")
+
+LABELS_MAX = 32
+"""Of one worker, or one task: they travel with every offer of it, and are looked at for every award. So are its resources."""
+KEY_CHARACTERS_MAX = 256
+"""Of what a caller names tasks by."""
+AMOUNT_MAX = 10**15
+"""Of one resource, in thousandths."""
 
 
 def task_id(author: NodeId, incarnation: int, counter: int) -> TaskId:
@@ -79,3 +88,13 @@ def content_hash(data: bytes) -> Hash:
 def is_secret_name(name: str) -> bool:
     """1 to 64 letters, digits, '.', '-' or '_', beginning with a letter or digit: it becomes a file's name and part of a reference."""
     return _SECRET.fullmatch(name) is not None
+
+
+def is_label(text: str) -> bool:
+    """``zone=eu``, or ``gpu``."""
+    return _LABEL.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Of a label or a resource."""
+    return _NAME.fullmatch(text) is not None

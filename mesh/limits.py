@@ -68,6 +68,18 @@ class WorkLimits:
     """Nodes asked in one auction about one short task: all of them up to here, else a sample."""
     asked_most: int = 64
     """Nodes asked about a lot, or about long work: there an auction over all pays."""
+    label_kinds_max: int = 8
+    """Sets of labels that one node tells of one capability, when its workers differ: each travels in the node's row."""
+    near_ms: int = 500
+    """What it is worth to a task to be where the last one of its `near` key was. More keeps it there under load, less spreads it."""
+    apart_ms: int = 1000
+    """What it is worth to a task to be where no other one of its `apart` key is."""
+    near_max: int = 4096
+    """Keys whose last node one manager remembers, about 200 bytes each; of a forgotten one the first choice is by hash."""
+    hedge_share: float = 0.05
+    """Of the tasks given to one manager: how many may get a second attempt beside a slow first one. More cuts the tail, and costs work."""
+    hedge_burst: float = 10.0
+    """At once, after times without."""
     transfer_bytes_per_s: float = 50e6
     """What files are assumed to travel at when a node is chosen: less keeps work where its files are, more spreads it."""
     calibrated_max: int = 4096

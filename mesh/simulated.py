@@ -13,6 +13,7 @@ from mesh.core.records.story import Story, gathered
 from mesh.core.work import inputs as handlers
 from mesh.errors import NoNode, NoSuchFile, Refused, TimedOut, UsageError, from_body
 from mesh.files import Shelf
+from mesh.messages.work import Placement
 from mesh.sim.host import Host
 from mesh.sim.story import read_story
 
@@ -146,16 +147,18 @@ def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any
     files = tuple((sha256, size) for sha256, size in params.get("files", ()))
     queue_ms, run_ms, heartbeat_ms = params.get("bounds", (0, 0, 0))
     bounds = (queue_ms, run_ms, heartbeat_ms)
+    wanted = params.get("placement", {})
+    placement = Placement(tuple(wanted.get("where", ())), wanted.get("near", ""), wanted.get("apart", ""), wanted.get("hedge", False))
     if verb == "call":
-        return inputs.Call(
-            number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files, bounds=bounds
-        )
+        call = inputs.Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
+        return replace(call, bounds=bounds, placement=placement)
     if verb == "submit":
         return replace(
             inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
             by=params.get("by", ""),
             bounds=bounds,
             key=params.get("key", ""),
+            placement=placement,
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])

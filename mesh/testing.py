@@ -333,7 +333,7 @@ class LocalMesh:
         live = waits = held = readers = 0
         for host in self.world.living():
             statistics = host.assembly.manager.statistics()
-            live, held = live + statistics.live, held + statistics.held
+            live, held = live + statistics.live + statistics.claiming, held + statistics.held
             waits += statistics.waiting + resting(host)
             readers += statistics.readers_waiting
         running = sum(attachment.runner.statistics().running + attachment.runner.statistics().queued for attachment in self._running())
@@ -423,7 +423,10 @@ class _Attachment:
 
     def attach(self) -> None:
         self._host.workers[self._number] = self
-        self._tell(inputs.WorkerAttached(self._number, self._number, self._agent.name, self._agent.offers(), self._agent.concurrency))
+        agent, number = self._agent, self._number
+        attached = inputs.WorkerAttached(number, number, agent.name, agent.offers(), agent.concurrency)
+        attached.labels, attached.resources = agent.labels, agent.resources
+        self._tell(attached)
 
     def take(self, effect: Any) -> None:
         kind = type(effect)

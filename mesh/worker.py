@@ -28,6 +28,7 @@ from mesh.capture import capturing
 from mesh.errors import NodeLost, NoNode
 from mesh.failures import leave_no_core, report
 from mesh.files import Shelf
+from mesh.labels import stated
 from mesh.link import Link
 from mesh.runner import Runner
 from mesh.runs import RunnerStatistics, Timer
@@ -167,7 +168,13 @@ class Worker:
         # Whatever was collected for the old connection is either in `running` or of no use any more.
         self._lots.clear()
         self._link = link
-        params = {"agent": self._agent.name, "concurrency": self._agent.concurrency, "offers": self._offers, "running": running}
+        params = {
+            "agent": self._agent.name,
+            "concurrency": self._agent.concurrency,
+            "offers": self._offers,
+            "running": running,
+            **stated(self._agent),
+        }
         try:
             await link.ask("attach", params, timeout_s=10.0)
         except BaseException:

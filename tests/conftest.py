@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mesh.client import Mesh, _Reconnecting
+from mesh.client import Mesh
 from mesh.core.inputs import (
     Call,
     Drain,
@@ -30,6 +30,7 @@ from mesh.core.inputs import (
 from mesh.core.work.inputs import EffectBegin, EffectEnd
 from mesh.effects import Execute, Need, Price, Reply, Stop
 from mesh.limits import WorkLimits
+from mesh.reconnecting import Reconnecting
 from mesh.runtime.clock import now_ms
 from mesh.runtime.disk.blobs import Blobs
 from mesh.runtime.disk.secrets import SecretDesk, Secrets
@@ -282,7 +283,7 @@ class Toy:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Mesh]:
-        connection = _Reconnecting(lambda: self.path)
+        connection = Reconnecting(lambda: self.path)
         await connection.open()
         try:
             yield Mesh(connection, 10.0)

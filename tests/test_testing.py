@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mesh import Agent, Bid, Context, File
-from mesh.errors import InvalidArgument, MeshError, NodeLost, NoNode, Overloaded, TaskFailed, TimedOut, UsageError
+from mesh.errors import InvalidArgument, MeshError, NodeLost, NoNode, Overloaded, Refused, TaskFailed, TimedOut, UsageError
 from mesh.limits import Limits, WorkLimits
 from mesh.sync import Context as BlockingContext
 from mesh.testing import LocalMesh
@@ -47,6 +47,19 @@ def test_a_call_a_submission_and_its_story() -> None:
             assert all(entry["verified"] for entry in await task.why())
             assert task.id in [row["task"] for row in (await m.tasks())["tasks"]]
             assert {row["name"] for row in (await m.nodes())["nodes"]} == {"n1", "n2", "n3"}
+
+    run(story())
+
+
+def test_what_is_submitted_under_one_key_is_one_task_from_every_node() -> None:
+    async def story() -> None:
+        async with LocalMesh(agents=[greeter()]) as m:
+            tasks = [await m.at(node).options(key="bob").submit("greet", name="Bob") for node in ("n1", "n2", "n3", "n1")]
+            assert len({task.id for task in tasks}) == 1 and await tasks[0].result() == "hello Bob"
+            with pytest.raises(Refused, match="was given to other work") as refused:
+                await m.at("n2").options(key="bob").submit("greet", name="Ann")
+            assert refused.value.code == "key_taken" and tasks[0].id in refused.value.fix
+            assert [entry["kind"] for entry in await tasks[0].why()][:2] == ["Submitted", "Claimed"]
 
     run(story())
 

@@ -13,7 +13,7 @@ from mesh.ids import Fence, Hash, NodeId, TaskId
 from mesh.messages.membership import Offer
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
-from mesh.messages.work import UNBOUNDED, Bounds
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, Placement
 
 # ---- the node itself
 
@@ -114,6 +114,7 @@ class Call:
     stream: bool = False
     """Its items are read by `StreamNext` while it lasts."""
     bounds: Bounds = UNBOUNDED
+    placement: Placement = ANYWHERE
 
 
 @dataclass(slots=True)
@@ -143,6 +144,7 @@ class Submit:
     by: str = ""
     bounds: Bounds = UNBOUNDED
     key: str = ""
+    placement: Placement = ANYWHERE
 
 
 @dataclass(slots=True)
@@ -190,6 +192,9 @@ class WorkerAttached:
     offers: tuple[Offer, ...]
     concurrency: int
     running: tuple[tuple[TaskId, Fence], ...] = ()
+    labels: tuple[str, ...] = ()
+    resources: tuple[tuple[str, int], ...] = ()
+    """What its machine has, as it says, in thousandths."""
 
 
 @dataclass(slots=True)

@@ -54,6 +54,18 @@ MdnsOption = Annotated[bool, typer.Option("--no-mdns", help="Do not announce or 
 MeshOption = Annotated[
     str | None, typer.Option("--mesh", metavar="NAME", help="A separate mesh of this name.", show_default=False, callback=filled)
 ]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label", metavar="NAME[=VALUE]", help="What this machine is: zone=eu, gpu. May be repeated.", show_default=False, callback=filled
+    ),
+]
+ResourceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--resource", metavar="NAME=AMOUNT", help="What this machine has: gpu=1. May be repeated.", show_default=False, callback=filled
+    ),
+]
 AttachOption = Annotated[bool, typer.Option("--attach", hidden=True)]
 """For a service beside the node's own: wait for the node, never start one."""
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="Return once it answers, and leave it running.")]
@@ -150,6 +162,8 @@ def run(
     no_mdns: MdnsOption = False,
     mesh: MeshOption = None,
     detach: DetachOption = False,
+    label: LabelOption = None,
+    resource: ResourceOption = None,
     attach: AttachOption = False,
     reload: Annotated[bool, typer.Option("--reload", help="Start the worker again whenever the code changes; the node stays.")] = False,
     as_json: JsonOption = False,
@@ -168,21 +182,36 @@ def run(
             words += ["--name", folder.name]
         if detach and reload:
             raise UsageError("--detach and --reload do not go together", fix="leave one of them out")
+        facts = [
+            word for name, values in (("--label", label), ("--resource", resource)) for value in values or () for word in (name, value)
+        ]
         if reload:
-            _reload(targets, words, folder)
+            _reload(targets, words, facts, folder)
         elif detach:
-            _show_attached(run_async(where, lambda: _detach(targets, [*words, *(["--attach"] if attach else [])], folder)), as_json)
+            all_words = [*words, *facts, *(["--attach"] if attach else [])]
+            _show_attached(run_async(where, lambda: _detach(targets, all_words, folder)), as_json)
         else:
-            _serve(targets, words, folder, where, attach=attach)
+            _serve(_agents(targets, label, resource), words, folder, where, attach=attach)
     except MeshError as error:
         fail(error, as_json)
 
 
-def _serve(targets: list[str], words: list[str], folder: NodeFolder, where: Where, *, attach: bool) -> None:
+def _agents(targets: list[str], labels: list[str] | None, resources: list[str] | None) -> list[Agent]:
+    """As their code says, and as this machine is. Raises UsageError."""
     from mesh.inspector.targets import load_agents
+    from mesh.labels import amounts_in, labels_of, state
+
+    known, has = labels_of(labels, "--label"), amounts_in(resources or ())
+    agents = load_agents(targets)
+    for agent in agents:
+        state(agent, known, has)
+        agent.offers()
+    return agents
+
+
+def _serve(agents: list[Agent], words: list[str], folder: NodeFolder, where: Where, *, attach: bool) -> None:
     from mesh.worker import serve
 
-    agents = load_agents(targets)
     started = not attach and _ensure_node(folder, [*words, "--while-used"])
 
     def attached(_: object = None) -> None:
@@ -259,13 +288,13 @@ async def _agents_of(folder: NodeFolder, pid: int) -> list[dict[str, Any]]:
     return [{"agent": name, "capabilities": offered[name]} for name in names] if names and all(offered.values()) else []
 
 
-def _reload(targets: list[str], words: list[str], folder: NodeFolder) -> None:
+def _reload(targets: list[str], words: list[str], facts: list[str], folder: NodeFolder) -> None:
     """Run the worker as a child and start it anew whenever its code changes. The node belongs to this process, so it stays up meanwhile."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = _ensure_node(folder, words)
     try:
         while True:
-            child = subprocess.Popen([*MESH, "run", *targets, *words])
+            child = subprocess.Popen([*MESH, "run", *targets, *words, *facts])
             try:
                 _until_changed(targets, child)
             finally:

@@ -47,6 +47,37 @@ OutOption = Annotated[
         callback=filled,
     ),
 ]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="LABEL",
+        help="Only where this label is: zone=eu, or gpu for any. May be repeated.",
+        show_default=False,
+        callback=filled,
+    ),
+]
+NearOption = Annotated[
+    str, typer.Option("--near", metavar="KEY", help="Where the last work with this key went, if it is free.", show_default=False)
+]
+ApartOption = Annotated[
+    str, typer.Option("--apart", metavar="KEY", help="Where no other work with this key is, if that is free.", show_default=False)
+]
+HedgeOption = Annotated[bool, typer.Option("--hedge", help="Begin it once more elsewhere if it is slow, and idempotent.")]
+WithinOption = Annotated[
+    float | None,
+    typer.Option("--within", metavar="SECONDS", help="The task fails if it has not ended by then.", show_default=False, callback=bounded),
+]
+QueueWithinOption = Annotated[
+    float | None,
+    typer.Option(
+        "--queue-within", metavar="SECONDS", help="It fails if nobody has taken it by then.", show_default=False, callback=bounded
+    ),
+]
+RunWithinOption = Annotated[
+    float | None,
+    typer.Option("--run-within", metavar="SECONDS", help="One run is stopped after so long.", show_default=False, callback=bounded),
+]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
 
 
@@ -112,6 +143,10 @@ def call(
     whole: WholeOption = None,
     out: OutOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each item of a generator as it comes; --timeout is for each.")] = False,
+    where: WhereOption = None,
+    near: NearOption = "",
+    apart: ApartOption = "",
+    hedge: HedgeOption = False,
     timeout: CallTimeout = TIMEOUT_S,
     home: HomeOption = None,
     node: NodeOption = None,
@@ -126,13 +161,13 @@ def call(
     if stream:
         if out:
             raise typer.BadParameter("--stream has no -o")
-        where = Where(home, node, as_json, timeout)
-        run(where, lambda: streaming.read(where, capability, parse_arguments(words or [], whole)))
+        at = Where(home, node, as_json, timeout)
+        run(at, lambda: streaming.read(at, capability, parse_arguments(words or [], whole), where))
         return
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        value = plain(await mesh.options(timeout_s=timeout).call(capability, **arguments))
+        value = plain(await mesh.options(timeout_s=timeout, where=where, near=near, apart=apart, hedge=hedge).call(capability, **arguments))
         saved = await _save(mesh, value, to)
         return {"schema": "mesh.call/1", "capability": capability, "result": value} | ({"saved": saved} if saved else {})
 
@@ -143,25 +178,16 @@ def submit(
     capability: CapabilityArgument,
     words: WordsArgument = None,
     whole: WholeOption = None,
+    where: WhereOption = None,
+    near: NearOption = "",
+    apart: ApartOption = "",
+    hedge: HedgeOption = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out: OutOption = None,
     timeout: WaitTimeout = WAIT_S,
-    within: Annotated[
-        float | None,
-        typer.Option(
-            "--within", metavar="SECONDS", help="The task fails if it has not ended by then.", show_default=False, callback=bounded
-        ),
-    ] = None,
-    queue_within: Annotated[
-        float | None,
-        typer.Option(
-            "--queue-within", metavar="SECONDS", help="It fails if nobody has taken it by then.", show_default=False, callback=bounded
-        ),
-    ] = None,
-    run_within: Annotated[
-        float | None,
-        typer.Option("--run-within", metavar="SECONDS", help="One run is stopped after so long.", show_default=False, callback=bounded),
-    ] = None,
+    within: WithinOption = None,
+    queue_within: QueueWithinOption = None,
+    run_within: RunWithinOption = None,
     retries: Annotated[
         int | None, typer.Option("--retries", metavar="N", min=0, help="Tries after a failure of the handler.", show_default=False)
     ] = None,
@@ -184,11 +210,12 @@ def submit(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        options = mesh.options(timeout_s=within, retries=retries, queue_timeout_s=queue_within, run_timeout_s=run_within, key=key or "")
+        bounds = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
+        options = mesh.options(retries=retries, where=where, near=near, apart=apart, hedge=hedge, key=key or "", **bounds)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
-        if capability not in {cap["capability"] for cap in (await mesh.caps())["caps"]}:
-            say(f"nobody offers {clean(capability)} now: the task waits until somebody does")
+        if missing := _missing((await mesh.caps())["caps"], capability, where or []):
+            say(f"nobody {clean(missing)} now: the task waits until somebody does")
         if wait:
             if not as_json:
                 say(f"task {task.id}")
@@ -199,6 +226,16 @@ def submit(
         return document
 
     ask(Where(home, node, as_json, timeout), action, lambda document: _show_result(document) if wait else str(document["task"]))
+
+
+def _missing(caps: list[dict[str, Any]], capability: str, where: list[str]) -> str:
+    """What nobody does that the task waits for; "" if somebody does it."""
+    offered = next((cap for cap in caps if cap["capability"] == capability), None)
+    if offered is None:
+        return f"offers {capability}"
+    kinds = [[*kind, *(label.partition("=")[0] for label in kind)] for kinds in offered["labels"].values() for kind in kinds]
+    fits = not where or any(set(where) <= set(kind) for kind in kinds)
+    return "" if fits else f"who offers {capability} has {' and '.join(where)}"
 
 
 async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:

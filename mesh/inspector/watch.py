@@ -52,10 +52,13 @@ def _show_status(document: dict[str, Any]) -> str:
         "workers": workers,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
+        "resources": ", ".join(
+            f"{clean(name)} {r['held']:g} of {r['total']:g} held" for name, r in (document.get("resources") or {}).items()
+        ),
         "draining": f"takes no more work, {document['running']} still run; mesh drain --undo" if document.get("draining") else "",
         "journal": f"{journal['entries']} entries, {journal['synced']} on disk",
     }
-    return "\n".join([*lines, *(f"{fit(name, 9)}{text}" for name, text in rows.items() if text)])
+    return "\n".join([*lines, *(f"{fit(name, 11)}{text}" for name, text in rows.items() if text)])
 
 
 def nodes(
@@ -70,6 +73,7 @@ def _show_nodes(document: dict[str, Any]) -> str:
     for n in document["nodes"]:
         breakers = n.get("breakers") or {}
         caps = [cap + (f" (breaker {breakers[cap]})" if cap in breakers else "") for cap in n["caps"]]
+        caps += [f"[{label}]" for label in n.get("labels") or ()]
         offers = ", ".join(caps) if n["state"] not in ("dead", "left") else ""
         rows.append(
             (
@@ -99,7 +103,9 @@ def _show_caps(document: dict[str, Any]) -> str:
 def _offered_by(cap: dict[str, Any]) -> str:
     breakers = cap.get("breakers") or {}
     nodes = ((one, breakers.get(one.partition("@")[2])) for one in cap["offered_by"])
-    return ", ".join(one + (f" (breaker {state})" if state else "") for one, state in nodes)
+    labels = {name: " | ".join(",".join(kind) for kind in kinds) for name, kinds in (cap.get("labels") or {}).items()}
+    told = ((one, state, labels.get(one.partition("@")[2])) for one, state in nodes)
+    return ", ".join(one + (f" [{its}]" if its else "") + (f" (breaker {state})" if state else "") for one, state, its in told)
 
 
 def tasks(
@@ -133,7 +139,8 @@ def _show_tasks(document: dict[str, Any]) -> str:
 def _note(task: dict[str, Any]) -> str:
     if task.get("progress") and task["state"] == "held":
         return f"{100 * task['progress']:.0f} % {task['note']}"
-    reason = REASONS.get(task.get("reason") or "", task.get("reason") or "")
+    reason = (task.get("reason") or "").removeprefix("no_label: ")
+    reason = REASONS.get(reason, reason)
     return f"step {task['step']}" if task.get("step") and not reason else reason
 
 

@@ -127,7 +127,7 @@ def _note(candidate: dict[str, Any], decision: dict[str, Any]) -> str:
     way_ms = int(candidate.get("transfer_ms", 0))
     if candidate["node"] != decision["winner_id"]:
         notes = [f"its times count {pct} %: that is what they took lately"] if pct != 100 else []
-        notes += [f"{seconds(way_ms)} for the files to get there"] if way_ms else []
+        notes += [f"{seconds(way_ms)} for files to get there, or for where it likes to be"] if way_ms else []
         return "; ".join(notes)
     tied = sum(other["score_ms"] == candidate["score_ms"] for other in decision["candidates"]) > 1
     return "won: least score" + (", then least hash" if tied else "") if len(decision["candidates"]) > 1 else "won: the only offer"

@@ -34,6 +34,10 @@ class Offer:
     """How long work may wait for an award; 0: for ever. (`timeout_ms` bounds one run of the handler.)"""
     heartbeat_ms: int = 0
     """A handler that is silent for longer is taken for stuck; 0: silence says nothing."""
+    labels: tuple[tuple[str, ...], ...] = ()
+    """What the workers are that offer it here, each kind once: ``name=value``, or ``name``."""
+    needs: tuple[tuple[str, int], ...] = ()
+    """What one run takes of its node's resources, in thousandths."""
 
 
 @dataclass(slots=True)

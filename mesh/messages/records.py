@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mesh.ids import Fence, Hash, NodeId, TaskId
 from mesh.messages.claims import Cell, KeyRoster
 from mesh.messages.signed import Signed
-from mesh.messages.work import UNBOUNDED, Bounds, FileRef
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
 # ---- the chain
 
@@ -115,6 +115,7 @@ class Submitted:
     """The ended task that this one repeats."""
     key: str = ""
     """It runs only if a `Claimed` says that the key stands for it."""
+    placement: Placement = ANYWHERE
 
 
 @dataclass(slots=True)
@@ -130,7 +131,7 @@ class Candidate:
     calibration_pct: int = 100
     """What its awards took lately, of what was expected of them: 50 to 400. Its times count by so much."""
     transfer_ms: int = 0
-    """For the files that would have to travel there."""
+    """For the files that would have to travel there, and for being away from where it likes to be (`near`, `apart`)."""
 
 
 @dataclass(slots=True)

@@ -31,6 +31,23 @@ Bounds = tuple[int, int, int]
 UNBOUNDED: Bounds = (0, 0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one task may run, where it likes to, and whether it may run twice at once."""
+
+    where: tuple[str, ...] = ()
+    """Labels that whoever runs it must have, in order: ``name=value``, or ``name`` for whatever value."""
+    near: str = ""
+    """Tasks of one such key like to be where the last one was."""
+    apart: str = ""
+    """Tasks of one such key like to be at different nodes."""
+    hedge: bool = False
+    """If it is idempotent and takes longer than usual, a second attempt may be made beside the first."""
+
+
+ANYWHERE = Placement()
+
+
 @dataclass(slots=True)
 class CfpItem:
     task: TaskId
@@ -112,6 +129,10 @@ class AwardItem:
     """Until the task's deadline, from when this is sent; 0: it has none. What cannot end by then is declined."""
     heartbeat_ms: int = 0
     """The handler has promised a sign of life this often; 0: it has not."""
+    where: tuple[str, ...] = ()
+    """Labels that the worker which runs it must have."""
+    stay_ms: int = 0
+    """It likes to be here: it moves to an idle node only to be done by so much sooner."""
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.errors import Refused
-from mesh.ids import Fence, TaskId
-from mesh.messages.work import Bounds
+from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, Fence, TaskId, is_label
+from mesh.messages.work import Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
 
 
@@ -34,6 +34,18 @@ def bounds_of(params: dict[str, Any]) -> Bounds:
     if type(value) is not list or [type(ms) for ms in value] != [int, int, int] or min(value) < 0:
         raise BadFrame("bad_bounds")
     return value[0], value[1], value[2]
+
+
+def placement_of(params: dict[str, Any]) -> Placement:
+    value = params.get("placement", {})
+    where = value.get("where", []) if type(value) is dict else None
+    if type(where) is not list or len(where) > LABELS_MAX or not all(type(one) is str and is_label(one) for one in where):
+        raise BadFrame("bad_placement")
+    near, apart = text_of(value, "near"), text_of(value, "apart")
+    hedge = value.get("hedge", False)
+    if max(len(near), len(apart)) > KEY_CHARACTERS_MAX or type(hedge) is not bool:
+        raise BadFrame("bad_placement")
+    return Placement(tuple(sorted(where)), near, apart, hedge)
 
 
 def digest_of(params: dict[str, Any]) -> str:

@@ -76,6 +76,7 @@ class Views:
             "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
             "draining": contractor.draining,
             "running": contractor.busy,
+            "resources": {name: {"held": held / 1000, "total": total / 1000} for name, held, total in contractor.resources},
             "journal": {
                 "entries": journal.seq + journal.queued,
                 "synced": journal.seq,
@@ -208,6 +209,7 @@ class Views:
             "incarnation": row.incarnation,
             "seen_ms": seen_ms,
             "draining": row.draining,
+            "labels": sorted({label for offer in row.offers.values() for kind in offer.labels for label in kind}),
             "breakers": {name: load.breaker for name, load in sorted(row.load.items()) if load.breaker},
         }
 
@@ -302,6 +304,8 @@ def _cap(name: str, offered: list[tuple[Row, Offer]]) -> Document:
         "idempotent": offer.idempotent,
         "offered_by": [f"{one.agent}@{row.name}" for row, one in offered],
         "nodes": [row.node for row, _ in offered],
+        "labels": {row.name: [list(kind) for kind in one.labels] for row, one in offered if one.labels},
+        "needs": {name: amount / 1000 for name, amount in offer.needs},
         "breakers": {row.name: load.breaker for row, _ in offered if (load := row.load.get(name)) is not None and load.breaker},
         "service_ms": min(measured, default=0),
         "input_schema": _schema(offer.input_schema),

@@ -31,6 +31,7 @@ from mesh.errors import Refused
 from mesh.ids import NodeId
 from mesh.messages.membership import Offer
 from mesh.runtime.protocol_local import BadFrame, Channel
+from mesh.runtime.stated import stated_of
 
 WORKERS_MAX = 256
 OFFERS_MAX = 256
@@ -194,7 +195,8 @@ class Workers:
             raise self._refuse("bad_attach", "what is still running")
         if len(self._workers) >= WORKERS_MAX:
             raise self._refuse("node_busy", f"at most {WORKERS_MAX} workers")
-        found = tuple(map(self._offer, offers))
+        stated = stated_of(params)
+        found = tuple(stated.on(self._offer(offer)) for offer in offers)
         for offer in found:
             if not self._may_offer(offer.capability):
                 self._refused["not_granted"] += 1
@@ -206,7 +208,8 @@ class Workers:
         self._last += 1
         names = tuple(offer.capability for offer in found)
         self._workers[self._last] = _Worker(self._last, pid, agent, concurrency, names, channel, running=len(running))
-        self._tell(self._me, WorkerAttached(self._last, pid, agent, found, concurrency, tuple((task, fence) for task, fence in running)))
+        held = tuple((task, fence) for task, fence in running)
+        self._tell(self._me, WorkerAttached(self._last, pid, agent, found, concurrency, held, stated.labels, stated.resources))
         return self._last
 
     def _offer(self, fields: Any) -> Offer:

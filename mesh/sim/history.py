@@ -168,6 +168,19 @@ class HandlerBegan:
     task: TaskId
     fence: Fence
     idempotent: bool
+    capability: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Staffed:
+    """A worker attached to `node`: what its machine is and has, and what each of its capabilities needs of that."""
+
+    at_s: float
+    node: NodeId
+    worker: int
+    labels: tuple[str, ...]
+    resources: tuple[tuple[str, int], ...]
+    needs: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,14 @@ from mesh.core.inputs import HandlerEnded, HandlerStarted, HandlerWaits, Priced,
 from mesh.effects import Execute, Extend, Price, Stop
 from mesh.ids import Fence, TaskId
 from mesh.messages.membership import Offer
-from mesh.sim.history import EffectTried, HandlerBegan, HandlerOver
+from mesh.sim.history import EffectTried, HandlerBegan, HandlerOver, Staffed
 from mesh.sim.reaching import KeyedSink, Reaching
 
 if TYPE_CHECKING:
     from mesh.sim.host import Host
     from mesh.sim.world import World
+
+Amounts = tuple[tuple[str, int], ...]
 
 CROSSING_S = 0.0001
 """From node to worker or back, over the local socket."""
@@ -38,7 +40,7 @@ KEPT_S = 10.0
 @dataclass(frozen=True, slots=True)
 class Skill:
     """`median_s` and `spread`: log-normal service time. `steps`: a flow that calls these capabilities one after the other. `keys`: effects
-    that follow one another at its end, begun at most once where `once` says so."""
+    that follow one another at its end, begun at most once where `once` says so. `where`, `hedge`: what its clients ask for."""
 
     name: str
     median_s: float
@@ -51,6 +53,9 @@ class Skill:
     timeout_ms: int = 0
     keys: tuple[str, ...] = ()
     once: bool = False
+    needs: Amounts = ()
+    where: tuple[str, ...] = ()
+    hedge: bool = False
 
     def offer(self, agent: str) -> Offer:
         return Offer(
@@ -60,6 +65,7 @@ class Skill:
             retries=self.retries,
             priced=self.priced,
             timeout_ms=self.timeout_ms,
+            needs=self.needs,
         )
 
 
@@ -123,6 +129,8 @@ class Worker:
         concurrency: int,
         speed: float,
         over: Callable[[Any], None] | None = None,
+        labels: tuple[str, ...] = (),
+        resources: Amounts = (),
     ) -> None:
         self._world = world
         self._host = host
@@ -132,6 +140,7 @@ class Worker:
         self._concurrency = concurrency
         self._speed = speed
         self._over = over
+        self._labels, self._resources = labels, resources
         self.number = number
         self.alive = True
         self.running: dict[tuple[TaskId, Fence], Run] = {}
@@ -146,7 +155,12 @@ class Worker:
         agent = f"agent{self.number}"
         offers = tuple(skill.offer(agent) for skill in self._skills.values())
         held = tuple(self.running) + tuple((ended.task, ended.fence) for _, ended in self._kept)
-        self._tell(WorkerAttached(self.number, self.number, agent, offers, self._concurrency, held))
+        if self._labels or self._resources:
+            needs = tuple((skill.name, skill.needs) for skill in self._skills.values() if skill.needs)
+            staffed = Staffed(self._world.now_s, self._host.name, self.number, self._labels, self._resources, needs)
+            self._world.history.add(staffed)
+        attached = WorkerAttached(self.number, self.number, agent, offers, self._concurrency, held, self._labels, self._resources)
+        self._tell(attached)
         for _, ended in self._kept:
             self._tell(ended)
         for run in list(self.running.values()):
@@ -197,7 +211,7 @@ class Worker:
         argument = json.loads(effect.input)
         run = Run(effect, skill, argument["x"], now_s, effect.lease_end_ms, outputs=[])
         self.running[(effect.task, effect.fence)] = run
-        self._world.history.add(HandlerBegan(now_s, self._host.name, self.number, effect.task, effect.fence, skill.idempotent))
+        self._world.history.add(HandlerBegan(now_s, self._host.name, self.number, effect.task, effect.fence, skill.idempotent, skill.name))
         self._tell(HandlerStarted(self.number, effect.task, effect.fence))
         if effect.timeout_ms:
             self._world.after(effect.timeout_ms / 1000, lambda: self._end(run, "timeout"))

@@ -25,7 +25,7 @@ from mesh.sim.injector import Injector
 from mesh.sim.keyed import KeyedClients
 from mesh.sim.sometimes import Sometimes
 from mesh.sim.trace import Lines, Trace
-from mesh.sim.workload import SKILLS, Clients, Staff
+from mesh.sim.workload import PICKY, SKILLS, Clients, Staff
 from mesh.sim.world import Build, World
 
 QUIET_MAX_S = 150.0
@@ -101,7 +101,8 @@ class Scenario:
         self.history = History([*all_checkers(limits), self.sometimes], keep=keep)
         self.trace = Trace(lines, deep=deep)
         self.world = World(names_of(plan.nodes), plan.seed, history=self.history, trace=self.trace, limits=limits, build_node=build_node)
-        self.staff = Staff(self.world)
+        picky = tuple(skill for skill in PICKY if skill.name in plan.capabilities)
+        self.staff = Staff(self.world, (*SKILLS, *picky))
         self.clients = Clients(self.world, rate=plan.rate, until_s=plan.until_s, capabilities=plan.capabilities)
         self.keyed = KeyedClients(self.world, self.clients, rate=plan.keys, until_s=plan.until_s)
         schedule = plan.schedule

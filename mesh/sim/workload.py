@@ -11,6 +11,7 @@ from typing import Any
 
 from mesh.core.inputs import Call, Enquire, Submit
 from mesh.ids import NodeId, TaskId
+from mesh.messages.work import Placement
 from mesh.sim.history import Asked
 from mesh.sim.labour import Sink, Skill, Worker, expected
 from mesh.sim.world import World
@@ -26,6 +27,15 @@ SKILLS = (
     Skill("keyed", 0.1, fail_rate=0.2, retries=3, keys=("mail", "bill")),
     Skill("once", 0.1, fail_rate=0.2, retries=3, keys=("pay",), once=True),
 )
+PICKY = (
+    Skill("bake", 0.4, idempotent=True, needs=(("oven", 1000),)),
+    Skill("roast", 0.2, needs=(("oven", 400),)),
+    Skill("near", 0.1, where=("zone=eu",)),
+    Skill("grill", 0.1, idempotent=True, needs=(("oven", 500),), where=("oven", "zone=us")),
+    Skill("ragged", 0.05, spread=1.2, idempotent=True, hedge=True),
+)
+"""What runs only where it fits, or twice if it is slow. In a run that names one, every second node is in zone eu, the rest in us, and all
+but one have an oven."""
 RARE = ("priced", "flow", "brittle")
 """Not on every node."""
 
@@ -50,6 +60,7 @@ class Staff:
     def __init__(self, world: World, skills: tuple[Skill, ...] = SKILLS) -> None:
         self._world = world
         self._skills = skills
+        self._picky = any(skill in PICKY for skill in skills)
         self.sink = Sink()
         self._workers: dict[NodeId, list[Worker]] = {name: [] for name in world.names}
         self._count = 0
@@ -71,11 +82,21 @@ class Staff:
         if not living:
             skills, concurrency, speed = self._shape[name]
             self._count += 1
-            living = [Worker(self._world, host, self.sink, self._count, skills, concurrency, speed)]
+            labels, resources = self._machine(name)
+            skills = tuple(skill for skill in skills if not skill.needs or resources)
+            living = [Worker(self._world, host, self.sink, self._count, skills, concurrency, speed, labels=labels, resources=resources)]
         self._workers[name] = living
         for worker in living:
             if host.workers.get(worker.number) is not worker:
                 worker.attach()
+
+    def _machine(self, name: NodeId) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
+        """Its labels and resources."""
+        at = self._world.names.index(name)
+        if not self._picky:
+            return (), ()
+        zone = f"zone={('eu', 'us')[at % 2]}"
+        return ((zone,), ()) if not at else (("oven=gas", zone), (("oven", 1000),))
 
     def skill(self, name: str) -> Skill:
         return next(skill for skill in self._skills if skill.name == name)
@@ -90,7 +111,7 @@ class Clients:
         self._rate = rate
         self._until_s = until_s
         self._capabilities = capabilities
-        self._skills = {skill.name: skill for skill in SKILLS}
+        self._skills = {skill.name: skill for skill in (*SKILLS, *PICKY)}
         self._count = 0
         self.wishes: dict[int, Wish] = {}
         self.acknowledged: dict[TaskId, Wish] = {}
@@ -114,12 +135,15 @@ class Clients:
         durable = rng.random() < 0.7
         wish = Wish(node, capability, argument, durable, expected(self._skills[capability], argument))
         timeout_ms = rng.choice((0, 0, 0, 20_000))
+        placement = Placement(self._skills[capability].where, hedge=self._skills[capability].hedge)
         if durable:
             request = self._world.ask(
-                node, lambda number: Submit(number, capability, data, timeout_ms), lambda ok, body: self._acked(wish, ok, body)
+                node,
+                lambda number: Submit(number, capability, data, timeout_ms, placement=placement),
+                lambda ok, body: self._acked(wish, ok, body),
             )
         else:
-            request = self._world.ask(node, lambda number: Call(number, capability, data, timeout_ms or 30_000))
+            request = self._world.ask(node, lambda number: Call(number, capability, data, timeout_ms or 30_000, placement=placement))
         if request:
             self.wishes[request] = wish
             self._world.history.add(Asked(self._world.now_s, node, request, wish))

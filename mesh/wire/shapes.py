@@ -66,10 +66,27 @@ _ALIASES: dict[str, Any] = {
 """`mesh.ids` names plain strings; under these names the hints of a message are read with their alphabets."""
 
 _TEXT_MAX = dict.fromkeys(
-    ("name", "agent", "capability", "door", "router", "step", "kind", "state", "way", "outcome", "question", "version", "on_lost", "key"),
+    (
+        "name",
+        "agent",
+        "capability",
+        "door",
+        "router",
+        "step",
+        "kind",
+        "state",
+        "way",
+        "outcome",
+        "question",
+        "version",
+        "on_lost",
+        "key",
+        "near",
+        "apart",
+    ),
     NAME_MAX,
 )
-_TEXT_MAX |= dict.fromkeys(("reason", "note", "items", "rows", "tags"), REASON_MAX)
+_TEXT_MAX |= dict.fromkeys(("reason", "note", "items", "rows", "tags", "labels", "where"), REASON_MAX)
 _TEXT_MAX |= {"message": 4 * 1024, "details": 32 * 1024, "breaker": NAME_MAX}
 """Characters, by the field's name; in a tuple of plain values, each."""
 
@@ -189,9 +206,12 @@ class Shape:
 
 
 def _with_default(schema: CoreSchema, field: dataclasses.Field[Any]) -> CoreSchema:
-    if field.default is dataclasses.MISSING:
+    default = field.default
+    if default is dataclasses.MISSING:
         return schema
-    return core_schema.with_default_schema(schema, default=field.default)
+    if dataclasses.is_dataclass(default) and not isinstance(default, type):
+        default = dataclasses.astuple(default)  # it is built from a row, as one that came is
+    return core_schema.with_default_schema(schema, default=default)
 
 
 def _flattener(names: list[str], packs: list[tuple[int, Pack]]) -> Pack:

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+MESH = ("-m", "mesh.inspector.cli")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -56,9 +57,13 @@ class Processes:
     def __init__(self) -> None:
         self.all: list[subprocess.Popen[str]] = []
 
-    def start(self, words: list[str], *, ready: str = "", log: Path | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, words: list[str], *, ready: str = "", log: Path | None = None, environ: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """`environ`: added to this process's own."""
+        more = {**os.environ, **(environ or {})}
         with (log or Path(os.devnull)).open("a") as out:
-            process = subprocess.Popen(words, stdout=subprocess.PIPE if ready else out, stderr=out, text=True)
+            process = subprocess.Popen(words, stdout=subprocess.PIPE if ready else out, stderr=out, text=True, env=more)
         self.all.append(process)
         if ready:
             assert process.stdout is not None
@@ -104,9 +109,9 @@ class Mesh:
             self.home.mkdir()
             (self.home / "config.toml").write_text(config)
 
-    def node(self, name: str) -> None:
+    def node(self, name: str, program: Sequence[str] = MESH) -> None:
         join = ["--join", self._first_door] if self._first_door else []
-        words = [sys.executable, "-m", "mesh.inspector.cli", "up", "--home", str(self.home), "--name", name, "--no-mdns", *join]
+        words = [sys.executable, *program, "up", "--home", str(self.home), "--name", name, "--no-mdns", *join]
         self.nodes[name] = self._group.start(words, log=self.folder / f"{name}.log")
         info = wait_for(lambda: self.info(name), f"node {name}")
         self._first_door = self._first_door or info["door"]
@@ -116,9 +121,10 @@ class Mesh:
 
         return Home(self.home).node(name).info()
 
-    def worker(self, target: Path | str, name: str) -> None:
-        words = [sys.executable, "-m", "mesh.inspector.cli", "run", str(target), "--home", str(self.home), "--name", name]
-        self.workers[name] = self._group.start(words, log=self.folder / f"{name}-worker.log")
+    def worker(self, target: Path | str, name: str, *others: Path | str, environ: Mapping[str, str] | None = None) -> None:
+        """One process for all of these targets."""
+        words = [sys.executable, *MESH, "run", str(target), *map(str, others), "--home", str(self.home), "--name", name]
+        self.workers[name] = self._group.start(words, log=self.folder / f"{name}-worker.log", environ=environ)
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -4,10 +4,10 @@
     a keeper is gone --> the keepers vote for the next roster --> its members pull from a majority of those before, who refuse the old one
 
 Invariants: who keeps next is chosen by a majority of those who keep now, each of whom has all that was claimed before; a keeper answers
-only under the newest roster that it knows, and only once it has all that a majority of the roster before had accepted; what it says is on
-its disk. So a claim that was settled under any roster is found under each later one, whoever has joined meanwhile. Two realms that began
-apart become one: the keepers of the greater name vote themselves away, and its claims are repeated. Nothing happens here before the first
-key is asked for. Decides nothing about tasks (`work/claims.py`).
+only under the newest roster that it knows, and only once it has all that a majority of the roster before had accepted; what it says is
+kept, as its journal is, and it says nothing while it may have forgotten some of that. So a claim that was settled under any roster is found
+under each later one, whoever has joined meanwhile. Two realms that began apart become one: the keepers of the greater name vote themselves
+away, and its claims are repeated. Nothing happens here before the first key is asked for. Decides nothing about tasks (`work/claims.py`).
 """
 
 from __future__ import annotations
@@ -252,12 +252,12 @@ class Keys:
         if mine is None or (mine.realm == ask.roster.realm and mine.number < ask.roster.number):
             yield from self._adopt(now_s, ask.roster)
             mine = self._roster
-        if mine is None or mine.realm != ask.roster.realm or self._complete < ask.roster.number - 1:
+        if mine is None or mine.realm != ask.roster.realm or self._complete < ask.roster.number - 1 or not self._remembers():
             yield Refused("keys_incomplete", sender)
             return
         keys = sorted(key for key in self._cells if key > ask.after)
         page = tuple(self._cells[key] for key in keys[: self._limits.keys_page_max])
-        yield Send(sender, KeysTold(mine.realm, ask.roster.number, ask.after, page, len(page) < len(keys)))
+        yield Send(sender, KeysTold(mine.realm, ask.roster.number, ask.after, page, len(page) < len(keys)), need=Need.KEPT)
 
     def _on_keys_told(self, now_s: float, sender: NodeId, told: KeysTold) -> Effects:
         roster = self._roster
@@ -284,7 +284,7 @@ class Keys:
         if roster is None or (roster.realm, roster.number) != (ask.realm, ask.turn[0]):
             yield Send(sender, self._news() if self._roster is not None else KeysNews(asks=True))
             return
-        if self._me not in roster.members or self._complete != roster.number:
+        if self._me not in roster.members or self._complete != roster.number or not self._remembers():
             yield Refused("keys_incomplete", sender)
             return
         if ask.key not in self._cells and len(self._cells) >= self._limits.keys_max:
@@ -298,7 +298,12 @@ class Keys:
         stands = after or cell
         choice = () if stands.accepted == NO_TURN else (stands.choice,)
         answer = ClaimAnswer(ask.realm, ask.key, ask.turn, after is not None, stands.promised, stands.accepted, choice, bool(ask.choice))
-        yield Later(answer) if sender == self._me else Send(sender, answer)
+        yield Later(answer, need=Need.KEPT) if sender == self._me else Send(sender, answer, need=Need.KEPT)
+
+    def _remembers(self) -> bool:
+        """All that this node has ever said as a keeper of keys is on its disk: those who keep its journal follow it, and have no more."""
+        guard = self._directory.guard
+        return guard.leads and not guard.behind
 
     def _on_keys_forgotten(self, now_s: float, me: NodeId, fact: KeysForgotten) -> Effects:
         roster = self._current()

@@ -53,6 +53,8 @@ class Acceptance:
         capability = self._slots.offered(item.capability)
         if capability is None:
             return "not_ready" if self._terms.reattaching else "incapable"
+        if item.where and not self._slots.has_worker(item.capability, item.where):
+            return "unlabelled"
         if not capability.breaker.admits():
             return "breaker_open"
         if item.left_ms and self._slots.cannot_end(capability, now_s, item.left_ms):

@@ -49,6 +49,7 @@ class Again:
             retries=old.retries,
             by=by,
             bounds=old.bounds,
+            placement=old.placement,
         )
         task.again = old.id
         yield from self._book.submit(task)

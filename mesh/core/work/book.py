@@ -1,23 +1,25 @@
 """The manager's book: its tasks, who holds them, who waits in line, and what is to be said at the end of the turn.
 
-    tasks by id         holders by node (what lies there, what must be said to it)         lines by capability (who waits for an award)
+    tasks by id         holders by node (`holder.py`)         lines by capability and labels (who waits for an award)
 
-Invariant: a task with a holder is in exactly that holder's `tasks`; a task that is pending or parked is in its capability's line and in no
-other; a task that has ended is only in `ended`. Shared by the parts of the manager; holds no rule about who gets work, or when it is over.
+Invariant: a task with a holder is in exactly that holder's `tasks`; a task that is pending or parked is in its line and in no other; a task
+that has ended is only in `ended`. Shared by the parts of the manager; holds no rule about who gets work, or when it is over.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
-from mesh.core.directory import ReadDirectory, Row
+from mesh.core.directory import ReadDirectory
 from mesh.core.work.admission import Admission
+from mesh.core.work.affinity import Affinity
 from mesh.core.work.calibration import Calibration
+from mesh.core.work.holder import Holder
+from mesh.core.work.latencies import Latencies
 from mesh.core.work.lines import Line
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
 from mesh.core.work.wheel import Wheel
@@ -25,7 +27,7 @@ from mesh.effects import Append, Need, Send
 from mesh.ids import Fence, NodeId, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
 from mesh.messages.records import Submitted
-from mesh.messages.work import UNBOUNDED, Award, AwardItem, Bounds, Cancel, FileRef, Renew, ResultAck, Revoke, Superseded
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
 
 Effects = Iterator[Any]
 
@@ -74,72 +76,6 @@ class AcksDue:
     node: NodeId
 
 
-class Holder:
-    """What this manager has at one node, and what it is about to tell it."""
-
-    __slots__ = (
-        "ack_due",
-        "acks",
-        "award_due",
-        "awards",
-        "base",
-        "cancels",
-        "dirty",
-        "ghosts",
-        "kept_acks",
-        "lease_due",
-        "load_at_s",
-        "node",
-        "out",
-        "reborn",
-        "reclaims",
-        "renewals",
-        "revokes",
-        "sent",
-        "superseded",
-        "tasks",
-    )
-
-    def __init__(self, node: NodeId) -> None:
-        self.node = node
-        self.tasks: dict[TaskId, Task] = {}
-        self.out: dict[str, int] = {}
-        """Awards of ours that stand there, by capability."""
-        self.base: dict[str, int] = {}
-        """`out` when the node's newest load came: the difference corrects that load."""
-        self.load_at_s = float("-inf")
-        self.awards: dict[int, list[tuple[Task, AwardItem]]] = {}
-        self.acks: list[tuple[TaskId, Fence]] = []
-        self.kept_acks: list[tuple[TaskId, Fence]] = []
-        self.renewals: list[tuple[TaskId, Fence]] = []
-        self.superseded: list[tuple[TaskId, Fence]] = []
-        self.revokes: list[tuple[TaskId, Fence]] = []
-        self.cancels: dict[tuple[str, bool], list[tuple[TaskId, Fence]]] = {}
-        """By reason and durability."""
-        self.sent: deque[tuple[float, Award]] = deque()
-        """Awards that may still be unanswered, oldest first."""
-        self.ghosts: dict[TaskId, Fence] = {}
-        """Awards taken away from it without its word: revoked when it is back."""
-        self.reclaims: dict[TaskId, Fence] = {}
-        """Asked after a restart, not answered yet."""
-        self.reborn = False
-        """That restart was its own: it may have to wait for its workers before it can answer."""
-        self.dirty = self.award_due = self.lease_due = self.ack_due = False
-
-    def hush(self) -> None:
-        """It is spoken to no more: revoked."""
-        self.acks, self.kept_acks, self.renewals, self.superseded, self.revokes = [], [], [], [], []
-        self.cancels, self.awards, self.ghosts, self.reclaims = {}, {}, {}, {}
-        self.sent.clear()
-
-    def correction(self, row: Row, capability: str) -> int:
-        """Work given to it since its newest load was heard, less what came back since."""
-        if row.load_at_s != self.load_at_s:
-            self.load_at_s = row.load_at_s
-            self.base = dict(self.out)
-        return self.out.get(capability, 0) - self.base.get(capability, 0)
-
-
 class Book:
     def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, random: Random, incarnation: int) -> None:
         self.me = directory.me
@@ -150,6 +86,8 @@ class Book:
         self.ended: dict[TaskId, Task] = {}
         self.holders: dict[NodeId, Holder] = {}
         self.lines: dict[str, Line] = {}
+        self._labelled: dict[str, dict[str, Line]] = {}
+        """By capability: lines of work that asks for labels."""
         self.woken: dict[str, Line] = {}
         self.vacated: list[tuple[Holder, str]] = []
         """Where an award of a capability has ended in this turn: a slot may be idle there."""
@@ -169,6 +107,8 @@ class Book:
         """All holders were given time for that, and no pulse has been in time since."""
         self.admission = Admission(limits)
         self.calibration = Calibration(limits.calibrated_max)
+        self.affinity = Affinity(limits)
+        self.latencies = Latencies(limits.calibrated_max)
         self.counts: dict[str, int] = {}
         self.given = 0
         """Tasks, in this life; the last part of their ids."""
@@ -194,6 +134,7 @@ class Book:
         request: int = -1,
         bounds: Bounds = UNBOUNDED,
         key: str = "",
+        placement: Placement = ANYWHERE,
     ) -> Task:
         """A new task, in line; with a `key` not before it is entered. The caller appends `submitted(task)` if it is durable."""
         self.given += 1
@@ -215,6 +156,7 @@ class Book:
             request,
             bounds,
             key=key,
+            placement=placement,
         )
         if not key:
             self.enter(now_s, task)
@@ -257,7 +199,7 @@ class Book:
 
     def submitted(self, task: Task) -> Append:
         what = (task.id, task.capability, task.input_hash, task.by, task.timeout_ms, task.retries, task.parent, task.step, task.files)
-        entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key)
+        entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key, task.placement)
         return Append(entry, {task.input_hash: task.input})
 
     def find(self, task: TaskId) -> Task | None:
@@ -271,7 +213,7 @@ class Book:
         self.queue_wheel.remove(task)
         if task.holder:
             self.drop(task)
-        line = self.lines.get(task.capability)
+        line = self.lines.get(task.line)
         if line is not None:
             line.remove(task)
         self.ended[task.id] = task
@@ -280,19 +222,39 @@ class Book:
             if gone.key:
                 self.unkeyed.append((gone.key, gone.id))
 
+    def way_ms(self, task: Task, node: NodeId) -> int:
+        """What it costs that the task's files, or its kin, are elsewhere than at `node`."""
+        if not task.files or node in task.sources:
+            return self.affinity.away_ms(task, node)
+        return self.affinity.away_ms(task, node) + round(1000 * sum(size for _, size in task.files) / self.limits.transfer_bytes_per_s)
+
     # ---- lines
 
-    def line(self, capability: str) -> Line:
-        line = self.lines.get(capability)
+    def line_of(self, task: Task) -> Line:
+        line = self.lines.get(task.line)
         if line is None:
-            line = self.lines[capability] = Line(capability)
+            line = self.lines[task.line] = Line(task.capability, task.placement.where, task.line)
+            if line.where:
+                self._labelled.setdefault(task.capability, {})[line.name] = line
         return line
 
+    def lines_for(self, capability: str) -> list[Line]:
+        """Every line of it, that of work which may run anywhere first."""
+        plain, labelled = self.lines.get(capability), self._labelled.get(capability)
+        return [*((plain,) if plain is not None else ()), *(labelled.values() if labelled else ())]
+
+    def forget_line(self, line: Line) -> None:
+        self.lines.pop(line.name, None)
+        labelled = self._labelled.get(line.capability, {})
+        labelled.pop(line.name, None)
+        if not labelled:
+            self._labelled.pop(line.capability, None)
+
     def enqueue(self, task: Task, *, urgent: bool = False) -> None:
-        line = self.line(task.capability)
+        line = self.line_of(task)
         (line.urgent if urgent else line.tasks)[task.id] = task
         line.fresh.append(task)
-        self.woken[task.capability] = line
+        self.woken[line.name] = line
 
     def dequeue(self, line: Line, task: Task) -> None:
         line.remove(task)
@@ -302,14 +264,16 @@ class Book:
         task.reason = ""
 
     def unqueue(self, task: Task) -> None:
-        self.line(task.capability).remove(task)
+        self.line_of(task).remove(task)
 
     def wake(self, capabilities: Iterable[str]) -> None:
         for capability in capabilities:
-            line = self.lines.get(capability)
-            if line is not None:
+            for line in self.lines_for(capability):
                 line.quiet = False
-                self.woken[capability] = line
+                self.woken[line.name] = line
+
+    def wake_all(self) -> None:
+        self.wake(dict.fromkeys(line.capability for line in self.lines.values()))
 
     # ---- holders
 
@@ -331,6 +295,7 @@ class Book:
 
     def give(self, task: Task, node: NodeId) -> Holder:
         holder = self.speak_to(node)
+        self.affinity.gave(task, node)
         holder.tasks[task.id] = task
         holder.out[task.capability] = holder.out.get(task.capability, 0) + 1
         task.holder = task.node = node
@@ -339,16 +304,17 @@ class Book:
     def drop(self, task: Task, *, room: bool = True) -> None:
         """The task's award does not stand any more. `room`: so its holder can take another now, and those in line are looked at."""
         holder = self.holders[task.holder]
+        self.affinity.over(task, task.holder)
         del holder.tasks[task.id]
         holder.reclaims.pop(task.id, None)
         holder.out[task.capability] -= 1
         if room:
             self.vacated.append((holder, task.capability))
         task.holder = ""
-        line = self.lines.get(task.capability)
-        if room and line is not None and (line.tasks or line.urgent):
-            line.quiet = False
-            self.woken[task.capability] = line
+        for line in self.lines_for(task.capability) if room else ():
+            if line.tasks or line.urgent:
+                line.quiet = False
+                self.woken[line.name] = line
 
     def free(self, task: Task, *, room: bool = True) -> None:
         """Its award is over without a result: back in line, before the others."""

@@ -33,3 +33,21 @@ class RetryBudget:
         """Until the floor alone has made up for what is missing."""
         floor = self._limits.retry_floor_per_s
         return min(self._limits.retry_max_s, (1.0 - self._tokens) / floor) if floor > 0 else self._limits.retry_max_s
+
+
+class HedgeBudget:
+    """Second attempts of work that is merely slow: no more than `hedge_share` of the tasks given, and `hedge_burst` at once."""
+
+    def __init__(self, limits: WorkLimits) -> None:
+        self._limits = limits
+        self._tokens = 0.0
+        self._given = 0
+
+    def spend(self, given: int) -> bool:
+        """Take a token for one hedge; False: there is none. `given`: tasks this manager has been given in its life, hedges not counted."""
+        self._tokens = min(self._limits.hedge_burst, self._tokens + self._limits.hedge_share * (given - self._given))
+        self._given = given
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True

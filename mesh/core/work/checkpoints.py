@@ -49,6 +49,6 @@ class Checkpoints:
     def _refusal(self, sender: NodeId, ask: CheckpointAsk, task: Task | None) -> str:
         if not self._book.is_mine(ask.task):
             return "not_my_task"
-        if task is None or task.fence != ask.fence or task.holder != sender or task.state not in (OFFERED, HELD):
+        if task is None or task.fence != ask.fence or task.holder != sender or task.state not in (OFFERED, HELD) or task.hedges:
             return "stale_fence"
         return "checkpoint_too_big" if len(ask.value) > self._book.limits.checkpoint_bytes_max else ""

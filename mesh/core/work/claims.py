@@ -93,6 +93,7 @@ class Claims:
             retries=submit.retries,
             by=submit.by,
             bounds=submit.bounds,
+            placement=submit.placement,
             key=submit.key,
         )
         yield from self._begin(now_s, task, [submit.request])
@@ -139,6 +140,7 @@ class Claims:
             retries=old.retries,
             by=old.by,
             bounds=old.bounds,
+            placement=old.placement,
             key=old.key,
         )
         yield from self._begin(now_s, task, claim.requests)

@@ -290,12 +290,13 @@ class Contractor:
         out: list[Any] = []
         offers = {offer.capability: offer for offer in attached.offers}
         worker = Worker(attached.worker, attached.pid, attached.agent, offers, max(1, attached.concurrency))
+        worker.labels, worker.resources = attached.labels, attached.resources
         self._slots.attach(worker)
         for task, fence in attached.running:
             self._resume(now_s, worker, task, fence, out)
         self._terms.settle_reclaims(now_s, [task for task, _ in attached.running], out)
         self._workers_changed(now_s, out)
-        self._running.fill(now_s, worker, out)
+        self._running.fill_all(now_s, out)
         return out
 
     def _resume(self, now_s: float, worker: Worker, task: TaskId, fence: Fence, out: list[Any]) -> None:
@@ -328,12 +329,13 @@ class Contractor:
             newer = self._holdings.by_task.get(task)
             if newer is not None and newer.state is State.WAITING:
                 self._running.offer(now_s, newer, out)
+        self._running.fill_all(now_s, out)
         return out
 
     def _workers_changed(self, now_s: float, out: list[Any]) -> None:
         """Other capabilities, other slots: give back what nobody here can run any more, and say what is offered now."""
         for holding in list(self._holdings.by_task.values()):
-            if holding.state in _QUEUED and self._slots.offered(holding.capability) is None:
+            if holding.state in _QUEUED and not self._slots.has_worker(holding.capability, holding.where):
                 self._reports.release(now_s, holding, "worker_lost", out)
         offers = self._slots.offers()
         if offers != self._offers:
@@ -412,17 +414,19 @@ class Contractor:
             else:
                 self._holdings.forget_idle(pair)
         if self._lived_before:
-            self._terms.reattaching = self._pricing.unready = True
+            self._terms.reattaching = self._pricing.unready = self._slots.resources.closed = True
             self._deadlines.set(ReattachOver(), now_s + self._limits.reattach_s)
 
     def _expire_reattach(self, now_s: float, _me: NodeId, _over: ReattachOver) -> list[Any]:
         out: list[Any] = []
-        self._terms.reattaching = self._pricing.unready = False
+        self._terms.reattaching = self._pricing.unready = self._slots.resources.closed = False
         for holding in list(self._holdings.by_task.values()):
             if holding.state is State.RECOVERED:
                 error = {"kind": "worker_lost", "message": "its worker did not come back after the node's restart", "retryable": True}
                 self._reports.fail(now_s, holding, "worker_lost", error, "", 0, out)
         self._terms.settle_reclaims(now_s, self._terms.open_reclaims(), out)
+        self._running.fill_all(now_s, out)
+        self._load.note(now_s)
         return out
 
     def statistics(self) -> ContractorStatistics:
@@ -452,4 +456,5 @@ class Contractor:
             pulls=self._pulling.pulls,
             given_up=self._pulling.given_up,
             breakers_opened=self._breakers.opened,
+            resources=slots.resources.rows(),
         )

@@ -139,7 +139,7 @@ class EffectLedger:
         task = self._book.tasks.get(message.task)
         if task is None or task.fence != message.fence or task.holder != sender or task.state not in (OFFERED, HELD):
             return None
-        return task
+        return task if not task.hedges else None
 
     def _stale(self, sender: NodeId, message: EffectAsk | EffectDone) -> Effects:
         if message.task in self._book.moved:

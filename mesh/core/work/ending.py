@@ -8,6 +8,7 @@ Does not decide whether a failure is worth another try (`retries.py`), nor who r
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from mesh.core.work.book import Book, Effects
@@ -41,6 +42,10 @@ def no_such_capability(capability: str, nearest: list[str]) -> dict[str, Any]:
     return {"code": "no_such_capability", "message": f"nobody here offers {capability!r}{near}", "fix": "mesh caps"}
 
 
+def no_such_label(capability: str, lacking: str) -> dict[str, Any]:
+    return {"code": "no_such_label", "message": f"of those who offer {capability!r} {lacking}", "fix": "mesh caps"}
+
+
 def nobody_left(task: Task) -> dict[str, Any]:
     message = f"what ran {task.capability!r} was lost, and nobody else here offers it"
     return {"code": "worker_lost", "message": message, "fix": "mesh caps"}
@@ -59,6 +64,8 @@ def node_lost(task: Task, reason: str) -> dict[str, Any]:
 class Ending:
     def __init__(self, book: Book, ring: Ring) -> None:
         self._book, self._ring = book, ring
+        self.on_finish: Callable[[float, Task], Effects] = lambda now_s, task: iter(())
+        """What follows for its second attempt, or for the first."""
 
     # ---- the ways to end
 
@@ -88,6 +95,8 @@ class Ending:
             self._book.stop(task, reason)
             task.move(CANCEL)
             yield from self._end_children(now_s, task, "parent cancelled")
+            if task.twin and (twin := self._book.tasks.get(task.twin)) is not None:
+                yield from self.cancel(now_s, twin, task.id, reason)
             return
         self._leave(task, reason)
         task.move(CANCEL)
@@ -151,6 +160,8 @@ class Ending:
             yield from self._end_children(now_s, task, "parent ended")
         if task.stream is not None:
             yield from task.stream.close()
+        if task.twin or task.hedges:
+            yield from self.on_finish(now_s, task)
         task.forget_outcomes()
         task.input = task.checkpoint = b""
         if task.output is not None and len(task.output) > OUTPUT_KEPT_BYTES:
@@ -172,7 +183,7 @@ class Ending:
         return Append(entry, {task.output_hash: task.output} if task.output is not None else {})
 
     def _reply(self, task: Task) -> Reply:
-        if task.error is not None and task.error["code"] == "no_such_capability":
+        if task.error is not None and task.error["code"] in ("no_such_capability", "no_such_label"):
             return Reply(task.request, False, task.error, need=Need.FREE)
         body: dict[str, Any] = {"task": task.id, "state": task.state}
         if task.state == DONE:

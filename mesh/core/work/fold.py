@@ -150,6 +150,7 @@ class Fold:
             bounds=entry.bounds,
             again=entry.again,
             key=entry.key,
+            placement=entry.placement,
         )
         task.seq = self._seq
         if task.key:

@@ -55,9 +55,11 @@ class Holding:
         "sent_s",
         "skip",
         "state",
+        "stay_ms",
         "stream",
         "task",
         "timeout_ms",
+        "where",
     )
 
     def __init__(
@@ -91,6 +93,8 @@ class Holding:
         """What an earlier attempt kept; empty: nothing."""
         self.stream, self.skip = False, 0
         """As in `AwardItem`."""
+        self.where: tuple[str, ...] = ()
+        self.stay_ms = 0
         self.deadline_ms = deadline_ms
         self.heartbeat_ms = heartbeat_ms
         self.state = State.NEW
@@ -119,7 +123,7 @@ def awarded(now_s: float, item: AwardItem, manager: NodeId, lease_end_ms: int, o
         item.heartbeat_ms,
     )
     holding.checkpoint = item.checkpoint
-    holding.stream, holding.skip = item.stream, item.skip
+    holding.stream, holding.skip, holding.where, holding.stay_ms = item.stream, item.skip, item.where, item.stay_ms
     return holding
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections import deque
 
 from mesh.core.directory import DEAD, UNREACHABLE
-from mesh.core.work.book import AwardsDue, Book, Effects, Holder, LeasesDue, PulseDue
+from mesh.core.work.book import AwardsDue, Book, Effects, LeasesDue, PulseDue
 from mesh.core.work.ending import Ending, node_lost
+from mesh.core.work.holder import Holder
 from mesh.core.work.poison import is_back, is_poison, note_loss, poison
 from mesh.core.work.rebinding import pulled
 from mesh.core.work.task import ACCEPT, CANCELLING, COMMITTING, HELD, OFFERED, RETRY, Task

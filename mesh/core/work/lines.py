@@ -1,4 +1,4 @@
-"""Who waits for an award of one capability. Holds no rule about who gets work (`placing.py`)."""
+"""Who waits for an award of one capability, at nodes with the same labels. Holds no rule about who gets work (`placing.py`)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,26 @@ from mesh.ids import NodeId, TaskId
 
 
 class Line:
-    """Who waits for an award of one capability, first come first served; work that was lost or given back goes first."""
+    """First come first served; work that was lost or given back goes first. `name`: as `Task.line` gives it."""
 
-    __slots__ = ("backlog_due", "bidding", "capability", "force", "fresh", "hinted", "promised", "quiet", "shown", "tasks", "urgent")
+    __slots__ = (
+        "backlog_due",
+        "bidding",
+        "capability",
+        "force",
+        "fresh",
+        "hinted",
+        "name",
+        "promised",
+        "quiet",
+        "shown",
+        "tasks",
+        "urgent",
+        "where",
+    )
 
-    def __init__(self, capability: str) -> None:
-        self.capability = capability
+    def __init__(self, capability: str, where: tuple[str, ...] = (), name: str = "") -> None:
+        self.capability, self.where, self.name = capability, where, name or capability
         self.urgent: dict[TaskId, Task] = {}
         self.tasks: dict[TaskId, Task] = {}
         self.fresh: list[Task] = []

@@ -49,6 +49,7 @@ from mesh.core.work.claims import ClaimKept, Claims, WaitEnds
 from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
+from mesh.core.work.hedging import Hedging
 from mesh.core.work.leases import Leases
 from mesh.core.work.placing import Placing
 from mesh.core.work.questions import Questions
@@ -59,7 +60,7 @@ from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
 from mesh.core.work.task import CANCELLING
-from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, ReclaimsDue
+from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, HedgeDue, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
 from mesh.ids import NodeId
@@ -115,6 +116,13 @@ class ManagerStatistics:
     retries_waiting: int
     poisonous: int
     """Tasks put away because they took down three nodes."""
+    hedges: int
+    """Second attempts beside slow first ones."""
+    hedges_won: int
+    hedges_denied: int
+    """For want of budget."""
+    claiming: int = 0
+    """Keyed submits of which it is not known yet whether their key stands for them."""
 
 
 class Manager:
@@ -132,6 +140,7 @@ class Manager:
         self._leases = leases = Leases(book, ending)
         self._placing = Placing(book, ending)
         self._retries = Retries(book, ending, leases)
+        self._hedging = Hedging(book, ending, self._placing.market)
         self._rebinding = Rebinding(book)
         self._claims = claims = Claims(book)
         self._succession = Succession(book, ending, leases, claims)
@@ -218,6 +227,7 @@ class Manager:
             GraceEnds: soon(self._placing.expire_grace),
             BackoffEnds: soon(self._retries.expire_backoff),
             BudgetDue: soon(self._retries.expire_budget),
+            HedgeDue: soon(self._hedging.expire),
             FetchAgain: soon(self._retries.expire_fetch),
             TimeoutsDue: soon(self._ending.expire_timeouts),
             QueuesDue: soon(self._placing.patience.expire),
@@ -306,6 +316,7 @@ class Manager:
             parent=call.parent,
             request=call.request,
             bounds=call.bounds,
+            placement=call.placement,
         )
         if call.stream:
             self._streams.open(now_s, task)
@@ -331,6 +342,7 @@ class Manager:
             retries=submit.retries,
             by=submit.by,
             bounds=submit.bounds,
+            placement=submit.placement,
         )
         yield from self.book.submit(task)
         yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives(submit.files)}, need=Need.KEPT)
@@ -382,7 +394,7 @@ class Manager:
     # ---- members
 
     def _wake_all(self) -> None:
-        self.book.wake(list(self.book.lines))
+        self.book.wake_all()
 
     def _on_member_alive(self, _now_s: float, _me: NodeId, _fact: MemberAlive) -> None:
         self._wake_all()
@@ -459,4 +471,8 @@ class Manager:
             retries_delayed=counts.get("retries_delayed", 0),
             retries_waiting=self._retries.waiting(),
             poisonous=counts.get("poison", 0),
+            hedges=counts.get("hedges", 0),
+            hedges_won=counts.get("hedges_won", 0),
+            hedges_denied=counts.get("hedges_denied", 0),
+            claiming=len(self._claims),
         )

@@ -4,6 +4,7 @@
                                                       --only busy, or the busy ones are sooner done--> BUSY (wait for room)
                                                       --else--> AUCTION                 released for an idle node --> AWARD to that node
 
+Who can be asked is here, well, and has the labels that the task wants (`fitting.py`).
 Why a sample: with cached load, best-of-all herds onto one node, best-of-3 with local correction does not (Sparrow; own simulation).
 If none of three could start it at once, three of those who could are looked for: one idle node beats three short queues.
 Invariant: same inputs, same choice; the winner follows from the candidates' fields alone, so that anybody can recompute it.
@@ -20,6 +21,7 @@ from typing import TypeVar
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, ReadDirectory, Row
 from mesh.core.work.book import Book
 from mesh.core.work.breaker import OPEN
+from mesh.core.work.fitting import fits, lacks
 from mesh.core.work.task import Task
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.membership import LoadRow
@@ -65,13 +67,6 @@ def score_ms(candidate: Candidate) -> int:
     return expected_ms + candidate.transfer_ms + round(1000 * candidate.cost)
 
 
-def transfer_ms(task: Task, node: NodeId, bytes_per_s: float) -> int:
-    """What it takes to bring the task's files to `node`; 0 where they are."""
-    if not task.files or node in task.sources:
-        return 0
-    return round(1000 * sum(size for _, size in task.files) / bytes_per_s)
-
-
 def tie_break(task: TaskId, fence: Fence, node: NodeId) -> bytes:
     return hashlib.sha256(f"{task}|{fence}|{node}".encode()).digest()
 
@@ -97,11 +92,6 @@ def nearest(directory: ReadDirectory, capability: str) -> list[str]:
     return difflib.get_close_matches(capability, sorted(names), 3, 0.5)
 
 
-def offered(directory: ReadDirectory, capability: str) -> bool:
-    """By anybody who is not known to be gone."""
-    return any(row.state not in (DEAD, LEFT) for row in directory.offering(capability))
-
-
 def sample(random: Random, rows: list[Item], size: int) -> list[Item]:
     """`size` of them at random, or all as they are."""
     count = len(rows)
@@ -114,6 +104,11 @@ def sample(random: Random, rows: list[Item], size: int) -> list[Item]:
     return pool[:size]
 
 
+def liked(task: Task, drawn: list[Row], rows: list[Row]) -> list[Row]:
+    """Those that were drawn, and the task's favourite in any case."""
+    return drawn + [row for row in rows if row.node == task.favourite and row not in drawn] if task.favourite else drawn
+
+
 class Market:
     def __init__(self, book: Book) -> None:
         self._book = book
@@ -122,20 +117,49 @@ class Market:
 
     def choose(self, now_s: float, task: Task, ahead: int = 1, *, force: bool = False) -> Choice:
         """What to do with a task in line. `ahead`: how many wait there, itself included. `force`: never BUSY, ask those who are."""
-        rows = self._book.directory.offering(task.capability)
+        rows, unlike = self._offering(task)
         if task.pulled:
             (there, here), task.pulled = task.pulled, ()
             # It may have stood in line for a while: who pulled it may have lost its workers since, or be about to go.
             if self._still_takes(now_s, task, there):
                 return Choice(TAKE, candidates=[there, here] if self._still_takes(now_s, task, here) else [there], by="pull")
-        if len(rows) > SCAN_MAX and not force and not task.files:
+        rooted = task.files or task.placement.near or task.placement.apart
+        self.prefer(now_s, task, rows)
+        if len(rows) > SCAN_MAX and not force and not rooted:
             drawn = self._draw(now_s, task, rows)
             choice = Choice(NOBODY)
             if drawn:
                 choice.way = self._weigh(now_s, task, choice, drawn)
                 if choice.way == TAKE and any(not candidate.start_ms for candidate in choice.candidates):
                     return choice
-        return self._among_all(now_s, task, sample(self._book.random, rows, WIDE), ahead, force)
+        choice = self._among_all(now_s, task, liked(task, sample(self._book.random, rows, WIDE), rows), ahead, force)
+        choice.refusals += unlike
+        return choice
+
+    def _offering(self, task: Task) -> tuple[list[Row], list[tuple[NodeId, str, str]]]:
+        """Who offers it and has the labels that it asks for; and some of the others, as refusals."""
+        rows, where = self._book.directory.offering(task.capability), task.placement.where
+        if not where:
+            return rows, []
+        fit = [row for row in rows if fits(row.offers[task.capability], where)]
+        others = [row for row in rows if row.state not in (DEAD, LEFT) and not fits(row.offers[task.capability], where)]
+        return fit, [(row.node, row.name, lacks(row.offers[task.capability], where)) for row in others[:RECORDED]]
+
+    def prefer(self, now_s: float, task: Task, rows: list[Row] | None = None) -> None:
+        """Note where it likes to be, of those that can be asked."""
+        if task.placement.near:
+            rows = self._offering(task)[0] if rows is None else rows
+            task.favourite = self._book.affinity.favourite(task.placement.near, [r.node for r in rows if not self._unfit(now_s, task, r)])
+
+    def room_beside(self, now_s: float, task: Task) -> bool:
+        """Another node than its holder has a free slot for it, for all that is known."""
+        for row in self._offering(task)[0]:
+            load = row.load.get(task.capability)
+            if row.node == task.holder or load is None or self._unfit(now_s, task, row):
+                continue
+            if load.busy + load.queued + self._book.holder(row.node).correction(row, task.capability) < load.slots:
+                return True
+        return False
 
     def _still_takes(self, now_s: float, task: Task, candidate: Candidate) -> bool:
         row = self._book.directory.get(candidate.node)
@@ -146,9 +170,10 @@ class Market:
         row = self._book.directory.get(node)
         if row is None or task.capability not in row.offers or self._unfit(now_s, task, row):
             return None
-        way_ms = transfer_ms(task, node, self._book.limits.transfer_bytes_per_s)
+        self.prefer(now_s, task)
+        way_ms = self._book.way_ms(task, node)
         asking = Candidate(node, row.name, 0, service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
-        eligible = [other for other in self._book.directory.offering(task.capability)[:WIDE] if not self._unfit(now_s, task, other)]
+        eligible = [other for other in self._offering(task)[0][:WIDE] if not self._unfit(now_s, task, other)]
         choice = Choice(TAKE, eligible, [asking], by="pull")
         return None if self._worth_waiting(now_s, task, choice, ahead) else choice
 
@@ -228,6 +253,10 @@ class Market:
             return "breaker_open"
         if row.node == task.excluded:
             return "failed_before"
+        if row.node == task.barred:
+            return "has_the_first"
+        if task.placement.where and not fits(row.offers[task.capability], task.placement.where):
+            return lacks(row.offers[task.capability], task.placement.where)
         return row.state if row.state == SUSPECT else ""
 
     def _scan(self, now_s: float, task: Task, rows: list[Row], choice: Choice) -> None:
@@ -276,7 +305,7 @@ class Market:
     def _candidate(self, task: Task, row: Row, load: LoadRow, given: int) -> Candidate:
         before = load.busy + load.queued + given - load.slots + 1
         start_ms = before * load.service_ms // load.slots if before > 0 and load.slots > 0 else 0
-        way_ms = transfer_ms(task, row.node, self._book.limits.transfer_bytes_per_s)
+        way_ms = self._book.way_ms(task, row.node)
         return Candidate(row.node, row.name, start_ms, load.service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
 
     def _weigh(self, now_s: float, task: Task, choice: Choice, rows: list[Row]) -> str:
@@ -297,7 +326,7 @@ class Market:
             return BUSY
         if choice.priced or task.declines >= DECLINES_BEFORE_AUCTION:
             return ASK_ALL
-        asked = self._book.line(task.capability).quiet
+        asked = self._book.line_of(task).quiet
         if unknown and not asked and len(choice.eligible) == 1 and (only := self._only(now_s, task, rows[0])) is not None:
             choice.candidates.append(only)
             return TAKE

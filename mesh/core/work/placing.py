@@ -2,7 +2,7 @@
 
     line of a capability --choice (market.py)--> AWARD from cached load
                                             '--> auction, of a lot --closed--> AWARD to the winners | parked
-                                            '--> parked: no_capable (woken by members and offers), busy (woken by room, or asked again)
+                                            '--> parked: no_capable, no_label (woken by offers), busy (woken by room, or asked again)
 
 Invariant: of each award the decision is written (or remembered, for a plain call) before the AWARD leaves, under a fence that is new.
 Does not bind anything: an AWARD is an offer until its ACCEPT (`leases.py`).
@@ -16,12 +16,13 @@ from mesh.core.directory import Row
 from mesh.core.work.auction import Auction, Curve
 from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, GuardDue
 from mesh.core.work.breaker import OPEN
-from mesh.core.work.ending import Ending, no_such_capability, nobody_left, node_lost
+from mesh.core.work.ending import Ending, no_such_capability, no_such_label, nobody_left, node_lost
+from mesh.core.work.fitting import offered, unmet
 from mesh.core.work.lines import Line
-from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, nearest, offered, sample, transfer_ms
+from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, liked, nearest, sample
 from mesh.core.work.patience import Patience, out_of_reach
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, WAKE, Task
-from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds
+from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds, HedgeDue
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, next_fence
 from mesh.messages.membership import Load
@@ -41,7 +42,7 @@ HINTED_MS = 1000
 class Placing:
     def __init__(self, book: Book, ending: Ending) -> None:
         self._book, self._ending = book, ending
-        self._market = Market(book)
+        self.market = self._market = Market(book)
         self.patience = Patience(book, ending)
         self._auctions: dict[int, Auction] = {}
         self._round = 0
@@ -81,8 +82,8 @@ class Placing:
                 yield from self._wait(now_s, line, task, choice)
                 return
         line.fresh.clear()
-        if not len(line) and not line.bidding and not self._book.directory.offering(line.capability):
-            self._book.lines.pop(line.capability, None)
+        if not len(line) and not line.bidding and (line.where or not self._book.directory.offering(line.capability)):
+            self._book.forget_line(line)
 
     def _wait(self, now_s: float, line: Line, head: Task, choice: Choice) -> Effects:
         if choice.way == BUSY:
@@ -97,8 +98,9 @@ class Placing:
             # Linked, but without a stamp to grant a lease on: no fact will tell when it comes.
             self._ask_later(now_s, line, 0)
         whys = [why for _, _, why in choice.refusals]
-        reason = next((why for why in ("breaker_open", "draining") if why in whys), "no_capable")
-        known = offered(self._book.directory, line.capability)
+        lacking = unmet(self._book.directory, line.capability, line.where)
+        reason = f"no_label: {lacking}" if lacking else next((why for why in ("breaker_open", "draining") if why in whys), "no_capable")
+        known = offered(self._book.directory, line.capability, line.where)
         waiting = line.fresh if line.shown else [*line.urgent.values(), *line.tasks.values()]
         line.fresh, line.shown = [], True
         for task in waiting:
@@ -127,13 +129,13 @@ class Placing:
             line.backlog_due = True
             limits = self._book.limits
             wait_s = min(max(after_ms / 1000, limits.retry_min_s), limits.retry_max_s)
-            self._book.deadlines.set(BacklogDue(line.capability), now_s + wait_s)
+            self._book.deadlines.set(BacklogDue(line.name), now_s + wait_s)
 
     def expire_backlog(self, _now_s: float, _me: NodeId, due: BacklogDue) -> None:
-        line = self._book.lines.get(due.capability)
+        line = self._book.lines.get(due.line)
         if line is not None:
             line.backlog_due, line.quiet, line.force = False, False, True
-            self._book.woken[due.capability] = line
+            self._book.woken[line.name] = line
 
     def on_load(self, _now_s: float, node: NodeId, _load: Load) -> None:
         """Room where there was none wakes those who wait for it."""
@@ -155,17 +157,21 @@ class Placing:
 
     def on_pull(self, now_s: float, sender: NodeId, pull: Pull) -> Effects:
         """An idle node gets the first in line, whatever its last load said, and hears whether there is more."""
-        line = self._book.lines.get(pull.capability)
-        task = line.first(plain=not self._book.holds(now_s)) if line is not None and pull.node == sender else None
-        choice = self._market.pulling(now_s, task, sender, pull.service_ms, len(line)) if task is not None and line is not None else None
-        if task is not None and line is not None and choice is not None:
-            self._book.dequeue(line, task)
-            yield from self._award(now_s, task, choice, "pull")
-        count = len(line) if line is not None and choice is not None else 0
-        if line is not None and not count:
-            line.hinted.pop(sender, None)
-        if pull.node == sender:
-            yield Send(sender, Backlog(pull.capability, count), need=Need.FREE)
+        if pull.node != sender:
+            return
+        count = 0
+        for line in self._book.lines_for(pull.capability):
+            task = line.first(plain=not self._book.holds(now_s))
+            choice = self._market.pulling(now_s, task, sender, pull.service_ms, len(line)) if task is not None else None
+            if task is not None and choice is not None:
+                self._book.dequeue(line, task)
+                yield from self._award(now_s, task, choice, "pull")
+                count = len(line)
+            if not count:
+                line.hinted.pop(sender, None)
+            if choice is not None:
+                break
+        yield Send(sender, Backlog(pull.capability, count), need=Need.FREE)
 
     # ---- nobody offers it
 
@@ -178,12 +184,17 @@ class Placing:
         if task.attempts:
             yield from self._ending.fail(now_s, task, nobody_left(task))
             return
+        if lacking := unmet(self._book.directory, task.capability, task.placement.where):
+            yield from self._ending.fail(now_s, task, no_such_label(task.capability, lacking))
+            return
         names = nearest(self._book.directory, task.capability)
         yield from self._ending.fail(now_s, task, no_such_capability(task.capability, names))
 
     def expire_grace(self, now_s: float, _me: NodeId, due: GraceEnds) -> Effects:
         task = self._book.tasks.get(due.task)
-        if task is not None and task.state == PARKED and not offered(self._book.directory, task.capability):
+        if task is None or task.state != PARKED:
+            return
+        if not offered(self._book.directory, task.capability, task.placement.where):
             yield from self._nobody_offers(now_s, task)
 
     # ---- awards
@@ -216,6 +227,8 @@ class Placing:
             del task.decisions[:-8]
         if task.stream is not None:
             yield from task.stream.begin(task.attempts + 1, replays=offer.idempotent)
+        if task.placement.hedge and offer.idempotent and (late_ms := book.latencies.late_ms(task.capability)) is not None:
+            book.deadlines.set(HedgeDue(task.id, fence), now_s + late_ms / 1000)
         holder = book.give(task, winner.node)
         kind = (DURABLE if task.durable else 0) | (0 if way == "auction" else CONDITIONAL)
         pairs = holder.awards.get(kind)
@@ -241,6 +254,8 @@ class Placing:
             task.stream.received if task.stream is not None else 0,
             task.left_ms(now_s),
             task.heartbeat_ms,
+            task.placement.where,
+            self._book.limits.near_ms if task.favourite == task.holder else 0,
         )
 
     # ---- auctions
@@ -258,7 +273,7 @@ class Placing:
         self._round += 1
         count = 1 if choice.priced else min(1 + max(0, len(line) - line.promised), book.limits.lot_max)
         most = book.limits.asked_most if choice.long else max(book.limits.asked_max, min(2 * count, book.limits.asked_most))
-        asked = sample(book.random, choice.eligible, most)
+        asked = liked(task, sample(book.random, choice.eligible, most), choice.eligible)
         given = {row.node: book.holder(row.node).out.get(task.capability, 0) for row in asked}
         auction = self._auctions[self._round] = Auction(self._round, task, asked, choice.refusals, given, count)
         task.move(ASK)
@@ -309,10 +324,10 @@ class Placing:
         book, task = self._book, auction.task
         del self._auctions[auction.round]
         book.deadlines.clear(AuctionEnds(auction.round))
-        line = book.line(task.capability)
+        line = book.line_of(task)
         line.bidding -= 1
         line.promised -= auction.count - 1
-        book.woken[task.capability] = line
+        book.woken[line.name] = line
         if not book.holds(now_s) and task.durable:
             if task.state == BIDDING:
                 book.enqueue(self._unasked(task), urgent=task.lost)
@@ -352,7 +367,10 @@ class Placing:
             heads = {curve.bid.node: (curve, head) for curve in curves if (head := curve.head()) is not None}
             if task is None or not heads:
                 return
-            bids = [self._with_way(task, head) for _, head in heads.values()]
+            self._market.prefer(now_s, task)
+            bids = [self._with_way(task, head) for _, head in heads.values() if head.node != task.barred]
+            if not bids:
+                return
             candidates = [bid for bid in bids if bid.node != task.excluded] or bids
             if task.state != BIDDING:
                 self._book.dequeue(line, task)
@@ -363,7 +381,7 @@ class Placing:
             task = line.first(plain=not held)
 
     def _with_way(self, task: Task, bid: Candidate) -> Candidate:
-        way_ms = transfer_ms(task, bid.node, self._book.limits.transfer_bytes_per_s)
+        way_ms = self._book.way_ms(task, bid.node)
         return replace(bid, transfer_ms=way_ms) if way_ms else bid
 
     def _standing(self, now_s: float, task: Task, curve: Curve, auction: Auction) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ALIVE, ReadDirectory, Row
+from mesh.core.work.fitting import fits
 from mesh.core.work.holdings import Holding, Holdings, State
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.reports import Pulled, Reports
@@ -149,8 +150,12 @@ class Pulling:
         queued = [h for h in self._holdings.by_task.values() if h.state in _QUEUED and h.capability == pull.capability]
         service_ms = self._slots.service_ms(capability)
         starts_ms = self._slots.waits_ms(capability, now_s)
+        row = self._directory.get(pull.node)
+        offer = row.offers.get(pull.capability) if row is not None else None
         for holding, start_ms in zip(queued, starts_ms, strict=False):
-            if holding.rooted or start_ms + service_ms <= pull.service_ms + self._limits.pull_cost_ms:
+            if holding.where and (offer is None or not fits(offer, holding.where)):
+                continue
+            if holding.rooted or start_ms + service_ms <= pull.service_ms + self._limits.pull_cost_ms + holding.stay_ms:
                 continue
             self._give_up(now_s, holding, Pulled(pull.node, pull.service_ms, start_ms, service_ms), out)
             break

@@ -93,6 +93,7 @@ class Questions:
             "step": task.step,
             "by": task.by,
             "again": task.again,
+            "twin": task.twin,
             "age_ms": max(0, int((now_s - task.submitted_at_s) * 1000)),
             "took_ms": max(0, int((until_s - task.submitted_at_s) * 1000)),
             "progress": task.progress,

@@ -9,7 +9,9 @@ that ended. Short work stays where it is. Binds nothing (`leases.py`), chooses n
 from __future__ import annotations
 
 from mesh.core.directory import ALIVE, Row
-from mesh.core.work.book import Book, Effects, Holder
+from mesh.core.work.book import Book, Effects
+from mesh.core.work.fitting import fits
+from mesh.core.work.holder import Holder
 from mesh.core.work.task import Task
 from mesh.effects import Need, Send
 from mesh.ids import NodeId
@@ -20,9 +22,12 @@ from mesh.messages.work import Pull, Release
 def pulled(book: Book, task: Task, holder: NodeId, release: Release) -> tuple[Candidate, ...]:
     """The idle node and the releaser, as candidates of the next award; nothing if the idle one cannot take it."""
     row = book.directory.get(release.to)
-    if row is None or not row.linked or row.state != ALIVE or task.capability not in row.offers or release.to == task.excluded:
+    if row is None or not row.linked or row.state != ALIVE or release.to in (task.excluded, task.barred):
         return ()
-    there = Candidate(row.node, row.name, 0, release.to_service_ms, 0.0, row.offers[task.capability].agent)
+    if task.capability not in row.offers or not fits(row.offers[task.capability], task.placement.where):
+        return ()
+    agent, way_ms = row.offers[task.capability].agent, book.way_ms(task, row.node)
+    there = Candidate(row.node, row.name, 0, release.to_service_ms, 0.0, agent, transfer_ms=way_ms)
     here = Candidate(holder, book.directory.name_of(holder), release.start_ms, release.service_ms, 0.0, task.agent)
     return (there, here)
 
@@ -35,8 +40,7 @@ class Rebinding:
         """At the end of a turn, after the lines: where a slot fell idle and no line had anything for it."""
         vacated, self._book.vacated = self._book.vacated, []
         for holder, capability in vacated:
-            line = self._book.lines.get(capability)
-            if line is None or not len(line):
+            if not any(map(len, self._book.lines_for(capability))):
                 yield from self._find_work(holder, capability)
 
     def _find_work(self, idle: Holder, capability: str) -> Effects:

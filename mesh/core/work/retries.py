@@ -80,6 +80,7 @@ class Retries:
             task.service_ms = result.service_ms
             if task.promised_ms is not None:
                 took_ms = (now_s - task.offered_at_s) * 1000
+                book.latencies.learn(task.capability, took_ms)
                 book.calibration.learn(now_s, sender, task.capability, *task.promised_ms, took_ms)
             if result.files:
                 task.output_files = result.files

@@ -90,12 +90,22 @@ class Running:
             return
         capability = slots.capabilities[holding.capability]
         if not capability.ready:
-            worker = capability.freest()
-            if worker is not None:
+            worker = capability.freest(holding.where)
+            overtakes = capability.needs and slots.must_wait(capability, holding.order, self._holdings.by_task)
+            if worker is not None and not overtakes:
                 self._start(now_s, holding, worker, out)
                 return
         slots.move(holding, State.READY)
         slots.compact(capability, self._holdings.by_task)
+        if capability.free():
+            # Those in front of it may wait for other labels.
+            for worker in capability.workers:
+                self.fill(now_s, worker, out)
+
+    def fill_all(self, now_s: float, out: list[Any]) -> None:
+        """What has become free is not one worker's slot alone: resources are the node's."""
+        for worker in self._slots.workers.values():
+            self.fill(now_s, worker, out)
 
     def fill(self, now_s: float, worker: Worker, out: list[Any]) -> None:
         """Give `worker` the oldest work it can take, until its slots are full."""
@@ -152,6 +162,8 @@ class Running:
         if newer is not None and newer.state is State.WAITING:
             self.offer(now_s, newer, out)
         self.fill(now_s, worker, out)
+        if self._slots.resources:
+            self.fill_all(now_s, out)
 
     # ---- while it runs
 

@@ -2,17 +2,20 @@
 
     capability  --queue-->  worker (slots shared by all its capabilities)  --run-->  one handler under one fence
 
-Invariant: one run per task; a slot is busy until its handler is known to have ended, whatever has become of the contract. Room is what
-keeps the expected wait below `wait_ms_target`: short work flows, long work stays movable. Starts nothing and sends nothing.
+Invariant: one run per task; a slot is busy until its handler is known to have ended, whatever has become of the contract, and so are the
+resources that it needs (`resources.py`). A run begins only in a worker with the labels it wants. Room is what keeps the expected wait below
+`wait_ms_target`: short work flows, long work stays movable. Starts nothing and sends nothing.
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mesh.core.work.breaker import CLOSED, Breaker
+from mesh.core.work.fitting import fits_worker
 from mesh.core.work.holdings import Holding, State
+from mesh.core.work.resources import Needs, Resources, greatest
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import LoadRow, Offer
@@ -36,6 +39,7 @@ class Run:
         "fraction",
         "heard_s",
         "heartbeat_s",
+        "needs",
         "note",
         "overdue_s",
         "started_s",
@@ -56,6 +60,8 @@ class Run:
         self.heartbeat_s = 0.0
         """It has promised a sign of life this often; 0: it has not."""
         self.heard_s = started_s
+        self.needs: Needs = ()
+        """What it holds of the node's resources."""
         self.waits = False
         """For work of its own, elsewhere or here: its slot is free meanwhile."""
         self.stopping = ""
@@ -76,7 +82,10 @@ class Worker:
     idle: int = 0
     """Runs that wait. When several go on at once there may be more of them at work than slots; none starts until there are fewer."""
     runs: dict[TaskId, Run] = field(default_factory=dict)
-    strays: dict[tuple[TaskId, Fence], None] = field(default_factory=dict)
+    strays: dict[tuple[TaskId, Fence], Needs] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    resources: Needs = ()
+    """What its machine has, as it says."""
 
     def free(self) -> int:
         return self.concurrency + self.idle - len(self.runs) - len(self.strays)
@@ -87,6 +96,9 @@ class Capability:
     """One capability of this node: who offers it, its queue and what one task takes. `service_ms` 0: never run here."""
 
     name: str
+    pool: Resources
+    needs: Needs = ()
+    """Of one run."""
     workers: list[Worker] = field(default_factory=list)
     neighbours: list[Capability] = field(default_factory=list)
     """Those that share a worker with it, itself included: their queues are in its way."""
@@ -102,17 +114,22 @@ class Capability:
     breaker: Breaker = field(default_factory=Breaker)
 
     def slots(self) -> int:
-        return sum(worker.concurrency for worker in self.workers)
+        """How many may run at once: of workers' slots, and of what they need."""
+        slots = sum(worker.concurrency for worker in self.workers)
+        return min(slots, self.pool.most(self.needs)) if self.needs else slots
 
     def free(self) -> int:
-        return sum(max(0, worker.free()) for worker in self.workers)
+        free = sum(max(0, worker.free()) for worker in self.workers)
+        return min(free, self.pool.more(self.needs)) if self.needs else free
 
-    def freest(self) -> Worker | None:
-        """The worker with most free slots, the oldest of equals; None if no slot is free."""
+    def freest(self, where: tuple[str, ...] = ()) -> Worker | None:
+        """The worker with these labels and most free slots, the oldest of equals; None if none may begin."""
+        if self.needs and not self.pool.more(self.needs):
+            return None
         best, most = None, 0
         for worker in self.workers:
             free = worker.concurrency + worker.idle - len(worker.runs) - len(worker.strays)
-            if free > most:
+            if free > most and (not where or fits_worker(worker.labels, where)):
                 best, most = worker, free
         return best
 
@@ -128,6 +145,7 @@ class Slots:
         self.strays: dict[TaskId, int] = {}
         """How many strays of each task still run."""
         self.queued = 0
+        self.resources = Resources()
 
     # ---- workers
 
@@ -145,8 +163,9 @@ class Slots:
 
     def detach(self, worker: Worker) -> None:
         del self.workers[worker.worker]
-        for task in worker.runs:
+        for task, run in worker.runs.items():
             del self.runs[task]
+            self.resources.give(run.needs)
         for task, fence in list(worker.strays):
             self.end_stray(worker, task, fence)
         self._index()
@@ -156,22 +175,42 @@ class Slots:
             known.workers, known.neighbours = [], []
         for worker in self.workers.values():
             for name in worker.offers:
-                self.capabilities.setdefault(name, Capability(name)).workers.append(worker)
+                self.capability(name).workers.append(worker)
         for capability in self.capabilities.values():
             names = {name: None for worker in capability.workers for name in worker.offers}
             capability.neighbours = [self.capabilities[name] for name in names]
+            capability.needs = greatest(worker.offers[capability.name].needs for worker in capability.workers)
+        self.resources.state(worker.resources for worker in self.workers.values())
+
+    def capability(self, name: str) -> Capability:
+        known = self.capabilities.get(name)
+        if known is None:
+            known = self.capabilities[name] = Capability(name, self.resources)
+        return known
 
     def offers(self) -> tuple[Offer, ...]:
-        """The union, by name; where workers differ about one capability, the longest attached speaks for it."""
+        """The union, by name; where workers differ about one capability, the longest attached speaks for it. What no resource of this node
+        suffices for is not offered."""
         found: dict[str, Offer] = {}
         for worker in self.workers.values():
             for name, offer in worker.offers.items():
                 found.setdefault(name, offer)
-        return tuple(found[name] for name in sorted(found))
+        return tuple(self._labelled(found[name]) for name in sorted(found) if self.capabilities[name].slots())
+
+    def _labelled(self, offer: Offer) -> Offer:
+        kinds = dict.fromkeys(worker.labels for worker in self.capabilities[offer.capability].workers if worker.labels)
+        return replace(offer, labels=tuple(sorted(kinds)[: self._limits.label_kinds_max])) if kinds else offer
+
+    def has_worker(self, name: str, where: tuple[str, ...]) -> bool:
+        """Whether one here offers it and has these labels."""
+        capability = self.offered(name)
+        return capability is not None and any(fits_worker(worker.labels, where) for worker in capability.workers)
 
     def offered(self, name: str) -> Capability | None:
         capability = self.capabilities.get(name)
-        return capability if capability is not None and capability.workers else None
+        if capability is None or not capability.workers or (capability.needs and not capability.slots()):
+            return None
+        return capability
 
     # ---- the queue
 
@@ -186,7 +225,7 @@ class Slots:
             if before is State.READY:
                 capability.ready -= 1
         if state in _QUEUED:
-            capability = self.capabilities.setdefault(holding.capability, Capability(holding.capability))
+            capability = self.capability(holding.capability)
             capability.queued += 1
             self.queued += 1
             if state is State.READY:
@@ -194,7 +233,7 @@ class Slots:
                 heapq.heappush(capability.heap, (holding.order, holding.task))
 
     def next_ready(self, worker: Worker, held: dict[TaskId, Holding]) -> Holding | None:
-        """The oldest ready holding that `worker` can run. It stays ready until moved."""
+        """The oldest ready holding that `worker` can run now. It stays ready until moved."""
         best: Holding | None = None
         for name in worker.offers:
             capability = self.capabilities[name]
@@ -202,6 +241,13 @@ class Slots:
                 capability.heap.clear()
                 continue
             holding = self._head(capability, held)
+            if holding.where and not fits_worker(worker.labels, holding.where):
+                fitting = self._next_fitting(capability, held, worker)
+                if fitting is None:
+                    continue
+                holding = fitting
+            if capability.needs and self.must_wait(capability, holding.order, held):
+                continue
             if best is None or holding.order < best.order:
                 best = holding
         return best
@@ -215,6 +261,29 @@ class Slots:
             if holding is not None and holding.order == order and holding.state is State.READY:
                 return holding
             heapq.heappop(heap)
+
+    @staticmethod
+    def _next_fitting(capability: Capability, held: dict[TaskId, Holding], worker: Worker) -> Holding | None:
+        """The first in line whose labels `worker` has: the queue is short (`queue_max`), and only work with labels is looked for."""
+        for order, task in sorted(capability.heap):
+            holding = held.get(task)
+            ready = holding is not None and holding.order == order and holding.state is State.READY
+            if holding is not None and ready and fits_worker(worker.labels, holding.where):
+                return holding
+        return None
+
+    def must_wait(self, capability: Capability, order: int, held: dict[TaskId, Holding]) -> bool:
+        """What it needs is not free; or older work waits for some of it, which would wait for ever if younger work that needs less
+        always went first."""
+        if not self.resources.more(capability.needs):
+            return True
+        names = [name for name, _ in capability.needs]
+        for other in self.capabilities.values():
+            if other is capability or not other.ready or not any(name in names for name, _ in other.needs):
+                continue
+            if self._head(other, held).order < order and any(worker.free() > 0 for worker in other.workers):
+                return True
+        return False
 
     def compact(self, capability: Capability, held: dict[TaskId, Holding]) -> None:
         """Keep stale entries from piling up behind a slot that never frees."""
@@ -231,8 +300,13 @@ class Slots:
     def begin(self, run: Run) -> None:
         assert run.task not in self.runs, "never two fences of one task at once"
         self.runs[run.task] = run.worker.runs[run.task] = run
+        offer = run.worker.offers.get(run.capability)
+        if offer is not None and offer.needs:
+            run.needs = offer.needs
+            self.resources.take(run.needs)
 
     def end(self, run: Run) -> None:
+        self.resources.give(run.needs)
         del self.runs[run.task]
         del run.worker.runs[run.task]
         run.worker.idle -= run.waits
@@ -245,11 +319,12 @@ class Slots:
 
     def begin_stray(self, worker: Worker, task: TaskId, fence: Fence) -> None:
         if (task, fence) not in worker.strays:
-            worker.strays[task, fence] = None
+            worker.strays[task, fence] = greatest(offer.needs for offer in worker.offers.values())
+            self.resources.take(worker.strays[task, fence])
             self.strays[task] = self.strays.get(task, 0) + 1
 
     def end_stray(self, worker: Worker, task: TaskId, fence: Fence) -> None:
-        del worker.strays[task, fence]
+        self.resources.give(worker.strays.pop((task, fence)))
         self.strays[task] -= 1
         if not self.strays[task]:
             del self.strays[task]
@@ -278,6 +353,8 @@ class Slots:
             spare = worker.concurrency + worker.idle - len(worker.runs) - len(worker.strays)
             if spare > 0:
                 free += spare
+        if capability.needs:
+            slots, free = min(slots, self.resources.most(capability.needs)), min(free, self.resources.more(capability.needs))
         if not slots or not capability.breaker.admits():
             return 0
         queued = capability.queued
@@ -314,6 +391,8 @@ class Slots:
             busy = [self._remaining_ms(run, now_s) for run in worker.runs.values() if not run.waits]
             busy += [0.0] * (worker.concurrency - len(busy) - len(worker.strays))
             free_at += busy
+        if capability.needs:
+            free_at = self._needing(capability, sorted(free_at), now_s)
         if not free_at:
             return [0] * count
         heapq.heapify(free_at)
@@ -322,6 +401,16 @@ class Slots:
             starts_ms.append(round(free_at[0]))
             heapq.heapreplace(free_at, free_at[0] + service_ms)
         return starts_ms[len(before_ms) :]
+
+    def _needing(self, capability: Capability, free_at: list[float], now_s: float) -> list[float]:
+        """As many places as the needs leave, each free when a slot is and when a run that holds some of them has ended."""
+        names = [name for name, _ in capability.needs]
+        holds = [run for run in self.runs.values() if any(name in names for name, _ in run.needs)]
+        ends = sorted(self._remaining_ms(run, now_s) for run in holds)
+        more, most = self.resources.more(capability.needs), self.resources.most(capability.needs)
+        ends = [0.0] * more + ends
+        ends += [ends[-1] if ends else 0.0] * (most - len(ends))
+        return [max(slot, held) for slot, held in zip(free_at, ends[:most], strict=False)]
 
     def _remaining_ms(self, run: Run, now_s: float) -> float:
         """The average less what has passed. What is past the average, or was never measured, will take about half of its age again."""

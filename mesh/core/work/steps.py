@@ -32,7 +32,7 @@ class Steps:
 
     def _on_step_ask(self, now_s: float, sender: NodeId, ask: StepAsk) -> Effects:
         parent = self._book.tasks.get(ask.parent)
-        if parent is None or parent.fence != ask.fence or parent.holder != sender or parent.state not in (OFFERED, HELD):
+        if parent is None or parent.fence != ask.fence or parent.holder != sender or parent.state not in (OFFERED, HELD) or parent.hedges:
             yield from self._stale(sender, ask, parent)
             return
         if parent.state == OFFERED:

@@ -34,3 +34,5 @@ class ContractorStatistics:
     pulls: int
     given_up: int
     """To idle nodes that pulled."""
+    resources: tuple[tuple[str, int, int], ...]
+    """``(name, held, total)``, in thousandths."""

@@ -21,7 +21,7 @@ from mesh.core.work.stream import Stream
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
 from mesh.messages.records import Candidate, Decided
-from mesh.messages.work import UNBOUNDED, Bounds, FileRef
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
 BACKOFF, COMMITTING, CANCELLING = "backoff", "committing", "cancelling"
@@ -136,6 +136,7 @@ class Task:
     """The ended task that this one repeats."""
     key: str = ""
     """Under which it was submitted; over the whole mesh it stands for this one."""
+    placement: Placement = ANYWHERE
 
     state: str = PENDING
     fence: Fence = NO_AWARD
@@ -176,6 +177,14 @@ class Task:
     """A holder was lost while it may have been running."""
     excluded: NodeId = ""
     """Not asked the next time, if anybody else can."""
+    favourite: NodeId = ""
+    """Where it likes to be, of those who could be asked last; empty: it does not mind."""
+    twin: TaskId = ""
+    """A second attempt beside this one, as a task of its own."""
+    hedges: TaskId = ""
+    """Of such a one: whose it is. It has no effects, steps or checkpoints."""
+    barred: NodeId = ""
+    """Never asked."""
     pulled: tuple[Candidate, ...] = ()
     """Given back for an idle node: that node, and what the releaser expected of itself. Considered once."""
     reason: str = ""
@@ -220,6 +229,12 @@ class Task:
     @property
     def ended(self) -> bool:
         return self.state in TERMINAL
+
+    @property
+    def line(self) -> str:
+        """In which line it waits: with work of the same capability that may run at the same nodes."""
+        where = self.placement.where
+        return f"{self.capability} where {', '.join(where)}" if where else self.capability
 
     def bound(self, node: NodeId) -> None:
         """An award was accepted: another attempt."""

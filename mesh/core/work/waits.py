@@ -9,7 +9,7 @@ from typing import Any
 
 from mesh.core.work.task import CANCELLED, DONE, Task
 from mesh.effects import Need, Send
-from mesh.ids import NodeId, TaskId
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.work import Answer, StepDone
 
@@ -19,6 +19,14 @@ class BackoffEnds:
     """Time for the next try."""
 
     task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeDue:
+    """This award has taken longer than almost all such work does."""
+
+    task: TaskId
+    fence: Fence
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class FetchAgain:
 class BacklogDue:
     """Those who were busy may have room: auction the first in line."""
 
-    capability: str
+    line: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from mesh.sim.checkers.bounds import BoundsChecker
 from mesh.sim.checkers.durability import DurabilityChecker
 from mesh.sim.checkers.effects import EffectChecker
 from mesh.sim.checkers.failure import FailureChecker
+from mesh.sim.checkers.fitting import FittingChecker
 from mesh.sim.checkers.journal import JournalChecker
 from mesh.sim.checkers.keys import KeyChecker
 from mesh.sim.checkers.leases import LeaseChecker
@@ -26,6 +27,7 @@ def all_checkers(limits: Limits) -> list[Checker]:
         LeaseChecker(),
         MarketChecker(limits.work),
         FailureChecker(limits.work),
+        FittingChecker(),
         JournalChecker(),
         DurabilityChecker(),
         EffectChecker(),

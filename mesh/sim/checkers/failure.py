@@ -4,6 +4,7 @@ F1  retries after failures of handlers stay within the retry budget: burst + flo
 F2  nobody is awarded work whose breaker for it is open by his newest LOAD
 F3  once a task has ended in somebody's journal, its steps end there as cancelled: none of them goes on
 F4  no task is awarded again after it has taken down three different nodes
+F5  second attempts of slow work stay within their share of the tasks given
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class _Life:
     since_s: float
     given: int = 0
     retries: int = 0
+    hedges: int = 0
     failed: dict[TaskId, None] = field(default_factory=dict)
 
 
@@ -112,6 +114,8 @@ class FailureChecker:
             cause, _, kind = entry.reason.partition(":")
             if cause == "failed" and kind not in NODE_FAULTS:
                 life.failed[entry.task] = None
+        elif type(entry) is Decided and entry.way == "hedge":
+            yield from self._hedged(record.at_s, record.node, life)
         elif type(entry) is Decided:
             capability = self._capability.get(entry.task, "")
             if capability in self._open.get((record.node, entry.winner), ()):
@@ -123,6 +127,12 @@ class FailureChecker:
                 del life.failed[entry.task]
                 life.retries += 1
                 yield from self._judge(record.at_s, record.node, life)
+
+    def _hedged(self, at_s: float, node: NodeId, life: _Life) -> Iterator[Verdict]:
+        """A second attempt was first: it had been made before, and is known to be one of few."""
+        life.hedges += 1
+        if life.hedges > self._limits.hedge_share * life.given:
+            yield Verdict(at_s, "F5", f"{node} has had {life.hedges} results of second attempts, of {life.given} tasks")
 
     def _judge(self, at_s: float, node: NodeId, life: _Life) -> Iterator[Verdict]:
         limits = self._limits

@@ -3,7 +3,8 @@
     auction    the winner's bid for this task, or for a lot (with a capacity curve), had reached the manager, unexpired
     pull       the one who held it had released it for the winner, or the winner asked for it in that moment
     award      the winner had told the manager of room for this capability, not too long ago
-    both       the winner is the candidate with the least score; a fence is decided once
+    hedge      a result of a second attempt had come from the winner
+    all        the winner is the candidate with the least score; a fence is decided once
 
 The score is computed here again from the decision's own candidates: ``(start_ms + service_ms) * calibration_pct // 100 +
 transfer_ms + round(1000 cost)``, ties by the hash of task, fence and node.
@@ -18,7 +19,7 @@ from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
 from mesh.messages.records import Candidate, Decided, Submitted
-from mesh.messages.work import Bid, Pull, Release
+from mesh.messages.work import Bid, Pull, Release, Result
 from mesh.sim.history import Appended, ClockBroken, Delivered, NodeDown, Takes, Verdict
 
 SLACK = 1.1
@@ -33,10 +34,11 @@ class MarketChecker:
         self._loads: dict[tuple[NodeId, NodeId], tuple[float, frozenset[str]]] = {}
         self._versions: dict[tuple[NodeId, NodeId], int] = {}
         self._released: dict[tuple[NodeId, TaskId], NodeId] = {}
+        self._results: dict[tuple[NodeId, NodeId], None] = {}
         self._pulled: dict[tuple[NodeId, NodeId], float] = {}
         self._capability: dict[TaskId, str] = {}
         self._clocks_good = True
-        self.watches: tuple[type, ...] = (Bid, Load, Pull, Release)
+        self.watches: tuple[type, ...] = (Bid, Load, Pull, Release, Result)
         self.takes: Takes = {
             ClockBroken: self._clock_broken,
             Delivered: self._delivered,
@@ -64,6 +66,8 @@ class MarketChecker:
                 # (If that task has ended meanwhile, the bid goes to the next of its kind in line.)
                 for task in (item.task, ""):
                     self._bids[(record.node, task, record.sender)] = record.at_s + message.ttl_ms / 1000
+        elif type(message) is Result:
+            self._results[record.node, record.sender] = None
         elif type(message) is Release:
             for task, _, _ in message.items:
                 self._released[(record.node, task)] = message.to
@@ -99,6 +103,10 @@ class MarketChecker:
             released = self._released.get((manager, entry.task), entry.winner)
             if released != entry.winner and self._pulled.get((manager, entry.winner)) != at_s:
                 yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner}, who did not pull and for whom nobody released it")
+            return
+        if entry.way == "hedge":
+            if (manager, entry.winner) not in self._results:
+                yield Verdict(at_s, "O6", f"{entry.task} was awarded to {entry.winner} for a result that never came")
             return
         if entry.way == "auction":
             bids = [self._bids.get((manager, task, entry.winner)) for task in (entry.task, "")]

@@ -178,8 +178,8 @@ class Storm:
 
 
 def test_in_any_order_all_hear_of_one_task() -> None:
-    heard = [Storm(seed).run() for seed in range(400)]
-    assert {len(tasks) for tasks in heard} <= {0, 1} and sum(map(len, heard)) > 350
+    heard = [Storm(seed).run() for seed in range(120)]
+    assert {len(tasks) for tasks in heard} == {1}
 
 
 @pytest.mark.parametrize("fault", ["forgets", "blind", "half", "turns", "lesser"])
