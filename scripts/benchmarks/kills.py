@@ -136,7 +136,9 @@ class Run:
         return True
 
     async def keepers_of(self, name: str) -> list[str]:
-        found = [keeper["name"] for keeper in (await self.clients[name].status())["keepers"]["keepers"]]
+        found: list[str] = []
+        with contextlib.suppress(MeshError):  # in a hurry it may not be up again
+            found = [keeper["name"] for keeper in (await self.clients[name].status())["keepers"]["keepers"]]
         return found or [other for other in self.names if other != name]
 
     # ---- feeding

@@ -263,7 +263,8 @@ class Desk:
 
     def _redirect(self, question: _Question, manager: NodeId) -> Iterator[Any]:
         question.hops += 1
-        lost = not self._reachable(manager) and question.message.question in WIDE
+        # Each has a guess who has it, and those go round: then everybody is asked.
+        lost = question.message.question in WIDE and (not self._reachable(manager) or question.hops >= HOPS_MAX)
         question.wide = manager if lost else ""
         question.left = self._everybody() | {manager: None} if lost else {manager: None}
         for node in question.left:

@@ -59,7 +59,7 @@ class EffectLedger:
         else:
             yield from self._begin(now_s, sender, ask, task)
 
-    def _unfit(self, task: Task, ask: EffectAsk) -> Send | None:
+    def _unfit(self, task: Task, ask: EffectAsk | EffectDone) -> Send | None:
         if not 0 < len(ask.key) <= KEY_CHARACTERS_MAX:
             return self._refusal(task.holder, ask.ask, "bad_key", KEY_RULE, "use a shorter key")
         if task.effects is not None and len(task.effects) >= self._book.limits.effects_max:
@@ -96,6 +96,10 @@ class EffectLedger:
     def _on_effect_done(self, now_s: float, sender: NodeId, done: EffectDone) -> Effects:
         task = self._of(sender, done)
         intent = task.effects.get(done.key) if task is not None and task.effects is not None else None
+        if task is not None and self._began_elsewhere(done, intent) and (intent is not None or self._unfit(task, done) is None):
+            intent = self._note(task, done, sender)
+            if task.durable:
+                yield Append(Intended(task.id, done.fence, done.key, done.call, False, sender, int(now_s * 1000)))
         if task is None or intent is None or (intent.fence, intent.call) != (done.fence, done.call):
             yield from self._stale(sender, done)
             return
@@ -109,6 +113,18 @@ class EffectLedger:
                 if task.durable and len(done.output) > OUTCOME_KEPT_BYTES:
                     intent.output = None
         yield Send(sender, EffectAnswer(done.ask, NOTED), need=task.need)
+
+    @staticmethod
+    def _began_elsewhere(done: EffectDone, intent: Intent | None) -> bool:
+        """Its go came from a manager who is gone, and was not kept: who holds the task knows. (Of ``at_most_once`` it always is.)"""
+        return intent is None or (not intent.done and not intent.once and (intent.fence, intent.call) < (done.fence, done.call))
+
+    @staticmethod
+    def _note(task: Task, done: EffectDone, node: NodeId) -> Intent:
+        if task.effects is None:
+            task.effects = {}
+        intent = task.effects[done.key] = Intent(done.fence, done.call, False, node)
+        return intent
 
     @staticmethod
     def _record(now_s: float, task: Task, done: EffectDone, entry: Effected) -> Effects:

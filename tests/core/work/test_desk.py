@@ -12,7 +12,7 @@ from mesh.core.deadlines import Deadlines
 from mesh.core.directory import DEAD, LEFT, Directory
 from mesh.core.inputs import Enquire, MemberDied, MemberLinked, RequestGone, Step
 from mesh.core.node import Node
-from mesh.core.work.desk import Desk
+from mesh.core.work.desk import HOPS_MAX, Desk
 from mesh.core.work.inputs import EffectBegin, EffectEnd, EffectPermitted
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import content_hash
@@ -158,6 +158,22 @@ def test_a_result_is_waited_for_through_death_and_restart() -> None:
         Reply(1, True, {"state": "done", "result": 1}, need=Need.FREE)
     ]
     assert hall.later(60) == []
+
+
+def test_where_each_guesses_that_another_has_it_all_are_asked() -> None:
+    hall = Hall()
+    key, asked = f"{ANNA}.1.7", ANNA
+    hall.give(Enquire(1, "result", key))
+    for _ in range(HOPS_MAX - 1):
+        other = BERT if asked == ANNA else ANNA
+        effects = hall.give(answer({"code": "moved", "manager": other}, ok=False), asked)
+        assert [each.to for each in of(effects, Send)] == [other]
+        asked = other
+    effects = hall.give(answer({"code": "moved", "manager": ANNA}, ok=False), asked)
+    assert {each.to for each in of(effects, Send)} == {ANNA, BERT}
+    assert hall.give(answer({"code": "moved", "manager": BERT}, ok=False), ANNA) == []
+    (reply,) = of(hall.give(answer({"state": "done", "result": 1}), BERT), Reply)
+    assert reply.ok and reply.body == {"state": "done", "result": 1}
 
 
 def test_a_client_that_hangs_up_is_forgotten() -> None:

@@ -132,7 +132,6 @@ def test_only_the_holder_under_the_newest_fence_begins_or_ends_one(bench):
     old, item = item, again(bench, item)
     assert state(ask(bench, old, 2)) == "stale_fence"
     assert state(end(bench, old)) == "stale_fence"
-    assert state(end(bench, item)) == "stale_fence"  # never begun under this fence
     assert bench.task(item.task).effects["mail"].done is False
     bench.result(item, "a")
     assert state(ask(bench, item)) == "stale_fence"
@@ -220,3 +219,21 @@ def test_a_task_shows_its_effects_also_when_it_has_ended(bench):
     assert len(rows) == EFFECTS_SHOWN_MAX
     assert rows[-1] == {"key": "open", "outcome": "unknown", "at_most_once": True, "award": 1, "node": "A", "error": ""}
     assert {row["outcome"] for row in rows[:-1]} == {"known"}
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["an older intent is on record", "none is"])
+def test_an_end_whose_go_was_not_kept_is_noted_by_who_took_over(bench, kept):
+    """The go of what may be begun again does not wait for the keepers: with its manager the intent may be gone, and the deed is done."""
+    item = bench.held()
+    if kept:
+        ask(bench, item)
+    told = end(bench, item, call=2)
+    assert [type(entry) for entry in bench.entries(told)] == [Intended, Effected]
+    assert state(told) == "noted"
+    assert state(ask(bench, item, call=3, number=3)) == "done"
+
+
+def test_an_end_of_before_the_newest_call_is_not_noted(bench):
+    item = bench.held()
+    ask(bench, item, call=2)
+    assert state(end(bench, item, call=1)) == "stale_fence"
