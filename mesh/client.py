@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh import values
-from mesh.bounding import bounds_ms, checked_s, wait_ms
+from mesh.bounding import bounds_ms, checked_rank, checked_s, wait_ms
 from mesh.errors import NoNode, NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.link import Link
@@ -153,8 +153,8 @@ class Task:
 class Work:
     """`call` and `submit` under some options."""
 
-    def __init__(self, connection: Connection, timeout_s: float | None, retries: int | None, bounds: tuple[int, int, int]) -> None:
-        self._connection, self._timeout_s, self._retries, self._bounds = connection, timeout_s, retries, bounds
+    def __init__(self, connection: Connection, timeout_s: float | None, retries: int | None, how: Document) -> None:
+        self._connection, self._timeout_s, self._retries, self._how = connection, timeout_s, retries, how
 
     async def call(self, capability: str, /, **arguments: Any) -> Any:
         """Run `capability` somewhere and return its result. Dies with its caller.
@@ -214,16 +214,14 @@ class Work:
         maximum = int(self._connection.node.get("body_bytes_max") or 0)
         if maximum and len(data) > maximum:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=maximum)
-        return {"capability": capability, "input": data, "files": files, "bounds": list(self._bounds)}
+        return {"capability": capability, "input": data, "files": files, **self._how}
 
 
 class View(Work):
     """A mesh with options set."""
 
-    def __init__(
-        self, mesh: Mesh, timeout_s: float | None, task_timeout_s: float | None, retries: int | None, bounds: tuple[int, int, int]
-    ) -> None:
-        super().__init__(mesh._connection, timeout_s, retries, bounds)
+    def __init__(self, mesh: Mesh, timeout_s: float | None, task_timeout_s: float | None, retries: int | None, how: Document) -> None:
+        super().__init__(mesh._connection, timeout_s, retries, how)
         self._parent, self._own_timeout_s = mesh, task_timeout_s
 
     @property
@@ -239,7 +237,7 @@ class Mesh(Work):
     """What `connect` gives. Every method returns the JSON document of the command line's verb of the same name."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = TIMEOUT_S) -> None:
-        super().__init__(connection, timeout_s, None, (0, 0, 0))
+        super().__init__(connection, timeout_s, None, {})
 
     @property
     def node(self) -> Document:
@@ -262,18 +260,25 @@ class Mesh(Work):
         queue_timeout_s: float | None = None,
         run_timeout_s: float | None = None,
         heartbeat_timeout_s: float | None = None,
+        priority: int | None = None,
+        share: str | None = None,
     ) -> View:
-        """The same mesh with bounds, in seconds, of each call or submitted task. Raises UsageError.
+        """The same mesh with bounds, in seconds, of each call or submitted task, and its place among others. Raises UsageError.
 
         `timeout_s`: from now to its end. `queue_timeout_s`: until somebody has taken it. `run_timeout_s`: of one run of its handler.
         `heartbeat_timeout_s`: silence after which its handler is taken for stuck. The last three are the capability's own where nothing is
         said. `retries`: tries after a failure of the handler, for submitted work.
+
+        `priority`: 1 to 9, the greater goes first where work waits; 5 where nothing is said. What waits rises with time, so that it gets
+        its turn. `share`: a key, such as a tenant's name; waiting work of one priority is taken key by key in turns, however much of each
+        there is. Steps and calls of a handler have those of its task.
         """
         if retries is not None and (type(retries) is not int or retries < 0):
             raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
         checked_s(timeout_s)
         bounds = bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
-        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds)
+        how = {"bounds": list(bounds), "rank": list(checked_rank(priority, share))}
+        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, how)
 
     # ---- looking
 

@@ -146,19 +146,21 @@ def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any
     files = tuple((sha256, size) for sha256, size in params.get("files", ()))
     queue_ms, run_ms, heartbeat_ms = params.get("bounds", (0, 0, 0))
     bounds = (queue_ms, run_ms, heartbeat_ms)
+    priority, share = params.get("rank", (0, ""))
+    rank = (priority, share)
     if verb == "call":
-        return inputs.Call(
-            number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files, bounds=bounds
-        )
+        work = (params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
+        return inputs.Call(number, *work, bounds=bounds, rank=rank)
     if verb == "submit":
         return replace(
             inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
             by=params.get("by", ""),
             bounds=bounds,
+            rank=rank,
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
-        return inputs.Step(number, *step, params.get("timeout_ms", 0), files)
+        return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank)
     if verb == "checkpoint":
         return handlers.Checkpoint(number, params["task"], params["fence"], params["value"])
     if verb in ("effect", "effected"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.membership import Offer
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
@@ -114,6 +114,7 @@ class Call:
     stream: bool = False
     """Its items are read by `StreamNext` while it lasts."""
     bounds: Bounds = UNBOUNDED
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)
@@ -142,6 +143,7 @@ class Submit:
     files: tuple[tuple[Hash, int], ...] = ()
     by: str = ""
     bounds: Bounds = UNBOUNDED
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)
@@ -157,6 +159,7 @@ class Step:
     timeout_ms: int = 0
     files: tuple[tuple[Hash, int], ...] = ()
     bounds: Bounds = UNBOUNDED
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)

@@ -48,6 +48,14 @@ OutOption = Annotated[
     ),
 ]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
+PriorityOption = Annotated[
+    int | None,
+    typer.Option("--priority", metavar="N", min=1, max=9, help="1 to 9, the greater goes first; 5 if not said.", show_default=False),
+]
+ShareOption = Annotated[
+    str | None,
+    typer.Option("--share", metavar="KEY", help="Waiting work is taken key by key, in turns.", show_default=False, callback=filled),
+]
 
 
 def _files_in(value: Any) -> list[dict[str, Any]]:
@@ -113,6 +121,8 @@ def call(
     out: OutOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each item of a generator as it comes; --timeout is for each.")] = False,
     timeout: CallTimeout = TIMEOUT_S,
+    priority: PriorityOption = None,
+    share: ShareOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -127,12 +137,12 @@ def call(
         if out:
             raise typer.BadParameter("--stream has no -o")
         where = Where(home, node, as_json, timeout)
-        run(where, lambda: streaming.read(where, capability, parse_arguments(words or [], whole)))
+        run(where, lambda: streaming.read(where, capability, parse_arguments(words or [], whole), priority, share))
         return
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        value = plain(await mesh.options(timeout_s=timeout).call(capability, **arguments))
+        value = plain(await mesh.options(timeout_s=timeout, priority=priority, share=share).call(capability, **arguments))
         saved = await _save(mesh, value, to)
         return {"schema": "mesh.call/1", "capability": capability, "result": value} | ({"saved": saved} if saved else {})
 
@@ -165,6 +175,8 @@ def submit(
     retries: Annotated[
         int | None, typer.Option("--retries", metavar="N", min=0, help="Tries after a failure of the handler.", show_default=False)
     ] = None,
+    priority: PriorityOption = None,
+    share: ShareOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -180,7 +192,8 @@ def submit(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        options = mesh.options(timeout_s=within, retries=retries, queue_timeout_s=queue_within, run_timeout_s=run_within)
+        times: dict[str, Any] = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
+        options = mesh.options(**times, retries=retries, priority=priority, share=share)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
         if capability not in {cap["capability"] for cap in (await mesh.caps())["caps"]}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.signed import Signed
 from mesh.messages.work import UNBOUNDED, Bounds, FileRef
 
@@ -112,6 +112,7 @@ class Submitted:
     bounds: Bounds = UNBOUNDED
     again: TaskId = ""
     """The ended task that this one repeats."""
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)

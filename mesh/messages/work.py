@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 
 FileRef = tuple[Hash, int]
 """A file's hash and its size in bytes."""
@@ -112,6 +112,9 @@ class AwardItem:
     """Until the task's deadline, from when this is sent; 0: it has none. What cannot end by then is declined."""
     heartbeat_ms: int = 0
     """The handler has promised a sign of life this often; 0: it has not."""
+    rank: Rank = UNRANKED
+    aged: int = 0
+    """So many levels has it risen by waiting."""
 
 
 @dataclass(slots=True)
@@ -299,6 +302,7 @@ class StepAsk:
     timeout_ms: int = 0
     files: tuple[FileRef, ...] = ()
     bounds: Bounds = UNBOUNDED
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.runtime.disk.blobs import Blobs
-from mesh.runtime.params_local import bounds_of, digest_of, effect_of, number_of, text_of
+from mesh.runtime.params_local import bounds_of, digest_of, effect_of, number_of, rank_of, text_of
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers
@@ -314,7 +314,7 @@ class LocalServer:
     def _do_call(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         request, parent = self._request(connection, number, "call"), text_of(params, "parent")
-        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, bounds=bounds_of(params)))
+        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, bounds=bounds_of(params), rank=rank_of(params)))
 
     def _do_stream(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         """Answered at its end, as a call is. `stream` is the client's name for it, by which its `next` find it."""
@@ -322,7 +322,7 @@ class LocalServer:
         request = self._request(connection, number, "stream")
         connection.streams[text_of(params, "stream")] = request
         parent = text_of(params, "parent")
-        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, stream=True, bounds=bounds_of(params)))
+        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, True, bounds_of(params), rank_of(params)))
 
     def _do_next(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         of = connection.streams.get(text_of(params, "stream"), 0)
@@ -333,13 +333,13 @@ class LocalServer:
         capability, data, timeout_ms, files = self._work(params)
         retries, by = number_of(params, "retries", -1), text_of(params, "by")
         request = self._request(connection, number, "submit")
-        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds_of(params)))
+        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds_of(params), rank_of(params)))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         parent, name, fence = text_of(params, "parent"), text_of(params, "name"), number_of(params, "fence", 0)
         request = self._request(connection, number, "step")
-        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, bounds_of(params)))
+        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, bounds_of(params), rank_of(params)))
 
     def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         task, fence, value = text_of(params, "task"), number_of(params, "fence", 0), params.get("value")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.errors import Refused
-from mesh.ids import Fence, TaskId
+from mesh.ids import PRIORITY_MAX, SHARE_CHARS_MAX, Fence, Rank, TaskId
 from mesh.messages.work import Bounds
 from mesh.runtime.protocol_local import BadFrame
 
@@ -34,6 +34,17 @@ def bounds_of(params: dict[str, Any]) -> Bounds:
     if type(value) is not list or [type(ms) for ms in value] != [int, int, int] or min(value) < 0:
         raise BadFrame("bad_bounds")
     return value[0], value[1], value[2]
+
+
+def rank_of(params: dict[str, Any]) -> Rank:
+    """Priority (0: not said) and share key ("": not said)."""
+    value = params.get("rank", [0, ""])
+    if type(value) is not list or [type(part) for part in value] != [int, str]:
+        raise BadFrame("bad_rank")
+    priority, share = value
+    if not 0 <= priority <= PRIORITY_MAX or len(share) > SHARE_CHARS_MAX:
+        raise BadFrame("bad_rank")
+    return priority, share
 
 
 def digest_of(params: dict[str, Any]) -> str:

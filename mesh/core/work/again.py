@@ -49,6 +49,7 @@ class Again:
             retries=old.retries,
             by=by,
             bounds=old.bounds,
+            rank=old.rank,
         )
         task.again = old.id
         yield from self._book.submit(task)

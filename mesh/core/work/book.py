@@ -18,11 +18,12 @@ from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory, Row
 from mesh.core.work.admission import Admission
 from mesh.core.work.calibration import Calibration
-from mesh.core.work.lines import Line
+from mesh.core.work.lines import Line, recount
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
+from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Append, Need, Send
-from mesh.ids import Fence, NodeId, TaskId, content_hash, task_id
+from mesh.ids import UNRANKED, Fence, NodeId, Rank, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
 from mesh.messages.records import Submitted
 from mesh.messages.work import UNBOUNDED, Award, AwardItem, Bounds, Cancel, FileRef, Renew, ResultAck, Revoke, Superseded
@@ -163,6 +164,7 @@ class Book:
         self.patient = False
         """All holders were given time for that, and no pulse has been in time since."""
         self.admission = Admission(limits)
+        self.shares = Shares(limits.shares_max)
         self.calibration = Calibration(limits.calibrated_max)
         self.counts: dict[str, int] = {}
         self.given = 0
@@ -188,6 +190,7 @@ class Book:
         step: str = "",
         request: int = -1,
         bounds: Bounds = UNBOUNDED,
+        rank: Rank = UNRANKED,
     ) -> Task:
         """A new task, in line. The caller appends `submitted(task)` if it is durable."""
         self.given += 1
@@ -208,6 +211,7 @@ class Book:
             (self.me,) if files else (),
             request,
             bounds,
+            rank=rank,
         )
         self.tasks[task.id] = task
         self.admission.took(len(data))
@@ -257,6 +261,7 @@ class Book:
             int(task.submitted_at_s * 1000),
             task.bounds,
             task.again,
+            rank=task.rank,
         )
         return Append(entry, {task.input_hash: task.input})
 
@@ -269,6 +274,7 @@ class Book:
         self.admission.ended(task.ended_at_s, len(task.input))
         self.wheel.remove(task)
         self.queue_wheel.remove(task)
+        recount(self.shares, task, task.service_ms)
         if task.holder:
             self.drop(task)
         line = self.lines.get(task.capability)
@@ -283,12 +289,12 @@ class Book:
     def line(self, capability: str) -> Line:
         line = self.lines.get(capability)
         if line is None:
-            line = self.lines[capability] = Line(capability)
+            line = self.lines[capability] = Line(capability, Turns(self.shares, self.limits.age_s))
         return line
 
     def enqueue(self, task: Task, *, urgent: bool = False) -> None:
         line = self.line(task.capability)
-        (line.urgent if urgent else line.tasks)[task.id] = task
+        line.turns.add(task.id, task, back=urgent)
         line.fresh.append(task)
         self.woken[task.capability] = line
 
@@ -344,13 +350,14 @@ class Book:
             self.vacated.append((holder, task.capability))
         task.holder = ""
         line = self.lines.get(task.capability)
-        if room and line is not None and (line.tasks or line.urgent):
+        if room and line is not None and len(line):
             line.quiet = False
             self.woken[task.capability] = line
 
     def free(self, task: Task, *, room: bool = True) -> None:
-        """Its award is over without a result: back in line, before the others."""
+        """Its award is over without a result: back in line, before the others of its rank."""
         self.drop(task, room=room)
+        recount(self.shares, task, 0)
         task.move(FREE)
         self.enqueue(task, urgent=True)
 

@@ -234,6 +234,8 @@ class Contractor:
             return self._stray_ended(now_s, ended)
         out: list[Any] = []
         self._slots.end(run)
+        if run.charged_ms:
+            self._slots.shares.correct(run.share, (now_s - run.started_s) * 1000 - run.charged_ms)
         if ended.outcome in ("ok", "error"):
             self._slots.measure(run.capability, ended.service_ms, now_s - run.started_s)
         self._settle(now_s, run, ended, out)

@@ -132,6 +132,7 @@ class Fold:
             entry.files,
             bounds=entry.bounds,
             again=entry.again,
+            rank=entry.rank,
         )
         task.seq = self._seq
         self.tasks[entry.task] = task

@@ -294,6 +294,7 @@ class Manager:
             parent=call.parent,
             request=call.request,
             bounds=call.bounds,
+            rank=call.rank,
         )
         if call.stream:
             self._streams.open(now_s, task)
@@ -316,6 +317,7 @@ class Manager:
             retries=submit.retries,
             by=submit.by,
             bounds=submit.bounds,
+            rank=submit.rank,
         )
         yield from self.book.submit(task)
         yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives(submit.files)}, need=Need.KEPT)

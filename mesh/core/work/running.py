@@ -89,19 +89,18 @@ class Running:
                 slots.move(holding, State.WAITING)
             return
         capability = slots.capabilities[holding.capability]
-        if not capability.ready:
+        if not len(capability.queue):
             worker = capability.freest()
             if worker is not None:
                 self._start(now_s, holding, worker, out)
                 return
         slots.move(holding, State.READY)
-        slots.compact(capability, self._holdings.by_task)
 
     def fill(self, now_s: float, worker: Worker, out: list[Any]) -> None:
-        """Give `worker` the oldest work it can take, until its slots are full."""
+        """Give `worker` work that it can take, in turns, until its slots are full."""
         now_ms = int(now_s * 1000)
         while worker.free() > 0:
-            holding = self._slots.next_ready(worker, self._holdings.by_task)
+            holding = self._slots.next_ready(now_s, worker)
             if holding is None:
                 return
             if holding.lease_end_ms <= now_ms:
@@ -126,6 +125,7 @@ class Running:
             self._deadlines.set(RunsDue(), now_s + self._limits.beat_s)
         self._slots.begin(run)
         self._slots.move(holding, State.RUNNING)
+        self._slots.took_turn(now_s, holding, run)
         self.executed += 1
         self._logs.begin(holding.task, holding.fence)
         out.append(
@@ -142,6 +142,7 @@ class Running:
                 holding.checkpoint,
                 holding.stream,
                 holding.skip,
+                rank=holding.rank,
                 need=need_of(holding.durable),
             )
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from mesh.core.work.breaker import CLOSED, Breaker
 from mesh.core.work.holdings import Holding, State
+from mesh.core.work.turns import NO_TURN, Shares, Turns
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import LoadRow, Offer
@@ -31,6 +32,7 @@ class Run:
     __slots__ = (
         "answers",
         "capability",
+        "charged_ms",
         "durable",
         "fence",
         "fraction",
@@ -38,6 +40,7 @@ class Run:
         "heartbeat_s",
         "note",
         "overdue_s",
+        "share",
         "started_s",
         "stopping",
         "task",
@@ -62,6 +65,8 @@ class Run:
         self.fraction = 0.0
         self.note = ""
         self.answers: list[tuple[str, NodeId, Fence]] = []
+        self.share, self.charged_ms = "", 0
+        """What its start was counted as, and under which key of the table."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,13 +92,13 @@ class Capability:
     """One capability of this node: who offers it, its queue and what one task takes. `service_ms` 0: never run here."""
 
     name: str
+    queue: Turns[Holding]
+    """Those that are ready."""
     workers: list[Worker] = field(default_factory=list)
     neighbours: list[Capability] = field(default_factory=list)
     """Those that share a worker with it, itself included: their queues are in its way."""
     queued: int = 0
-    ready: int = 0
-    heap: list[tuple[int, TaskId]] = field(default_factory=list)
-    """Ready ones by order; entries of holdings that moved on are skipped when they surface."""
+    """These, and those that still wait for something."""
     service_ms: float = 0.0
     measured: int = 0
     """Runs that ended in a result or an error since the newest worker came."""
@@ -122,6 +127,7 @@ class Slots:
 
     def __init__(self, limits: WorkLimits) -> None:
         self._limits = limits
+        self.shares = Shares(limits.shares_max)
         self.workers: dict[int, Worker] = {}
         self.capabilities: dict[str, Capability] = {}
         self.runs: dict[TaskId, Run] = {}
@@ -156,10 +162,16 @@ class Slots:
             known.workers, known.neighbours = [], []
         for worker in self.workers.values():
             for name in worker.offers:
-                self.capabilities.setdefault(name, Capability(name)).workers.append(worker)
+                self._known(name).workers.append(worker)
         for capability in self.capabilities.values():
             names = {name: None for worker in capability.workers for name in worker.offers}
             capability.neighbours = [self.capabilities[name] for name in names]
+
+    def _known(self, name: str) -> Capability:
+        capability = self.capabilities.get(name)
+        if capability is None:
+            capability = self.capabilities[name] = Capability(name, Turns(self.shares, self._limits.age_s))
+        return capability
 
     def offers(self) -> tuple[Offer, ...]:
         """The union, by name; where workers differ about one capability, the longest attached speaks for it."""
@@ -184,47 +196,30 @@ class Slots:
             capability.queued -= 1
             self.queued -= 1
             if before is State.READY:
-                capability.ready -= 1
+                capability.queue.remove(holding.task, holding)
         if state in _QUEUED:
-            capability = self.capabilities.setdefault(holding.capability, Capability(holding.capability))
+            capability = self._known(holding.capability)
             capability.queued += 1
             self.queued += 1
             if state is State.READY:
-                capability.ready += 1
-                heapq.heappush(capability.heap, (holding.order, holding.task))
+                capability.queue.add(holding.task, holding)
 
-    def next_ready(self, worker: Worker, held: dict[TaskId, Holding]) -> Holding | None:
-        """The oldest ready holding that `worker` can run. It stays ready until moved."""
-        best: Holding | None = None
-        for name in worker.offers:
-            capability = self.capabilities[name]
-            if not capability.ready:
-                capability.heap.clear()
-                continue
-            holding = self._head(capability, held)
-            if best is None or holding.order < best.order:
-                best = holding
-        return best
+    def next_ready(self, now_s: float, worker: Worker) -> Holding | None:
+        """Whose turn it is of those that `worker` can run. It stays ready until moved."""
+        heads = [(queue.height(now_s), head) for name in worker.offers if (head := (queue := self.capabilities[name].queue).first(now_s))]
+        if len(heads) < 2:
+            return heads[0][1] if heads else None
+        return min(heads, key=lambda pair: (-pair[0], self.shares.had(pair[1].turn[1]), pair[1].order))[1]
 
-    @staticmethod
-    def _head(capability: Capability, held: dict[TaskId, Holding]) -> Holding:
-        heap = capability.heap
-        while True:
-            order, task = heap[0]
-            holding = held.get(task)
-            if holding is not None and holding.order == order and holding.state is State.READY:
-                return holding
-            heapq.heappop(heap)
-
-    def compact(self, capability: Capability, held: dict[TaskId, Holding]) -> None:
-        """Keep stale entries from piling up behind a slot that never frees."""
-        if len(capability.heap) > 2 * capability.ready + 64:
-            fresh = [
-                (order, task)
-                for order, task in capability.heap
-                if (holding := held.get(task)) is not None and holding.order == order and holding.state is State.READY
-            ]
-            capability.heap = sorted(dict.fromkeys(fresh))
+    def took_turn(self, now_s: float, holding: Holding, run: Run) -> None:
+        """It starts: its share key has about so much more of this node."""
+        capability = self.capabilities[holding.capability]
+        if holding.turn == NO_TURN:
+            self.shares.leave(key := self.shares.join(holding.rank[1]))
+            holding.turn = (0, key)
+        run.share, run.charged_ms = holding.turn[1], max(1, self.service_ms(capability))
+        self.shares.charge(run.share, run.charged_ms)
+        capability.queue.took(now_s, holding)
 
     # ---- runs
 
