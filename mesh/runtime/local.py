@@ -27,7 +27,7 @@ import anyio.abc
 from mesh.core.inputs import Call, Drain, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
 from mesh.core.work.inputs import Checkpoint, EffectBegin, EffectEnd
 from mesh.effects import Reply
-from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
+from mesh.errors import MeshError, NoNode, NoSuchFile, Overloaded, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.runtime.disk.blobs import Blobs
@@ -39,7 +39,7 @@ from mesh.runtime.workers import Workers
 VERSION = 1
 CONNECTIONS_MAX = 1024
 REQUESTS_MAX = 20_000
-"""Unanswered, of all connections together: beyond, a request is refused with `node_busy`."""
+"""Unanswered, of all connections together: beyond, a request is refused as `overloaded`."""
 FILES_MAX = 256
 """Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
@@ -266,7 +266,7 @@ class LocalServer:
         if number in connection.requests or not number:
             raise BadFrame("request_id_used")
         if len(self._requests) >= REQUESTS_MAX:
-            raise Refused(f"{REQUESTS_MAX} requests wait for this node already", fix="wait for some of them", code="node_busy")
+            raise Overloaded(f"{REQUESTS_MAX} requests wait for this node already", fix="wait for some of them")
         self._last += 1
         self._requests[self._last] = (connection, number, verb)
         connection.requests[number] = self._last

@@ -433,6 +433,7 @@ class Contractor:
             slots=sum(worker.concurrency for worker in slots.workers.values()),
             busy=sum(len(worker.runs) + len(worker.strays) for worker in slots.workers.values()),
             queued=slots.queued,
+            share_keys=len(slots.shares),
             held=len(self._holdings),
             managers=len(self._holdings.by_manager),
             accepted=self._accepted,

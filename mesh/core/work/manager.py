@@ -100,6 +100,8 @@ class ManagerStatistics:
     late_results: int
     awards_resent: int
     leases_over: int
+    share_keys: int
+    """That are told apart."""
     streams: int
     readers_waiting: int
     input_bytes: int
@@ -429,6 +431,7 @@ class Manager:
             late_results=counts.get("late_results", 0),
             awards_resent=counts.get("awards_resent", 0),
             leases_over=counts.get("lease_over", 0),
+            share_keys=len(book.shares),
             streams=len(self._streams),
             readers_waiting=self._streams.waiting(),
             input_bytes=book.admission.input_bytes,
