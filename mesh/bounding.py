@@ -1,8 +1,9 @@
-"""Bounds of time as users give them, in seconds. Raises UsageError for what is none."""
+"""What users say of one piece of work: bounds of time, in seconds, and whose turn it is. Raises UsageError for what is none."""
 
 from __future__ import annotations
 
 from mesh.errors import UsageError
+from mesh.ids import PRIORITY_MAX, PRIORITY_MIN, SHARE_CHARS_MAX
 
 TIMEOUT_MAX_S = 365 * 86400.0
 
@@ -27,3 +28,12 @@ def bounds_ms(queue_s: float | None, run_s: float | None, heartbeat_s: float | N
         max(1, round(1000 * seconds)) if (seconds := checked_s(given)) is not None else 0 for given in (queue_s, run_s, heartbeat_s)
     )
     return queue_ms, run_ms, heartbeat_ms
+
+
+def checked_rank(priority: int | None, share: str | None) -> tuple[int, str]:
+    """As `mesh.messages.work.Rank`: 0 and "" where nothing is said."""
+    if priority is not None and (type(priority) is not int or not PRIORITY_MIN <= priority <= PRIORITY_MAX):
+        raise UsageError(f"priority={priority!r}", fix=f"give a whole number from {PRIORITY_MIN} to {PRIORITY_MAX}; the greater goes first")
+    if share is not None and not (isinstance(share, str) and 0 < len(share) <= SHARE_CHARS_MAX and share.isprintable()):
+        raise UsageError(f"share={share!r}", fix=f"give a word of 1 to {SHARE_CHARS_MAX} characters, such as a tenant's name")
+    return priority or 0, share or ""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh import values
-from mesh.bounding import bounds_ms, checked_s, wait_ms
+from mesh.bounding import bounds_ms, checked_rank, checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels, placement_of
@@ -99,16 +99,8 @@ class Work:
 
     _key = ""
 
-    def __init__(
-        self,
-        connection: Connection,
-        timeout_s: float | None,
-        retries: int | None,
-        bounds: tuple[int, int, int],
-        placement: Document | None = None,
-    ) -> None:
-        self._connection, self._timeout_s, self._retries, self._bounds = connection, timeout_s, retries, bounds
-        self._placement = placement or {}
+    def __init__(self, connection: Connection, timeout_s: float | None, retries: int | None, how: Document) -> None:
+        self._connection, self._timeout_s, self._retries, self._how = connection, timeout_s, retries, how
 
     async def call(self, capability: str, /, **arguments: Any) -> Any:
         """Run `capability` somewhere and return its result. Dies with its caller.
@@ -170,23 +162,16 @@ class Work:
         maximum = int(self._connection.node.get("body_bytes_max") or 0)
         if maximum and len(data) > maximum:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=maximum)
-        return {"capability": capability, "input": data, "files": files, "bounds": list(self._bounds), "placement": self._placement}
+        return {"capability": capability, "input": data, "files": files, **self._how}
 
 
 class View(Work):
     """A mesh with options set."""
 
     def __init__(
-        self,
-        mesh: Mesh,
-        timeout_s: float | None,
-        task_timeout_s: float | None,
-        retries: int | None,
-        bounds: tuple[int, int, int],
-        placement: Document,
-        key: str,
+        self, mesh: Mesh, timeout_s: float | None, task_timeout_s: float | None, retries: int | None, how: Document, key: str
     ) -> None:
-        super().__init__(mesh._connection, timeout_s, retries, bounds, placement)
+        super().__init__(mesh._connection, timeout_s, retries, how)
         self._key = key
         self._parent, self._own_timeout_s = mesh, task_timeout_s
 
@@ -203,7 +188,7 @@ class Mesh(Work):
     """What `connect` gives. Every method returns the JSON document of the command line's verb of the same name."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = TIMEOUT_S) -> None:
-        super().__init__(connection, timeout_s, None, (0, 0, 0))
+        super().__init__(connection, timeout_s, None, {})
 
     @property
     def node(self) -> Document:
@@ -231,6 +216,8 @@ class Mesh(Work):
         near: str = "",
         apart: str = "",
         hedge: bool = False,
+        priority: int | None = None,
+        share: str | None = None,
     ) -> View:
         """The same mesh with options of each call or submitted task; times in seconds. Raises UsageError.
 
@@ -242,14 +229,16 @@ class Mesh(Work):
         `hedge`: if the capability is idempotent and this takes longer than 95 % of such work did, it is begun once more elsewhere, and the
         first result counts: for at most a twentieth of a node's tasks, and only while the handler has used no effect, step or checkpoint.
         `key`: what is submitted under it is one task, whichever nodes it is submitted to and however often, until that task's record is
-        forgotten.
+        forgotten. `priority`: 1 to 9, the greater goes first where work waits; 5 where nothing is said. What waits rises with time, so that
+        it gets its turn. `share`: a key, such as a tenant's name; waiting work of one priority is taken key by key in turns, however much
+        of each there is. Steps and calls of a handler have priority and share of its task.
         """
         if retries is not None and (type(retries) is not int or retries < 0):
             raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
         checked_s(timeout_s)
         bounds = bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
-        placement = placement_of(where, near, apart, hedge)
-        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, bounds, placement, key)
+        how = {"bounds": list(bounds), "placement": placement_of(where, near, apart, hedge), "rank": list(checked_rank(priority, share))}
+        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, how, key)
 
     # ---- looking
 

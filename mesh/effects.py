@@ -113,6 +113,8 @@ class Execute(Effect):
     stream: bool = False
     skip: int = 0
     """As in `AwardItem`."""
+    rank: tuple[int, str] = (0, "")
+    """As in `AwardItem`: what this work asks for inherits it."""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mesh.errors import InvalidArgument, MeshError, Refused, TaskFailed, TimedOut
+from mesh.errors import InvalidArgument, MeshError, Overloaded, Refused, TaskFailed, TimedOut
 from mesh.retry import Retry
 
 DETAILS_CHARACTERS_MAX = 8000
@@ -48,7 +48,11 @@ def failure(error: BaseException, give_up_on: tuple[type[BaseException], ...] = 
         "retryable": retryable and not isinstance(error, give_up_on),
         "details": details(error)[:DETAILS_CHARACTERS_MAX],
     }
-    return found | {"retryable": True, "retry_after_ms": round(1000 * error.after_s)} if isinstance(error, Retry) else found
+    if isinstance(error, Retry):
+        return found | {"retryable": True, "retry_after_ms": round(1000 * error.after_s)}
+    if isinstance(error, Overloaded):
+        return found | {"retry_after_ms": round(1000 * error.retry_after_s)}
+    return found
 
 
 def details(error: BaseException) -> str:

@@ -98,3 +98,17 @@ def is_label(text: str) -> bool:
 def is_name(text: str) -> bool:
     """Of a label or a resource."""
     return _NAME.fullmatch(text) is not None
+
+
+Rank = tuple[int, str]
+"""Whose turn it is: the priority, 1 to 9, the greater first (0: not said, as its parent, else 5), and the key among whose equals turns are
+taken ("": not said, as its parent, else the key of all who say none)."""
+
+UNRANKED: Rank = (0, "")
+PRIORITY_MIN, PRIORITY_DEFAULT, PRIORITY_MAX = 1, 5, 9
+SHARE_CHARS_MAX = 64
+
+
+def inherited(rank: Rank, parent: Rank) -> Rank:
+    """What is not said is as the parent's."""
+    return rank[0] or parent[0], rank[1] or parent[1]

@@ -155,6 +155,7 @@ class _Process:
                 run.checkpoint,
                 run.stream,
                 0,
+                list(run.rank),
             ],
             "blobs": str(runner.shelf.blobs),
             "body_bytes_max": runner.body_bytes_max,

@@ -160,6 +160,11 @@ class WorkLimits:
     """One answer's part of a log: well below the largest frame."""
     effects_max: int = 1000
     """Keys of effects of one task: their outcomes up to 4 KiB stay in memory while it lives, 4 MiB at most."""
+    age_s: float = 5.0
+    """Waiting work counts as one priority higher for each such time in which none of its priority had a turn: of priorities 1 to 9 each
+    gets one every 45 s, whatever comes. Longer keeps low work away from high work for longer."""
+    shares_max: int = 256
+    """Share keys that take turns with one another, at each node; those beyond take theirs as one."""
     auctions_max: int = 64
     """Open at once per capability; the rest stays in line, so that a burst does not become a storm of questions."""
     pull_service_ms_min: int = 20

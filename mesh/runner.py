@@ -81,7 +81,7 @@ class Runner:
     # ---- frames from the node
 
     def execute(self, item: list[Any]) -> None:
-        """``[task, fence, capability, input, lease_end_ms, timeout_ms, parent, attempt, checkpoint, stream, skip]``; once of each fence."""
+        """The fields of `Execute` from its task on, as `Run` takes them; once of each fence."""
         capability = self._agent.capabilities.get(item[2])
         if (item[0], item[1]) in self._runs:
             return
@@ -363,11 +363,7 @@ class Runner:
         return await self._wait(run, self._ask("checkpoint", {"task": run.task, "fence": run.fence, "value": data}))
 
     async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
-        return await self._effect(task, "call", capability, arguments, {"parent": task.id, "timeout_ms": self._left_ms(self._living(task))})
-
-    def _left_ms(self, run: Run) -> int:
-        """Until it is stopped: what it calls must have ended by then. 0: there is no such time."""
-        return max(1, run.started_ms + run.timeout_ms - self._clock.now_ms()) if run.timeout_ms else 0
+        return await self._effect(task, "call", capability, arguments, self._living(task).child(self._clock.now_ms()))
 
     async def effect_begin(self, task: TaskInfo, key: str, call: int, at_most_once: bool) -> bytes | None:
         answer = await self._reach.permit(self._living(task), {"key": key, "call": call, "once": at_most_once})
@@ -448,7 +444,7 @@ class Runner:
         if verb == "step":
             return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
         if verb == "call":
-            return await self._begin(run, verb, params | {"parent": run.task, "timeout_ms": self._left_ms(run)})
+            return await self._begin(run, verb, params | run.child(self._clock.now_ms()))
         if verb == "effect":
             return await self._reach.permit(run, params)
         if verb == "effected":

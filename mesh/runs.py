@@ -81,6 +81,7 @@ class Run:
         "over",
         "parent",
         "progress",
+        "rank",
         "redactor",
         "said",
         "skip",
@@ -109,6 +110,8 @@ class Run:
         self.checkpoint: bytes = item[8]
         self.stream: bool = item[9]
         self.skip: int = item[10]
+        self.rank: list[Any] = item[11]
+        """``[priority, share]``: what it calls inherits them."""
         self.outflow: Sink | None = None
         """Where its items go, if it has begun and makes any."""
         self.handle: asyncio.Task[None] | None = None
@@ -134,3 +137,8 @@ class Run:
         self.open_log: Callable[[Any], RunLog]
         self.redactor: Redactor | None = None
         """Of a run that was told a secret: takes it out of whatever the run says."""
+
+    def child(self, now_ms: int) -> dict[str, Any]:
+        """What a call of its handler has from it: no more time than is left (0: there is no bound), and its turn."""
+        left_ms = max(1, self.started_ms + self.timeout_ms - now_ms) if self.timeout_ms else 0
+        return {"parent": self.task, "timeout_ms": left_ms, "rank": self.rank}

@@ -149,9 +149,11 @@ def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any
     bounds = (queue_ms, run_ms, heartbeat_ms)
     wanted = params.get("placement", {})
     placement = Placement(tuple(wanted.get("where", ())), wanted.get("near", ""), wanted.get("apart", ""), wanted.get("hedge", False))
+    priority, share = params.get("rank", (0, ""))
+    rank = (priority, share)
     if verb == "call":
-        call = inputs.Call(number, params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
-        return replace(call, bounds=bounds, placement=placement)
+        work = (params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
+        return inputs.Call(number, *work, bounds=bounds, placement=placement, rank=rank)
     if verb == "submit":
         return replace(
             inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
@@ -159,10 +161,11 @@ def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any
             bounds=bounds,
             key=params.get("key", ""),
             placement=placement,
+            rank=rank,
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
-        return inputs.Step(number, *step, params.get("timeout_ms", 0), files)
+        return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank)
     if verb == "checkpoint":
         return handlers.Checkpoint(number, params["task"], params["fence"], params["value"])
     if verb in ("effect", "effected"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.membership import Offer
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
@@ -115,6 +115,7 @@ class Call:
     """Its items are read by `StreamNext` while it lasts."""
     bounds: Bounds = UNBOUNDED
     placement: Placement = ANYWHERE
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)
@@ -145,6 +146,7 @@ class Submit:
     bounds: Bounds = UNBOUNDED
     key: str = ""
     placement: Placement = ANYWHERE
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)
@@ -160,6 +162,7 @@ class Step:
     timeout_ms: int = 0
     files: tuple[tuple[Hash, int], ...] = ()
     bounds: Bounds = UNBOUNDED
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)

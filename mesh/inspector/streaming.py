@@ -11,12 +11,12 @@ from mesh.inspector.render import clean, say
 from mesh.inspector.shell import Where, put
 
 
-async def read(where: Where, capability: str, arguments: dict[str, Any], labels: list[str] | None = None) -> None:
+async def read(where: Where, capability: str, arguments: dict[str, Any], options: dict[str, Any]) -> None:
     """Print them until there are no more. A stream that begins anew says so on stderr, or as a line of its own in JSON, and goes on."""
     number = restarts = 0
     async with (
         connect(home=where.home, node=where.node, timeout_s=where.timeout_s) as mesh,
-        mesh.options(where=labels).stream(capability, **arguments) as items,
+        mesh.options(**options).stream(capability, **arguments) as items,
     ):
         while True:
             try:

@@ -79,6 +79,14 @@ RunWithinOption = Annotated[
     typer.Option("--run-within", metavar="SECONDS", help="One run is stopped after so long.", show_default=False, callback=bounded),
 ]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
+PriorityOption = Annotated[
+    int | None,
+    typer.Option("--priority", metavar="N", min=1, max=9, help="1 to 9, the greater goes first; 5 if not said.", show_default=False),
+]
+ShareOption = Annotated[
+    str | None,
+    typer.Option("--share", metavar="KEY", help="Waiting work is taken key by key, in turns.", show_default=False, callback=filled),
+]
 
 
 def _files_in(value: Any) -> list[dict[str, Any]]:
@@ -148,6 +156,8 @@ def call(
     apart: ApartOption = "",
     hedge: HedgeOption = False,
     timeout: CallTimeout = TIMEOUT_S,
+    priority: PriorityOption = None,
+    share: ShareOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -162,12 +172,14 @@ def call(
         if out:
             raise typer.BadParameter("--stream has no -o")
         at = Where(home, node, as_json, timeout)
-        run(at, lambda: streaming.read(at, capability, parse_arguments(words or [], whole), where))
+        options = {"where": where, "near": near, "apart": apart, "hedge": hedge, "priority": priority, "share": share}
+        run(at, lambda: streaming.read(at, capability, parse_arguments(words or [], whole), options))
         return
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        value = plain(await mesh.options(timeout_s=timeout, where=where, near=near, apart=apart, hedge=hedge).call(capability, **arguments))
+        options = mesh.options(timeout_s=timeout, where=where, near=near, apart=apart, hedge=hedge, priority=priority, share=share)
+        value = plain(await options.call(capability, **arguments))
         saved = await _save(mesh, value, to)
         return {"schema": "mesh.call/1", "capability": capability, "result": value} | ({"saved": saved} if saved else {})
 
@@ -195,6 +207,8 @@ def submit(
         str | None,
         typer.Option("--key", metavar="TEXT", help="One task over the whole mesh, however often.", show_default=False, callback=filled),
     ] = None,
+    priority: PriorityOption = None,
+    share: ShareOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -210,8 +224,9 @@ def submit(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        bounds = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
-        options = mesh.options(retries=retries, where=where, near=near, apart=apart, hedge=hedge, key=key or "", **bounds)
+        bounds: dict[str, Any] = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
+        placed: dict[str, Any] = {"where": where, "near": near, "apart": apart, "hedge": hedge, "priority": priority, "share": share}
+        options = mesh.options(retries=retries, key=key or "", **bounds, **placed)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
         if missing := _missing((await mesh.caps())["caps"], capability, where or []):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.claims import Cell, KeyRoster
 from mesh.messages.signed import Signed
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
@@ -116,6 +116,7 @@ class Submitted:
     key: str = ""
     """It runs only if a `Claimed` says that the key stands for it."""
     placement: Placement = ANYWHERE
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)

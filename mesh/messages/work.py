@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 
 FileRef = tuple[Hash, int]
 """A file's hash and its size in bytes."""
@@ -133,6 +133,9 @@ class AwardItem:
     """Labels that the worker which runs it must have."""
     stay_ms: int = 0
     """It likes to be here: it moves to an idle node only to be done by so much sooner."""
+    rank: Rank = UNRANKED
+    aged: int = 0
+    """So many levels has it risen by waiting."""
 
 
 @dataclass(slots=True)
@@ -320,6 +323,7 @@ class StepAsk:
     timeout_ms: int = 0
     files: tuple[FileRef, ...] = ()
     bounds: Bounds = UNBOUNDED
+    rank: Rank = UNRANKED
 
 
 @dataclass(slots=True)

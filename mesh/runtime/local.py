@@ -27,11 +27,11 @@ import anyio.abc
 from mesh.core.inputs import Call, Drain, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
 from mesh.core.work.inputs import Checkpoint, EffectBegin, EffectEnd
 from mesh.effects import Reply
-from mesh.errors import MeshError, NoNode, NoSuchFile, Refused, TooBig
+from mesh.errors import MeshError, NoNode, NoSuchFile, Overloaded, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.runtime.disk.blobs import Blobs
-from mesh.runtime.params_local import bounds_of, digest_of, effect_of, number_of, placement_of, text_of
+from mesh.runtime.params_local import bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers
@@ -39,7 +39,7 @@ from mesh.runtime.workers import Workers
 VERSION = 1
 CONNECTIONS_MAX = 1024
 REQUESTS_MAX = 20_000
-"""Unanswered, of all connections together: beyond, a request is refused with `node_busy`."""
+"""Unanswered, of all connections together: beyond, a request is refused as `overloaded`."""
 FILES_MAX = 256
 """Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
@@ -266,7 +266,7 @@ class LocalServer:
         if number in connection.requests or not number:
             raise BadFrame("request_id_used")
         if len(self._requests) >= REQUESTS_MAX:
-            raise Refused(f"{REQUESTS_MAX} requests wait for this node already", fix="wait for some of them", code="node_busy")
+            raise Overloaded(f"{REQUESTS_MAX} requests wait for this node already", fix="wait for some of them")
         self._last += 1
         self._requests[self._last] = (connection, number, verb)
         connection.requests[number] = self._last
@@ -314,7 +314,8 @@ class LocalServer:
     def _do_call(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         request, parent = self._request(connection, number, "call"), text_of(params, "parent")
-        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, False, bounds_of(params), placement_of(params)))
+        how = bounds_of(params), placement_of(params), rank_of(params)
+        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, False, *how))
 
     def _do_stream(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         """Answered at its end, as a call is. `stream` is the client's name for it, by which its `next` find it."""
@@ -322,7 +323,8 @@ class LocalServer:
         request = self._request(connection, number, "stream")
         connection.streams[text_of(params, "stream")] = request
         parent = text_of(params, "parent")
-        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, True, bounds_of(params), placement_of(params)))
+        how = bounds_of(params), placement_of(params), rank_of(params)
+        self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, True, *how))
 
     def _do_next(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         of = connection.streams.get(text_of(params, "stream"), 0)
@@ -333,14 +335,14 @@ class LocalServer:
         capability, data, timeout_ms, files = self._work(params)
         retries, by, key = number_of(params, "retries", -1), text_of(params, "by"), text_of(params, "key")
         request = self._request(connection, number, "submit")
-        bounds, placement = bounds_of(params), placement_of(params)
-        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds, key, placement))
+        bounds, placed = bounds_of(params), (placement_of(params), rank_of(params))
+        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds, key, *placed))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         parent, name, fence = text_of(params, "parent"), text_of(params, "name"), number_of(params, "fence", 0)
         request = self._request(connection, number, "step")
-        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, bounds_of(params)))
+        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, bounds_of(params), rank_of(params)))
 
     def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         task, fence, value = text_of(params, "task"), number_of(params, "fence", 0), params.get("value")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.errors import Refused
-from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, Fence, TaskId, is_label
+from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_MAX, Fence, Rank, TaskId, is_label
 from mesh.messages.work import Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
 
@@ -46,6 +46,17 @@ def placement_of(params: dict[str, Any]) -> Placement:
     if max(len(near), len(apart)) > KEY_CHARACTERS_MAX or type(hedge) is not bool:
         raise BadFrame("bad_placement")
     return Placement(tuple(sorted(where)), near, apart, hedge)
+
+
+def rank_of(params: dict[str, Any]) -> Rank:
+    """Priority (0: not said) and share key ("": not said)."""
+    value = params.get("rank", [0, ""])
+    if type(value) is not list or [type(part) for part in value] != [int, str]:
+        raise BadFrame("bad_rank")
+    priority, share = value
+    if not 0 <= priority <= PRIORITY_MAX or len(share) > SHARE_CHARS_MAX:
+        raise BadFrame("bad_rank")
+    return priority, share
 
 
 def digest_of(params: dict[str, Any]) -> str:

@@ -132,6 +132,7 @@ class Workers:
                 effect.checkpoint,
                 effect.stream,
                 effect.skip,
+                list(effect.rank),
             ]
             self._add(worker, "execute", item)
 

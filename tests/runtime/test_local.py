@@ -160,7 +160,7 @@ def test_too_many_requests_are_refused_not_queued(with_toy: Any, monkeypatch: py
         for number in (1, 2, 3):
             client.send(number, "call", CALL)
         got = await client.next()
-        assert got[0] == 3 and got[2]["code"] == "node_busy"
+        assert got[0] == 3 and (got[2]["code"], got[2]["retry_after_ms"]) == ("overloaded", 1000)
         client.close()
 
     with_toy(story)

@@ -50,6 +50,7 @@ class Again:
             by=by,
             bounds=old.bounds,
             placement=old.placement,
+            rank=old.rank,
         )
         task.again = old.id
         yield from self._book.submit(task)

@@ -20,11 +20,12 @@ from mesh.core.work.affinity import Affinity
 from mesh.core.work.calibration import Calibration
 from mesh.core.work.holder import Holder
 from mesh.core.work.latencies import Latencies
-from mesh.core.work.lines import Line
+from mesh.core.work.lines import Line, recount
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
+from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Append, Need, Send
-from mesh.ids import Fence, NodeId, TaskId, content_hash, task_id
+from mesh.ids import UNRANKED, Fence, NodeId, Rank, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
 from mesh.messages.records import Submitted
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
@@ -106,6 +107,7 @@ class Book:
         self.patient = False
         """All holders were given time for that, and no pulse has been in time since."""
         self.admission = Admission(limits)
+        self.shares = Shares(limits.shares_max)
         self.calibration = Calibration(limits.calibrated_max)
         self.affinity = Affinity(limits)
         self.latencies = Latencies(limits.calibrated_max)
@@ -135,6 +137,7 @@ class Book:
         bounds: Bounds = UNBOUNDED,
         key: str = "",
         placement: Placement = ANYWHERE,
+        rank: Rank = UNRANKED,
     ) -> Task:
         """A new task, in line; with a `key` not before it is entered. The caller appends `submitted(task)` if it is durable."""
         self.given += 1
@@ -157,6 +160,7 @@ class Book:
             bounds,
             key=key,
             placement=placement,
+            rank=rank,
         )
         if not key:
             self.enter(now_s, task)
@@ -199,7 +203,7 @@ class Book:
 
     def submitted(self, task: Task) -> Append:
         what = (task.id, task.capability, task.input_hash, task.by, task.timeout_ms, task.retries, task.parent, task.step, task.files)
-        entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key, task.placement)
+        entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key, task.placement, task.rank)
         return Append(entry, {task.input_hash: task.input})
 
     def find(self, task: TaskId) -> Task | None:
@@ -211,6 +215,7 @@ class Book:
         self.admission.ended(task.ended_at_s, len(task.input))
         self.wheel.remove(task)
         self.queue_wheel.remove(task)
+        recount(self.shares, task, task.service_ms)
         if task.holder:
             self.drop(task)
         line = self.lines.get(task.line)
@@ -233,7 +238,8 @@ class Book:
     def line_of(self, task: Task) -> Line:
         line = self.lines.get(task.line)
         if line is None:
-            line = self.lines[task.line] = Line(task.capability, task.placement.where, task.line)
+            turns = Turns[Task](self.shares, self.limits.age_s)
+            line = self.lines[task.line] = Line(task.capability, turns, task.placement.where, task.line)
             if line.where:
                 self._labelled.setdefault(task.capability, {})[line.name] = line
         return line
@@ -252,7 +258,7 @@ class Book:
 
     def enqueue(self, task: Task, *, urgent: bool = False) -> None:
         line = self.line_of(task)
-        (line.urgent if urgent else line.tasks)[task.id] = task
+        line.turns.add(task.id, task, back=urgent)
         line.fresh.append(task)
         self.woken[line.name] = line
 
@@ -312,13 +318,14 @@ class Book:
             self.vacated.append((holder, task.capability))
         task.holder = ""
         for line in self.lines_for(task.capability) if room else ():
-            if line.tasks or line.urgent:
+            if len(line):
                 line.quiet = False
                 self.woken[line.name] = line
 
     def free(self, task: Task, *, room: bool = True) -> None:
-        """Its award is over without a result: back in line, before the others."""
+        """Its award is over without a result: back in line, before the others of its rank."""
         self.drop(task, room=room)
+        recount(self.shares, task, 0)
         task.move(FREE)
         self.enqueue(task, urgent=True)
 

@@ -94,6 +94,7 @@ class Claims:
             by=submit.by,
             bounds=submit.bounds,
             placement=submit.placement,
+            rank=submit.rank,
             key=submit.key,
         )
         yield from self._begin(now_s, task, [submit.request])
@@ -141,6 +142,7 @@ class Claims:
             by=old.by,
             bounds=old.bounds,
             placement=old.placement,
+            rank=old.rank,
             key=old.key,
         )
         yield from self._begin(now_s, task, claim.requests)

@@ -235,6 +235,8 @@ class Contractor:
             return self._stray_ended(now_s, ended)
         out: list[Any] = []
         self._slots.end(run)
+        if run.charged_ms:
+            self._slots.shares.correct(run.share, (now_s - run.started_s) * 1000 - run.charged_ms)
         if ended.outcome in ("ok", "error"):
             self._slots.measure(run.capability, ended.service_ms, now_s - run.started_s)
         self._settle(now_s, run, ended, out)
@@ -436,6 +438,7 @@ class Contractor:
             slots=sum(worker.concurrency for worker in slots.workers.values()),
             busy=sum(len(worker.runs) + len(worker.strays) for worker in slots.workers.values()),
             queued=slots.queued,
+            share_keys=len(slots.shares),
             held=len(self._holdings),
             managers=len(self._holdings.by_manager),
             accepted=self._accepted,

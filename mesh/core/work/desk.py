@@ -23,7 +23,7 @@ from mesh.core.deadlines import Deadlines
 from mesh.core.directory import LEFT, ReadDirectory
 from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, MemberRevoked, MemberUnreachable, RequestGone
 from mesh.core.keeping.inputs import Deposed, LogSettled
-from mesh.core.work.errands import Errands, failure, json_object, reply, revoked
+from mesh.core.work.errands import Errands, failure, full, json_object, reply, revoked
 from mesh.core.work.files import is_hash
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, author_of
@@ -114,7 +114,7 @@ class Desk:
             yield self._no(enquire, "unknown_question", f"nobody answers {question!r}", "mesh --help")
             return
         if len(self._open) >= self._limits.asks_max:
-            yield self._no(enquire, "busy", f"{len(self._open)} questions wait on this node already", "ask again in a moment")
+            yield Reply(enquire.request, False, full(f"{len(self._open)} questions wait"), need=Need.FREE)
             return
         if question in ("hash", "body") and not is_hash(enquire.key):
             yield self._no(enquire, "bad_hash", f"{enquire.key!r} is no sha256", "give the 64 digits that sha256sum prints")

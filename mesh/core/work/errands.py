@@ -30,6 +30,10 @@ from mesh.messages.work import CheckpointAsk, EffectAnswer, EffectAsk, EffectDon
 Message = StepAsk | CheckpointAsk | EffectAsk | EffectDone
 
 
+RETRY_AFTER_MS = 1000
+"""Of whoever finds a table full."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrandDue:
     """Still not answered: ask again."""
@@ -50,6 +54,11 @@ class _Errand:
 def failure(code: str, message: str, fix: str) -> dict[str, Any]:
     """The body of a reply that is an error."""
     return {"code": code, "message": message, "fix": fix}
+
+
+def full(what: str) -> dict[str, Any]:
+    """The error of whoever asks while a table is full: nothing was taken, and it is worth asking again."""
+    return failure("overloaded", f"{what} at this node already", "ask again in a moment") | {"retry_after_ms": RETRY_AFTER_MS}
 
 
 def revoked(directory: ReadDirectory, node: NodeId) -> dict[str, Any]:
@@ -97,7 +106,8 @@ class Errands:
 
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
         ask = self._next_ask(now_s)
-        message = StepAsk(ask, step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files, step.bounds)
+        it = (step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files, step.bounds, step.rank)
+        message = StepAsk(ask, *it)
         size_max = self._limits.body_bytes_max
         yield from self._begin(now_s, step.request, step.parent, message, len(step.input), size_max)
 
@@ -126,7 +136,7 @@ class Errands:
         elif size > size_max:
             problem = failure("too_big", f"what is passed is {size} bytes of JSON, over {size_max}", "pass large data as File")
         elif len(self._open) >= self._limits.asks_max:
-            problem = failure("node_busy", f"{self._limits.asks_max} steps and effects wait at this node", "wait for some of them")
+            problem = full(f"{self._limits.asks_max} steps and effects wait")
         if problem is not None:
             yield Reply(request, False, problem, need=Need.FREE)
             return

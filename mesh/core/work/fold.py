@@ -151,6 +151,7 @@ class Fold:
             again=entry.again,
             key=entry.key,
             placement=entry.placement,
+            rank=entry.rank,
         )
         task.seq = self._seq
         if task.key:

@@ -75,6 +75,7 @@ class Hedging:
             by=f"hedge of {task.id}",
             bounds=task.bounds,
             placement=replace(task.placement, near="", apart="", hedge=False),
+            rank=task.rank,
         )
         twin.sources, twin.hedges, twin.barred, task.twin = task.sources, task.id, task.holder, twin.id
 

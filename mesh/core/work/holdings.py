@@ -13,7 +13,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.core.work.turns import NO_TURN
+from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.work import AwardItem, Failure, Result
 
 
@@ -33,10 +34,10 @@ class State(enum.Enum):
 
 
 class Holding:
-    """One accepted award. `lease_end_ms` and `deadline_ms` (0: none) are on this node's clock; `order` is its place in the queue,
-    first come first served."""
+    """One accepted award. `lease_end_ms` and `deadline_ms` (0: none) are on this node's clock; `order` says which came first."""
 
     __slots__ = (
+        "aged",
         "attempt",
         "capability",
         "checkpoint",
@@ -50,6 +51,7 @@ class Holding:
         "missing",
         "order",
         "parent",
+        "rank",
         "report",
         "rooted",
         "sent_s",
@@ -59,6 +61,7 @@ class Holding:
         "stream",
         "task",
         "timeout_ms",
+        "turn",
         "where",
     )
 
@@ -95,6 +98,9 @@ class Holding:
         """As in `AwardItem`."""
         self.where: tuple[str, ...] = ()
         self.stay_ms = 0
+        self.rank: Rank = UNRANKED
+        self.turn, self.aged = NO_TURN, 0
+        """As in `turns.Waiting`."""
         self.deadline_ms = deadline_ms
         self.heartbeat_ms = heartbeat_ms
         self.state = State.NEW
@@ -124,6 +130,7 @@ def awarded(now_s: float, item: AwardItem, manager: NodeId, lease_end_ms: int, o
     )
     holding.checkpoint = item.checkpoint
     holding.stream, holding.skip, holding.where, holding.stay_ms = item.stream, item.skip, item.where, item.stay_ms
+    holding.rank, holding.aged = item.rank, item.aged
     return holding
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 from mesh.core.work.task import Task
-from mesh.ids import NodeId, TaskId
+from mesh.core.work.turns import Shares, Turns
+from mesh.ids import NodeId
 
 
 class Line:
-    """First come first served; work that was lost or given back goes first. `name`: as `Task.line` gives it."""
+    """Who waits for an award of one capability and these labels, in turns; of one rank first come first served, and what was lost or given
+    back first. `name`: as `Task.line` gives it."""
 
     __slots__ = (
         "backlog_due",
@@ -22,15 +22,13 @@ class Line:
         "promised",
         "quiet",
         "shown",
-        "tasks",
-        "urgent",
+        "turns",
         "where",
     )
 
-    def __init__(self, capability: str, where: tuple[str, ...] = (), name: str = "") -> None:
+    def __init__(self, capability: str, turns: Turns[Task], where: tuple[str, ...] = (), name: str = "") -> None:
         self.capability, self.where, self.name = capability, where, name or capability
-        self.urgent: dict[TaskId, Task] = {}
-        self.tasks: dict[TaskId, Task] = {}
+        self.turns = turns
         self.fresh: list[Task] = []
         """In line since the last look at it: not yet shown as parked."""
         self.bidding = 0
@@ -46,16 +44,30 @@ class Line:
         self.force = False
         """The next look auctions its first task, whatever the cached load says."""
 
-    def first(self, *, plain: bool = False) -> Task | None:
+    def first(self, now_s: float, *, plain: bool = False) -> Task | None:
         """`plain`: of those that are not durable."""
-        for task in chain(self.urgent.values(), self.tasks.values()):
-            if not (plain and task.durable):
-                return task
-        return None
+        if not plain:
+            return self.turns.first(now_s)
+        return self.turns.first_that(now_s, lambda task: not task.durable)
+
+    def stands(self, task: Task) -> bool:
+        return self.turns.stands(task.id, task)
 
     def remove(self, task: Task) -> None:
-        if self.urgent.pop(task.id, None) is None:
-            self.tasks.pop(task.id, None)
+        self.turns.remove(task.id, task)
+
+    def took(self, now_s: float, shares: Shares, task: Task, service_ms: int) -> None:
+        """It is awarded: its share key has had about so much more."""
+        task.charged_ms = max(1, service_ms)
+        shares.charge(task.turn[1], task.charged_ms)
+        self.turns.took(now_s, task)
 
     def __len__(self) -> int:
-        return len(self.urgent) + len(self.tasks)
+        return len(self.turns)
+
+
+def recount(shares: Shares, task: Task, had_ms: int) -> None:
+    """Its newest award is over: so much is what its share key has had of it."""
+    if task.charged_ms:
+        shares.correct(task.turn[1], had_ms - task.charged_ms)
+        task.charged_ms = 0

@@ -103,6 +103,8 @@ class ManagerStatistics:
     late_results: int
     awards_resent: int
     leases_over: int
+    share_keys: int
+    """That are told apart."""
     streams: int
     readers_waiting: int
     input_bytes: int
@@ -317,6 +319,7 @@ class Manager:
             request=call.request,
             bounds=call.bounds,
             placement=call.placement,
+            rank=call.rank,
         )
         if call.stream:
             self._streams.open(now_s, task)
@@ -343,6 +346,7 @@ class Manager:
             by=submit.by,
             bounds=submit.bounds,
             placement=submit.placement,
+            rank=submit.rank,
         )
         yield from self.book.submit(task)
         yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives(submit.files)}, need=Need.KEPT)
@@ -463,6 +467,7 @@ class Manager:
             late_results=counts.get("late_results", 0),
             awards_resent=counts.get("awards_resent", 0),
             leases_over=counts.get("lease_over", 0),
+            share_keys=len(book.shares),
             streams=len(self._streams),
             readers_waiting=self._streams.waiting(),
             input_bytes=book.admission.input_bytes,

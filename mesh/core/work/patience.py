@@ -39,7 +39,7 @@ class Patience:
     def offers_changed(self) -> None:
         """What is waited for may have a queue timeout now: all in line are looked at as if they were new."""
         for line in self._book.lines.values():
-            line.fresh = [*line.urgent.values(), *line.tasks.values()]
+            line.fresh = list(line.turns)
 
     def expire(self, now_s: float, _me: NodeId, due: QueuesDue) -> Effects:
         for task in self._book.queue_wheel.due(due.slot_ms):

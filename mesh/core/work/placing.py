@@ -57,7 +57,7 @@ class Placing:
         book = self._book
         while book.woken:
             woken, book.woken = book.woken, {}
-            for line in woken.values():
+            for line in sorted(woken.values(), key=lambda line: -line.turns.height(now_s)):
                 self.patience.begin(now_s, line)
                 yield from self._drain(now_s, line)
 
@@ -65,7 +65,7 @@ class Placing:
         held = self._book.holds(now_s)
         if not held:
             self._book.deadlines.set(GuardDue(), now_s + self._book.limits.beat_s)
-        while (task := line.first(plain=not held)) is not None:
+        while (task := line.first(now_s, plain=not held)) is not None:
             choice = self._market.choose(now_s, task, len(line), force=line.force)
             if choice.way == TAKE:
                 self._book.dequeue(line, task)
@@ -101,10 +101,10 @@ class Placing:
         lacking = unmet(self._book.directory, line.capability, line.where)
         reason = f"no_label: {lacking}" if lacking else next((why for why in ("breaker_open", "draining") if why in whys), "no_capable")
         known = offered(self._book.directory, line.capability, line.where)
-        waiting = line.fresh if line.shown else [*line.urgent.values(), *line.tasks.values()]
+        waiting = line.fresh if line.shown else list(line.turns)
         line.fresh, line.shown = [], True
         for task in waiting:
-            if task.id not in line.tasks and task.id not in line.urgent:
+            if not line.stands(task):
                 continue
             yield from self._park(now_s, task, reason)
             if not known and not task.durable:
@@ -160,8 +160,8 @@ class Placing:
         if pull.node != sender:
             return
         count = 0
-        for line in self._book.lines_for(pull.capability):
-            task = line.first(plain=not self._book.holds(now_s))
+        for line in sorted(self._book.lines_for(pull.capability), key=lambda line: -line.turns.height(now_s)):
+            task = line.first(now_s, plain=not self._book.holds(now_s))
             choice = self._market.pulling(now_s, task, sender, pull.service_ms, len(line)) if task is not None else None
             if task is not None and choice is not None:
                 self._book.dequeue(line, task)
@@ -217,6 +217,7 @@ class Placing:
         book.queue_wheel.remove(task)
         task.agent = winner.agent
         task.offered_at_s, task.promised_ms = now_s, (winner.start_ms, winner.service_ms)
+        book.line_of(task).took(now_s, book.shares, task, winner.service_ms)
         decided = Decided(task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000))
         if task.durable:
             yield Append(decided)
@@ -256,6 +257,8 @@ class Placing:
             task.heartbeat_ms,
             task.placement.where,
             self._book.limits.near_ms if task.favourite == task.holder else 0,
+            rank=task.rank,
+            aged=task.aged,
         )
 
     # ---- auctions
@@ -347,7 +350,8 @@ class Placing:
         yield from self._park(now_s, task, reason)
         if reason != "no_capable":
             self._ask_later(now_s, line, auction.retry_after_ms)
-        (line.urgent if task.lost else line.tasks)[task.id] = task
+        # It keeps its place if nobody has room; if this very work is not wanted the next is asked about.
+        line.turns.add(task.id, task, back=task.lost or reason not in ("declined", "deadline"))
         assert task.state != PENDING
 
     def _unasked(self, task: Task) -> Task:
@@ -362,7 +366,7 @@ class Placing:
     def _share_out(self, now_s: float, line: Line, auction: Auction, curves: list[Curve]) -> Effects:
         """The task that was asked about, then those in line, each to the best of what is left of the curves."""
         held = self._book.holds(now_s)
-        task: Task | None = auction.task if auction.task.state == BIDDING else line.first(plain=not held)
+        task: Task | None = auction.task if auction.task.state == BIDDING else line.first(now_s, plain=not held)
         for _ in range(auction.count):
             heads = {curve.bid.node: (curve, head) for curve in curves if (head := curve.head()) is not None}
             if task is None or not heads:
@@ -378,7 +382,7 @@ class Placing:
             yield from self._award(now_s, task, Choice(TAKE, [], keenest(candidates), auction.refusals + full), "auction")
             if task.holder in heads:
                 heads[task.holder][0].taken += 1
-            task = line.first(plain=not held)
+            task = line.first(now_s, plain=not held)
 
     def _with_way(self, task: Task, bid: Candidate) -> Candidate:
         way_ms = self._book.way_ms(task, bid.node)

@@ -22,7 +22,7 @@ from mesh.core.work.load import LoadGossip
 from mesh.core.work.reports import Pulled, Reports
 from mesh.core.work.slots import Capability, Slots, Worker
 from mesh.effects import Need, Send
-from mesh.ids import NodeId
+from mesh.ids import PRIORITY_DEFAULT, NodeId
 from mesh.limits import WorkLimits
 from mesh.messages.work import Backlog, Pull
 
@@ -148,6 +148,7 @@ class Pulling:
         if capability is None or not capability.queued or pull.node == self._directory.me:
             return out
         queued = [h for h in self._holdings.by_task.values() if h.state in _QUEUED and h.capability == pull.capability]
+        queued.sort(key=lambda holding: -(holding.rank[0] or PRIORITY_DEFAULT))
         service_ms = self._slots.service_ms(capability)
         starts_ms = self._slots.waits_ms(capability, now_s)
         row = self._directory.get(pull.node)

@@ -16,7 +16,7 @@ from mesh.core.work.succession import moved
 from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import ReadBody, Refused, Send
-from mesh.ids import NodeId, award_number
+from mesh.ids import PRIORITY_DEFAULT, NodeId, award_number
 from mesh.messages.work import Answer, Ask
 
 ROWS_MAX = 500
@@ -101,6 +101,8 @@ class Questions:
             "reason": task.reason,
             "survives": self._book.survives(task.files) if task.durable else "nothing",
             "durable": task.durable,
+            "priority": task.rank[0] or PRIORITY_DEFAULT,
+            "share": task.rank[1],
         }
 
     def _tried(self, task: Task) -> list[dict[str, Any]]:

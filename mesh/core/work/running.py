@@ -89,14 +89,12 @@ class Running:
                 slots.move(holding, State.WAITING)
             return
         capability = slots.capabilities[holding.capability]
-        if not capability.ready:
+        if not len(capability.queue):
             worker = capability.freest(holding.where)
-            overtakes = capability.needs and slots.must_wait(capability, holding.order, self._holdings.by_task)
-            if worker is not None and not overtakes:
+            if worker is not None and not (capability.needs and slots.must_wait(now_s, capability, holding)):
                 self._start(now_s, holding, worker, out)
                 return
         slots.move(holding, State.READY)
-        slots.compact(capability, self._holdings.by_task)
         if capability.free():
             # Those in front of it may wait for other labels.
             for worker in capability.workers:
@@ -108,10 +106,10 @@ class Running:
             self.fill(now_s, worker, out)
 
     def fill(self, now_s: float, worker: Worker, out: list[Any]) -> None:
-        """Give `worker` the oldest work it can take, until its slots are full."""
+        """Give `worker` work that it can take, in turns, until its slots are full."""
         now_ms = int(now_s * 1000)
         while worker.free() > 0:
-            holding = self._slots.next_ready(worker, self._holdings.by_task)
+            holding = self._slots.next_ready(now_s, worker)
             if holding is None:
                 return
             if holding.lease_end_ms <= now_ms:
@@ -136,6 +134,7 @@ class Running:
             self._deadlines.set(RunsDue(), now_s + self._limits.beat_s)
         self._slots.begin(run)
         self._slots.move(holding, State.RUNNING)
+        self._slots.took_turn(now_s, holding, run)
         self.executed += 1
         self._logs.begin(holding.task, holding.fence)
         out.append(
@@ -152,6 +151,7 @@ class Running:
                 holding.checkpoint,
                 holding.stream,
                 holding.skip,
+                rank=holding.rank,
                 need=need_of(holding.durable),
             )
         )

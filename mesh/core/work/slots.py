@@ -16,6 +16,7 @@ from mesh.core.work.breaker import CLOSED, Breaker
 from mesh.core.work.fitting import fits_worker
 from mesh.core.work.holdings import Holding, State
 from mesh.core.work.resources import Needs, Resources, greatest
+from mesh.core.work.turns import NO_TURN, Shares, Turns
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import LoadRow, Offer
@@ -34,6 +35,7 @@ class Run:
     __slots__ = (
         "answers",
         "capability",
+        "charged_ms",
         "durable",
         "fence",
         "fraction",
@@ -42,6 +44,7 @@ class Run:
         "needs",
         "note",
         "overdue_s",
+        "share",
         "started_s",
         "stopping",
         "task",
@@ -68,6 +71,8 @@ class Run:
         self.fraction = 0.0
         self.note = ""
         self.answers: list[tuple[str, NodeId, Fence]] = []
+        self.share, self.charged_ms = "", 0
+        """What its start was counted as, and under which key of the table."""
 
 
 @dataclass(slots=True, eq=False)
@@ -97,15 +102,15 @@ class Capability:
 
     name: str
     pool: Resources
+    queue: Turns[Holding]
+    """Those that are ready."""
     needs: Needs = ()
     """Of one run."""
     workers: list[Worker] = field(default_factory=list)
     neighbours: list[Capability] = field(default_factory=list)
     """Those that share a worker with it, itself included: their queues are in its way."""
     queued: int = 0
-    ready: int = 0
-    heap: list[tuple[int, TaskId]] = field(default_factory=list)
-    """Ready ones by order; entries of holdings that moved on are skipped when they surface."""
+    """These, and those that still wait for something."""
     service_ms: float = 0.0
     measured: int = 0
     """Runs that ended in a result or an error since the newest worker came."""
@@ -139,6 +144,7 @@ class Slots:
 
     def __init__(self, limits: WorkLimits) -> None:
         self._limits = limits
+        self.shares = Shares(limits.shares_max)
         self.workers: dict[int, Worker] = {}
         self.capabilities: dict[str, Capability] = {}
         self.runs: dict[TaskId, Run] = {}
@@ -185,7 +191,7 @@ class Slots:
     def capability(self, name: str) -> Capability:
         known = self.capabilities.get(name)
         if known is None:
-            known = self.capabilities[name] = Capability(name, self.resources)
+            known = self.capabilities[name] = Capability(name, self.resources, Turns(self.shares, self._limits.age_s))
         return known
 
     def offers(self) -> tuple[Offer, ...]:
@@ -223,77 +229,59 @@ class Slots:
             capability.queued -= 1
             self.queued -= 1
             if before is State.READY:
-                capability.ready -= 1
+                capability.queue.remove(holding.task, holding)
         if state in _QUEUED:
             capability = self.capability(holding.capability)
             capability.queued += 1
             self.queued += 1
             if state is State.READY:
-                capability.ready += 1
-                heapq.heappush(capability.heap, (holding.order, holding.task))
+                capability.queue.add(holding.task, holding)
 
-    def next_ready(self, worker: Worker, held: dict[TaskId, Holding]) -> Holding | None:
-        """The oldest ready holding that `worker` can run now. It stays ready until moved."""
-        best: Holding | None = None
-        for name in worker.offers:
-            capability = self.capabilities[name]
-            if not capability.ready:
-                capability.heap.clear()
-                continue
-            holding = self._head(capability, held)
-            if holding.where and not fits_worker(worker.labels, holding.where):
-                fitting = self._next_fitting(capability, held, worker)
-                if fitting is None:
-                    continue
-                holding = fitting
-            if capability.needs and self.must_wait(capability, holding.order, held):
-                continue
-            if best is None or holding.order < best.order:
-                best = holding
-        return best
+    def next_ready(self, now_s: float, worker: Worker) -> Holding | None:
+        """Whose turn it is of those that `worker` can run now. It stays ready until moved."""
+        known = [self.capabilities[name] for name in worker.offers]
+        found = [(capability, holding) for capability in known if (holding := self._next_of(now_s, capability, worker)) is not None]
+        if len(found) < 2:
+            return found[0][1] if found else None
+        return min(found, key=lambda pair: self._place(now_s, *pair))[1]
 
-    @staticmethod
-    def _head(capability: Capability, held: dict[TaskId, Holding]) -> Holding:
-        heap = capability.heap
-        while True:
-            order, task = heap[0]
-            holding = held.get(task)
-            if holding is not None and holding.order == order and holding.state is State.READY:
-                return holding
-            heapq.heappop(heap)
+    def _next_of(self, now_s: float, capability: Capability, worker: Worker) -> Holding | None:
+        """Its first whose labels `worker` has, if what that needs is free for it. The queue is short (`queue_max`)."""
+        holding = capability.queue.first(now_s)
+        if holding is not None and holding.where and not fits_worker(worker.labels, holding.where):
+            holding = capability.queue.first_that(now_s, lambda other: fits_worker(worker.labels, other.where))
+        if holding is not None and capability.needs and self.must_wait(now_s, capability, holding):
+            return None
+        return holding
 
-    @staticmethod
-    def _next_fitting(capability: Capability, held: dict[TaskId, Holding], worker: Worker) -> Holding | None:
-        """The first in line whose labels `worker` has: the queue is short (`queue_max`), and only work with labels is looked for."""
-        for order, task in sorted(capability.heap):
-            holding = held.get(task)
-            ready = holding is not None and holding.order == order and holding.state is State.READY
-            if holding is not None and ready and fits_worker(worker.labels, holding.where):
-                return holding
-        return None
+    def _place(self, now_s: float, capability: Capability, holding: Holding) -> tuple[int, float, int]:
+        """Among those of all capabilities; the least has its turn."""
+        return -capability.queue.height_of(now_s, holding), self.shares.had(holding.turn[1] or holding.rank[1]), holding.order
 
-    def must_wait(self, capability: Capability, order: int, held: dict[TaskId, Holding]) -> bool:
-        """What it needs is not free; or older work waits for some of it, which would wait for ever if younger work that needs less
-        always went first."""
+    def must_wait(self, now_s: float, capability: Capability, holding: Holding) -> bool:
+        """What it needs is not free; or work whose turn is before its own waits for some of it, which would wait for ever if work that
+        needs less always went first."""
         if not self.resources.more(capability.needs):
             return True
         names = [name for name, _ in capability.needs]
+        place = self._place(now_s, capability, holding)
         for other in self.capabilities.values():
-            if other is capability or not other.ready or not any(name in names for name, _ in other.needs):
+            if other is capability or not any(name in names for name, _ in other.needs):
                 continue
-            if self._head(other, held).order < order and any(worker.free() > 0 for worker in other.workers):
+            head = other.queue.first(now_s)
+            if head is not None and self._place(now_s, other, head) < place and any(worker.free() > 0 for worker in other.workers):
                 return True
         return False
 
-    def compact(self, capability: Capability, held: dict[TaskId, Holding]) -> None:
-        """Keep stale entries from piling up behind a slot that never frees."""
-        if len(capability.heap) > 2 * capability.ready + 64:
-            fresh = [
-                (order, task)
-                for order, task in capability.heap
-                if (holding := held.get(task)) is not None and holding.order == order and holding.state is State.READY
-            ]
-            capability.heap = sorted(dict.fromkeys(fresh))
+    def took_turn(self, now_s: float, holding: Holding, run: Run) -> None:
+        """It starts: its share key has about so much more of this node."""
+        capability = self.capabilities[holding.capability]
+        if holding.turn == NO_TURN:
+            self.shares.leave(key := self.shares.join(holding.rank[1]))
+            holding.turn = (0, key)
+        run.share, run.charged_ms = holding.turn[1], max(1, self.service_ms(capability))
+        self.shares.charge(run.share, run.charged_ms)
+        capability.queue.took(now_s, holding)
 
     # ---- runs
 

@@ -18,7 +18,7 @@ from mesh.core.work.readback import Readback
 from mesh.core.work.task import DONE, HELD, OFFERED, Task
 from mesh.core.work.waits import dumps, step_done
 from mesh.effects import Need, Refused, Send
-from mesh.ids import NodeId, content_hash
+from mesh.ids import NodeId, content_hash, inherited
 from mesh.messages.work import StepAsk, StepDone, StepSeen
 
 ASKERS_MAX = 16
@@ -57,6 +57,7 @@ class Steps:
                 parent=parent.id,
                 step=ask.name,
                 bounds=ask.bounds,
+                rank=inherited(ask.rank, parent.rank),
             )
             if ask.files and sender != self._book.me:
                 child.sources = (self._book.me, sender)

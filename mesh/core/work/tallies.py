@@ -13,6 +13,8 @@ class ContractorStatistics:
     slots: int
     busy: int
     queued: int
+    share_keys: int
+    """That are told apart in the queue."""
     held: int
     managers: int
     accepted: int

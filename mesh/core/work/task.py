@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.core.work.stream import Stream
+from mesh.core.work.turns import NO_TURN, Turn
 from mesh.effects import Need
-from mesh.ids import FIRST_TERM, Fence, Hash, NodeId, TaskId, fence_of
+from mesh.ids import FIRST_TERM, UNRANKED, Fence, Hash, NodeId, Rank, TaskId, fence_of
 from mesh.messages.records import Candidate, Decided
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
@@ -137,6 +138,12 @@ class Task:
     key: str = ""
     """Under which it was submitted; over the whole mesh it stands for this one."""
     placement: Placement = ANYWHERE
+    rank: Rank = UNRANKED
+    turn: Turn = NO_TURN
+    aged: int = 0
+    """Levels that it has risen by waiting."""
+    charged_ms: int = 0
+    """What its newest award was counted as, among what its share key has had."""
 
     state: str = PENDING
     fence: Fence = NO_AWARD

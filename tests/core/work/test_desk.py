@@ -208,9 +208,9 @@ def test_unknown_questions_and_bad_hashes_are_refused() -> None:
 def test_questions_are_bounded() -> None:
     hall = Hall(WorkLimits(asks_max=1))
     hall.give(Enquire(1, "result", f"{ANNA}.1.7"))
-    assert error(hall.give(Enquire(2, "result", f"{ANNA}.1.8"))) == "busy"
+    assert error(hall.give(Enquire(2, "result", f"{ANNA}.1.8"))) == "overloaded"
     hall.give(Step(3, f"{ANNA}.1.7", 1, "s", "greet", b"{}"))
-    assert error(hall.give(Step(4, f"{ANNA}.1.7", 1, "t", "greet", b"{}"))) == "node_busy"
+    assert error(hall.give(Step(4, f"{ANNA}.1.7", 1, "t", "greet", b"{}"))) == "overloaded"
 
 
 def test_no_question_of_a_later_life_fits_an_answer_to_an_earlier_one() -> None:

@@ -133,7 +133,7 @@ def test_a_first_that_was_lost_meanwhile_takes_the_result_all_the_same():
     assert bench.task(FIRST).state == "parked"
     bench.result(twin, second)
     assert bench.task(FIRST).state == "done" and bench.task(FIRST).node == second
-    assert not bench.manager.book.lines["greet"].tasks and not bench.manager.book.lines["greet"].urgent
+    assert not len(bench.manager.book.lines["greet"])
 
 
 def test_to_cancel_the_task_is_to_cancel_both():

@@ -211,7 +211,7 @@ def test_no_order_of_inputs_breaks_the_laws(moves):
         assert task.state not in TERMINAL
         assert bool(task.holder) == (task.state in ("offered", "held", "committing", "cancelling"))
         line = book.lines.get(task.capability)
-        in_line = line is not None and (task.id in line.tasks or task.id in line.urgent)
+        in_line = line is not None and line.stands(task)
         assert in_line == (task.state in ("pending", "parked")), (task.id, task.state)
     for holder in book.holders.values():
         assert sum(holder.out.values()) == len(holder.tasks) and all(n >= 0 for n in holder.out.values())
