@@ -233,6 +233,9 @@ class Desk:
         if not answer.ok and (manager := self._moved_to(answer, question)):
             yield from self._redirect(question, manager)
             return
+        if not answer.ok and self._may_be_elsewhere(answer, question):
+            yield from self._ask_everybody(question, peer)
+            return
         if question.gather:
             yield from self._gathered(answer.ask, question, peer, answer)
             return
@@ -261,12 +264,26 @@ class Desk:
         known = isinstance(manager, str) and self._directory.get(manager) is not None
         return str(manager) if known and not question.gather and not question.wide and question.hops < HOPS_MAX else ""
 
+    def _may_be_elsewhere(self, answer: Answer, question: _Question) -> bool:
+        """It went from one to another, and whoever ended it is gone: those who keep the log of that one can tell, and are not known."""
+        kind, key = question.message.question, question.message.key
+        if question.gather or question.wide or kind not in WIDE or len(self._directory.drivers_of(key)) < 2:
+            return False
+        body = json_object(answer.body)
+        return body is not None and body.get("code") == "unknown_task"
+
     def _redirect(self, question: _Question, manager: NodeId) -> Iterator[Any]:
         question.hops += 1
         # Each has a guess who has it, and those go round: then everybody is asked.
-        lost = question.message.question in WIDE and (not self._reachable(manager) or question.hops >= HOPS_MAX)
-        question.wide = manager if lost else ""
-        question.left = self._everybody() | {manager: None} if lost else {manager: None}
+        if question.message.question in WIDE and (not self._reachable(manager) or question.hops >= HOPS_MAX):
+            yield from self._ask_everybody(question, manager)
+            return
+        question.wide, question.left = "", {manager: None}
+        if self._reachable(manager):
+            yield Send(manager, question.message, need=Need.FREE)
+
+    def _ask_everybody(self, question: _Question, instead_of: NodeId) -> Iterator[Any]:
+        question.wide, question.left = instead_of, self._everybody() | {instead_of: None}
         for node in question.left:
             if self._reachable(node):
                 yield Send(node, question.message, need=Need.FREE)

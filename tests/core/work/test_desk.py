@@ -9,7 +9,7 @@ import pytest
 from workbench import ME, Sink, of, sent
 
 from mesh.core.deadlines import Deadlines
-from mesh.core.directory import DEAD, LEFT, Directory
+from mesh.core.directory import DEAD, LEFT, Directory, Heir
 from mesh.core.inputs import Enquire, MemberDied, MemberLinked, RequestGone, Step
 from mesh.core.node import Node
 from mesh.core.work.desk import HOPS_MAX, Desk
@@ -174,6 +174,20 @@ def test_where_each_guesses_that_another_has_it_all_are_asked() -> None:
     assert hall.give(answer({"code": "moved", "manager": BERT}, ok=False), ANNA) == []
     (reply,) = of(hall.give(answer({"state": "done", "result": 1}), BERT), Reply)
     assert reply.ok and reply.body == {"state": "done", "result": 1}
+
+
+def test_where_who_took_it_over_knows_nothing_of_it_all_are_asked() -> None:
+    """Whoever ended it is gone, and a third keeps the log of that one."""
+    hall = Hall()
+    key = f"{ANNA}.1.7"
+    hall.directory.inherit(ANNA, Heir(1, 9, 2, BERT))
+    effects = hall.give(Enquire(1, "task", key))
+    (asked,) = [each.to for each in of(effects, Send)]
+    effects = hall.give(answer({"code": "unknown_task"}, ok=False), asked)
+    assert {each.to for each in of(effects, Send)} == {ANNA, BERT}
+    hall.give(answer({"code": "unknown_task"}, ok=False), asked)
+    (reply,) = of(hall.give(answer({"state": "done"}), BERT if asked == ANNA else ANNA), Reply)
+    assert reply.ok and reply.body == {"state": "done"}
 
 
 def test_a_client_that_hangs_up_is_forgotten() -> None:
