@@ -54,10 +54,6 @@ def vote_is_not_kept(patch: Patch) -> None:
     twist(patch, "on_vote_ask", lambda before, *rest, **words: (out for out in before(*rest, **words) if isinstance(out, Say)))
 
 
-def vote_is_said_first(patch: Patch) -> None:
-    twist(patch, "on_vote_ask", lambda before, *rest, **words: iter(sorted(before(*rest, **words), key=lambda out: isinstance(out, Keep))))
-
-
 def half_is_a_majority(patch: Patch) -> None:
     patch.setattr(Log, "decides", lambda self, who: sum(name in who for name in self.members) >= len(self.members) // 2)
 
@@ -210,7 +206,6 @@ FOUND_BY_EXPLORING = [
     (author_forgets_that_he_was_cut, CRASHES, ""),
 ]
 FOUND_BY_WALKS = [
-    (vote_is_said_first, 17),
     (old_acknowledgements_count, 32),
     (blocks_are_acknowledged_first, 10),
     (learner_counts, 41),
