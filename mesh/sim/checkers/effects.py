@@ -42,6 +42,8 @@ class EffectChecker:
         self._executed: dict[Key, str] = {}
         self._times: dict[Key, int] = {}
         self._unsynced: dict[NodeId, list[tuple[int, Any, bool]]] = {}
+        self._drivers: dict[TaskId, NodeId] = {}
+        """Whose journal counts for it."""
         self._copies = Copies()
         self._drafted: dict[NodeId, dict[TaskId, _Copied]] = {}
         """What a node has copied, and does not drive yet."""
@@ -93,6 +95,10 @@ class EffectChecker:
         while waiting and waiting[0][0] <= record.seq:
             _, entry, copy = waiting.pop(0)
             kind = type(entry)
+            if kind is Submitted and not copy:
+                self._drivers[entry.task] = record.node
+            elif kind is not TookOver and not copy and self._drivers.get(entry.task) != record.node:
+                continue  # void: others had taken it over, and its writer did not know
             if kind is Submitted:
                 self._durable[entry.task] = None
                 self._forget(entry.task, {})
@@ -102,6 +108,7 @@ class EffectChecker:
                 for task, copied in self._drafted.pop(record.node, {}).items():
                     self._forget(task, copied.outcomes)
                     self._decided[task] = copied.decided
+                    self._drivers[task] = record.node
             elif kind is Decided:
                 self._decided[entry.task] = max(entry.fence, self._decided.get(entry.task, 0))
                 if copy:
