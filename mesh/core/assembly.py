@@ -59,7 +59,7 @@ def build(
     trust = Trust(directory, limits)
     keepers = Keepers(directory, deadlines, limits, Random(random.random()), journal_seq=journal_seq)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
-    contractor = Contractor(directory, deadlines, limits.work, Random(random.random()))
+    contractor = Contractor(directory, deadlines, limits.work, Random(random.random()), me.incarnation)
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
     machines = (membership, trust, records, keepers, manager, contractor, files, desk)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import enrol, keeping, membership, records, session, trust, work
+from mesh.messages import enrol, keeping, membership, records, session, slots, trust, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -58,6 +58,8 @@ KINDS: dict[int, type] = {
     80: work.EffectAsk,
     81: work.EffectDone,
     82: work.EffectAnswer,
+    90: slots.SlotAsk,
+    91: slots.SlotGrant,
 }
 
 SIGNED: dict[str, type] = {

@@ -34,6 +34,11 @@ class Offer:
     """How long work may wait for an award; 0: for ever. (`timeout_ms` bounds one run of the handler.)"""
     heartbeat_ms: int = 0
     """A handler that is silent for longer is taken for stuck; 0: silence says nothing."""
+    limit: int = 0
+    """So many run at once over the whole mesh; 0: as many as there are slots."""
+    rate: int = 0
+    rate_ms: int = 0
+    """So many start within so long over the whole mesh; 0: no such bound."""
 
 
 @dataclass(slots=True)

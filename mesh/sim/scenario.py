@@ -22,6 +22,7 @@ from mesh.sim.checkers.tasks import ENDED, Shown
 from mesh.sim.faults import KINDS, Fault, draw
 from mesh.sim.history import History, Raised, Verdict
 from mesh.sim.injector import Injector
+from mesh.sim.labour import Skill
 from mesh.sim.sometimes import Sometimes
 from mesh.sim.trace import Lines, Trace
 from mesh.sim.workload import SKILLS, Clients, Staff
@@ -90,6 +91,7 @@ class Scenario:
         lines: Lines | None = None,
         deep: bool = False,
         keep: bool = False,
+        skills: tuple[Skill, ...] = SKILLS,
     ) -> None:
         self.plan = plan
         limits = limits or Limits()
@@ -97,8 +99,8 @@ class Scenario:
         self.history = History([*all_checkers(limits), self.sometimes], keep=keep)
         self.trace = Trace(lines, deep=deep)
         self.world = World(names_of(plan.nodes), plan.seed, history=self.history, trace=self.trace, limits=limits, build_node=build_node)
-        self.staff = Staff(self.world)
-        self.clients = Clients(self.world, rate=plan.rate, until_s=plan.until_s, capabilities=plan.capabilities)
+        self.staff = Staff(self.world, skills)
+        self.clients = Clients(self.world, rate=plan.rate, until_s=plan.until_s, capabilities=plan.capabilities, skills=skills)
         schedule = plan.schedule
         if schedule is None:
             schedule = draw(self.world.rng("faults"), self.world.names, plan.kinds, plan.until_s, hard=plan.hard)

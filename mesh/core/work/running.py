@@ -89,12 +89,13 @@ class Running:
                 slots.move(holding, State.WAITING)
             return
         capability = slots.capabilities[holding.capability]
-        if not len(capability.queue):
+        if not len(capability.queue) and slots.permit(now_s, capability):
             worker = capability.freest()
             if worker is not None:
                 self._start(now_s, holding, worker, out)
                 return
         slots.move(holding, State.READY)
+        slots.waits(now_s, capability)
 
     def fill(self, now_s: float, worker: Worker, out: list[Any]) -> None:
         """Give `worker` work that it can take, in turns, until its slots are full."""
@@ -143,6 +144,7 @@ class Running:
                 holding.stream,
                 holding.skip,
                 rank=holding.rank,
+                limited=worker.offers[holding.capability].limit > 0,
                 need=need_of(holding.durable),
             )
         )

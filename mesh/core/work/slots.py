@@ -9,6 +9,7 @@ keeps the expected wait below `wait_ms_target`: short work flows, long work stay
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mesh.core.work.breaker import CLOSED, Breaker
@@ -128,6 +129,10 @@ class Slots:
     def __init__(self, limits: WorkLimits) -> None:
         self._limits = limits
         self.shares = Shares(limits.shares_max)
+        self.permit: Callable[[float, Capability], bool] = lambda _now_s, _capability: True
+        """May one more of it start, as far as its limits over the whole mesh go? Set by `limit_holder.py`."""
+        self.began: Callable[[float, Capability], None] = lambda _now_s, _capability: None
+        self.waits: Callable[[float, Capability], None] = lambda _now_s, _capability: None
         self.workers: dict[int, Worker] = {}
         self.capabilities: dict[str, Capability] = {}
         self.runs: dict[TaskId, Run] = {}
@@ -206,7 +211,11 @@ class Slots:
 
     def next_ready(self, now_s: float, worker: Worker) -> Holding | None:
         """Whose turn it is of those that `worker` can run. It stays ready until moved."""
-        heads = [(queue.height(now_s), head) for name in worker.offers if (head := (queue := self.capabilities[name].queue).first(now_s))]
+        heads = [
+            (capability.queue.height(now_s), head)
+            for name in worker.offers
+            if (head := (capability := self.capabilities[name]).queue.first(now_s)) and self.permit(now_s, capability)
+        ]
         if len(heads) < 2:
             return heads[0][1] if heads else None
         return min(heads, key=lambda pair: (-pair[0], self.shares.had(pair[1].turn[1]), pair[1].order))[1]
@@ -219,6 +228,7 @@ class Slots:
             holding.turn = (0, key)
         run.share, run.charged_ms = holding.turn[1], max(1, self.service_ms(capability))
         self.shares.charge(run.share, run.charged_ms)
+        self.began(now_s, capability)
         capability.queue.took(now_s, holding)
 
     # ---- runs

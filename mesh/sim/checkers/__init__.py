@@ -9,6 +9,7 @@ from mesh.sim.checkers.effects import EffectChecker
 from mesh.sim.checkers.failure import FailureChecker
 from mesh.sim.checkers.journal import JournalChecker
 from mesh.sim.checkers.leases import LeaseChecker
+from mesh.sim.checkers.limits import LimitChecker
 from mesh.sim.checkers.market import MarketChecker
 from mesh.sim.checkers.membership import MembershipChecker
 from mesh.sim.checkers.rollback import RollbackChecker
@@ -31,4 +32,5 @@ def all_checkers(limits: Limits) -> list[Checker]:
         TrustChecker(),
         RollbackChecker(),
         BoundsChecker(limits),
+        LimitChecker(),
     ]
