@@ -37,6 +37,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 NAME_CHARACTERS_MAX = 64
 CONCURRENCY_MAX = 1024
 RETRIES_MAX = 1000
+LIMIT_MAX = 100_000
 _NAME_FIX = f"use letters, digits, - and _, parts joined by dots, at most {NAME_CHARACTERS_MAX} characters"
 
 
@@ -58,6 +59,9 @@ class Capability:
     on_lost: str
     needs: Amounts
     """Of one run, in thousandths."""
+    limit: int
+    rate: tuple[int, int]
+    """So many starts within so many milliseconds over the whole mesh; (0, 0): no such bound."""
     limits: IsolationLimits | None
     """Of the process that each task gets to itself; None: handlers run in the worker."""
 
@@ -79,6 +83,9 @@ class Capability:
             queue_timeout_ms=round(self.queue_timeout_s * 1000),
             heartbeat_ms=round(self.heartbeat_timeout_s * 1000),
             needs=self.needs,
+            limit=self.limit,
+            rate=self.rate[0],
+            rate_ms=self.rate[1],
         )
 
 
@@ -145,6 +152,8 @@ class Agent:
         isolation: str = "worker",
         limits: Mapping[str, int] | None = None,
         needs: Mapping[str, float] | None = None,
+        limit: int | None = None,
+        rate: str | None = None,
     ) -> Callable[[F], F]: ...
 
     def capability(
@@ -164,6 +173,8 @@ class Agent:
         isolation: str = "worker",
         limits: Mapping[str, int] | None = None,
         needs: Mapping[str, float] | None = None,
+        limit: int | None = None,
+        rate: str | None = None,
     ) -> Any:
         """Make a function a capability, under its own name or `name`. Returns it unchanged. Raises DeclarationError.
 
@@ -178,12 +189,16 @@ class Agent:
         `isolation`: ``"process"`` gives each task a process of its own, which is killed at once when the task is stopped, with an empty
         environment and resource `limits`: ``memory_mib`` (address space), ``cpu_s``, ``open_files``, ``file_mib``. It loads this module
         again, and opens the lifespan again; starting it takes some 0.3 s. It is not a sandbox: it may read what its user may read.
+
+        `limit`: so many run at once over the whole mesh, and no more, whoever dies; `rate`: so many start, such as ``"10/s"``,
+        ``"100/m"``, ``"5/h"``. Where nodes declare different ones the least counts. What waits for its turn is in line as usual.
         """
         local = sys._getframe(1).f_locals
 
         def declare(function: F) -> F:
             times = (timeout_s, queue_timeout_s, heartbeat_timeout_s)
-            self._declare(function, name, idempotent, times, retries, give_up_on, on_lost, version, isolation, limits, needs, local)
+            bounds = (isolation, limits, limit, rate)
+            self._declare(function, name, idempotent, times, retries, give_up_on, on_lost, version, bounds, needs, local)
             return function
 
         return declare if function is None else declare(function)
@@ -198,8 +213,7 @@ class Agent:
         give_up_on: tuple[type[BaseException], ...],
         on_lost: str,
         version: str,
-        isolation: str,
-        limits: Mapping[str, int] | None,
+        bounds: tuple[str, Mapping[str, int] | None, int | None, str | None],
         needs: Mapping[str, float] | None,
         local: dict[str, Any],
     ) -> None:
@@ -235,7 +249,9 @@ class Agent:
             give_up_on=give_up_on,
             on_lost=on_lost,
             needs=_declared(what, lambda: amounts_of(needs, "needs")),
-            limits=_limits(what, isolation, limits),
+            limit=_limit(what, bounds[2]),
+            rate=_rate(what, bounds[3]),
+            limits=_limits(what, bounds[0], bounds[1]),
         )
 
     def bid(self, capability: str) -> Callable[[F], F]:
@@ -319,6 +335,23 @@ def _declared(what: str, read: Callable[[], T]) -> T:
         return read()
     except UsageError as error:
         raise DeclarationError(what, error.message, error.fix) from error
+
+
+def _limit(what: str, limit: int | None) -> int:
+    """0: none. Raises DeclarationError."""
+    if limit is not None and (type(limit) is not int or not 1 <= limit <= LIMIT_MAX):
+        raise DeclarationError(what, f"limit is {limit!r}", f"give a whole number from 1 to {LIMIT_MAX}: so many run at once in the mesh")
+    return limit or 0
+
+
+def _rate(what: str, rate: str | None) -> tuple[int, int]:
+    """Starts, and within how many milliseconds; (0, 0): none. Raises DeclarationError."""
+    if rate is None:
+        return 0, 0
+    found = re.fullmatch(r"([0-9]{1,6})/([smh])", rate) if isinstance(rate, str) else None
+    if found is None or not 1 <= int(found[1]) <= LIMIT_MAX:
+        raise DeclarationError(what, f"rate is {rate!r}", 'write rate="10/s", "100/m" or "5/h"')
+    return int(found[1]), {"s": 1000, "m": 60_000, "h": 3_600_000}[found[2]]
 
 
 def _limits(what: str, isolation: str, limits: Mapping[str, int] | None) -> IsolationLimits | None:

@@ -115,6 +115,8 @@ class Execute(Effect):
     """As in `AwardItem`."""
     rank: tuple[int, str] = (0, "")
     """As in `AwardItem`: what this work asks for inherits it."""
+    limited: bool = False
+    """Its worker stops it when its lease has ended: so many run over the whole mesh, and no more."""
 
 
 @dataclass(slots=True)

@@ -156,6 +156,7 @@ class _Process:
                 run.stream,
                 0,
                 list(run.rank),
+                False,
             ],
             "blobs": str(runner.shelf.blobs),
             "body_bytes_max": runner.body_bytes_max,

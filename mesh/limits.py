@@ -163,6 +163,11 @@ class WorkLimits:
     age_s: float = 5.0
     """Waiting work counts as one priority higher for each such time in which none of its priority had a turn: of priorities 1 to 9 each
     gets one every 45 s, whatever comes. Longer keeps low work away from high work for longer."""
+    slots_lease_s: float = 10.0
+    """Slots of a limit over the whole mesh (`limit=`, `rate=`) are leased for so long; the last `lease_s` of it is not used. Shorter gives
+    back sooner what a dead holder had; below 3 * `lease_s` what runs is stopped when the limit gets another owner."""
+    slots_ask_s: float = 1.0
+    """How often who offers limited work asks the owner of its limits. Shorter frees slots sooner, for as many more messages."""
     shares_max: int = 256
     """Share keys that take turns with one another, at each node; those beyond take theirs as one."""
     auctions_max: int = 64

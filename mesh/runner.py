@@ -161,6 +161,8 @@ class Runner:
         run.started_ms = self._clock.now_ms()
         if run.timeout_ms:
             run.timer = self._clock.call_later(run.timeout_ms / 1000, lambda: self._expire_run(run))
+        if run.limited:
+            run.watch_lease(self._clock, self._stop)
         self._fresh.append(run)
         run.handle = self._loop.create_task(self._run(run))
 

@@ -75,6 +75,7 @@ class Run:
         "lease_end_ms",
         "lease_waiters",
         "lent",
+        "limited",
         "log",
         "open_log",
         "outflow",
@@ -112,6 +113,8 @@ class Run:
         self.skip: int = item[10]
         self.rank: list[Any] = item[11]
         """``[priority, share]``: what it calls inherits them."""
+        self.limited: bool = item[12]
+        """So many run over the whole mesh: past its lease it is stopped, since another may run in its place."""
         self.outflow: Sink | None = None
         """Where its items go, if it has begun and makes any."""
         self.handle: asyncio.Task[None] | None = None
@@ -137,6 +140,16 @@ class Run:
         self.open_log: Callable[[Any], RunLog]
         self.redactor: Redactor | None = None
         """Of a run that was told a secret: takes it out of whatever the run says."""
+
+    def watch_lease(self, clock: Clock, stop: Callable[[Run, str], None]) -> None:
+        """Stop it when its lease has ended, however its node is."""
+        left_ms = self.lease_end_ms - clock.now_ms()
+        if self.over or self.stopping:
+            return
+        if left_ms <= 0:
+            stop(self, "cancelled")
+        else:
+            clock.call_later(left_ms / 1000, lambda: self.watch_lease(clock, stop))
 
     def child(self, now_ms: int) -> dict[str, Any]:
         """What a call of its handler has from it: no more time than is left (0: there is no bound), and its turn."""

@@ -433,7 +433,8 @@ class _Attachment:
         if kind is Execute:
             materialise(self._mesh, self._host)
             item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
-            self.runner.execute([*item, effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank)])
+            item += [effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank), effect.limited]
+            self.runner.execute(item)
             self.runner.flush()
         elif kind is Extend:
             for item in effect.items:

@@ -380,4 +380,5 @@ def _fields(offer: Any) -> list[Any]:
         "input_schema",
         "output_schema",
     )
-    return [*(getattr(offer, name) for name in names), list(offer.tags), offer.queue_timeout_ms, offer.heartbeat_ms]
+    times = [offer.queue_timeout_ms, offer.heartbeat_ms]
+    return [*(getattr(offer, name) for name in names), list(offer.tags), *times, offer.limit, offer.rate, offer.rate_ms]

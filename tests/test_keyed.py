@@ -232,7 +232,7 @@ class Bench:
         return answer
 
     async def run(self, lease_end_ms: int = 1 << 60) -> None:
-        self.runner.execute(["t.1.1", 1, "work", b"{}", lease_end_ms, 0, "", 1, b"", False, 0, [0, ""]])
+        self.runner.execute(["t.1.1", 1, "work", b"{}", lease_end_ms, 0, "", 1, b"", False, 0, [0, ""], False])
 
 
 def bench(agent: Agent, story: Callable[[Bench], Awaitable[None]]) -> None:

@@ -78,7 +78,7 @@ class Bench:
     async def execute(
         self, capability: str, data: bytes = b"{}", *, fence: int = 1, timeout_ms: int = 0, lease_end_ms: int = 1 << 60
     ) -> None:
-        self.runner.execute(["t", fence, capability, data, lease_end_ms, timeout_ms, "", 1, b"", False, 0, [0, ""]])
+        self.runner.execute(["t", fence, capability, data, lease_end_ms, timeout_ms, "", 1, b"", False, 0, [0, ""], False])
         await turns()
 
     def ended(self) -> list[tuple[int, str, dict[str, Any]]]:

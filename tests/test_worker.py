@@ -148,7 +148,7 @@ def test_a_run_stopped_before_its_first_step_still_ends(with_toy: Any) -> None:
     async def story(toy: Any) -> None:
         async with toy.serving(greeter()) as (worker,):
             runner = worker._runner
-            runner.execute(["t.1.1", 1, "greet", b'{"name":"x"}', 1 << 60, 0, "", 1, b"", False, 0, [0, ""]])
+            runner.execute(["t.1.1", 1, "greet", b'{"name":"x"}', 1 << 60, 0, "", 1, b"", False, 0, [0, ""], False])
             runner.stop("t.1.1", 1)
             assert (await toy.until(HandlerEnded)).outcome == "cancelled"
 

@@ -62,7 +62,7 @@ def build(
     keepers = Keepers(directory, deadlines, limits, Random(random.random()), journal_seq=journal_seq)
     keys = Keys(directory, deadlines, limits.keeping, Random(f"{me.node}/{me.incarnation}"), incarnation=me.incarnation)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
-    contractor = Contractor(directory, deadlines, limits.work, Random(random.random()))
+    contractor = Contractor(directory, deadlines, limits.work, Random(random.random()), me.incarnation)
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
     machines = (membership, trust, records, keepers, keys, manager, contractor, files, desk)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import claims, enrol, keeping, membership, records, session, trust, work
+from mesh.messages import claims, enrol, keeping, membership, records, session, slots, trust, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -64,6 +64,8 @@ KINDS: dict[int, type] = {
     93: claims.KeysAsk,
     94: claims.KeysTold,
     95: claims.KeysFree,
+    96: slots.SlotAsk,
+    97: slots.SlotGrant,
 }
 
 SIGNED: dict[str, type] = {

@@ -38,6 +38,11 @@ class Offer:
     """What the workers are that offer it here, each kind once: ``name=value``, or ``name``."""
     needs: tuple[tuple[str, int], ...] = ()
     """What one run takes of its node's resources, in thousandths."""
+    limit: int = 0
+    """So many run at once over the whole mesh; 0: as many as there are slots."""
+    rate: int = 0
+    rate_ms: int = 0
+    """So many start within so long over the whole mesh; 0: no such bound."""
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ STREAMS = ("stdout", "stderr", "log")
 LOT_BYTES_MAX = 4 * 1024 * 1024
 """A lot with more bodies than this is cut into several frames."""
 
-_OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str, list, int, int)
+_OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str, list, int, int, int, int, int)
 _TAGS_AT = 11
 _OUTCOMES = ("ok", "error", "cancelled", "timeout", "worker_lost")
 
@@ -133,6 +133,7 @@ class Workers:
                 effect.stream,
                 effect.skip,
                 list(effect.rank),
+                effect.limited,
             ]
             self._add(worker, "execute", item)
 

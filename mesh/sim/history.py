@@ -169,6 +169,9 @@ class HandlerBegan:
     fence: Fence
     idempotent: bool
     capability: str = ""
+    limit: int = 0
+    rate: int = 0
+    """So many of it may run at once, and start within a second, over the whole mesh; 0: no bound."""
 
 
 @dataclass(frozen=True, slots=True)

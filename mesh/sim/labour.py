@@ -56,6 +56,9 @@ class Skill:
     needs: Amounts = ()
     where: tuple[str, ...] = ()
     hedge: bool = False
+    limit: int = 0
+    rate: int = 0
+    """So many at once, and so many starts a second, over the whole mesh."""
 
     def offer(self, agent: str) -> Offer:
         return Offer(
@@ -66,6 +69,9 @@ class Skill:
             priced=self.priced,
             timeout_ms=self.timeout_ms,
             needs=self.needs,
+            limit=self.limit,
+            rate=self.rate,
+            rate_ms=1000 if self.rate else 0,
         )
 
 
@@ -211,10 +217,13 @@ class Worker:
         argument = json.loads(effect.input)
         run = Run(effect, skill, argument["x"], now_s, effect.lease_end_ms, outputs=[])
         self.running[(effect.task, effect.fence)] = run
-        self._world.history.add(HandlerBegan(now_s, self._host.name, self.number, effect.task, effect.fence, skill.idempotent, skill.name))
+        which = (effect.task, effect.fence, skill.idempotent, skill.name, skill.limit, skill.rate)
+        self._world.history.add(HandlerBegan(now_s, self._host.name, self.number, *which))
         self._tell(HandlerStarted(self.number, effect.task, effect.fence))
         if effect.timeout_ms:
             self._world.after(effect.timeout_ms / 1000, lambda: self._end(run, "timeout"))
+        if effect.limited:
+            self._watch_lease(run)
         if skill.steps:
             self._ask_step(run)
         else:
@@ -229,6 +238,16 @@ class Worker:
                 if run.ready:
                     self._done(run)
                 self._reaching.extended(run)
+
+    def _watch_lease(self, run: Run) -> None:
+        """As `mesh.runs.Run.watch_lease`."""
+        left_s = run.lease_end_ms / 1000 - self._host.clock.read(self._world.now_s)
+        if run.over:
+            return
+        if left_s <= 0:
+            self._end(run, "cancelled")
+        else:
+            self._world.after(left_s + 0.001, lambda: self._watch_lease(run))
 
     def _stop(self, effect: Stop) -> None:
         run = self.running.get((effect.task, effect.fence))

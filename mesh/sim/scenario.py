@@ -23,6 +23,7 @@ from mesh.sim.faults import KINDS, Fault, draw
 from mesh.sim.history import History, Raised, Verdict
 from mesh.sim.injector import Injector
 from mesh.sim.keyed import KeyedClients
+from mesh.sim.labour import Skill
 from mesh.sim.sometimes import Sometimes
 from mesh.sim.trace import Lines, Trace
 from mesh.sim.workload import PICKY, SKILLS, Clients, Staff
@@ -94,6 +95,7 @@ class Scenario:
         lines: Lines | None = None,
         deep: bool = False,
         keep: bool = False,
+        skills: tuple[Skill, ...] = SKILLS,
     ) -> None:
         self.plan = plan
         limits = limits or Limits()
@@ -102,8 +104,9 @@ class Scenario:
         self.trace = Trace(lines, deep=deep)
         self.world = World(names_of(plan.nodes), plan.seed, history=self.history, trace=self.trace, limits=limits, build_node=build_node)
         picky = tuple(skill for skill in PICKY if skill.name in plan.capabilities)
-        self.staff = Staff(self.world, (*SKILLS, *picky))
-        self.clients = Clients(self.world, rate=plan.rate, until_s=plan.until_s, capabilities=plan.capabilities)
+        skills = (*skills, *picky)
+        self.staff = Staff(self.world, skills)
+        self.clients = Clients(self.world, rate=plan.rate, until_s=plan.until_s, capabilities=plan.capabilities, skills=skills)
         self.keyed = KeyedClients(self.world, self.clients, rate=plan.keys, until_s=plan.until_s)
         schedule = plan.schedule
         if schedule is None:

@@ -105,13 +105,15 @@ class Staff:
 class Clients:
     """`rate` wishes per second over the whole mesh, until `until_s`."""
 
-    def __init__(self, world: World, *, rate: float, until_s: float, capabilities: tuple[str, ...]) -> None:
+    def __init__(
+        self, world: World, *, rate: float, until_s: float, capabilities: tuple[str, ...], skills: tuple[Skill, ...] = SKILLS
+    ) -> None:
         self._world = world
         self._rng = world.rng("clients")
         self._rate = rate
         self._until_s = until_s
         self._capabilities = capabilities
-        self._skills = {skill.name: skill for skill in (*SKILLS, *PICKY)}
+        self._skills = {skill.name: skill for skill in skills}
         self._count = 0
         self.wishes: dict[int, Wish] = {}
         self.acknowledged: dict[TaskId, Wish] = {}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.messages import KINDS, claims, keeping, membership, records, session, trust, work
+from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, trust, work
 from mesh.wire.patterns import covers
 
 BELONG, OFFER, REQUEST, OBSERVE, READ, ISSUE = "belong", "offer", "request", "observe", "read", "issue"
@@ -89,6 +89,8 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Items,
         work.EffectAsk,
         work.EffectDone,
+        slots.SlotAsk,
+        slots.SlotGrant,
     ),
     REQUEST: (
         keeping.Ship,

@@ -5,7 +5,7 @@
           `--> Holding --> Running --> HandlerEnded --> Reports          Terms: leases, revoke, cancel, reclaim
                  Slots: workers, queue, room       Pricing: bids         LoadGossip: how busy       Acceptance: which awards
                  Pulling: work that moves          Relay: streams        Logs: what was printed     Permits: effects
-                 Breakers: too much failed here    Draining: no more
+                 Breakers: too much failed here    Draining: no more       LimitOwner, LimitHolder: limits of the mesh
 
 Invariant: never two fences of one task at once; nothing starts under a lease that has ended; every item of an AWARD is answered by exactly
 one ACCEPT or DECLINE, or by what says more than ACCEPT: RESULT, FAILURE (and a repeated one by the same again, or by stale_fence). Chooses
@@ -41,6 +41,8 @@ from mesh.core.work.acceptance import Acceptance
 from mesh.core.work.breakers import BreakerCools, Breakers
 from mesh.core.work.drain import Draining
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State, awarded
+from mesh.core.work.limit_holder import LimitHolder
+from mesh.core.work.limit_owner import LimitOwner
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.logs import Logs
 from mesh.core.work.permits import Permits
@@ -75,7 +77,7 @@ class AcceptsDue:
 class Contractor:
     """One of the node's machines. Its parts share two tables, `Holdings` and `Slots`, and bring their own inputs."""
 
-    def __init__(self, directory: Directory, deadlines: Deadlines, limits: WorkLimits, random: Random) -> None:
+    def __init__(self, directory: Directory, deadlines: Deadlines, limits: WorkLimits, random: Random, incarnation: int = 1) -> None:
         self._me, self._directory = directory.me, directory
         self._deadlines = deadlines
         self._limits = limits
@@ -93,6 +95,8 @@ class Contractor:
         self._draining = Draining(deadlines, self._holdings, self._slots, self._load, self._reports)
         self._acceptance = Acceptance(limits, self._holdings, self._slots, self._load, self._terms)
         self._permits = Permits(self._holdings, self._slots)
+        self._limit_owner = LimitOwner(directory, limits)
+        self._limit_holder = LimitHolder(directory, deadlines, limits, self._slots, self._running, incarnation)
         self.runs = self._permits.runs
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
@@ -120,7 +124,7 @@ class Contractor:
             BreakerCools: self._expire_breaker,
         }
         parts = (self._load, self._reports, self._running, self._terms, self._relay, self._pricing, self._pulling)
-        for part in (*parts, self._draining, self._permits):
+        for part in (*parts, self._draining, self._permits, self._limit_owner, self._limit_holder):
             self.inputs.update(part.inputs)
 
     # ---- awards
@@ -241,6 +245,7 @@ class Contractor:
             self._slots.measure(run.capability, ended.service_ms, now_s - run.started_s)
         self._settle(now_s, run, ended, out)
         self._running.freed(now_s, run.task, run.worker, out)
+        self._limit_holder.ended(now_s, run.capability)
         self._pulling.fell_idle(now_s, run.worker, out)
         self._load.note(now_s)
         return out
@@ -342,6 +347,7 @@ class Contractor:
         offers = self._slots.offers()
         if offers != self._offers:
             self._offers = offers
+            self._limit_holder.offers_changed(now_s)
             out.append(Tell(OffersSet(offers)))
         self._load.note(now_s)
 
@@ -407,6 +413,7 @@ class Contractor:
                 known.state = State.ENDED
 
     def _do_started(self, now_s: float, _me: NodeId, _started: Started) -> None:
+        self._limit_holder.start(now_s)
         for holding in self._holdings.by_task.values():
             holding.lease_end_ms = int(now_s * 1000)
         for pair in list(self._holdings.by_manager.values()):
@@ -460,4 +467,7 @@ class Contractor:
             given_up=self._pulling.given_up,
             breakers_opened=self._breakers.opened,
             resources=slots.resources.rows(),
+            limit_asks=self._limit_holder.asks,
+            limit_leases=len(self._limit_owner),
+            limit_stopped=self._limit_holder.stopped,
         )

@@ -89,7 +89,7 @@ class Running:
                 slots.move(holding, State.WAITING)
             return
         capability = slots.capabilities[holding.capability]
-        if not len(capability.queue):
+        if not len(capability.queue) and slots.permit(now_s, capability):
             worker = capability.freest(holding.where)
             if worker is not None and not (capability.needs and slots.must_wait(now_s, capability, holding)):
                 self._start(now_s, holding, worker, out)
@@ -99,6 +99,7 @@ class Running:
             # Those in front of it may wait for other labels.
             for worker in capability.workers:
                 self.fill(now_s, worker, out)
+        slots.waits(now_s, capability)
 
     def fill_all(self, now_s: float, out: list[Any]) -> None:
         """What has become free is not one worker's slot alone: resources are the node's."""
@@ -152,6 +153,7 @@ class Running:
                 holding.stream,
                 holding.skip,
                 rank=holding.rank,
+                limited=worker.offers[holding.capability].limit > 0,
                 need=need_of(holding.durable),
             )
         )

@@ -10,6 +10,7 @@ resources that it needs (`resources.py`). A run begins only in a worker with the
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from mesh.core.work.breaker import CLOSED, Breaker
@@ -145,6 +146,10 @@ class Slots:
     def __init__(self, limits: WorkLimits) -> None:
         self._limits = limits
         self.shares = Shares(limits.shares_max)
+        self.permit: Callable[[float, Capability], bool] = lambda _now_s, _capability: True
+        """May one more of it start, as far as its limits over the whole mesh go? Set by `limit_holder.py`."""
+        self.began: Callable[[float, Capability], None] = lambda _now_s, _capability: None
+        self.waits: Callable[[float, Capability], None] = lambda _now_s, _capability: None
         self.workers: dict[int, Worker] = {}
         self.capabilities: dict[str, Capability] = {}
         self.runs: dict[TaskId, Run] = {}
@@ -246,9 +251,11 @@ class Slots:
         return min(found, key=lambda pair: self._place(now_s, *pair))[1]
 
     def _next_of(self, now_s: float, capability: Capability, worker: Worker) -> Holding | None:
-        """Its first whose labels `worker` has, if what that needs is free for it. The queue is short (`queue_max`)."""
+        """Its first whose labels `worker` has, if it may start and what it needs is free for it. The queue is short (`queue_max`)."""
         holding = capability.queue.first(now_s)
-        if holding is not None and holding.where and not fits_worker(worker.labels, holding.where):
+        if holding is None or not self.permit(now_s, capability):
+            return None
+        if holding.where and not fits_worker(worker.labels, holding.where):
             holding = capability.queue.first_that(now_s, lambda other: fits_worker(worker.labels, other.where))
         if holding is not None and capability.needs and self.must_wait(now_s, capability, holding):
             return None
@@ -268,8 +275,8 @@ class Slots:
         for other in self.capabilities.values():
             if other is capability or not any(name in names for name, _ in other.needs):
                 continue
-            head = other.queue.first(now_s)
-            if head is not None and self._place(now_s, other, head) < place and any(worker.free() > 0 for worker in other.workers):
+            head = other.queue.first(now_s) if any(worker.free() > 0 for worker in other.workers) else None
+            if head is not None and self._place(now_s, other, head) < place and self.permit(now_s, other):
                 return True
         return False
 
@@ -281,6 +288,7 @@ class Slots:
             holding.turn = (0, key)
         run.share, run.charged_ms = holding.turn[1], max(1, self.service_ms(capability))
         self.shares.charge(run.share, run.charged_ms)
+        self.began(now_s, capability)
         capability.queue.took(now_s, holding)
 
     # ---- runs

@@ -32,6 +32,11 @@ class ContractorStatistics:
     loads_told: int
     draining: bool
     breakers_opened: int
+    limit_asks: int
+    limit_leases: int
+    """Of slots, that this node gave out as an owner."""
+    limit_stopped: int
+    """Handlers whose slot was not renewed."""
     log_bytes: int
     pulls: int
     given_up: int

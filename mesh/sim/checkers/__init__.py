@@ -11,6 +11,7 @@ from mesh.sim.checkers.fitting import FittingChecker
 from mesh.sim.checkers.journal import JournalChecker
 from mesh.sim.checkers.keys import KeyChecker
 from mesh.sim.checkers.leases import LeaseChecker
+from mesh.sim.checkers.limits import LimitChecker
 from mesh.sim.checkers.market import MarketChecker
 from mesh.sim.checkers.membership import MembershipChecker
 from mesh.sim.checkers.rollback import RollbackChecker
@@ -35,4 +36,5 @@ def all_checkers(limits: Limits) -> list[Checker]:
         TrustChecker(),
         RollbackChecker(),
         BoundsChecker(limits),
+        LimitChecker(),
     ]

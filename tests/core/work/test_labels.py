@@ -159,6 +159,17 @@ def test_older_work_that_needs_more_is_not_overtaken_for_ever():
     assert workbench.started(ended(bench, 2)) == [(task_of(3), fence())]
 
 
+def test_what_is_needed_goes_to_whose_turn_it_is():
+    bench = workbench.Bench()
+    attached(bench, 1, {"small": GPU, "large": (("gpu", 2000),)}, (("gpu", 2000),))
+    low = [item_of(1, capability="small"), item_of(2, capability="large", rank=(2, ""))]
+    bench.turn(award_of(bench.now, *low), BOSS)
+    assert workbench.started(bench.turn(award_of(bench.now, item_of(3, capability="small", rank=(9, ""))), BOSS)) == [(task_of(3), fence())]
+    assert workbench.started(bench.turn(award_of(bench.now, item_of(4, capability="small", rank=(1, ""))), BOSS)) == []
+    assert workbench.started(ended(bench, 1)) == []
+    assert workbench.started(ended(bench, 3)) == [(task_of(2), fence())]
+
+
 def test_room_and_slots_are_what_the_resources_leave():
     bench = workbench.Bench()
     attached(bench, 1, {"greet": (("gpu", 500),), "free": ()}, GPU)

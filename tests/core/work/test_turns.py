@@ -52,6 +52,20 @@ def test_what_was_given_back_goes_before_its_equals_only() -> None:
     assert [take(turns, shares) for _ in range(3)] == ["high", "back", "new"]
 
 
+def test_those_that_fit_go_in_the_same_turns() -> None:
+    turns, shares = line()
+    for name, priority, share in (("low", 1, "a"), ("first", 5, "a"), ("other", 5, "b"), ("high", 9, "a")):
+        put(turns, name, priority, share)
+    shares.charge("a", 10.0)
+    order: list[str] = []
+    while (item := turns.first_that(0.0, lambda item: item.name not in order)) is not None:
+        order.append(item.name)
+    assert order == ["high", "other", "first", "low"] and len(turns) == 4
+    low = put(turns, "lower", 2)
+    assert turns.height_of(0.0, low) == 2 and turns.height_of(11.0, low) == 4
+    assert turns.height_of(0.0, Item("elsewhere", (7, ""))) == 7
+
+
 def test_what_waits_rises_and_gets_a_turn_within_a_bound_however_much_comes() -> None:
     turns, shares = line()
     for number in range(3):
