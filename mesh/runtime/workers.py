@@ -222,7 +222,9 @@ class Workers:
             raise self._refuse("bad_attach", "tags")
         if max(len(fields[9]), len(fields[10])) > SCHEMA_CHARACTERS_MAX:
             raise self._refuse("schema_too_big", f"{fields[0]}: a schema of at most {SCHEMA_CHARACTERS_MAX} characters")
-        return Offer(*[*fields[:_TAGS_AT], tuple(tags), *fields[_TAGS_AT + 1 :]])
+        queue_timeout_ms, heartbeat_ms, limit, rate, rate_ms = fields[_TAGS_AT + 1 :]
+        times = {"queue_timeout_ms": queue_timeout_ms, "heartbeat_ms": heartbeat_ms}
+        return Offer(*fields[:_TAGS_AT], tuple(tags), **times, limit=limit, rate=rate, rate_ms=rate_ms)
 
     def _refuse(self, code: str, wanted: str) -> Refused:
         self._refused[code] += 1

@@ -19,7 +19,7 @@ from mesh.link import Link
 from mesh.runtime import local
 from mesh.runtime.protocol_local import Splitter, frame
 
-OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", [], 0, 0]
+OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", [], 0, 0, 4, 10, 1000]
 ATTACH = {"agent": "agent", "concurrency": 2, "offers": [OFFER], "running": []}
 CALL = {"capability": "c", "input": b"{}", "timeout_ms": 0, "files": []}
 
@@ -214,6 +214,18 @@ def test_a_worker_that_registers_nonsense_is_refused(with_toy: Any, change: dict
         got = await client.next()
         assert got[:2] == [1, False] and got[2]["code"] == code
         assert not any(isinstance(body, WorkerAttached) for body in toy.seen)
+        client.close()
+
+    with_toy(story)
+
+
+def test_what_a_worker_offers_arrives_field_by_field(with_toy: Any) -> None:
+    async def story(toy: Any) -> None:
+        client = await raw(toy)
+        client.send(1, "attach", ATTACH)
+        (offer,) = (await toy.until(WorkerAttached)).offers
+        assert (offer.capability, offer.agent, offer.limit, offer.rate, offer.rate_ms) == ("c", "agent", 4, 10, 1000)
+        assert (offer.labels, offer.needs, offer.queue_timeout_ms) == ((), (), 0)
         client.close()
 
     with_toy(story)
