@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace, field
 from typing import Any
 
 from mesh.core.inputs import (
@@ -223,8 +223,14 @@ class Workers:
         if max(len(fields[9]), len(fields[10])) > SCHEMA_CHARACTERS_MAX:
             raise self._refuse("schema_too_big", f"{fields[0]}: a schema of at most {SCHEMA_CHARACTERS_MAX} characters")
         queue_timeout_ms, heartbeat_ms, limit, rate, rate_ms = fields[_TAGS_AT + 1 :]
-        times = {"queue_timeout_ms": queue_timeout_ms, "heartbeat_ms": heartbeat_ms}
-        return Offer(*fields[:_TAGS_AT], tuple(tags), **times, limit=limit, rate=rate, rate_ms=rate_ms)
+        return replace(
+            Offer(*fields[:_TAGS_AT], tuple(tags)),
+            queue_timeout_ms=queue_timeout_ms,
+            heartbeat_ms=heartbeat_ms,
+            limit=limit,
+            rate=rate,
+            rate_ms=rate_ms,
+        )
 
     def _refuse(self, code: str, wanted: str) -> Refused:
         self._refused[code] += 1
