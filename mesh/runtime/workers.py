@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mesh.core.inputs import (
@@ -224,7 +224,8 @@ class Workers:
             raise self._refuse("schema_too_big", f"{fields[0]}: a schema of at most {SCHEMA_CHARACTERS_MAX} characters")
         queue_timeout_ms, heartbeat_ms, limit, rate, rate_ms = fields[_TAGS_AT + 1 :]
         return replace(
-            Offer(*fields[:_TAGS_AT], tuple(tags)),
+            Offer(*fields[:_TAGS_AT]),
+            tags=tuple(tags),
             queue_timeout_ms=queue_timeout_ms,
             heartbeat_ms=heartbeat_ms,
             limit=limit,
