@@ -395,6 +395,13 @@ class Manager:
         for sender, item in early:
             yield from self.inputs[type(item)](now_s, sender, item) or ()
 
+    def _forget_early(self, node: NodeId) -> None:
+        """What it said counts no more, though it said so in time: nothing had come of it yet."""
+        kept = [(sender, item) for sender, item in self._early if sender != node]
+        for _ in range(len(self._early) - len(kept)):
+            self.book.count("node_revoked")
+        self._early = deque(kept, maxlen=EARLY_MAX)
+
     # ---- members
 
     def _wake_all(self) -> None:
@@ -436,6 +443,7 @@ class Manager:
     def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> Effects:
         """What it holds or was offered goes to others under higher fences, and it is never asked again."""
         if fact.node != me:
+            self._forget_early(fact.node)
             yield from self._placing.gone(now_s, fact.node)
             yield from self._retries.revoked(now_s, fact.node)
             yield from self._leases.revoked(now_s, fact.node)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from manager_bench import Bench, started
 
-from mesh.core.inputs import Call, MemberDied, MemberLinked, OffersChanged
+from mesh.core.directory import Guard
+from mesh.core.inputs import Call, MemberDied, MemberLinked, MemberRevoked, OffersChanged
+from mesh.core.keeping.inputs import Leading
 from mesh.core.work.fold import Fold
 from mesh.messages.membership import Offer
 from mesh.messages.records import Finished, Lost
@@ -208,3 +210,17 @@ def test_steps_are_in_their_parents_after_a_restart(before):
     bench.give(Reclaimed(((parent.task, parent.fence, "running"),)), "a")
     effects = bench.give(StepAsk(2, parent.task, parent.fence, "one", "paint", b"{}"), "a")
     assert bench.sends(effects) == [("a", StepDone(2, child.task, "done", b'"hi"'))]
+
+
+def test_what_a_node_said_before_it_was_revoked_is_not_taken_once_the_keepers_follow(before):
+    item = before.held()
+    bench = Bench(incarnation=2)
+    bench.directory.guard = Guard(leads=False)
+    bench.start(*before.journal, bodies=before.bodies)
+    bench.row("a", GREET, room=4)
+    bench.row("b", GREET, room=4)
+    assert bench.result(item, "a") == [], "whether the task is still this node's is not known yet"
+    bench.directory.outlaw("a")
+    bench.give(MemberRevoked("a"))
+    assert bench.entries(bench.give(Leading(0)), Finished) == []
+    assert bench.manager.book.counts["node_revoked"] == 1
