@@ -163,6 +163,7 @@ class Step:
     files: tuple[tuple[Hash, int], ...] = ()
     bounds: Bounds = UNBOUNDED
     rank: Rank = UNRANKED
+    placement: Placement = ANYWHERE
 
 
 @dataclass(slots=True)

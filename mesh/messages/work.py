@@ -324,6 +324,7 @@ class StepAsk:
     files: tuple[FileRef, ...] = ()
     bounds: Bounds = UNBOUNDED
     rank: Rank = UNRANKED
+    placement: Placement = ANYWHERE
 
 
 @dataclass(slots=True)
