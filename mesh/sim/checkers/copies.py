@@ -34,9 +34,6 @@ class Copies:
         self._open[record.node] = left
         return path
 
-    def is_copy(self, record: Appended) -> bool:
-        return bool(self.path(record))
-
     def down(self, node: NodeId) -> None:
         """What it had not copied by then it never copies."""
         self._open.pop(node, None)

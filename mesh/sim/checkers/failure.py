@@ -19,7 +19,7 @@ from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
 from mesh.messages.records import Decided, Finished, Lost, Submitted
-from mesh.sim.checkers.copies import Copies
+from mesh.sim.checkers.copies import RESOLVING, Copies, Drafts, Path
 from mesh.sim.history import Appended, Asked, ClockBroken, Delivered, NodeUp, Takes, Verdict
 
 NODES_MAX = 3
@@ -27,6 +27,9 @@ DRIFT = 1.1
 """A manager counts seconds on its own clock."""
 STEPS_PER_CALL = 4
 """A plain call writes no entry; it may be a flow, whose steps count too."""
+
+
+_Loss = tuple[NodeId, int, NodeId]
 
 
 @dataclass(slots=True)
@@ -49,11 +52,12 @@ class FailureChecker:
         """By who heard it from whom: capabilities whose breaker is open there."""
         self._capability: dict[TaskId, str] = {}
         self._parent: dict[TaskId, TaskId] = {}
-        self._took_down: dict[TaskId, list[tuple[NodeId, int, NodeId]]] = {}
+        self._took_down: dict[TaskId, list[_Loss]] = {}
         """By task: in whose journal, at which number, which node."""
         self._ended: dict[tuple[NodeId, TaskId], int] = {}
         """Whose end is in which journal at which number."""
         self._copies = Copies()
+        self._drafts = Drafts[list[_Loss]]()
         self.watches: tuple[type, ...] = (Load,)
         self.takes: Takes = {
             NodeUp: self._node_up,
@@ -92,9 +96,11 @@ class FailureChecker:
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         entry, life = record.entry, self._lives.get(record.node)
-        if self._copies.is_copy(record):
-            if type(entry) is Submitted:
-                self._ended.pop((record.node, entry.task), None)  # its end was not kept: it lives again
+        path = self._copies.path(record)
+        if type(entry) in RESOLVING:
+            self._took_down.update(self._drafts.resolve(record.node, path, entry))
+        if path:
+            self._copied(record, path)
             return
         if life is None:
             return
@@ -127,6 +133,15 @@ class FailureChecker:
                 del life.failed[entry.task]
                 life.retries += 1
                 yield from self._judge(record.at_s, record.node, life)
+
+    def _copied(self, record: Appended, path: Path) -> None:
+        """Of what was not kept, and so is not copied, whoever takes over knows nothing."""
+        node, entry = record.node, record.entry
+        if type(entry) is Submitted:
+            self._ended.pop((node, entry.task), None)
+            self._drafts.keep(node, path, entry.task, [])
+        elif type(entry) is Lost and entry.reason in TOOK_DOWN and (losses := self._drafts.at(node, path, entry.task)) is not None:
+            losses.append((node, record.seq, entry.node))
 
     def _hedged(self, at_s: float, node: NodeId, life: _Life) -> Iterator[Verdict]:
         """A second attempt was first: it had been made before, and is known to be one of few."""
