@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from mesh.core.work.breaker import OPEN
 from mesh.core.work.poison import TOOK_DOWN
 from mesh.core.work.task import NODE_FAULTS
-from mesh.ids import NodeId, TaskId
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
-from mesh.messages.records import Decided, Finished, Lost, Submitted
+from mesh.messages.records import Bound, Decided, Finished, Lost, Submitted
 from mesh.sim.checkers.copies import RESOLVING, Copies, Drafts, Path
 from mesh.sim.history import Appended, Asked, ClockBroken, Delivered, NodeUp, Takes, Verdict
 
@@ -54,6 +54,8 @@ class FailureChecker:
         self._parent: dict[TaskId, TaskId] = {}
         self._took_down: dict[TaskId, list[_Loss]] = {}
         """By task: in whose journal, at which number, which node."""
+        self._bound: dict[tuple[NodeId, TaskId, Fence], int] = {}
+        """Awards that were accepted, by whose journal says so, with the number there."""
         self._ended: dict[tuple[NodeId, TaskId], int] = {}
         """Whose end is in which journal at which number."""
         self._copies = Copies()
@@ -76,6 +78,8 @@ class FailureChecker:
         self._copies.down(record.node)
         for key in [key for key, seq in self._ended.items() if key[0] == record.node and seq > record.seq]:
             del self._ended[key]
+        for award in [award for award, seq in self._bound.items() if award[0] == record.node and seq > record.seq]:
+            del self._bound[award]
         for losses in self._took_down.values():
             losses[:] = [loss for loss in losses if loss[0] != record.node or loss[1] <= record.seq]
         for pair in [pair for pair in self._open if record.node in pair]:
@@ -104,6 +108,7 @@ class FailureChecker:
             return
         if life is None:
             return
+        took_one_down = self._took_one_down(record)
         if type(entry) is Submitted:
             life.given += 1
             self._capability[entry.task] = entry.capability
@@ -115,7 +120,7 @@ class FailureChecker:
             if (record.node, parent) in self._ended and entry.state != "cancelled":
                 yield Verdict(record.at_s, "F3", f"{entry.task}, a step of {parent}, is {entry.state} after that has ended")
         elif type(entry) is Lost:
-            if entry.reason in TOOK_DOWN:
+            if took_one_down:
                 self._took_down.setdefault(entry.task, []).append((record.node, record.seq, entry.node))
             cause, _, kind = entry.reason.partition(":")
             if cause == "failed" and kind not in NODE_FAULTS:
@@ -140,8 +145,15 @@ class FailureChecker:
         if type(entry) is Submitted:
             self._ended.pop((node, entry.task), None)
             self._drafts.keep(node, path, entry.task, [])
-        elif type(entry) is Lost and entry.reason in TOOK_DOWN and (losses := self._drafts.at(node, path, entry.task)) is not None:
+        elif self._took_one_down(record) and (losses := self._drafts.at(node, path, entry.task)) is not None:
             losses.append((node, record.seq, entry.node))
+
+    def _took_one_down(self, record: Appended) -> bool:
+        """Whether it says that a node was lost that had accepted the task: what had only been offered ran nowhere."""
+        node, entry = record.node, record.entry
+        if type(entry) is Bound:
+            self._bound[node, entry.task, entry.fence] = record.seq
+        return type(entry) is Lost and entry.reason in TOOK_DOWN and (node, entry.task, entry.fence) in self._bound
 
     def _hedged(self, at_s: float, node: NodeId, life: _Life) -> Iterator[Verdict]:
         """A second attempt was first: it had been made before, and is known to be one of few."""
