@@ -380,6 +380,10 @@ class Taken:
     again: bool = False
 
 
+SEARCH = "search"
+"""Among the arguments of a question: everybody is asked, so that each looks into all that he keeps, whoever may know better."""
+
+
 @dataclass(slots=True)
 class Ask:
     """A question about work, to the node that can answer it. `args` is JSON."""
