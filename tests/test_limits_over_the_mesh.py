@@ -37,6 +37,25 @@ def test_no_more_run_at_once_over_all_nodes_than_the_limit_and_no_slot_is_left_u
     run(story())
 
 
+def test_what_waits_for_a_slot_says_so() -> None:
+    agent = Agent("scarce", concurrency=4)
+
+    @agent.capability(limit=1)
+    async def work(ctx: Context) -> None:
+        await ctx.sleep(10.0)
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [agent], "n2": [agent]}) as m:
+            await m.sleep(3.0)
+            tasks = [await m.submit("work") for _ in range(2)]
+            await m.sleep(2.0)
+            notes = {(await task.status())["note"] for task in tasks}
+            assert notes == {"", "waits for a slot of its limit over the mesh"}
+            await asyncio.gather(*(task.result() for task in tasks))
+
+    run(story())
+
+
 def test_no_second_sees_more_starts_than_the_rate() -> None:
     agent, starts = Agent("paced"), []
 

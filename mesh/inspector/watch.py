@@ -137,8 +137,8 @@ def _show_tasks(document: dict[str, Any]) -> str:
 
 
 def _note(task: dict[str, Any]) -> str:
-    if task.get("progress") and task["state"] == "held":
-        return f"{100 * task['progress']:.0f} % {task['note']}"
+    if task["state"] == "held" and (task.get("progress") or task.get("note")):
+        return f"{100 * task['progress']:.0f} % {task['note']}" if task["progress"] else str(task["note"])
     reason = (task.get("reason") or "").removeprefix("no_label: ")
     reason = REASONS.get(reason, reason)
     return f"step {task['step']}" if task.get("step") and not reason else reason

@@ -178,19 +178,18 @@ class Reports:
 
     def beat(self, now_s: float, pair: HeldFor) -> Beat:
         """All that is held for one manager. Whole, so that what is missing from it is not held."""
-        now_ms = int(now_s * 1000)
-        return Beat(tuple(self._beat_item(now_ms, holding) for holding in pair.tasks.values()))
+        return Beat(tuple(self._beat_item(now_s, holding) for holding in pair.tasks.values()))
 
-    def _beat_item(self, now_ms: int, holding: Holding) -> BeatItem:
+    def _beat_item(self, now_s: float, holding: Holding) -> BeatItem:
         if holding.state is State.ENDED:
             return BeatItem(holding.task, holding.fence, "ended", 1.0)
         running = holding.state is State.RUNNING
-        if holding.lease_end_ms <= now_ms:
+        if holding.lease_end_ms <= int(now_s * 1000):
             state = "suspended"
         else:
             state = "running" if running else "queued"
         if not running:
-            return BeatItem(holding.task, holding.fence, state)
+            return BeatItem(holding.task, holding.fence, state, 0.0, self._slots.hindrance(now_s, holding))
         run = self._slots.runs[holding.task]
         return BeatItem(holding.task, holding.fence, state, run.fraction, run.note)
 

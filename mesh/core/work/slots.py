@@ -280,6 +280,17 @@ class Slots:
                 return True
         return False
 
+    def hindrance(self, now_s: float, holding: Holding) -> str:
+        """Why it has not begun, in words for people; "": it waits for a worker that is free."""
+        capability = self.capabilities.get(holding.capability)
+        if capability is None:
+            return ""
+        if not self.permit(now_s, capability):
+            return "waits for a slot of its limit over the mesh"
+        if capability.needs and not self.resources.more(capability.needs):
+            return f"waits for {', '.join(name for name, _ in capability.needs)} to be free"
+        return ""
+
     def took_turn(self, now_s: float, holding: Holding, run: Run) -> None:
         """It starts: its share key has about so much more of this node."""
         capability = self.capabilities[holding.capability]
