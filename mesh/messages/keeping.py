@@ -26,7 +26,8 @@ Position = tuple[int, int]
 class Yield:
     """From here on `taker` drives all that `author` had submitted up to entry `seq`: the tasks up to number `counter` of `incarnation`.
 
-    Body of a signed object; in the log a block without entries. `ballots`: of the majority that chose him.
+    Body of a signed object; in the log a block without entries. `ballots`: of the majority that chose him. `entries`: how many he carried
+    into his own journal, also of what `author` had taken over from others.
     """
 
     author: NodeId
@@ -36,6 +37,7 @@ class Yield:
     incarnation: int = 0
     counter: int = 0
     ballots: tuple[Signed, ...] = ()
+    entries: int = 0
 
 
 @dataclass(slots=True)

@@ -73,6 +73,13 @@ class Takeover:
             if replica.kept[0] != before:
                 yield from self._tell_settled(kept)
 
+    def settle_own(self, kept: Kept) -> Effects:
+        """More of the own log is safe. Who was about to take over and did not is no heir; who did is made known, also after a restart."""
+        before, kept.kept_told = kept.kept_told, kept.replica.kept
+        if kept.kept_told[0] != before[0]:
+            self._directory.settle(self._me, kept.kept_told[0], _taken_terms(kept.replica))
+            yield from self.announce_to_all(kept)
+
     def _read(self, kept: Kept, since: int) -> ReadTale:
         self._token += 1
         self._tales[self._token] = (kept, kept.taking)
@@ -109,8 +116,8 @@ class Takeover:
 
     def _note(self, signed: Signed) -> None:
         body: Yield = signed.body
-        if body.counter:
-            self._directory.inherit(body.author, Heir(body.incarnation, body.counter, body.term, body.taker))
+        if _took_something(body):
+            self._directory.inherit(body.author, Heir(body.incarnation, body.counter, body.term, body.taker, body.seq))
 
     def note_takers(self, blocks: Iterable[Block]) -> None:
         """Of the own log: who took over here."""
@@ -131,7 +138,8 @@ class Takeover:
         settled: list[tuple[NodeId, int, tuple[int, ...]]] = []
         heirs: list[tuple[int, int, int, NodeId]] = []
         for kept in logs:
-            said += [signed for term, signed in kept.yields.items() if term in kept.settled and signed.body.counter]
+            took = [signed for term, signed in kept.yields.items() if term in kept.settled and _took_something(signed.body)]
+            said += took[-self._limits.heirs_max :]
             replica = kept.replica
             terms = _taken_terms(replica)
             if replica.author == self._me:
@@ -166,12 +174,12 @@ class Takeover:
     def recall(self, kept: Kept) -> Effects:
         """What this node had taken over in an earlier life, and who took over from it, is on its shelf, with the votes."""
         replica: Replica = kept.replica
-        for run in replica.log.runs:
-            if run.leader != replica.author and self._me in (run.leader, replica.author):
-                self._token += 1
-                self._recalls[self._token] = (kept, run.term)
-                since: Position = (run.term - 1, run.after) if run.after else START
-                yield ReadShelf(self._token, replica.author, since, (run.term, run.after), 1, need=Need.FREE)
+        runs = [run for run in replica.log.runs if run.leader != replica.author and self._me in (run.leader, replica.author)]
+        for run in runs[-self._limits.heirs_max :]:
+            self._token += 1
+            self._recalls[self._token] = (kept, run.term)
+            since: Position = (run.term - 1, run.after) if run.after else START
+            yield ReadShelf(self._token, replica.author, since, (run.term, run.after), 1, need=Need.FREE)
 
     def recalled(self, read: ShelfRead) -> bool:
         """False: somebody else had asked for it."""
@@ -186,6 +194,11 @@ class Takeover:
                 if term in kept.settled:
                     self._note(block.head)
         return True
+
+
+def _took_something(body: Yield) -> bool:
+    """Versions before this one did not say how much it was: then what counts is that it was the author's own."""
+    return bool(body.counter or body.entries)
 
 
 def _taken_terms(replica: Replica) -> tuple[int, ...]:
