@@ -114,9 +114,11 @@ class Took:
 
     `yields`: what the sender has taken over, safe for good. `heirs`: who has taken over from the sender himself, as ``(incarnation,
     counter, term, taker)``. `settled`: of logs that he keeps, ``(author, term, terms)``: all is safe up to `term`, and in these `terms`
-    somebody took it over, and in no other.
+    somebody took it over, and in no other. `words`: who else has taken over, where neither he nor the author can say it any more, as
+    ``(author, incarnation, counter, term, taker)``.
     """
 
     yields: tuple[Signed, ...]
     heirs: tuple[tuple[int, int, int, NodeId], ...] = ()
     settled: tuple[tuple[NodeId, int, tuple[int, ...]], ...] = ()
+    words: tuple[tuple[NodeId, int, int, int, NodeId], ...] = ()

@@ -392,9 +392,10 @@ class Keepers:
             self._vigil.gone(now_s, fact.node)
             self._succeed(now_s, fact.node, self._limits.hard_wait_s)
 
-    def _on_member_gone(self, now_s: float, _me: NodeId, fact: MemberUnreachable | MemberDied | MemberLeft | MemberRevoked) -> None:
+    def _on_member_gone(self, now_s: float, _me: NodeId, fact: MemberUnreachable | MemberDied | MemberLeft | MemberRevoked) -> Effects:
         self._vigil.gone(now_s, fact.node)
         self._succeed(now_s, fact.node, 0.0)
+        yield from self._takeover.remember(fact.node)
 
     def _succeed(self, now_s: float, leader: NodeId, wait_s: float) -> None:
         for kept in self._logs.values():

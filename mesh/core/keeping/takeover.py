@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mesh.core.directory import Directory, Heir
+from mesh.core.keeping.hearsay import Hearsay
 from mesh.core.keeping.inputs import LogSettled, ShelfRead, TaleRead, TaleTold
 from mesh.core.keeping.log import START
 from mesh.core.keeping.replica import LEADER, Replica
@@ -60,6 +61,7 @@ class Takeover:
         self._token = FIRST_TALE
         self._tales: dict[int, tuple[Kept, int]] = {}
         self._recalls: dict[int, tuple[Kept, int]] = {}
+        self._hearsay = Hearsay(directory)
         self.count = 0
 
     def settle(self, kept: Kept) -> Effects:
@@ -133,7 +135,8 @@ class Takeover:
                 yield from self.announce((kept,), row.node)
 
     def announce(self, logs: Iterable[Kept], peer: NodeId) -> Effects:
-        """Show `peer` what this node has taken over of these logs, and tell it what is safe in them, and who took over from this node."""
+        """Show `peer` what this node has taken over of these logs, and tell it what is safe in them, who took over from this node, and
+        from those who are gone."""
         said: list[Signed] = []
         settled: list[tuple[NodeId, int, tuple[int, ...]]] = []
         heirs: list[tuple[int, int, int, NodeId]] = []
@@ -147,9 +150,19 @@ class Takeover:
                 heirs += [(one.incarnation, one.counter, one.term, one.taker) for one in known]
             elif replica.kept != START and replica.log.contested():
                 settled.append((replica.author, replica.kept[0], terms))
-        for at in range(0, max(len(said), len(heirs), len(settled)), STATEMENTS_MAX):
+        words = self._hearsay.known()
+        for at in range(0, max(len(said), len(heirs), len(settled), len(words)), STATEMENTS_MAX):
             reach = at + STATEMENTS_MAX
-            yield Send(peer, Took(tuple(said[at:reach]), tuple(heirs[at:reach]), tuple(settled[at:reach])), need=Need.FREE)
+            what = (tuple(said[at:reach]), tuple(heirs[at:reach]), tuple(settled[at:reach]), tuple(words[at:reach]))
+            yield Send(peer, Took(*what), need=Need.FREE)
+
+    def remember(self, gone: NodeId) -> Effects:
+        """What it can say no more, this node says to all."""
+        words = self._hearsay.known(gone)
+        peers = [row.node for row in self._directory.rows() if row.linked and row.node != self._me] if words else []
+        for peer in peers:
+            for at in range(0, len(words), STATEMENTS_MAX):
+                yield Send(peer, Took((), words=tuple(words[at : at + STATEMENTS_MAX])), need=Need.FREE)
 
     def on_took(self, _now_s: float, sender: NodeId, took: Took) -> Effects:
         for signed in took.yields[:STATEMENTS_MAX]:
@@ -159,6 +172,7 @@ class Takeover:
                 yield Refused("bad_yield", sender)
         for heir in took.heirs[:STATEMENTS_MAX]:
             self._directory.inherit(sender, Heir(*heir))
+        self._hearsay.hear(sender, took.words[:STATEMENTS_MAX])
         for author, term, terms in took.settled[:STATEMENTS_MAX]:
             yield Tell(LogSettled(author, term, terms))
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mesh.core.directory import Directory, Heir
+from mesh.core.directory import DEAD, Directory, Heir
+from mesh.core.keeping.hearsay import SINGLE_WORDS_MAX
 from mesh.core.keeping.log import Log
 from mesh.core.keeping.replica import Replica
 from mesh.core.keeping.takeover import Kept, Takeover
@@ -81,3 +82,46 @@ def test_each_taker_has_what_had_come_since_the_one_before() -> None:
     assert [heir.term for heir in directory.heirs["me"]] == [2]
     directory.settle("me", 7, ())
     assert "me" not in directory.heirs
+
+
+def gone(directory: Directory, *nodes: str) -> None:
+    for node in nodes:
+        row = directory.ensure(node)
+        row.linked, row.state = False, DEAD
+
+
+def test_where_author_and_taker_are_gone_two_others_are_believed() -> None:
+    """`cat` drives a task of `A` by way of `K1`; whoever holds it has never heard of `K1`."""
+    knowing = [takeover(name) for name in ("cat", "dan")]
+    for machine, directory in knowing:
+        directory.inherit(AUTHOR, Heir(1, 4, 2, TAKER))
+        directory.ensure("holder").linked = True
+        gone(directory, TAKER)
+        assert said(machine.remember(TAKER)) == [], "its author can say it"
+        gone(directory, AUTHOR)
+    holder, believed = takeover("holder")
+    believed.inherit(TAKER, Heir(1, 1, 5, "cat"))
+    (first, *_), (second, *_) = ([took for to, took in said(machine.remember(AUTHOR)) if to == "holder"] for machine, _ in knowing)
+    assert first == second == Took((), words=((AUTHOR, 1, 4, 2, TAKER),))
+    for _ in range(2):
+        list(holder.on_took(1.0, "cat", first))
+        assert not believed.may_manage(f"{AUTHOR}.1.3", "cat")
+    list(holder.on_took(1.0, "dan", second))
+    assert believed.may_manage(f"{AUTHOR}.1.3", "cat") and not believed.may_manage(f"{AUTHOR}.1.3", "dan")
+
+
+def test_who_comes_back_hears_of_those_who_are_gone() -> None:
+    machine, directory = takeover("cat")
+    directory.inherit(AUTHOR, Heir(1, 4, 2, TAKER))
+    assert said(machine.announce((), OTHER)) == []
+    gone(directory, AUTHOR, TAKER)
+    assert said(machine.announce((), OTHER)) == [(OTHER, Took((), words=((AUTHOR, 1, 4, 2, TAKER),)))]
+
+
+def test_what_one_alone_says_is_forgotten_some_time() -> None:
+    machine, directory = takeover("cat")
+    for term in range(SINGLE_WORDS_MAX + 1):
+        list(machine.on_took(1.0, "dan", Took((), words=((AUTHOR, 1, 4, term, TAKER),))))
+    for term in (1, 0):
+        list(machine.on_took(1.0, "eve", Took((), words=((AUTHOR, 1, 4, term, TAKER),))))
+    assert [heir.term for heir in directory.heirs[AUTHOR]] == [1]
