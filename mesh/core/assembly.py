@@ -53,7 +53,7 @@ def build(
     `journal_seq` and `head` are the last durable entry's number and the last commit's hash. Feed `Replay` for every entry, then `Started`.
     """
     deadlines = Deadlines()
-    directory = Directory(me.node, me.name)
+    directory = Directory(me.node, me.name, limits.keeping.heirs_max)
     membership = Membership(directory, deadlines, limits.membership, Random(random.random()), me=me)
     records = Records(
         directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq, begins=begins

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh.ids import NodeId, TaskId, author_of, place_of
+from mesh.limits import KeepingLimits
 from mesh.messages.membership import LoadRow, Offer
 
 ALIVE, SUSPECT, UNREACHABLE, DEAD, LEFT = "alive", "suspect", "unreachable", "dead", "left"
@@ -71,6 +73,8 @@ class ReadDirectory(Protocol):
 
     def taker_from(self, node: NodeId) -> NodeId: ...
 
+    def taker_at(self, seq: int) -> NodeId: ...
+
 
 @dataclass(slots=True)
 class Guard:
@@ -94,30 +98,29 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Heir:
-    """`taker` drives the tasks of an author up to number `counter` of `incarnation`, by a vote of `term`."""
+    """`taker` drives the tasks of an author up to number `counter` of `incarnation`, by a vote of `term`; (0, 0): only such as the author
+    had taken over himself. `seq`: up to which entry of his journal, where this node is the author."""
 
     incarnation: int
     counter: int
     term: int
     taker: NodeId
-
-
-HEIRS_MAX = 64
-"""Of one author: the newest. What was taken over longer ago has ended, or its taker is asked by way of the next."""
+    seq: int = 0
 
 
 class Directory:
     """Rows in order of node id, so that nothing depends on who was met first."""
 
-    def __init__(self, me: NodeId, name: str = "") -> None:
+    def __init__(self, me: NodeId, name: str = "", heirs_max: int = KeepingLimits().heirs_max) -> None:
         self.me = me
+        self._heirs_max = heirs_max
         self.trust = 0
         """Digest of the trust statements held here: rides in every PING, ACK and DIGEST."""
         self.outlaws: dict[NodeId, None] = {}
         """Revoked nodes, whether their rows are known or not."""
         self.guard = Guard()
         self.heirs: dict[NodeId, list[Heir]] = {}
-        """By author, in order of what they took."""
+        """By author, in order of their terms."""
         self.homes: dict[TaskId, NodeId] = {}
         """Who drives what is held here, where that is not who awarded it. Written by the contractor."""
         self._rows: dict[NodeId, Row] = {me: Row(me, name or me, linked=True)}
@@ -175,14 +178,19 @@ class Directory:
         return row.name if row else node
 
     def inherit(self, author: NodeId, heir: Heir) -> bool:
-        """Note who took over; news may come in any order. False: known already, or later than another who took the very same."""
+        """Note who took over; news may come in any order. False: known already."""
         known = self.heirs.setdefault(author, [])
-        same = [other for other in known if (other.incarnation, other.counter) == (heir.incarnation, heir.counter)]
-        if any(other.term <= heir.term for other in same):
+        if any(other.term == heir.term for other in known):
             return False
-        known[:] = sorted([*(other for other in known if other not in same), heir], key=lambda one: (one.incarnation, one.counter))
-        del known[:-HEIRS_MAX]
+        insort(known, heir, key=lambda one: one.term)
+        del known[: -self._heirs_max]
         return True
+
+    def settle(self, author: NodeId, term: int, terms: tuple[int, ...]) -> None:
+        """Up to `term` somebody took over in these terms, and in no other."""
+        left = [heir for heir in self.heirs.pop(author, ()) if heir.term > term or heir.term in terms]
+        if left:
+            self.heirs[author] = left
 
     def manager_of(self, task: TaskId) -> NodeId:
         """Whom to ask about it: its author, or who took over from him; and if that one is gone, who took over from him in turn."""
@@ -235,6 +243,10 @@ class Directory:
         """Who took over from it last; "": nobody that is known here."""
         heirs = self.heirs.get(node)
         return heirs[-1].taker if heirs else ""
+
+    def taker_at(self, seq: int) -> NodeId:
+        """Who took over from this node what stands at `seq` in its journal; "": nobody that is known here."""
+        return next((heir.taker for heir in self.heirs.get(self.me, ()) if seq <= heir.seq), "")
 
     def _is_here(self, node: NodeId) -> bool:
         row = self._rows.get(node)

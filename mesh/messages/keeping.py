@@ -26,7 +26,8 @@ Position = tuple[int, int]
 class Yield:
     """From here on `taker` drives all that `author` had submitted up to entry `seq`: the tasks up to number `counter` of `incarnation`.
 
-    Body of a signed object; in the log a block without entries. `ballots`: of the majority that chose him.
+    Body of a signed object; in the log a block without entries. `ballots`: of the majority that chose him. `entries`: how many he carried
+    into his own journal, also of what `author` had taken over from others.
     """
 
     author: NodeId
@@ -36,6 +37,7 @@ class Yield:
     incarnation: int = 0
     counter: int = 0
     ballots: tuple[Signed, ...] = ()
+    entries: int = 0
 
 
 @dataclass(slots=True)
@@ -112,9 +114,11 @@ class Took:
 
     `yields`: what the sender has taken over, safe for good. `heirs`: who has taken over from the sender himself, as ``(incarnation,
     counter, term, taker)``. `settled`: of logs that he keeps, ``(author, term, terms)``: all is safe up to `term`, and in these `terms`
-    somebody took it over, and in no other.
+    somebody took it over, and in no other. `words`: who else has taken over, where neither he nor the author can say it any more, as
+    ``(author, incarnation, counter, term, taker)``.
     """
 
     yields: tuple[Signed, ...]
     heirs: tuple[tuple[int, int, int, NodeId], ...] = ()
     settled: tuple[tuple[NodeId, int, tuple[int, ...]], ...] = ()
+    words: tuple[tuple[NodeId, int, int, int, NodeId], ...] = ()

@@ -76,12 +76,14 @@ class TaleTold:
 
 @dataclass(slots=True)
 class CarriedOver:
-    """All live tasks of that tale stand in this node's own journal, and are kept; the last task in it has these numbers."""
+    """All live tasks of that tale stand in this node's own journal, in so many entries, and are kept; the last task that `author` had
+    submitted has these numbers."""
 
     author: NodeId
     term: int
     incarnation: int
     counter: int
+    entries: int
 
 
 @dataclass(slots=True)

@@ -261,12 +261,11 @@ class Keepers:
                 self._again(now_s, self._me)
         if replica.kept > self._own.kept_told:
             taken_before = replica.log.taken_up_to(self._own.kept_told)
-            self._own.kept_told = replica.kept
+            yield from self._takeover.settle_own(self._own)
             taken = replica.log.taken_up_to(replica.kept)
             if taken > taken_before and replica.role != LEADER:
-                yield Watermark(self._own.kept_told[1], taken, need=Need.FREE)
+                yield Watermark(replica.kept[1], taken, need=Need.FREE)
                 yield Tell(Deposed(taken))
-                yield from self._takeover.announce_to_all(self._own)
             elif replica.role == LEADER:
                 yield from self._watermark()
 
@@ -376,7 +375,7 @@ class Keepers:
     def _on_carried_over(self, now_s: float, _me: NodeId, carried: CarriedOver) -> Effects:
         kept = self._logs[carried.author]
         if kept.replica.role == LEADER and kept.replica.term == carried.term == kept.taking:
-            yield from self._carry(now_s, kept, kept.replica.take_over(carried.incarnation, carried.counter))
+            yield from self._carry(now_s, kept, kept.replica.take_over(carried.incarnation, carried.counter, carried.entries))
 
     # ---- who is gone
 
@@ -393,9 +392,10 @@ class Keepers:
             self._vigil.gone(now_s, fact.node)
             self._succeed(now_s, fact.node, self._limits.hard_wait_s)
 
-    def _on_member_gone(self, now_s: float, _me: NodeId, fact: MemberUnreachable | MemberDied | MemberLeft | MemberRevoked) -> None:
+    def _on_member_gone(self, now_s: float, _me: NodeId, fact: MemberUnreachable | MemberDied | MemberLeft | MemberRevoked) -> Effects:
         self._vigil.gone(now_s, fact.node)
         self._succeed(now_s, fact.node, 0.0)
+        yield from self._takeover.remember(fact.node)
 
     def _succeed(self, now_s: float, leader: NodeId, wait_s: float) -> None:
         for kept in self._logs.values():

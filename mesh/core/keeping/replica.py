@@ -230,14 +230,14 @@ class Replica:
         one_more_or_less = len(set(members) ^ set(self.log.members)) == 1
         return self.role == LEADER and self.me == self.author and self.author in members and settled and one_more_or_less
 
-    def take_over(self, incarnation: int = 0, counter: int = 0) -> Out:
+    def take_over(self, incarnation: int = 0, counter: int = 0, entries: int = 0) -> Out:
         """The leader, who is not the author, has all live tasks of this log in his own, safe: what comes now is his.
 
-        `incarnation` and `counter`: of the last task in it.
+        `incarnation` and `counter`: of the last task in it; `entries`: how many were carried.
         """
         assert self.role == LEADER and self.me != self.author, "only a keeper takes over"
         ballots = tuple(ballot for ballot in self.votes.values() if ballot is not None)
-        head = Signed(self.me, Yield(self.author, self.term, self.log.seq, self.me, incarnation, counter, ballots))
+        head = Signed(self.me, Yield(self.author, self.term, self.log.seq, self.me, incarnation, counter, ballots, entries))
         self.log.append(self.term, self.me, self.log.seq)
         yield Keep(self.term, self.voted, None, (Block(self.term, head),))
         yield from self.ship_news()

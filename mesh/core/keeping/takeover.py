@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mesh.core.directory import Directory, Heir
+from mesh.core.keeping.hearsay import Hearsay
 from mesh.core.keeping.inputs import LogSettled, ShelfRead, TaleRead, TaleTold
 from mesh.core.keeping.log import START
 from mesh.core.keeping.replica import LEADER, Replica
@@ -60,6 +61,7 @@ class Takeover:
         self._token = FIRST_TALE
         self._tales: dict[int, tuple[Kept, int]] = {}
         self._recalls: dict[int, tuple[Kept, int]] = {}
+        self._hearsay = Hearsay(directory)
         self.count = 0
 
     def settle(self, kept: Kept) -> Effects:
@@ -72,6 +74,13 @@ class Takeover:
             before, kept.kept_told = kept.kept_told[0], replica.kept
             if replica.kept[0] != before:
                 yield from self._tell_settled(kept)
+
+    def settle_own(self, kept: Kept) -> Effects:
+        """More of the own log is safe. Who was about to take over and did not is no heir; who did is made known, also after a restart."""
+        before, kept.kept_told = kept.kept_told, kept.replica.kept
+        if kept.kept_told[0] != before[0]:
+            self._directory.settle(self._me, kept.kept_told[0], _taken_terms(kept.replica))
+            yield from self.announce_to_all(kept)
 
     def _read(self, kept: Kept, since: int) -> ReadTale:
         self._token += 1
@@ -109,8 +118,8 @@ class Takeover:
 
     def _note(self, signed: Signed) -> None:
         body: Yield = signed.body
-        if body.counter:
-            self._directory.inherit(body.author, Heir(body.incarnation, body.counter, body.term, body.taker))
+        if _took_something(body):
+            self._directory.inherit(body.author, Heir(body.incarnation, body.counter, body.term, body.taker, body.seq))
 
     def note_takers(self, blocks: Iterable[Block]) -> None:
         """Of the own log: who took over here."""
@@ -126,12 +135,14 @@ class Takeover:
                 yield from self.announce((kept,), row.node)
 
     def announce(self, logs: Iterable[Kept], peer: NodeId) -> Effects:
-        """Show `peer` what this node has taken over of these logs, and tell it what is safe in them, and who took over from this node."""
+        """Show `peer` what this node has taken over of these logs, and tell it what is safe in them, who took over from this node, and
+        from those who are gone."""
         said: list[Signed] = []
         settled: list[tuple[NodeId, int, tuple[int, ...]]] = []
         heirs: list[tuple[int, int, int, NodeId]] = []
         for kept in logs:
-            said += [signed for term, signed in kept.yields.items() if term in kept.settled and signed.body.counter]
+            took = [signed for term, signed in kept.yields.items() if term in kept.settled and _took_something(signed.body)]
+            said += took[-self._limits.heirs_max :]
             replica = kept.replica
             terms = _taken_terms(replica)
             if replica.author == self._me:
@@ -139,9 +150,19 @@ class Takeover:
                 heirs += [(one.incarnation, one.counter, one.term, one.taker) for one in known]
             elif replica.kept != START and replica.log.contested():
                 settled.append((replica.author, replica.kept[0], terms))
-        for at in range(0, max(len(said), len(heirs), len(settled)), STATEMENTS_MAX):
+        words = self._hearsay.known()
+        for at in range(0, max(len(said), len(heirs), len(settled), len(words)), STATEMENTS_MAX):
             reach = at + STATEMENTS_MAX
-            yield Send(peer, Took(tuple(said[at:reach]), tuple(heirs[at:reach]), tuple(settled[at:reach])), need=Need.FREE)
+            what = (tuple(said[at:reach]), tuple(heirs[at:reach]), tuple(settled[at:reach]), tuple(words[at:reach]))
+            yield Send(peer, Took(*what), need=Need.FREE)
+
+    def remember(self, gone: NodeId) -> Effects:
+        """What it can say no more, this node says to all."""
+        words = self._hearsay.known(gone)
+        peers = [row.node for row in self._directory.rows() if row.linked and row.node != self._me] if words else []
+        for peer in peers:
+            for at in range(0, len(words), STATEMENTS_MAX):
+                yield Send(peer, Took((), words=tuple(words[at : at + STATEMENTS_MAX])), need=Need.FREE)
 
     def on_took(self, _now_s: float, sender: NodeId, took: Took) -> Effects:
         for signed in took.yields[:STATEMENTS_MAX]:
@@ -151,6 +172,7 @@ class Takeover:
                 yield Refused("bad_yield", sender)
         for heir in took.heirs[:STATEMENTS_MAX]:
             self._directory.inherit(sender, Heir(*heir))
+        self._hearsay.hear(sender, took.words[:STATEMENTS_MAX])
         for author, term, terms in took.settled[:STATEMENTS_MAX]:
             yield Tell(LogSettled(author, term, terms))
 
@@ -166,12 +188,12 @@ class Takeover:
     def recall(self, kept: Kept) -> Effects:
         """What this node had taken over in an earlier life, and who took over from it, is on its shelf, with the votes."""
         replica: Replica = kept.replica
-        for run in replica.log.runs:
-            if run.leader != replica.author and self._me in (run.leader, replica.author):
-                self._token += 1
-                self._recalls[self._token] = (kept, run.term)
-                since: Position = (run.term - 1, run.after) if run.after else START
-                yield ReadShelf(self._token, replica.author, since, (run.term, run.after), 1, need=Need.FREE)
+        runs = [run for run in replica.log.runs if run.leader != replica.author and self._me in (run.leader, replica.author)]
+        for run in runs[-self._limits.heirs_max :]:
+            self._token += 1
+            self._recalls[self._token] = (kept, run.term)
+            since: Position = (run.term - 1, run.after) if run.after else START
+            yield ReadShelf(self._token, replica.author, since, (run.term, run.after), 1, need=Need.FREE)
 
     def recalled(self, read: ShelfRead) -> bool:
         """False: somebody else had asked for it."""
@@ -186,6 +208,11 @@ class Takeover:
                 if term in kept.settled:
                     self._note(block.head)
         return True
+
+
+def _took_something(body: Yield) -> bool:
+    """Versions before this one did not say how much it was: then what counts is that it was the author's own."""
+    return bool(body.counter or body.entries)
 
 
 def _taken_terms(replica: Replica) -> tuple[int, ...]:

@@ -6,11 +6,12 @@ the new task is his.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from mesh.core.work.book import Book
+from mesh.core.work.errands import json_object
+from mesh.core.work.opening import opened_again
 from mesh.core.work.readback import Readback
 from mesh.core.work.task import DONE, Task
 from mesh.core.work.waits import dumps
@@ -39,19 +40,7 @@ class Again:
         if (overloaded := self._book.admission.refusal(now_s, len(data))) is not None:
             yield Send(sender, Answer(ask, False, dumps(overloaded)))
             return
-        task = self._book.open(
-            now_s,
-            old.capability,
-            data,
-            durable=True,
-            timeout_ms=old.timeout_ms,
-            files=old.files,
-            retries=old.retries,
-            by=by,
-            bounds=old.bounds,
-            placement=old.placement,
-            rank=old.rank,
-        )
+        task = opened_again(self._book, now_s, old, data, by=by)
         task.again = old.id
         yield from self._book.submit(task)
         yield Send(sender, Answer(ask, True, dumps({"task": task.id, "survives": self._book.survives(task.files)})), need=Need.KEPT)
@@ -70,8 +59,4 @@ def _problem(task: Task) -> dict[str, Any] | None:
 
 
 def _by(ask: Ask, sender: NodeId) -> str:
-    try:
-        args = json.loads(ask.args)
-    except ValueError:
-        args = None
-    return str(args.get("by") or sender) if isinstance(args, dict) else sender
+    return str((json_object(ask.args) or {}).get("by") or sender)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from mesh.core.inputs import RequestGone, Submit
 from mesh.core.keeping.inputs import ClaimDropped, ClaimSettled, ClaimWanted, KeysForgotten, KeysMoved
 from mesh.core.work.book import Book, Effects
+from mesh.core.work.opening import opened, opened_again
 from mesh.core.work.task import PENDING, Task
 from mesh.effects import Append, Later, Need, Reply, Tell
 from mesh.ids import Hash, TaskId, content_hash
@@ -83,20 +84,7 @@ class Claims:
                 claim.requests.append(submit.request)
                 self._book.deadlines.set(WaitEnds(submit.key, claim.task.id), now_s + self._book.limits.claim_wait_s)
                 return
-        task = self._book.open(
-            now_s,
-            submit.capability,
-            submit.input,
-            durable=True,
-            timeout_ms=submit.timeout_ms,
-            files=submit.files,
-            retries=submit.retries,
-            by=submit.by,
-            bounds=submit.bounds,
-            placement=submit.placement,
-            rank=submit.rank,
-            key=submit.key,
-        )
+        task = opened(self._book, now_s, submit)
         yield from self._begin(now_s, task, [submit.request])
 
     def _begin(self, now_s: float, task: Task, requests: list[int]) -> Effects:
@@ -131,20 +119,7 @@ class Claims:
 
     def _once_more(self, now_s: float, claim: Claim) -> Effects:
         old = claim.task
-        task = self._book.open(
-            now_s,
-            old.capability,
-            old.input,
-            durable=True,
-            timeout_ms=old.timeout_ms,
-            files=old.files,
-            retries=old.retries,
-            by=old.by,
-            bounds=old.bounds,
-            placement=old.placement,
-            rank=old.rank,
-            key=old.key,
-        )
+        task = opened_again(self._book, now_s, old, old.input, by=old.by, key=old.key)
         yield from self._begin(now_s, task, claim.requests)
 
     def on_kept(self, _now_s: float, _me: str, kept: ClaimKept) -> Effects:

@@ -51,6 +51,7 @@ from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
 from mesh.core.work.hedging import Hedging
 from mesh.core.work.leases import Leases
+from mesh.core.work.opening import opened
 from mesh.core.work.placing import Placing
 from mesh.core.work.questions import Questions
 from mesh.core.work.readback import Readback
@@ -332,19 +333,7 @@ class Manager:
         if submit.key:
             yield from self._claims.submit(now_s, submit)
             return
-        task = self.book.open(
-            now_s,
-            submit.capability,
-            submit.input,
-            durable=True,
-            timeout_ms=submit.timeout_ms,
-            files=submit.files,
-            retries=submit.retries,
-            by=submit.by,
-            bounds=submit.bounds,
-            placement=submit.placement,
-            rank=submit.rank,
-        )
+        task = opened(self.book, now_s, submit)
         yield from self.book.submit(task)
         yield Reply(submit.request, True, {"task": task.id, "survives": self.book.survives(submit.files)}, need=Need.KEPT)
 

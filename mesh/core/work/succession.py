@@ -180,11 +180,10 @@ class Succession:
 
     def _forget(self, tasks: list[Task]) -> None:
         """Remember who has them."""
-        me = self._book.me
-        taker = self._book.directory.taker_from(me)
+        directory = self._book.directory
         for task in tasks:
-            # Of the own ones it is known which of the takers has them; of inherited ones the last is the best guess.
-            self._book.moved[task.id] = "" if author_of(task.id) == me else taker
+            # Of the own ones the directory knows, also when they move on.
+            self._book.moved[task.id] = "" if author_of(task.id) == directory.me else directory.taker_at(task.seq)
         while len(self._book.moved) > self._book.limits.ended_remembered:
             del self._book.moved[next(iter(self._book.moved))]
 
@@ -209,7 +208,7 @@ class Succession:
             draft.apply(entry, bodies, copied.seq)
         if rows:
             self.drafts[tale.author, tale.term] = draft
-        yield Later(CarriedOver(tale.author, tale.term, *tale.last), need=Need.KEPT)
+        yield Later(CarriedOver(tale.author, tale.term, *tale.last, len(rows)), need=Need.KEPT)
 
     def on_log_settled(self, now_s: float, _me: NodeId, settled: LogSettled) -> Effects:
         self._settled[settled.author] = settled

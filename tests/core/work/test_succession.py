@@ -6,6 +6,7 @@ from typing import Any
 
 from manager_bench import Bench, started
 
+from mesh.core.directory import Heir
 from mesh.core.inputs import MemberRevoked
 from mesh.core.keeping.inputs import Deposed, LogSettled, TaleTold
 from mesh.core.work.succession import Tale
@@ -172,3 +173,16 @@ def test_who_loses_a_task_cancels_the_steps_that_the_taker_does_not_know():
     effects = bench.give(Deposed(3))
     assert [(entry.task, entry.state) for entry in Bench.entries(effects, Finished)] == [("ann.1.2", "cancelled")]
     assert drives(bench) == []
+
+
+def test_an_inherited_task_is_said_to_be_with_whoever_took_it():
+    """And not with the last who took over from here."""
+    bench = started()
+    told(bench, "ann", 2, held(OWN))
+    bench.give(LogSettled("ann", 2, (2,)))
+    seq = bench.manager.book.tasks[OWN].seq
+    for heir in (Heir(0, 0, 3, "c", seq - 1), Heir(0, 0, 4, "d", seq + 3), Heir(0, 0, 5, "e", seq + 9)):
+        bench.directory.inherit("me", heir)
+    bench.give(Deposed(seq + 9))
+    ((_, answer),) = bench.sends(bench.give(Ask(1, "task", OWN), "e"))
+    assert b'"manager":"d"' in answer.body

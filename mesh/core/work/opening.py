@@ -1,0 +1,43 @@
+"""New durable tasks with all that was asked for: what a client submits, and what is submitted in place of an earlier task."""
+
+from __future__ import annotations
+
+from mesh.core.inputs import Submit
+from mesh.core.work.book import Book
+from mesh.core.work.task import Task
+
+
+def opened(book: Book, now_s: float, submit: Submit) -> Task:
+    """What a client submitted; the caller writes it down (`Book.submit`)."""
+    return book.open(
+        now_s,
+        submit.capability,
+        submit.input,
+        durable=True,
+        timeout_ms=submit.timeout_ms,
+        files=submit.files,
+        retries=submit.retries,
+        by=submit.by,
+        bounds=submit.bounds,
+        key=submit.key,
+        placement=submit.placement,
+        rank=submit.rank,
+    )
+
+
+def opened_again(book: Book, now_s: float, old: Task, data: bytes, *, by: str, key: str = "") -> Task:
+    """The same work as `old`, whose arguments were `data`; the caller writes it down."""
+    return book.open(
+        now_s,
+        old.capability,
+        data,
+        durable=True,
+        timeout_ms=old.timeout_ms,
+        files=old.files,
+        retries=old.retries,
+        by=by,
+        bounds=old.bounds,
+        key=key,
+        placement=old.placement,
+        rank=old.rank,
+    )
