@@ -1,7 +1,8 @@
-"""Watch: status, nodes, caps, tasks, task, why, lineage, blame."""
+"""Watch: status, nodes, caps, tasks, task, why, trace, lineage, blame."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from mesh.client import Mesh
 from mesh.errors import NoSuchTask, UsageError
 from mesh.ids import award_number, short
 from mesh.inspector.effects import show_effects
-from mesh.inspector.render import clean, fit, seconds, table
+from mesh.inspector.render import clean, fit, screen_columns, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task id, as `submit` or `tasks` print it.", show_default=False)]
@@ -190,12 +191,38 @@ def why(
     from mesh.inspector import why as view
 
     async def action(mesh: Mesh) -> dict[str, Any]:
-        story = await mesh.story(task)
-        if not story["entries"]:
-            raise NoSuchTask(f"there is no record of {task}: a plain call leaves none", fix="mesh submit ..., whose decisions are kept")
+        story = await _story_of(mesh, task)
         return view.explain(story["task"], story["entries"])
 
     ask(Where(home, node, as_json, timeout), action, view.show, exit_code=lambda document: 0 if document["agrees"] else 1)
+
+
+def trace(
+    task: TaskArgument,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    timeout: LookTimeout = LOOK_S,
+    as_json: JsonOption = False,
+    watch: WatchOption = False,
+) -> None:
+    """Where its time went: the task and its steps on one scale.
+
+    Waiting, each attempt and where it ran, from the journal.
+    """
+    from mesh.inspector import trace as view
+
+    async def action(mesh: Mesh) -> dict[str, Any]:
+        story = await _story_of(mesh, task)
+        return view.document(story["task"], story["entries"], int(time.time() * 1000))
+
+    ask(Where(home, node, as_json, timeout), action, lambda document: view.show(document, screen_columns() or 100), watch=watch)
+
+
+async def _story_of(mesh: Mesh, task: str) -> dict[str, Any]:
+    story = await mesh.story(task)
+    if not story["entries"]:
+        raise NoSuchTask(f"there is no record of {task}: a plain call leaves none", fix="mesh submit ..., whose decisions are kept")
+    return story
 
 
 def lineage(
