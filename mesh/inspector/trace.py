@@ -98,10 +98,8 @@ def show(document: Document, columns: int = 100) -> str:
     name_columns = min(NAMES_MAX, max(map(width, names)))
     ends = [_end(row) for row in rows]
     bars = max(BARS_MIN, columns - name_columns - 4 - max(map(width, ends)))
-    lines = [
-        f"{clean(short(document['task']))}  {clean(rows[0]['capability'])}: {rows[0]['state']}, {seconds(document['took_ms'])} in all",
-        "",
-    ]
+    head = f"{clean(short(document['task']))}  {clean(rows[0]['capability'])}"
+    lines = [f"{head}: {clean(rows[0]['state'])}, {seconds(document['took_ms'])} in all", ""]
     for row, name, end in zip(rows, names, ends, strict=True):
         lines.append(f"{fit(name, name_columns)}  {_bar(row, document, bars)}  {end}".rstrip())
     lines += ["", LEGEND]
