@@ -250,7 +250,7 @@ class KeepingLimits:
     """A keeper that is dead for so long is replaced, or let go if there is nobody."""
     heirs_max: int = 256
     """Take-overs of one author that are remembered, the newest; 200 bytes each. A node that comes back is told all of them, at 560 bytes
-    and three checks of a signature (0.3 ms): in a mesh of 20 nodes, each killed 256 times, 2.9 MB and 1.5 s. What was taken over
+    and three checks of a signature (0.65 ms): in a mesh of 20 nodes, each killed 256 times, 2.9 MB and 3.3 s. What was taken over
     longer ago is found by asking everybody."""
     logs_max: int = 256
     """Authors whose journals one node keeps: more in a large mesh means that somebody chooses badly or lies."""
