@@ -8,6 +8,8 @@ from typing import Any
 from mesh import Agent, Context
 from mesh.client import Task
 from mesh.inspector import lineage, why
+from mesh.inspector.effects import effects_of
+from mesh.inspector.watch import _show_task
 from mesh.testing import LocalMesh
 
 
@@ -67,5 +69,28 @@ def test_each_entry_is_told_once_after_its_manager_was_taken_over_and_came_back(
                     assert [effect["begun"] for effect in document["effects"]] == [1]
                     [row] = lineage.document(task, entries)["tasks"]
                     assert (row["attempts"], row["state"]) == (1, "done")
+
+    run(story())
+
+
+def test_awards_of_two_managers_are_told_apart() -> None:
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [worker()], "n3": [worker()], "n4": []}) as m:
+            task = await submitted(m, "n1", 30.0)
+            owner = (await task.status())["owner"]
+            taker = await taken_over(m, task.id, "n1")
+            assert taker != owner
+            m.kill(owner)
+            while len([entry for entry in (await m.at(taker).story(task.id))["entries"] if entry["kind"] == "Bound"]) < 2:
+                await m.sleep(0.5)
+            document = why.explain(task.id, (await m.at(taker).story(task.id))["entries"], {taker: "otter"})
+            assert [(decision["term"], decision["award"]) for decision in document["decisions"]] == [(1, 1), (2, 1)]
+            heads = [line.partition(":")[0] for line in why.show(document).splitlines() if line.startswith("award ")]
+            assert heads[0].startswith("award 1 by ")
+            assert heads[1].startswith("award 1 of term 2 (after a take-over, recorded by otter) by ")
+            row = await m.at(taker).task(task.id)
+            assert f"{2 << 32 | 1} (award 1 of term 2)" in _show_task(row)
+            assert [(effect["award"], effect["term"]) for effect in row["effects"]] == [(1, 1)]
+            assert effects_of(task.id, (await m.at(taker).story(task.id))["entries"])[0]["term"] == 1
 
     run(story())
