@@ -10,8 +10,8 @@ import typer
 
 from mesh.client import Mesh
 from mesh.errors import NoSuchTask, UsageError
-from mesh.ids import award_number, short
-from mesh.inspector.effects import show_effects
+from mesh.ids import award_number, short, term_of
+from mesh.inspector.effects import award_words, show_effects
 from mesh.inspector.render import clean, fit, screen_columns, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
 
@@ -174,7 +174,8 @@ def _show_task(document: dict[str, Any]) -> str:
         "reason",
         "progress",
     )
-    shown = {**document, "fence": f"{document['fence']} (award {award_number(document['fence'])})" if document["fence"] else ""}
+    fence = document["fence"]
+    shown = {**document, "fence": f"{fence} ({award_words(award_number(fence), term_of(fence))})" if award_number(fence) else ""}
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
     lines = [f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key)]
@@ -192,7 +193,7 @@ def why(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         story = await _story_of(mesh, task)
-        return view.explain(story["task"], story["entries"])
+        return view.explain(story["task"], story["entries"], {row["id"]: row["name"] for row in (await mesh.nodes())["nodes"]})
 
     ask(Where(home, node, as_json, timeout), action, view.show, exit_code=lambda document: 0 if document["agrees"] else 1)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from heapq import merge
+from typing import Any
 
 from mesh.core.keeping.blocks import TaleRow, end_of, fitting, rows_of
 from mesh.core.keeping.inputs import ShelfRead, TaleRead
+from mesh.core.records.journal import keys
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
-from mesh.ids import NodeId
+from mesh.ids import NodeId, TaskId
 from mesh.limits import RecordsLimits
 from mesh.messages.keeping import Block, Position
 
@@ -54,7 +56,7 @@ class Shelf:
         for block in self._blocks.get(effect.author, []):
             if end_of(block)[1] <= effect.since:
                 continue
-            for row in rows_of(block, lambda encoded: encoded.entry):  # type: ignore[attr-defined]
+            for row in rows_of(block, _entry_of):
                 if row[0] <= effect.since:
                     continue
                 if rows and (len(rows) >= effect.entries_max or size >= limits.tale_bytes_max):
@@ -62,3 +64,14 @@ class Shelf:
                 rows.append(row)
                 size += sum(map(len, row[2].values()))
         return TaleRead(effect.token, tuple(rows), False)
+
+    def about(self, author: NodeId, task: TaskId) -> Iterator[tuple[Block, list[int]]]:
+        """The commits of `author` that tell about `task` or its steps, each with the numbers of those entries."""
+        for block in self._blocks.get(author, []):
+            wanted = [seq for seq, entry, _ in rows_of(block, _entry_of) if task in keys(entry)]
+            if wanted:
+                yield block, wanted
+
+
+def _entry_of(encoded: bytes) -> Any:
+    return encoded.entry  # type: ignore[attr-defined]

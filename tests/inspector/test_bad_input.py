@@ -419,7 +419,17 @@ SHOWN: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
 ]
 
 CANDIDATE = {"node": EVIL, "name": EVIL, "agent": EVIL, "score_ms": 1, "start_ms": 1, "service_ms": 1, "cost": 0.0}
-DECISION = {"award": 1, "way": EVIL, "winner": EVIL, "winner_id": "x", "outcome": EVIL, "rule": EVIL, "agrees": True}
+DECISION = {
+    "award": 1,
+    "term": 2,
+    "recorded_by": EVIL,
+    "way": EVIL,
+    "winner": EVIL,
+    "winner_id": "x",
+    "outcome": EVIL,
+    "rule": EVIL,
+    "agrees": True,
+}
 STEP = {"task": EVIL, "parent": "", "step": EVIL, "capability": EVIL, "agent": EVIL, "node": EVIL, "state": EVIL, "attempts": 1}
 WORK = STEP | {"files_in": [EVIL], "files_out": [EVIL]}
 SHOWN += [

@@ -16,7 +16,7 @@ from mesh.core.work.succession import moved
 from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import ReadBody, Refused, Send
-from mesh.ids import PRIORITY_DEFAULT, NodeId, award_number
+from mesh.ids import PRIORITY_DEFAULT, NodeId, award_number, term_of
 from mesh.messages.work import SEARCH, Answer, Ask
 
 ROWS_MAX = 500
@@ -137,6 +137,7 @@ class Questions:
                 "outcome": "known" if intent.done else "unknown",
                 "at_most_once": intent.once,
                 "award": award_number(intent.fence),
+                "term": term_of(intent.fence),
                 "node": self._book.directory.name_of(intent.node),
                 "error": intent.error,
             }
