@@ -9,7 +9,7 @@ import typer
 
 from mesh.client import Mesh
 from mesh.errors import NoSuchTask, UsageError
-from mesh.ids import award_number, short
+from mesh.ids import PRIORITY_DEFAULT, award_number, short
 from mesh.inspector.effects import show_effects
 from mesh.inspector.render import clean, fit, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
@@ -170,10 +170,13 @@ def _show_task(document: dict[str, Any]) -> str:
         "again",
         "by",
         "survives",
+        "priority",
+        "share",
         "reason",
         "progress",
     )
     shown = {**document, "fence": f"{document['fence']} (award {award_number(document['fence'])})" if document["fence"] else ""}
+    shown["priority"] = "" if document.get("priority") == PRIORITY_DEFAULT else document.get("priority")
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
     lines = [f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key)]
