@@ -40,6 +40,16 @@ BindOption = Annotated[
         callback=filled,
     ),
 ]
+RememberedBind = Annotated[
+    str | None,
+    typer.Option(
+        "--bind",
+        metavar="ADDRESS",
+        help="Listen at this address of this machine, now and at each later start: config.toml keeps it. [default: the LAN's]",
+        show_default=False,
+        callback=filled,
+    ),
+]
 PortOption = Annotated[
     int | None,
     typer.Option("--port", help="The door's port; the ROUTER takes the next. [default: a free pair from 7710]", show_default=False),

@@ -17,6 +17,7 @@ import pytest
 from mesh.inspector import lineage, render, why
 from mesh.inspector.watch import _show_caps, _show_nodes, _show_status, _show_task, _show_tasks
 from mesh.runtime.home import Home
+from mesh.runtime.settings import load_settings
 
 MESH = [sys.executable, "-m", "mesh.inspector.cli"]
 EVIL = "otter\x1b[2J\x1b]0;owned\x07\r\n\x9b31m\u202e"
@@ -237,6 +238,12 @@ def test_what_a_running_node_would_not_heed_is_refused(option: str, mesh: Callab
     ran = mesh("init", "--home", str(node), *option.split("="), "--json")
     assert ran.code == 2 and option.split("=")[0] in ran.document["message"] and "config.toml" in ran.document["fix"]
     assert mesh("id", "--home", str(node), "--json").document == before, "nothing was made"
+
+
+def test_the_address_a_home_was_set_up_with_holds_for_its_later_starts(mesh: Callable[..., Any], tmp_path: Path) -> None:
+    ran = mesh("init", "--bind", "127.0.0.1", "--no-start", "--home", str(tmp_path / "home"), "--json")
+    assert ran.code == 0, ran.out
+    assert load_settings(Home(tmp_path / "home")).bind == "127.0.0.1"
 
 
 def test_a_second_process_on_one_nodes_folder_is_refused(mesh: Callable[..., Any], node: Path) -> None:
