@@ -27,9 +27,13 @@ def find_socket(home: str | os.PathLike[str] | None = None, node: str | None = N
     if node:
         folder = place.node(node)
         if not folder.is_running():
-            running = [each.name for each in place.running()]
+            if (own := [each.name for each in place.nodes()]) and node not in own:
+                # Not "mesh up": that would start another node of this name beside the one that is meant, which is another home's.
+                what = f"{place.path} has no node {node!r}, only {', '.join(own)}; what is in another home is asked there, with its --home"
+                raise NoNode(what, fix=f"mesh id{where}", code="no_such_node")
             if (why := last(folder)) is not None:
                 raise NoNode(why.message, fix=why.fix, code=NODE_ENDED)
+            running = [each.name for each in place.running()]
             also = f"; running here: {', '.join(running)}" if running else ""
             raise NoNode(f"no node {node!r} runs in {place.path}{also}", fix=f"mesh up{where} --name {node}")
         return folder.socket_path

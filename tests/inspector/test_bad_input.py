@@ -53,6 +53,8 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
     [
         ("nods", 2, "there is no verb 'nods'", "mesh nodes"),
         ("xyzzy", 2, "there is no verb 'xyzzy'", "mesh --help"),
+        ("frobnicate", 2, "there is no verb 'frobnicate'", "mesh --help"),
+        ("rotat", 2, "there is no verb 'rotat'", "mesh --help"),
         ("nodes --jsn", 2, "--jsn", "mesh nodes --json"),
         ("nodes --frobnicate", 2, "--frobnicate", "mesh nodes --help"),
         ("nodes surplus", 2, "surplus", "mesh nodes --help"),
@@ -207,6 +209,12 @@ def test_homes_that_cannot_be(place: str, mesh: Callable[..., Any], tmp_path: Pa
     if place.isprintable():
         ran = mesh("up", "--detach", "--home", home, "--json")
         assert ran.code == 2 and place.rsplit("/")[-1] in ran.document["message"] and ran.document["fix"]
+
+
+def test_a_node_that_is_another_homes_is_not_started_here(mesh: Callable[..., Any], node: Path) -> None:
+    ran = mesh("drain", "elsewhere", "--home", str(node), "--json")
+    assert (ran.code, ran.document["code"], ran.document["fix"]) == (3, "no_such_node", f"mesh id --home {node}")
+    assert "only otter" in ran.document["message"]
 
 
 def test_home_unset_and_unwritable() -> None:
