@@ -260,6 +260,19 @@ _CLASSES: tuple[type[MeshError], ...] = (
 _BY_CODE = {each.code: each for each in _CLASSES} | {"busy": NodeBusy, "key_undecided": TimedOut}
 
 
+def first_error(error: BaseException) -> MeshError | None:
+    """The MeshError that `error` is, or that is the first in it where it is a task group's; None: something else is in there, a defect."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error if isinstance(error, MeshError) else None
+    found, rest = error.split(MeshError)
+    if found is None or rest is not None:
+        return None
+    inner: BaseException = found
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return first_error(inner)
+
+
 def error_document(error: MeshError) -> dict[str, Any]:
     """The one JSON form of an error: ``{"schema", "code", "message", "fix"}`` and, of a failed task, what is known of it."""
     return {"schema": SCHEMA, **error.body()}

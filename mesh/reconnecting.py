@@ -14,9 +14,12 @@ from mesh.link import Link
 
 Document = dict[str, Any]
 
+NODE_ENDED = "node_ended"
+
 
 def find_socket(home: str | os.PathLike[str] | None = None, node: str | None = None) -> Path:
     """The local socket of a running node. Raises NoNode, naming the command that starts one; UsageError for a bad name."""
+    from mesh.runtime.ended import last
     from mesh.runtime.home import Home
 
     place = Home.locate(Path(home) if home is not None else None)
@@ -24,12 +27,20 @@ def find_socket(home: str | os.PathLike[str] | None = None, node: str | None = N
     if node:
         folder = place.node(node)
         if not folder.is_running():
+            if (own := [each.name for each in place.nodes()]) and node not in own:
+                # Not "mesh up": that would start another node of this name beside the one that is meant, which is another home's.
+                what = f"{place.path} has no node {node!r}, only {', '.join(own)}; what is in another home is asked there, with its --home"
+                raise NoNode(what, fix=f"mesh id{where}", code="no_such_node")
+            if (why := last(folder)) is not None:
+                raise NoNode(why.message, fix=why.fix, code=NODE_ENDED)
             running = [each.name for each in place.running()]
             also = f"; running here: {', '.join(running)}" if running else ""
             raise NoNode(f"no node {node!r} runs in {place.path}{also}", fix=f"mesh up{where} --name {node}")
         return folder.socket_path
     for folder in place.running():
         return folder.socket_path
+    for why in filter(None, map(last, place.nodes())):
+        raise NoNode(f"no node runs in {place.path}: {why.message}", fix=why.fix, code=NODE_ENDED)
     raise NoNode(f"no node runs in {place.path}", fix=f"mesh up{where}")
 
 

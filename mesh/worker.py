@@ -78,11 +78,18 @@ class WorkerStatistics:
 class Worker:
     """Serves `agent` at the node whose socket `find` names; asked again before each attempt, since a restarted node may be elsewhere.
 
-    `on_attached` gets what the node said of itself, each time.
+    `on_attached` gets what the node said of itself, each time; `on_lost` is called when it went away.
     """
 
-    def __init__(self, agent: Agent, find: Callable[[], Path], *, on_attached: Callable[[dict[str, Any]], None] | None = None) -> None:
-        self._agent, self._find, self._on_attached = agent, find, on_attached
+    def __init__(
+        self,
+        agent: Agent,
+        find: Callable[[], Path],
+        *,
+        on_attached: Callable[[dict[str, Any]], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        self._agent, self._find, self._on_attached, self._on_lost = agent, find, on_attached, on_lost
         self._offers = [_fields(offer) for offer in agent.offers()]
         self._processes = processes_of(agent)
         self._link: Link | None = None
@@ -154,6 +161,8 @@ class Worker:
             await self._lost.wait()
             self._ready.clear()
             runner.connected(False)
+            if self._on_lost is not None:
+                self._on_lost()
             self._grace = clock.call_later(self._link.node["adopt_grace_s"] if self._link else 0.0, runner.stop_all)
 
     async def _attach(self, runner: Runner) -> None:
@@ -289,24 +298,35 @@ class Worker:
             link.tell("ended", {"items": items[start:]})
 
 
-async def serve(agents: Sequence[Agent], sock: Path, *, on_attached: Callable[[dict[str, Any]], None] | None = None) -> None:
+async def serve(
+    agents: Sequence[Agent],
+    sock: Path,
+    *,
+    on_attached: Callable[[dict[str, Any]], None] | None = None,
+    on_lost: Callable[[], None] | None = None,
+) -> None:
     """Serve agents at the node behind `sock` until cancelled, or told to end by SIGTERM or SIGINT.
 
-    `on_attached` is called with what the node says of itself when all are attached, and after each time a node's restart was survived.
+    `on_attached` is called with what the node says of itself when all are attached, and after each time a node's restart was survived;
+    `on_lost` when the node went away, once for all agents.
     Raises DeclarationError for an agent without capabilities, and whatever a lifespan raises.
     """
     names = [agent.name for agent in agents]
-    missing = set(names)
+    present: set[str] = set()
 
     def attached(name: str, node: dict[str, Any]) -> None:
-        missing.discard(name)
-        if not missing:
-            # The next round begins: after a restart of the node all attach again.
-            missing.update(names if len(names) > 1 else ())
-            if on_attached is not None:
-                on_attached(node)
+        present.add(name)
+        if len(present) == len(names) and on_attached is not None:
+            on_attached(node)
 
-    workers = [Worker(agent, lambda: sock, on_attached=partial(attached, agent.name)) for agent in agents]
+    def lost(name: str) -> None:
+        if len(present) == len(names) and on_lost is not None:
+            on_lost()
+        present.discard(name)
+
+    workers = [
+        Worker(agent, lambda: sock, on_attached=partial(attached, agent.name), on_lost=partial(lost, agent.name)) for agent in agents
+    ]
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     with ending_signals(loop, ended.set):
@@ -339,7 +359,12 @@ def run_agent(agent: Agent, home: Path | None, node: str) -> None:
     def attached(found: dict[str, Any]) -> None:
         report(f"{agent.name}@{found['node']} offers {', '.join(agent.capabilities)}")
 
-    asyncio.run(serve([agent], folder.socket_path, on_attached=attached))
+    asyncio.run(serve([agent], folder.socket_path, on_attached=attached, on_lost=lambda: report(gone(folder.name))))
+
+
+def gone(node: str) -> str:
+    """What a worker says when its node went away."""
+    return f"node {node} is gone, taken down or dead; this worker waits for it to come back: mesh up --name {node}"
 
 
 def processes_of(agent: Agent) -> Processes | None:

@@ -395,6 +395,31 @@ def test_a_worker_survives_the_nodes_restart(tmp_path: Path, toy_class: Callable
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
+def test_serve_says_when_the_node_is_gone_and_when_it_is_back_once_for_all_agents(tmp_path: Path, toy_class: Callable[..., Any]) -> None:
+    other = Agent("other")
+
+    @other.capability
+    async def more() -> str:
+        return "more"
+
+    async def main() -> None:
+        told: asyncio.Queue[str] = asyncio.Queue()
+        first = toy_class(tmp_path)
+        tell = told.put_nowait
+        serving = serve([greeter(), other], first.path, on_attached=lambda _: tell("attached"), on_lost=lambda: tell("lost"))
+        async with first.running():
+            task = asyncio.ensure_future(serving)
+            assert await told.get() == "attached"
+        assert await told.get() == "lost"
+        async with toy_class(tmp_path).running():
+            assert await told.get() == "attached"
+            task.cancel()
+            await asyncio.wait([task])
+        assert told.empty()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
 def test_the_outcome_of_an_effect_is_told_again_after_the_nodes_restart(tmp_path: Path, toy_class: Callable[..., Any]) -> None:
     """The node dies between the deed and its record: the worker, which knows that it happened, tells the next one."""
     agent, ran = Agent("tough"), list[str]()

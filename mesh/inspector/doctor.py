@@ -17,6 +17,7 @@ from mesh.client import connect
 from mesh.errors import MeshError
 from mesh.inspector import doctor_trust
 from mesh.inspector.findings import FAIL, OK, WARN, Finding
+from mesh.runtime import ended
 from mesh.runtime.condition import stoppers
 from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak, kek_source, open_vault
 from mesh.runtime.home import Home, NodeFolder
@@ -187,13 +188,16 @@ def nodes(home: Home, timeout_s: float) -> list[Finding]:
 
 
 def resting(home: Home) -> list[Finding]:
-    """What would stop the nodes that do not run."""
+    """What would stop the nodes that do not run, and what has."""
     resting = [folder for folder in home.nodes() if not folder.is_running()]
-    return [
-        Finding("node", FAIL, f"node {folder.name} cannot start: {error.message}", error.fix)
-        for folder in resting
-        for error in stoppers(folder)
-    ]
+    return [finding for folder in resting for finding in _resting(folder)]
+
+
+def _resting(folder: NodeFolder) -> list[Finding]:
+    """What would stop its start; or else why it ended, if nobody told it to."""
+    found = [Finding("node", FAIL, f"node {folder.name} cannot start: {error.message}", error.fix) for error in stoppers(folder)]
+    why = None if found else ended.last(folder)
+    return [Finding("node", FAIL, why.message, why.fix)] if why else found
 
 
 def _node(folder: NodeFolder, timeout_s: float) -> list[Finding]:

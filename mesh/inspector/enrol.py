@@ -17,7 +17,7 @@ from mesh.errors import MeshError, Refused, UsageError
 from mesh.inspector.render import clean, fit, say
 from mesh.inspector.shell import HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask_office, bound, fail, filled, put, show_document
 from mesh.inspector.shell import run as run_async
-from mesh.inspector.start import BindOption, JoinOption, MdnsOption, NameOption, PortOption, words_for
+from mesh.inspector.start import JoinOption, MdnsOption, NameOption, PortOption, RememberedBind, words_for
 
 if TYPE_CHECKING:
     from mesh.runtime.home import Home
@@ -42,7 +42,7 @@ def init(
     mode: Annotated[str, typer.Option("--mode", help="token: certificates of 90 days; ca: of 7 days, root key kept elsewhere.")] = "token",
     home: HomeOption = None,
     name: NameOption = None,
-    bind: BindOption = None,
+    bind: RememberedBind = None,
     port: PortOption = None,
     no_mdns: MdnsOption = False,
     no_start: NoStart = False,
@@ -108,7 +108,10 @@ class FirstNode:
         """Let the nodes that run begin anew, or start this one."""
         from mesh.joining import begin_anew
         from mesh.launch import start_node
+        from mesh.runtime.settings import remember_bind
 
+        if self.bind is not None:
+            remember_bind(place, self.bind)
         if names := run_async(where, lambda: begin_anew(place)):
             return {"node": names[0], "nodes": names, "started": False}
         if self.no_start:
@@ -210,7 +213,7 @@ def join(
     called: MembersName = None,
     home: HomeOption = None,
     name: NameOption = None,
-    bind: BindOption = None,
+    bind: RememberedBind = None,
     port: PortOption = None,
     seeds: JoinOption = None,
     no_mdns: MdnsOption = False,

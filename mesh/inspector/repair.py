@@ -75,6 +75,8 @@ def _show_verify(document: dict[str, Any]) -> str:
     if document.get("export"):
         lines.append(f"{fit('exported', 13)}{clean(document['export'])}; check it apart: scripts/verify {clean(document['export'])}")
     lines.append("every signature, link and hash holds" if document["ok"] else f"WRONG: {clean(document['problem'])}")
+    if not document["ok"] and document.get("fix"):
+        lines.append(f"try:  {clean(document['fix'])}")
     return "\n".join(lines)
 
 

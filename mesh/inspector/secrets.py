@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mesh.errors import MeshError, UsageError
+from mesh.errors import MeshError, Refused, UsageError
 from mesh.inspector.render import clean, seconds, table
 from mesh.inspector.shell import HomeOption, JsonOption, fail, filled, prompter, show_document
 
@@ -75,7 +75,11 @@ def _set(home: str | None, name: str, scope: list[str] | None) -> dict[str, Any]
 
 
 def _remove(home: str | None, name: str) -> dict[str, Any]:
-    _secrets(home).remove(name)
+    try:
+        _secrets(home).remove(name)
+    except Refused as error:
+        error.fix = "mesh secret list"  # who takes one away does not want to be told how to set it
+        raise
     return {"schema": "mesh.secret/1", "action": "remove", "name": name}
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 
 from mesh.client import Mesh, connect
-from mesh.errors import MeshError, NoNode, TimedOut, UsageError, error_document
+from mesh.errors import MeshError, NoNode, TimedOut, UsageError, error_document, first_error
 from mesh.inspector import notify
 from mesh.inspector.render import clean, clean_lines, cut_to_screen, say
 
@@ -166,7 +166,10 @@ def run(where: Where, main: Callable[[], Awaitable[T]]) -> T:
     except OSError as error:
         fail(explained(error), where.as_json)
     except BaseExceptionGroup as group:
-        fail(_first_error(group), where.as_json)
+        found = first_error(group)
+        if found is None:
+            raise
+        fail(found, where.as_json)
 
 
 def prompter() -> Callable[[str], str] | None:
@@ -184,18 +187,6 @@ def explained(error: OSError) -> MeshError:
     """What the operating system refused, as an error with a next step."""
     what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     return UsageError(what, fix="name a file or folder that exists and that you may use", code="os_error")
-
-
-def _first_error(group: BaseExceptionGroup[BaseException]) -> MeshError:
-    """The MeshError inside a task group's failure; anything else is a bug and is shown whole."""
-    found, rest = group.split(MeshError)
-    if found is None or rest is not None:
-        raise group
-    inner: BaseException = found
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    assert isinstance(inner, MeshError)
-    return inner
 
 
 async def _watched(where: Where, action: Action, show: Show) -> None:

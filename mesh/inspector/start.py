@@ -40,6 +40,16 @@ BindOption = Annotated[
         callback=filled,
     ),
 ]
+RememberedBind = Annotated[
+    str | None,
+    typer.Option(
+        "--bind",
+        metavar="ADDRESS",
+        help="Listen at this address of this machine, now and at each later start: config.toml keeps it. [default: the LAN's]",
+        show_default=False,
+        callback=filled,
+    ),
+]
 PortOption = Annotated[
     int | None,
     typer.Option("--port", help="The door's port; the ROUTER takes the next. [default: a free pair from 7710]", show_default=False),
@@ -210,17 +220,21 @@ def _agents(targets: list[str], labels: list[str] | None, resources: list[str] |
 
 
 def _serve(agents: list[Agent], words: list[str], folder: NodeFolder, where: Where, *, attach: bool) -> None:
-    from mesh.worker import serve
+    from mesh.worker import gone, serve
 
     started = not attach and _ensure_node(folder, [*words, "--while-used"])
 
+    lives = itertools.count(1)
+
     def attached(_: object = None) -> None:
-        document = _attached_document(agents, folder.name)
-        _show_attached(document, where.as_json)
+        if next(lives) > 1:
+            say(f"node {folder.name} is back")
+        else:
+            _show_attached(_attached_document(agents, folder.name), where.as_json)
         notify.ready(f"{', '.join(agent.name for agent in agents)} at node {folder.name}")
 
     try:
-        run_async(where, lambda: serve(agents, folder.socket_path, on_attached=attached))
+        run_async(where, lambda: serve(agents, folder.socket_path, on_attached=attached, on_lost=lambda: say(gone(folder.name))))
     except BaseException:
         if started and not folder.is_running():
             say(f"node {folder.name} has ended with it")

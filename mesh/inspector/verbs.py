@@ -46,6 +46,11 @@ GROUPS: dict[str, dict[str, str]] = {
 """group -> verb -> the module beside this one that holds the function of the verb's name."""
 MODULES = {verb: module for members in GROUPS.values() for verb, module in members.items()}
 
+CHANGE_KEYS = ("init", "grant", "revoke", "rotate")
+"""Verbs that are never guessed: to type one of these by mistake cannot be undone."""
+NEAR = 0.7
+"""How alike a mistyped verb must be to one that is proposed; 1: the same."""
+
 WITH_REST = ("launch", "service")
 """Verbs that take another verb after ``--``."""
 REST = "rest"
@@ -145,7 +150,7 @@ def _usage(error: TyperException, words: list[str]) -> tuple[str, str]:
     path = context.command_path if context else " ".join(["mesh", *words[: words[0] in MODULES]])
     message = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
     if path == "mesh" and (unknown := re.fullmatch(r"No such command '(.*)'", message, re.DOTALL)):
-        near = difflib.get_close_matches(unknown[1], MODULES, 1)
+        near = difflib.get_close_matches(unknown[1], [verb for verb in MODULES if verb not in CHANGE_KEYS], 1, NEAR)
         return f"there is no verb {unknown[1]!r}", f"mesh {near[0]}" if near else "mesh --help"
     name, possible = getattr(error, "option_name", None), getattr(error, "possibilities", None)
     if name is not None and message.startswith("No such option"):

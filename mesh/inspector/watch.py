@@ -10,7 +10,7 @@ import typer
 
 from mesh.client import Mesh
 from mesh.errors import NoSuchTask, UsageError
-from mesh.ids import award_number, short, term_of
+from mesh.ids import PRIORITY_DEFAULT, award_number, short, term_of
 from mesh.inspector.effects import award_words, show_effects
 from mesh.inspector.render import clean, fit, screen_columns, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
@@ -171,11 +171,14 @@ def _show_task(document: dict[str, Any]) -> str:
         "again",
         "by",
         "survives",
+        "priority",
+        "share",
         "reason",
         "progress",
     )
     fence = document["fence"]
     shown = {**document, "fence": f"{fence} ({award_words(award_number(fence), term_of(fence))})" if award_number(fence) else ""}
+    shown["priority"] = "" if document.get("priority") == PRIORITY_DEFAULT else document.get("priority")
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
     lines = [f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key)]

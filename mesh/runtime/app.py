@@ -27,7 +27,7 @@ from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
-from mesh.runtime import clock
+from mesh.runtime import clock, ended
 from mesh.runtime.disk.blobs import Blobs
 from mesh.runtime.disk.kek import Prompt
 from mesh.runtime.disk.secrets import SecretDesk, Secrets
@@ -35,7 +35,7 @@ from mesh.runtime.disk.store import Store
 from mesh.runtime.disk.store_newest import Newest
 from mesh.runtime.disk.vault import Vault, open_vault
 from mesh.runtime.driver import Driver
-from mesh.runtime.home import Home, HomeError, NodeFolder
+from mesh.runtime.home import ASKS_AROUND, Home, HomeError, NodeFolder
 from mesh.runtime.lan.blinding import Blinding
 from mesh.runtime.lan.discovery import Discovery
 from mesh.runtime.links.door import DoorKeys
@@ -109,11 +109,16 @@ async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -
         listening = await _listen(settings, where, identity, options.first_port)
         try:
             node = NodeProcess(folder, identity, vault, settings, where, listening, options)
-        except BaseException:
+        except BaseException as error:
             await listening.aclose()
+            if isinstance(error, Exception):
+                ended.note(folder, error)
             raise
         try:
             again = await node.run(ready)
+        except Exception as error:
+            ended.note(folder, error)
+            raise
         finally:
             folder.clear_info()
             gc.unfreeze()
@@ -339,8 +344,6 @@ class NodeProcess:
             for component in (self.links, self.blobs, self.local, self.warden):
                 await tasks.start(component.run)
             tasks.start_soon(self.driver.run)
-            if self.store.held:
-                tasks.start_soon(ask_around, self)
             if self.discovery is not None:
                 await tasks.start(self.discovery.run)
                 tasks.start_soon(self._advertise, self.discovery)
@@ -349,14 +352,22 @@ class NodeProcess:
             tasks.start_soon(self._obey_signals)
             if self._while_used:
                 tasks.start_soon(self._leave_if_never_used)
-            self.folder.write_info(self.info)
+            self.folder.write_info(self.info | {ASKS_AROUND: self.store.held})
             gc.freeze()  # modules and machines live as long as the node
             gc.set_threshold(COLLECT_AFTER, 20, 20)
-            ready(self.info)
+            tasks.start_soon(self._begin, ready)
             await self._stop.wait()
             await anyio.sleep(RESTART_LINGER_S if self._restarts else LINGER_S)
             tasks.cancel_scope.cancel()
         return self._restarts
+
+    async def _begin(self, ready: Callable[[dict[str, Any]], None]) -> None:
+        """Say that the node is up, once nothing can keep it from working."""
+        if self.store.held:
+            await ask_around(self)
+            self.folder.write_info(self.info | {ASKS_AROUND: False})
+        ended.clear(self.folder)
+        ready(self.info)
 
     async def _obey_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

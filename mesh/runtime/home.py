@@ -6,6 +6,7 @@
       node/                     the home's first node, named after the host
         name  journal.sqlite  files/  peers.json  and the node's keys (`identity.py`)
         node.lock               held while the node runs      node.json   who runs: pid, addresses      node.sock   for local clients
+        node.ended              why it ended, where nobody told it to (`ended.py`)
       nodes/NAME/               further nodes, the same inside
       meshes/NAME/              `--mesh NAME`: a home of its own, with its own genesis
 
@@ -38,6 +39,8 @@ SOCKET_PATH_BYTES_MAX = 103
 SHORT_PATH = Path("/tmp")
 """Not from the environment: a client started by cron or ssh must look in the same place as the node that a shell started."""
 PEERS_MAX = 256
+ASKS_AROUND = "asks_around"
+"""In what a node says of itself: true while it asks whether the backup it came from is the newest (`restored.py`)."""
 LOCK_TRIES = 25
 LOCK_RETRY_S = 0.01
 """Somebody who only looks whether a node runs holds its lock for some microseconds: a start tries a few times."""
@@ -237,6 +240,7 @@ class NodeFolder:
         self.info_path = path / "node.json"
         self.peers_path = path / "peers.json"
         self.log_path = path / "node.log"
+        self.ended_path = path / "node.ended"
 
     def make(self) -> NodeFolder:
         """Raises HomeError."""

@@ -24,7 +24,7 @@ from typing import Any
 
 from mesh.errors import UsageError
 from mesh.runtime.disk.kek import SOURCES
-from mesh.runtime.home import Home, HomeError
+from mesh.runtime.home import Home, HomeError, write_atomic
 from mesh.runtime.lan import interfaces
 
 PORT = 7710
@@ -32,6 +32,7 @@ PAIRS_MAX = 200
 """Port pairs tried beginning at PORT: more nodes than anybody runs on one machine by hand."""
 CONFIG_BYTES_MAX = 64 * 1024
 JOIN_MAX = 64
+_BIND_LINE = re.compile(r"\s*[\"']?bind[\"']?\s*=")
 _HOST = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
 
 
@@ -77,6 +78,24 @@ def load_settings(
             raise HomeError(f"{where}{name}: {value!r} is neither true nor false", fix=f"{name} = true")
     kek = _kek(found.get("kek", "auto"), where + "kek")
     return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False), kek)
+
+
+def remember_bind(home: Home, bind: str) -> None:
+    """Write the address into the file, for every later start in this home; the rest of it stays as it is. Raises HomeError, UsageError."""
+    path, bind = home.config_path, numeric(bind)
+    before = _read(path)
+    if before.get("bind") == bind:
+        return
+    text = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+    kept = [line for line in text.splitlines(keepends=True) if not _BIND_LINE.match(line)]
+    text = f'bind = "{bind}"\n{"".join(kept)}'
+    try:
+        ok = tomllib.loads(text) == before | {"bind": bind}
+    except tomllib.TOMLDecodeError:
+        ok = False
+    if not ok:
+        raise HomeError(f"{path} cannot be changed by this: it says bind in a way of its own", fix=f'write bind = "{bind}" into {path}')
+    write_atomic(path, text.encode())
 
 
 def numeric(host: Any, option: str = "--bind") -> str:

@@ -32,6 +32,9 @@ Document = dict[str, Any]
 TWO_NODES = "with two nodes submitted work survives a restart of its node, not its loss: neither could know that the other is gone for good"
 
 
+OLD_COPY_FIX = "mesh audit, for what it did since; what others hold stays as it is: go on as another node, mesh up --name NAME"
+
+
 class Views:
     """`table` maps a verb of the local socket to the function that answers it. None of them waits or changes anything."""
 
@@ -135,9 +138,8 @@ class Views:
         if away := self._unguarded():
             found.append((away, "start one of them again: mesh nodes"))
         if records.rolled_back:
-            found.append((f"this node's journal is not what it was: {records.rolled_back}", "mesh verify"))
-        if records.forks:
-            found.append((f"{records.forks} authors signed two commits for one place: proof is kept", "mesh verify --json"))
+            found.append((f"this node's journal is not what it was: {records.rolled_back}", OLD_COPY_FIX))
+        found += [_forked(process.assembly.directory.name_of(node)) for node in records.forked if node != process.identity.node]
         if membership.clones_seen:
             found.append(("another process runs under this node's key: was its folder copied?", "mesh nodes"))
         if process.discovery is not None and process.discovery.statistics().blocked and not membership.linked:
@@ -250,12 +252,12 @@ class Views:
         except OSError as error:
             raise Refused(f"cannot write {export_to}: {error.strerror}", fix="name a file that can be written", code="export") from error
         except StoreError as error:
-            document |= {"ok": False, "problem": error.message}
+            document |= {"ok": False, "problem": error.message, "fix": error.fix}
         records = self._process.assembly.records.statistics()
         document |= {"forks": records.forks, "rolled_back": records.rolled_back}
         document["witnesses"] = self._witnesses()
         if records.rolled_back and document["ok"]:
-            document |= {"ok": False, "problem": records.rolled_back}
+            document |= {"ok": False, "problem": records.rolled_back, "fix": OLD_COPY_FIX}
         return document
 
     def _witnesses(self) -> list[Document]:
@@ -291,6 +293,12 @@ class Views:
             "warden": process.warden,
         }
         return {"schema": "mesh.statistics/1", **{name: asdict(part.statistics()) for name, part in parts.items()}}
+
+
+def _forked(name: str) -> tuple[str, str]:
+    """What to say of another node of which there is proof that it signed two commits for one place of its journal."""
+    what = f"{name} signed two different commits for one place in its journal (proof is kept)"
+    return f"{what}: it went on from an old copy, or its key is in two places", f"mesh audit --all: rollback_accepted by {name} explains it; if there is none, mesh revoke {name}"
 
 
 def _cap(name: str, offered: list[tuple[Row, Offer]]) -> Document:

@@ -77,9 +77,13 @@ def test_a_restored_node_goes_on_where_nobody_knows_it_further_and_forks_nowhere
     assert newest["entries"] > older["entries"] > before
 
     put_back(cluster, "older")
-    refused = cluster.run("up", "--home", str(cluster.home), "--name", "otter", "--no-mdns", "--json")
-    error = json.loads(refused.stdout.splitlines()[-1])
-    assert refused.returncode == 5 and error["code"] == "rolled_back" and "--accept-rollback" in error["fix"], error
+    refused = cluster.run("up", "--home", str(cluster.home), "--name", "otter", "--no-mdns", "--detach", "--json")
+    error = json.loads(refused.stdout)
+    assert refused.returncode == 5 and "the backup is older than what others know" in error["message"], error
+    assert "--accept-rollback" in error["fix"]
+    asked = cluster.run("status", "--home", str(cluster.home), "--node", "otter", "--json")
+    told = json.loads(asked.stdout)
+    assert asked.returncode == 3 and "the backup is older" in told["message"] and told["fix"] == error["fix"]
     assert cluster.client("heron").verify()["forks"] == 0
 
     back = put_back(cluster, "newest")

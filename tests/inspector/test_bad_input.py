@@ -17,6 +17,7 @@ import pytest
 from mesh.inspector import lineage, render, why
 from mesh.inspector.watch import _show_caps, _show_nodes, _show_status, _show_task, _show_tasks
 from mesh.runtime.home import Home
+from mesh.runtime.settings import load_settings
 
 MESH = [sys.executable, "-m", "mesh.inspector.cli"]
 EVIL = "otter\x1b[2J\x1b]0;owned\x07\r\n\x9b31m\u202e"
@@ -52,6 +53,8 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
     [
         ("nods", 2, "there is no verb 'nods'", "mesh nodes"),
         ("xyzzy", 2, "there is no verb 'xyzzy'", "mesh --help"),
+        ("frobnicate", 2, "there is no verb 'frobnicate'", "mesh --help"),
+        ("rotat", 2, "there is no verb 'rotat'", "mesh --help"),
         ("nodes --jsn", 2, "--jsn", "mesh nodes --json"),
         ("nodes --frobnicate", 2, "--frobnicate", "mesh nodes --help"),
         ("nodes surplus", 2, "surplus", "mesh nodes --help"),
@@ -208,6 +211,12 @@ def test_homes_that_cannot_be(place: str, mesh: Callable[..., Any], tmp_path: Pa
         assert ran.code == 2 and place.rsplit("/")[-1] in ran.document["message"] and ran.document["fix"]
 
 
+def test_a_node_that_is_another_homes_is_not_started_here(mesh: Callable[..., Any], node: Path) -> None:
+    ran = mesh("drain", "elsewhere", "--home", str(node), "--json")
+    assert (ran.code, ran.document["code"], ran.document["fix"]) == (3, "no_such_node", f"mesh id --home {node}")
+    assert "only otter" in ran.document["message"]
+
+
 def test_home_unset_and_unwritable() -> None:
     environ = {name: value for name, value in os.environ.items() if name not in ("HOME", "MESH_HOME", "XDG_STATE_HOME")}
     done = subprocess.run([*MESH, "nodes"], env=environ, capture_output=True, text=True, timeout=120, check=False)
@@ -237,6 +246,12 @@ def test_what_a_running_node_would_not_heed_is_refused(option: str, mesh: Callab
     ran = mesh("init", "--home", str(node), *option.split("="), "--json")
     assert ran.code == 2 and option.split("=")[0] in ran.document["message"] and "config.toml" in ran.document["fix"]
     assert mesh("id", "--home", str(node), "--json").document == before, "nothing was made"
+
+
+def test_the_address_a_home_was_set_up_with_holds_for_its_later_starts(mesh: Callable[..., Any], tmp_path: Path) -> None:
+    ran = mesh("init", "--bind", "127.0.0.1", "--no-start", "--home", str(tmp_path / "home"), "--json")
+    assert ran.code == 0, ran.out
+    assert load_settings(Home(tmp_path / "home")).bind == "127.0.0.1"
 
 
 def test_a_second_process_on_one_nodes_folder_is_refused(mesh: Callable[..., Any], node: Path) -> None:

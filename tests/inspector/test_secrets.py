@@ -47,7 +47,7 @@ def test_set_list_remove(mesh: Callable[..., Any], say: Callable[[bytes], None],
     assert "report.*, audit" in shown.out and TEXT not in shown.out + shown.err
     assert mesh("secret", "remove", "db", *home).code == 0
     gone = mesh("secret", "remove", "db", *home, "--json")
-    assert (gone.code, gone.document["code"]) == (5, "no_such_secret")
+    assert (gone.code, gone.document["code"], gone.document["fix"]) == (5, "no_such_secret", "mesh secret list")
     for path in (tmp_path / "home").rglob("*"):
         assert path.is_dir() or TEXT.encode() not in path.read_bytes()
     from mesh.runtime.disk.secrets import Secrets

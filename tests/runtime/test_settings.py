@@ -22,6 +22,7 @@ from mesh.runtime.settings import (
     place,
     port_pairs,
     ports_taken,
+    remember_bind,
 )
 
 LAN = Interface("eth0", "192.168.1.20", 24)
@@ -43,6 +44,18 @@ def test_defaults_file_and_options(home: Home) -> None:
     assert load_kek(home) == "file"
     given = load_settings(home, bind="localhost", port=0, join=("127.0.0.1:9",), mdns=True)
     assert given == Settings("127.0.0.1", 0, ("127.0.0.1:9",), True, "public", True, "file")
+
+
+def test_an_address_is_remembered_and_the_rest_of_the_file_stays(home: Home) -> None:
+    remember_bind(home, "127.0.0.1")
+    assert load_settings(home) == Settings(bind="127.0.0.1")
+    home.config_path.write_text('# mine\nport = 7800\nbind = "10.0.0.1"\nmdns = false\n')
+    remember_bind(home, "localhost")
+    assert home.config_path.read_text() == 'bind = "127.0.0.1"\n# mine\nport = 7800\nmdns = false\n'
+    home.config_path.write_text('bind = """\n10.0.0.1"""\n')
+    with pytest.raises(HomeError) as caught:
+        remember_bind(home, "127.0.0.1")
+    assert 'write bind = "127.0.0.1"' in caught.value.fix and "10.0.0.1" in home.config_path.read_text()
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\xef\xbb\xbfport = 7800\n", b"port = 7800\r\n", b"# nothing\r\n"])

@@ -116,7 +116,7 @@ class Knowledge:
         if restarted:
             # The process behind the old link is gone, whatever the link says: the new one makes a new link.
             self._members.unlink(member)
-            row.load = {}
+            row.load, row.draining = {}, False
             row.load_at_s = float("-inf")
             member.armed = False
             yield Tell(MemberRestarted(row.node, row.incarnation))

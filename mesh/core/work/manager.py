@@ -299,8 +299,9 @@ class Manager:
         away = [book.directory.name_of(node) for node in keepers if not book.is_linked(node)]
         if 2 * len(away) <= len(keepers) or now_s - book.started_at_s < KEEPERS_COME_S:
             return None
-        message = f"{' and '.join(away)} keep this node's journal, and without a majority of those who do nothing is kept"
-        error = {"code": "no_majority", "message": message, "fix": f"start {away[0]} again; mesh nodes"}
+        others = f"{' and '.join(away)}, which {'keeps' if len(away) == 1 else 'keep'} copies of this node's journal, cannot be reached"
+        message = f"{others}: no majority would have what is submitted now, so nothing is taken that must survive"
+        error = {"code": "no_majority", "message": message, "fix": f"mesh up --name {away[0]}, where it ran (mesh nodes shows its address)"}
         return Reply(request, False, error, need=Need.FREE)
 
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:

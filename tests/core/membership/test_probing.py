@@ -240,6 +240,13 @@ def test_load_is_kept_by_version_within_a_session(five: Any, row_of: Any) -> Non
     assert five.row("b").load["greet"].busy == 2
 
 
+def test_a_new_life_takes_work_whatever_the_old_one_said_last(five: Any, row_of: Any) -> None:
+    five.feed("b", Load(5, (), draining=True))
+    assert five.row("b").draining
+    five.feed("b", LinkUp(row_of("b", incarnation=2)))  # it offers nothing, so it tells no load of its own
+    assert not five.row("b").draining
+
+
 def test_a_load_that_overtakes_its_link_is_not_lost(solo: Any, row_of: Any) -> None:
     node = solo()
     node.feed("b", load(1, 1))

@@ -1,0 +1,23 @@
+"""What people read of a document: nothing left out that the documentation promises, nothing shown that says nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mesh.inspector.repair import _show_verify
+from mesh.inspector.watch import _show_task
+
+TASK: dict[str, Any] = {"task": "x.1.1", "capability": "greet", "state": "waiting", "owner": "", "agent": "", "fence": 0, "attempts": 0}
+TASK |= {"age_ms": 1, "priority": 5, "share": ""}
+
+
+def test_priority_and_share_are_shown_where_they_are_not_the_default() -> None:
+    plain = _show_task(TASK)
+    assert "priority" not in plain and "share" not in plain
+    lines = [line.split() for line in _show_task(TASK | {"priority": 9, "share": "tenant-a"}).splitlines()]
+    assert ["priority", "9"] in lines and ["share", "tenant-a"] in lines
+
+
+def test_a_journal_that_does_not_hold_is_shown_with_the_next_step() -> None:
+    shown = _show_verify({"author": "x", "ok": False, "problem": "entries 3 to 4 signed twice", "fix": "mesh audit"}).splitlines()
+    assert shown[-2:] == ["WRONG: entries 3 to 4 signed twice", "try:  mesh audit"]
