@@ -51,3 +51,29 @@ def test_why_says_how_a_task_ended_that_has_no_result() -> None:
             assert not [line for line in await shown(m, good.id) if line.startswith(("cancelled", "failed", "to be"))]
 
     run(story())
+
+
+def test_what_is_done_is_done_to_the_last_percent() -> None:
+    agent = Agent("worker")
+
+    @agent.capability
+    async def work(ctx: Context) -> str:
+        ctx.progress(0.94, "note 3.75 of 4.0")
+        await ctx.sleep(3)
+        ctx.progress(1.0)
+        return "done"
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [agent]}) as m:
+            task = await m.submit("work")
+            await m.sleep(2)
+            row = await task.status()
+            assert (row["state"], row["progress"], row["note"]) == ("held", 0.94, "note 3.75 of 4.0")
+            await task.result()
+            for row in (await task.status(), (await m.tasks())["tasks"][0]):
+                assert (row["state"], row["progress"], row["note"]) == ("done", 1.0, "")
+            m.kill("n1")
+            m.restart("n1")
+            assert ((await m.at("n1").task(task.id))["progress"]) == 1.0
+
+    run(story())
