@@ -9,7 +9,7 @@ from mesh import Agent, Context
 from mesh.client import Task
 from mesh.inspector import lineage, why
 from mesh.inspector.effects import effects_of
-from mesh.inspector.watch import _show_task
+from mesh.inspector.watch import _show_task, _show_tasks
 from mesh.testing import LocalMesh
 
 
@@ -92,5 +92,22 @@ def test_awards_of_two_managers_are_told_apart() -> None:
             assert f"{2 << 32 | 1} (award 1 of term 2)" in _show_task(row)
             assert [(effect["award"], effect["term"]) for effect in row["effects"]] == [(1, 1)]
             assert effects_of(task.id, (await m.at(taker).story(task.id))["entries"])[0]["term"] == 1
+
+    run(story())
+
+
+def test_what_is_missing_in_the_list_is_not_what_was_taken_over() -> None:
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [worker()], "n3": [], "n4": []}) as m:
+            ended = await submitted(m, "n1", 0.0)
+            await ended.result()
+            task = await submitted(m, "n1", 60.0)
+            there = m.at(await taken_over(m, task.id, "n1"))
+            document = await there.tasks()
+            assert [row["task"] for row in document["tasks"]] == [task.id] and document["missing"] == ["n1"]
+            text = _show_tasks(document)
+            assert "their tasks are not shown" not in text
+            assert "not answering: n1; missing here is what had ended there, and what nobody has taken over yet" in text
+            assert (await there.task(ended.id))["state"] == "done", "as the line says"
 
     run(story())
