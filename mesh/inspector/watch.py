@@ -28,6 +28,9 @@ REASONS = {
 }
 """Why a task waits, in words; any other reason is shown as the record has it."""
 
+UNANSWERED = "missing here is what had ended there, and what nobody has taken over yet (mesh task ID finds more)"
+"""Of the nodes that do not answer."""
+
 
 def status(
     home: HomeOption = None, node: NodeOption = None, timeout: LookTimeout = LOOK_S, as_json: JsonOption = False, watch: WatchOption = False
@@ -134,7 +137,7 @@ def _show_tasks(document: dict[str, Any]) -> str:
     if document.get("more"):
         text += f"\nand {document['more']} older ones"
     missing = document.get("missing") or []
-    return text + (f"\nnot answering, so their tasks are not shown: {clean(', '.join(map(str, missing)))}" if missing else "")
+    return text + (f"\nnot answering: {clean(', '.join(map(str, missing)))}; {UNANSWERED}" if missing else "")
 
 
 def _note(task: dict[str, Any]) -> str:

@@ -6,13 +6,16 @@ The recomputation shares no code with the manager: it reads the score from the r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from mesh.ids import FIRST_TERM, award_number, short, term_of
 from mesh.inspector.effects import award_words, effects_of, show_effects
 from mesh.inspector.render import clean, seconds, table
+
+CANCELLED, FAILED = "cancelled", "failed"
 
 
 def score_ms(candidate: dict[str, Any]) -> int:
@@ -118,12 +121,30 @@ def show(document: dict[str, Any]) -> str:
         lines.append("recomputed from the record: " + ("agrees" if decision["agrees"] else "DISAGREES"))
     if not document["decisions"]:
         reasons = [event["reason"] for event in document["events"] if event["kind"] == "Parked"]
-        lines.append("not awarded yet" + (f": {clean(reasons[-1])}" if reasons else ""))
+        over = any(event["kind"] == "Finished" for event in document["events"])
+        lines.append(("never awarded" if over else "not awarded yet") + (f": {clean(reasons[-1])}" if reasons else ""))
+    lines += _end(document["events"])
     if document.get("effects"):
         lines += ["", show_effects(document["effects"])]
     lines.append("")
     lines.append("record: " + ("every entry's signature and inclusion proof verified" if document["verified"] else "NOT VERIFIED"))
     return "\n".join(lines)
+
+
+def _end(events: list[dict[str, Any]]) -> Iterator[str]:
+    """How it ended, if not with a result; or that its end was asked for."""
+    asked: dict[str, Any] = next((event for event in reversed(events) if event["kind"] == "CancelAsked"), {})
+    words = f"by {clean(short(asked.get('by', '')))}: {clean(asked.get('reason', ''))}" if asked else ""
+    finished = next((event for event in events if event["kind"] == "Finished"), None)
+    if finished is None and asked:
+        yield f"to be cancelled {words}"
+    elif finished is None:
+        return
+    elif finished["state"] == CANCELLED:
+        yield f"cancelled {words}".strip()
+    elif finished["state"] == FAILED:
+        error = json.loads(finished.get("error") or "{}")
+        yield f"failed: {clean(error.get('message') or error.get('code', ''))}"
 
 
 def _award(decision: dict[str, Any]) -> str:

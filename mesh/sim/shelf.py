@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator
 from heapq import merge
 from typing import Any
 
-from mesh.core.keeping.blocks import TaleRow, end_of, fitting, rows_of
+from mesh.core.keeping.blocks import TaleRow, end_of, fitting, rows_of, telling
 from mesh.core.keeping.inputs import ShelfRead, TaleRead
-from mesh.core.records.journal import keys
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import NodeId, TaskId
 from mesh.limits import RecordsLimits
@@ -66,10 +65,10 @@ class Shelf:
         return TaleRead(effect.token, tuple(rows), False)
 
     def about(self, author: NodeId, task: TaskId) -> Iterator[tuple[Block, list[int]]]:
-        """The commits of `author` that tell about `task` or its steps, each with the numbers of those entries."""
+        """The commits of `author` that tell about `task` or its steps, and theirs, each with the numbers of those entries."""
+        names: dict[TaskId, None] = {task: None}
         for block in self._blocks.get(author, []):
-            wanted = [seq for seq, entry, _ in rows_of(block, _entry_of) if task in keys(entry)]
-            if wanted:
+            if wanted := telling(block, names, _entry_of):
                 yield block, wanted
 
 

@@ -450,7 +450,8 @@ WORK = STEP | {"files_in": [EVIL], "files_out": [EVIL]}
 SHOWN += [
     (
         why.show,
-        {"task": EVIL, "capability": EVIL, "events": [], "verified": True}
+        {"task": EVIL, "capability": EVIL, "verified": True}
+        | {"events": [{"kind": "CancelAsked", "by": EVIL, "reason": EVIL}, {"kind": "Finished", "state": "cancelled"}]}
         | {"decisions": [DECISION | {"candidates": [CANDIDATE], "refusals": [{"name": EVIL, "reason": EVIL}]}]},
     ),
     (lineage.show, {"task": EVIL, "goal": "", "tasks": [WORK], "sources": [EVIL], "entries": 1, "verified": True}),

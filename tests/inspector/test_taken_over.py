@@ -9,7 +9,7 @@ from mesh import Agent, Context
 from mesh.client import Task
 from mesh.inspector import lineage, why
 from mesh.inspector.effects import effects_of
-from mesh.inspector.watch import _show_task
+from mesh.inspector.watch import _show_task, _show_tasks
 from mesh.testing import LocalMesh
 
 
@@ -94,3 +94,71 @@ def test_awards_of_two_managers_are_told_apart() -> None:
             assert effects_of(task.id, (await m.at(taker).story(task.id))["entries"])[0]["term"] == 1
 
     run(story())
+
+
+def test_what_is_missing_in_the_list_is_not_what_was_taken_over() -> None:
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [worker()], "n3": [], "n4": []}) as m:
+            ended = await submitted(m, "n1", 0.0)
+            await ended.result()
+            task = await submitted(m, "n1", 60.0)
+            there = m.at(await taken_over(m, task.id, "n1"))
+            document = await there.tasks()
+            assert [row["task"] for row in document["tasks"]] == [task.id] and document["missing"] == ["n1"]
+            text = _show_tasks(document)
+            assert "their tasks are not shown" not in text
+            assert "not answering: n1; missing here is what had ended there, and what nobody has taken over yet" in text
+            assert (await there.task(ended.id))["state"] == "done", "as the line says"
+
+    run(story())
+
+
+def test_lineage_says_who_runs_what_also_while_nobody_drives_it() -> None:
+    """What two keepers have of the log tells of the steps as well."""
+    agent = Agent("tree")
+
+    @agent.capability
+    async def leaf(ctx: Context, seconds: float) -> str:
+        await ctx.sleep(seconds)
+        return "done"
+
+    @agent.capability
+    async def top(ctx: Context) -> None:
+        await ctx.step("short", "leaf", seconds=0.1)
+        await ctx.step("long", "leaf", seconds=60.0)
+
+    async def states(m: LocalMesh, task: str) -> dict[str, tuple[str, str]]:
+        document = lineage.document(task, (await m.at("n4").story(task))["entries"])
+        assert document["verified"]
+        return {row["step"]: (row["state"], f"{row['agent']}@{row['node']}") for row in document["tasks"]}
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [], "n2": [agent], "n3": [], "n4": []}) as m:
+            while not m.world.hosts["n1"].directory.guard.keepers:
+                await m.sleep(0.5)
+            task = await m.at("n1").submit("top")
+            await m.sleep(2)
+            wanted = {"": ("held", "tree@n2"), "short": ("done", "tree@n2"), "long": ("held", "tree@n2")}
+            assert await states(m, task.id) == wanted
+            m.kill("n1")
+            await m.sleep(1.5)
+            assert await states(m, task.id) == wanted
+            assert all(not m.world.hosts[name].assembly.manager.book.tasks for name in ("n2", "n3", "n4"))
+
+    run(story())
+
+
+def test_lineage_shows_a_state_beside_the_number_of_awards() -> None:
+    decided = {"kind": "Decided", "task": "t", "winner": "x", "candidates": [{"node": "x", "name": "otter", "agent": "a"}]}
+    begun = {"kind": "Submitted", "task": "t", "capability": "c", "step": "", "parent": "", "by": "", "input": "", "files": []}
+    lost = {"kind": "Lost", "task": "t", "fence": 1, "node": "x", "reason": "suspected"}
+    ended = {"kind": "Finished", "task": "t", "state": "done", "agent": "a", "node": "x", "output": "", "files": []}
+    entries = [begun, decided | {"fence": 1}, lost, decided | {"fence": 2}]
+
+    def line(told: list[dict[str, Any]]) -> str:
+        text = lineage.show(lineage.document("t", [{"author": "m", "seq": at, "verified": True, **one} for at, one in enumerate(told)]))
+        return " ".join(text.splitlines()[1].split())
+
+    assert line([*entries, ended]) == "task c a@otter done, 2 awards t"
+    assert line(entries) == "task c a@otter offered, 2 awards t"
+    assert line(entries[:3]) == "task c nobody yet pending t"

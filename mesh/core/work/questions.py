@@ -97,8 +97,9 @@ class Questions:
             "twin": task.twin,
             "age_ms": max(0, int((now_s - task.submitted_at_s) * 1000)),
             "took_ms": max(0, int((until_s - task.submitted_at_s) * 1000)),
-            "progress": task.progress,
-            "note": task.note,
+            # A handler's last word travels with a beat, and its result may come first.
+            "progress": 1.0 if task.state == DONE else task.progress,
+            "note": "" if task.state == DONE else task.note,
             "reason": task.reason,
             "survives": self._book.survives(task.files) if task.durable else "nothing",
             "durable": task.durable,
