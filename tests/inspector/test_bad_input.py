@@ -48,6 +48,12 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
     assert all(f"\n{group}:\n" in out for group in ("Start", "Use", "Watch", "Repair"))
 
 
+@pytest.mark.parametrize(("verb", "usage"), [("run", "run [OPTIONS] TARGET..."), ("audit", "audit [OPTIONS] [ABOUT]")])
+def test_help_shows_what_is_typed(verb: str, usage: str, mesh: Callable[..., Any]) -> None:
+    help_text = mesh(verb, "--help").out
+    assert help_text.splitlines()[0] == f"Usage: mesh {usage}" and "<str>" not in help_text and "<list" not in help_text
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said", "fix"),
     [
@@ -68,7 +74,7 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
         ("nodes --timeout nan", 2, "nan", "mesh nodes --help"),
         ("nodes --timeout 1e999", 2, "inf", "mesh nodes --help"),
         ("nodes --timeout -1", 2, "-1", "mesh nodes --help"),
-        ("nodes --timeout 0", 2, "0", "mesh nodes --help"),
+        ("nodes --timeout 0", 2, "at most 2592000, 30 days", "mesh nodes --help"),
         ("nodes --timeout soon", 2, "number", "mesh nodes --help"),
         ("submit x --retries -1", 2, "retries", "mesh submit --help"),
         ("submit x -o y", 2, "--wait", "mesh submit --help"),
@@ -164,8 +170,9 @@ def test_where_there_is_no_mesh_the_way_into_one_is_shown(words: str, mesh: Call
         (["raw=@/tmp"], "/tmp"),
         (["raw=@/dev/zero"], "/dev/zero"),
         (["-i", "[1]"], "JSON object"),
-        (["-i", "@/nonexistent"], "/nonexistent"),
-        (["-i", "@/dev/null"], "is not JSON"),
+        (["-i", "@/nonexistent"], "-i @/nonexistent: cannot be read: No such file or directory"),
+        (["-i", "@/dev/null"], "what -i gives is not JSON"),
+        (["-i", "{bad"], "what -i gives is not JSON"),
         (["name=x", "-o", "/nonexistent/file"], "/nonexistent"),
         (["name=x", "-o", "/dev/null"], "/dev/null"),
     ],
