@@ -83,7 +83,7 @@ def test_it_stays_up_and_a_second_one_takes_it_down_first(shells: Any) -> None:
     words = ["demo", "--dir", "d"]
     out = shells.run(*words)
     assert "\nok: 4 nodes, " in out and "The mesh is still up" in out
-    assert "mesh demo --stop --dir d" in out
+    assert f"mesh demo --stop --dir {shells.folder.resolve() / 'd'}" in out
     says = [line[line.index(" s  ") + 4 :] for line in shells.said.splitlines() if " s  " in line]
     assert says[0].startswith("starting 4 nodes")
     assert [line.split()[0] for line in says if line.startswith("KILLED")] == ["KILLED"]
