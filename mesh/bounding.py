@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mesh.errors import UsageError
-from mesh.ids import PRIORITY_MAX, PRIORITY_MIN, SHARE_CHARS_MAX
+from mesh.ids import PRIORITY_MAX, PRIORITY_MIN, SHARE_CHARS_MAX, TASK_KEY_CHARACTERS_MAX
 
 TIMEOUT_MAX_S = 365 * 86400.0
 
@@ -28,6 +28,13 @@ def bounds_ms(queue_s: float | None, run_s: float | None, heartbeat_s: float | N
         max(1, round(1000 * seconds)) if (seconds := checked_s(given)) is not None else 0 for given in (queue_s, run_s, heartbeat_s)
     )
     return queue_ms, run_ms, heartbeat_ms
+
+
+def checked_key(key: str) -> str:
+    """The key that makes work one task of the whole mesh; "": none."""
+    if not isinstance(key, str) or len(key) > TASK_KEY_CHARACTERS_MAX:
+        raise UsageError(f"a key of {len(str(key))} characters", fix=f"give a text of at most {TASK_KEY_CHARACTERS_MAX} characters")
+    return key
 
 
 def checked_rank(priority: int | None, share: str | None) -> tuple[int, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh import values
-from mesh.bounding import checked_s, wait_ms
+from mesh.bounding import checked_key, checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
@@ -248,7 +248,7 @@ class Mesh(Work):
             priority=priority,
             share=share,
         )
-        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, how, key)
+        return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, how, checked_key(key))
 
     # ---- looking
 

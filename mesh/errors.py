@@ -68,6 +68,7 @@ class DeclarationError(UsageError):
 
     def __init__(self, what: str, problem: str, fix: str) -> None:
         super().__init__(f"{what}: {problem}; {fix}", fix=fix)
+        self.message = f"{what}: {problem}"  # where it is shown with its fix beside it; a traceback shows both in one line
 
 
 class InvalidArgument(UsageError):

@@ -70,7 +70,7 @@ def details(error: BaseException) -> str:
 
 
 def _frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
-    return list(traceback.extract_tb(trace, limit=-50))
+    return [frame for frame in traceback.extract_tb(trace, limit=-50) if not frame.filename.startswith("<frozen ")]
 
 
 def _line(frame: traceback.FrameSummary) -> str:

@@ -108,6 +108,7 @@ taken ("": not said, as its parent, else the key of all who say none)."""
 UNRANKED: Rank = (0, "")
 PRIORITY_MIN, PRIORITY_DEFAULT, PRIORITY_MAX = 1, 5, 9
 SHARE_CHARS_MAX = 64
+TASK_KEY_CHARACTERS_MAX = 200
 
 
 def inherited(rank: Rank, parent: Rank) -> Rank:

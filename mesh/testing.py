@@ -83,13 +83,13 @@ class LocalMesh:
         self._asked: dict[asyncio.Future[dict[str, Any]], str] = {}
         self._services: set[asyncio.Task[None]] = set()
         self._workers = self._starting = 0
-        self._time: VirtualTime
+        self._clock: VirtualTime | None = None
         self._pump: asyncio.Task[None]
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> LocalMesh:
         self._stack.enter_context(capturing())
-        self._time = VirtualTime(self.world, busy=self._busy, open_work=self._open_work)
+        self._clock = VirtualTime(self.world, busy=self._busy, open_work=self._open_work)
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-test-")))
         self.world.start_all(0.0)
         self.world.run(START_S)
@@ -126,9 +126,10 @@ class LocalMesh:
 
         Raises UsageError.
         """
+        time = self._time
         for host in [self._host(node) for node in nodes or self.world.names]:
             self.world.crash(host.name, power=True)
-        self._time.touch()
+        time.touch()
 
     def restart(self, *nodes: str) -> None:
         """Start these nodes again, each from its disk, and their agents; every node that is down, if none is named.
@@ -230,6 +231,7 @@ class LocalMesh:
         return Mesh(Connection(self, self._host(node)))
 
     def _any(self) -> Mesh:
+        _ = self._time
         for host in self.world.living():
             return self.at(host.name)
         raise NoNode("every node of this LocalMesh is down", fix="restart one")
@@ -261,6 +263,13 @@ class LocalMesh:
         return await self._any().tasks()
 
     # ---- inside
+
+    @property
+    def _time(self) -> VirtualTime:
+        """Raises UsageError where nothing runs yet."""
+        if self._clock is None:
+            raise UsageError("this LocalMesh has not begun", fix="async with LocalMesh(...) as mesh: ..., and use it inside")
+        return self._clock
 
     def _host(self, node: str) -> Host:
         host = self.world.hosts.get(node)

@@ -39,6 +39,7 @@ FLOORS = {
         "mesh.launch",
         "mesh.inspector",
         "mesh.runtime.condition",
+        "mesh.runtime.ended",
         "mesh.runtime.home",
         "mesh.runtime.settings",
         "mesh.runtime.app",

@@ -472,6 +472,9 @@ def test_misuse_says_what_to_write() -> None:
             assert len((await m.nodes())["nodes"]) == 3, "nothing was cut"
 
     run(story())
+    for early in (LocalMesh(agents=[greeter()]).heal, lambda: LocalMesh(agents=[greeter()]).kill("n1")):
+        with pytest.raises(UsageError, match="has not begun"):
+            early()
     with pytest.raises(UsageError, match="either agents or nodes"):
         LocalMesh()
 

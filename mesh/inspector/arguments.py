@@ -10,6 +10,7 @@ from typing import Any
 from mesh import File
 from mesh.errors import UsageError
 
+WHOLE_FORM = """-i '{"name": "Bob"}'"""
 FORM = "write arguments as name=text, name:=JSON or name=@file"
 
 
@@ -46,11 +47,15 @@ def _name(name: str, word: str) -> str:
 
 def _json(text: str, word: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        return _parsed(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{word!r}: what follows := is not JSON ({error})", fix="""write text as name=text, or JSON as name:='["a", 1]'"""
         ) from error
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _finite(text: str) -> float:
@@ -78,8 +83,12 @@ def _whole(text: str) -> dict[str, Any]:
         try:
             text = Path(text[1:]).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"-i {text}: cannot be read: {error}", fix="name a UTF-8 file with one JSON object") from error
-    value = _json(text, "-i")
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise UsageError(f"-i {text}: cannot be read: {why}", fix="name a UTF-8 file with one JSON object") from error
+    try:
+        value = _parsed(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"what -i gives is not JSON ({error})", fix=WHOLE_FORM) from error
     if not isinstance(value, dict):
-        raise UsageError("-i wants one JSON object, with an argument per key", fix="""-i '{"name": "Bob"}'""")
+        raise UsageError("-i wants one JSON object, with an argument per key", fix=WHOLE_FORM)
     return value

@@ -20,7 +20,7 @@ SHOWN = 200
 
 def audit(
     about: Annotated[
-        str, typer.Argument(metavar="[ABOUT]", help="Only what concerns this node (name or id), home or invitation.", show_default=False)
+        str, typer.Argument(metavar="ABOUT", help="Only what concerns this node (name or id), home or invitation.", show_default=False)
     ] = "",
     everywhere: Annotated[bool, typer.Option("--all", help="Of every linked node, not of this one alone.")] = False,
     since: Annotated[

@@ -36,7 +36,8 @@ def demo(
     place = Path(folder)
     if stop:
         stopped = run(where, lambda: _stop(place))
-        message = f"stopped {stopped} processes" if stopped else f"no demo runs in {place}"
+        none = f"no demo runs in {place.absolute()}; one that was started elsewhere: mesh demo --stop --dir DIR"
+        message = f"stopped {stopped} processes" if stopped else none
         show_document({"schema": "mesh.demo-stop/1", "stopped": stopped}, lambda _: message, as_json)
         return
     try:

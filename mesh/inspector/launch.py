@@ -49,7 +49,7 @@ def launch(
     ctx: typer.Context,
     hosts: Annotated[
         list[str],
-        typer.Argument(metavar="HOST...", help="As your ssh knows them; may be followed by: -- run TARGET...", show_default=False),
+        typer.Argument(metavar="HOST", help="As your ssh knows them; may be followed by: -- run TARGET...", show_default=False),
     ],
     down: Annotated[bool, typer.Option("--down", help="Undo it: stop what was launched, remove what was copied.")] = False,
     purge: Annotated[bool, typer.Option("--purge", help="With --down: remove keys and journal too.")] = False,

@@ -46,7 +46,7 @@ def filled(value: Any) -> Any:
 def bounded(value: float | None) -> float | None:
     """Option callback: a number of seconds that a clock can count. NaN and infinity are none."""
     if value is not None and not 0 < value <= TIMEOUT_MAX_S:
-        raise typer.BadParameter(f"{value:g} is no number of seconds above 0 and at most {TIMEOUT_MAX_S:g}")
+        raise typer.BadParameter(f"{value:g} is no number of seconds above 0 and at most {TIMEOUT_MAX_S:.0f}, 30 days")
     return value
 
 

@@ -162,7 +162,7 @@ def words_for(
 
 def run(
     targets: Annotated[
-        list[str], typer.Argument(metavar="TARGET...", help="A .py file, module:object, or a ready-made agent's name.", show_default=False)
+        list[str], typer.Argument(metavar="TARGET", help="A .py file, module:object, or a ready-made agent's name.", show_default=False)
     ],
     home: HomeOption = None,
     name: NameOption = None,

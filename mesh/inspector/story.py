@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ class Story:
         print(f"\nThe mesh is still up. Look around:\n  export MESH_HOME={home}")
         for command in (f"why {struck}", f"lineage {short(document['task'])}", f"blame {report}", "nodes --watch"):
             print(f"  mesh {command}")
-        print("Stop it:\n  mesh demo --stop" + ("" if str(self._folder) == "mesh-demo" else f" --dir {self._folder}"))
+        print(f"Stop it, from wherever you are:\n  mesh demo --stop --dir {shlex.quote(str(self._folder.absolute()))}")
 
 
 def _step(row: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:

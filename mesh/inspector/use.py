@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from mesh.client import TIMEOUT_S, Mesh
 from mesh.errors import TimedOut, UsageError, task_error
-from mesh.inspector import streaming
+from mesh.inspector import fitting, streaming
 from mesh.inspector.render import clean, say, value_text
 from mesh.inspector.shell import (
     LOOK_S,
@@ -58,10 +59,16 @@ WhereOption = Annotated[
     ),
 ]
 NearOption = Annotated[
-    str, typer.Option("--near", metavar="KEY", help="Where the last work with this key went, if it is free.", show_default=False)
+    str | None,
+    typer.Option(
+        "--near", metavar="KEY", help="Where the last work with this key went, if it is free.", show_default=False, callback=filled
+    ),
 ]
 ApartOption = Annotated[
-    str, typer.Option("--apart", metavar="KEY", help="Where no other work with this key is, if that is free.", show_default=False)
+    str | None,
+    typer.Option(
+        "--apart", metavar="KEY", help="Where no other work with this key is, if that is free.", show_default=False, callback=filled
+    ),
 ]
 HedgeOption = Annotated[bool, typer.Option("--hedge", help="Begin it once more elsewhere if it is slow, and idempotent.")]
 WithinOption = Annotated[
@@ -141,6 +148,13 @@ def _free(path: Path, taken: list[str]) -> Path:
     return found
 
 
+def _placed(
+    where: list[str] | None, near: str | None, apart: str | None, hedge: bool, priority: int | None, share: str | None
+) -> dict[str, Any]:
+    """As `Mesh.options` takes them."""
+    return {"where": where, "near": near or "", "apart": apart or "", "hedge": hedge, "priority": priority, "share": share}
+
+
 def _show_result(document: dict[str, Any]) -> str:
     return value_text(document["result"])
 
@@ -152,8 +166,8 @@ def call(
     out: OutOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print each item of a generator as it comes; --timeout is for each.")] = False,
     where: WhereOption = None,
-    near: NearOption = "",
-    apart: ApartOption = "",
+    near: NearOption = None,
+    apart: ApartOption = None,
     hedge: HedgeOption = False,
     timeout: CallTimeout = TIMEOUT_S,
     priority: PriorityOption = None,
@@ -168,22 +182,39 @@ def call(
     """
     from mesh.inspector.arguments import parse_arguments
 
+    placed = _placed(where, near, apart, hedge, priority, share)
     if stream:
         if out:
             raise typer.BadParameter("--stream has no -o")
         at = Where(home, node, as_json, timeout)
-        options = {"where": where, "near": near, "apart": apart, "hedge": hedge, "priority": priority, "share": share}
-        run(at, lambda: streaming.read(at, capability, parse_arguments(words or [], whole), options))
+        run(at, lambda: streaming.read(at, capability, parse_arguments(words or [], whole), placed))
         return
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
-        options = mesh.options(timeout_s=timeout, where=where, near=near, apart=apart, hedge=hedge, priority=priority, share=share)
-        value = plain(await options.call(capability, **arguments))
+        options = mesh.options(timeout_s=timeout, **placed)
+        if hedge:
+            fitting.say_hedge(fitting.offered(await mesh.caps(), capability))
+        began_s = time.monotonic()
+        try:
+            async with fitting.telling_why_it_waits(mesh, capability, where or []):
+                value = plain(await options.call(capability, **arguments))
+        except TimedOut as error:
+            raise _out_of_time(error, capability, timeout, time.monotonic() - began_s) from None
         saved = await _save(mesh, value, to)
         return {"schema": "mesh.call/1", "capability": capability, "result": value} | ({"saved": saved} if saved else {})
 
     ask(Where(home, node, as_json, timeout), action, _show_result)
+
+
+def _out_of_time(error: TimedOut, capability: str, timeout_s: float, took_s: float) -> TimedOut:
+    """A call that ran out of the time it was given here is exit 4. One whose handler ran out of its own was answered, by a failure: 1."""
+    if took_s < timeout_s:
+        error.exit_code = 1
+        error.fix = f"give {capability} longer where it is declared: timeout_s=, queue_timeout_s="
+    else:
+        error.fix = "give it longer: --timeout SECONDS; or mesh submit, whose work goes on"
+    return error
 
 
 def submit(
@@ -191,8 +222,8 @@ def submit(
     words: WordsArgument = None,
     whole: WholeOption = None,
     where: WhereOption = None,
-    near: NearOption = "",
-    apart: ApartOption = "",
+    near: NearOption = None,
+    apart: ApartOption = None,
     hedge: HedgeOption = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")] = False,
     out: OutOption = None,
@@ -225,12 +256,16 @@ def submit(
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
         bounds: dict[str, Any] = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
-        placed: dict[str, Any] = {"where": where, "near": near, "apart": apart, "hedge": hedge, "priority": priority, "share": share}
+        placed = _placed(where, near, apart, hedge, priority, share)
         options = mesh.options(retries=retries, key=key or "", **bounds, **placed)
+        cap = fitting.offered(await mesh.caps(), capability)
+        if cap is not None:
+            fitting.check_arguments(cap, arguments)
+        if hedge:
+            fitting.say_hedge(cap)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
-        if missing := _missing((await mesh.caps())["caps"], capability, where or []):
-            say(f"nobody {clean(missing)} now: the task waits until somebody does")
+        await fitting.say_missing(mesh, capability, where or [], "the task")
         if wait:
             if not as_json:
                 say(f"task {task.id}")
@@ -241,16 +276,6 @@ def submit(
         return document
 
     ask(Where(home, node, as_json, timeout), action, lambda document: _show_result(document) if wait else str(document["task"]))
-
-
-def _missing(caps: list[dict[str, Any]], capability: str, where: list[str]) -> str:
-    """What nobody does that the task waits for; "" if somebody does it."""
-    offered = next((cap for cap in caps if cap["capability"] == capability), None)
-    if offered is None:
-        return f"offers {capability}"
-    kinds = [[*kind, *(label.partition("=")[0] for label in kind)] for kinds in offered["labels"].values() for kind in kinds]
-    fits = not where or any(set(where) <= set(kind) for kind in kinds)
-    return "" if fits else f"who offers {capability} has {' and '.join(where)}"
 
 
 async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
@@ -264,6 +289,8 @@ async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
 def _raise_failure(answer: dict[str, Any]) -> None:
     if answer["state"] != "done":
         error = task_error(answer.get("error") or {}, answer["task"], answer["state"])
+        if isinstance(error, TimedOut):
+            error.fix = f"mesh why {answer['task']}"
         # The question was answered: the answer is that the task failed, whatever it failed of.
         error.exit_code = 1
         raise error

@@ -57,7 +57,17 @@ REST = "rest"
 """Where they find its words, in their context's `meta`."""
 
 
-class WithRest(typer.core.TyperCommand):
+class Verb(typer.core.TyperCommand):
+    """A verb, its arguments shown in its help as they are typed: without the library's braces and types."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [re.sub(r"^\{(.*)\}", r"\1", piece) for piece in super().collect_usage_pieces(ctx)]
+
+    def get_help(self, ctx: Any) -> str:
+        return re.sub(r" <(str|list\[str\])>", lambda found: " " * len(found[0]), super().get_help(ctx))
+
+
+class WithRest(Verb):
     """A verb whose words after ``--`` are another verb's."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -78,7 +88,7 @@ class Verbs(typer.core.TyperGroup):
             return None
         function = getattr(importlib.import_module(f"mesh.inspector.{module}"), cmd_name)
         single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=HELP)
-        single.command(cmd_name, cls=WithRest if cmd_name in WITH_REST else None)(function)
+        single.command(cmd_name, cls=WithRest if cmd_name in WITH_REST else Verb)(function)
         return typer.main.get_command(single)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

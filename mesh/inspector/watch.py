@@ -27,6 +27,7 @@ REASONS = {
     "retry_budget": "its retry waits its turn: too much fails here",
 }
 """Why a task waits, in words; any other reason is shown as the record has it."""
+SURVIVES = {"node-loss": "the loss of any node", "restart": "this node's restart, not its loss"}
 
 UNANSWERED = "missing here is what had ended there, and what nobody has taken over yet (mesh task ID finds more)"
 """Of the nodes that do not answer."""
@@ -61,8 +62,17 @@ def _show_status(document: dict[str, Any]) -> str:
         ),
         "draining": f"takes no more work, {document['running']} still run; mesh drain --undo" if document.get("draining") else "",
         "journal": f"{journal['entries']} entries, {journal['synced']} on disk",
+        "keepers": _keepers(document.get("keepers") or {}),
     }
     return "\n".join([*lines, *(f"{fit(name, 11)}{text}" for name, text in rows.items() if text)])
+
+
+def _keepers(document: dict[str, Any]) -> str:
+    """Who keeps its journal, and what submitted work survives by that."""
+    if not document:
+        return ""
+    names = ", ".join(clean(keeper["name"]) for keeper in document["keepers"]) or "none"
+    return f"{names}; submitted work survives {SURVIVES.get(document['survives'], clean(document['survives']))}"
 
 
 def nodes(

@@ -298,7 +298,10 @@ class Views:
 def _forked(name: str) -> tuple[str, str]:
     """What to say of another node of which there is proof that it signed two commits for one place of its journal."""
     what = f"{name} signed two different commits for one place in its journal (proof is kept)"
-    return f"{what}: it went on from an old copy, or its key is in two places", f"mesh audit --all: rollback_accepted by {name} explains it; if there is none, mesh revoke {name}"
+    return (
+        f"{what}: it went on from an old copy, or its key is in two places",
+        f"mesh audit --all: rollback_accepted by {name} explains it; if there is none, mesh revoke {name}",
+    )
 
 
 def _cap(name: str, offered: list[tuple[Row, Offer]]) -> Document:

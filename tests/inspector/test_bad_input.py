@@ -48,6 +48,12 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
     assert all(f"\n{group}:\n" in out for group in ("Start", "Use", "Watch", "Repair"))
 
 
+@pytest.mark.parametrize(("verb", "usage"), [("run", "run [OPTIONS] TARGET..."), ("audit", "audit [OPTIONS] [ABOUT]")])
+def test_help_shows_what_is_typed(verb: str, usage: str, mesh: Callable[..., Any]) -> None:
+    help_text = mesh(verb, "--help").out
+    assert help_text.splitlines()[0] == f"Usage: mesh {usage}" and "<str>" not in help_text and "<list" not in help_text
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said", "fix"),
     [
@@ -68,9 +74,11 @@ def test_without_a_verb_the_help_is_shown_with_its_groups() -> None:
         ("nodes --timeout nan", 2, "nan", "mesh nodes --help"),
         ("nodes --timeout 1e999", 2, "inf", "mesh nodes --help"),
         ("nodes --timeout -1", 2, "-1", "mesh nodes --help"),
-        ("nodes --timeout 0", 2, "0", "mesh nodes --help"),
+        ("nodes --timeout 0", 2, "at most 2592000, 30 days", "mesh nodes --help"),
         ("nodes --timeout soon", 2, "number", "mesh nodes --help"),
         ("submit x --retries -1", 2, "retries", "mesh submit --help"),
+        ("submit x --near=", 2, "empty", "mesh submit --help"),
+        ("call x --apart=", 2, "empty", "mesh call --help"),
         ("submit x -o y", 2, "--wait", "mesh submit --help"),
         ("up --port 65536", 2, "65536", "--port 7710"),
         ("up --port -1", 2, "-1", "--port 7710"),
@@ -164,8 +172,9 @@ def test_where_there_is_no_mesh_the_way_into_one_is_shown(words: str, mesh: Call
         (["raw=@/tmp"], "/tmp"),
         (["raw=@/dev/zero"], "/dev/zero"),
         (["-i", "[1]"], "JSON object"),
-        (["-i", "@/nonexistent"], "/nonexistent"),
-        (["-i", "@/dev/null"], "is not JSON"),
+        (["-i", "@/nonexistent"], "-i @/nonexistent: cannot be read: No such file or directory"),
+        (["-i", "@/dev/null"], "what -i gives is not JSON"),
+        (["-i", "{bad"], "what -i gives is not JSON"),
         (["name=x", "-o", "/nonexistent/file"], "/nonexistent"),
         (["name=x", "-o", "/dev/null"], "/dev/null"),
     ],
@@ -173,6 +182,12 @@ def test_where_there_is_no_mesh_the_way_into_one_is_shown(words: str, mesh: Call
 def test_wrong_arguments(words: list[str], said: str, mesh: Callable[..., Any], node: Path) -> None:
     ran = mesh("call", "greet", *words, "--home", str(node), "--json")
     assert ran.code == 2 and said in ran.document["message"] and ran.document["fix"]
+
+
+def test_a_wrong_argument_of_a_submit_is_refused_as_of_a_call(mesh: Callable[..., Any], node: Path) -> None:
+    for verb in ("call", "submit"):
+        ran = mesh(verb, "broken", "number=abc", "--home", str(node), "--json")
+        assert (ran.code, ran.document["code"]) == (2, "invalid_argument") and "'number' is wrong" in ran.document["message"]
 
 
 def test_a_fifo_is_refused_at_once(mesh: Callable[..., Any], node: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.inspector.repair import _show_verify
-from mesh.inspector.watch import _show_task
+from mesh.inspector.watch import _keepers, _show_task
 
 TASK: dict[str, Any] = {"task": "x.1.1", "capability": "greet", "state": "waiting", "owner": "", "agent": "", "fence": 0, "attempts": 0}
 TASK |= {"age_ms": 1, "priority": 5, "share": ""}
@@ -21,3 +21,9 @@ def test_priority_and_share_are_shown_where_they_are_not_the_default() -> None:
 def test_a_journal_that_does_not_hold_is_shown_with_the_next_step() -> None:
     shown = _show_verify({"author": "x", "ok": False, "problem": "entries 3 to 4 signed twice", "fix": "mesh audit"}).splitlines()
     assert shown[-2:] == ["WRONG: entries 3 to 4 signed twice", "try:  mesh audit"]
+
+
+def test_status_says_who_keeps_the_journal_and_what_that_is_worth() -> None:
+    kept = {"keepers": [{"name": "b"}, {"name": "c"}], "survives": "node-loss"}
+    assert _keepers(kept) == "b, c; submitted work survives the loss of any node"
+    assert _keepers({"keepers": [], "survives": "restart"}) == "none; submitted work survives this node's restart, not its loss"

@@ -19,11 +19,9 @@ from mesh.core.work.book import Book, Effects
 from mesh.core.work.opening import opened, opened_again
 from mesh.core.work.task import PENDING, Task
 from mesh.effects import Append, Later, Need, Reply, Tell
-from mesh.ids import Hash, TaskId, content_hash
+from mesh.ids import TASK_KEY_CHARACTERS_MAX, Hash, TaskId, content_hash
 from mesh.messages.claims import Choice
 from mesh.messages.records import Claimed
-
-KEY_CHARACTERS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,8 @@ class Claims:
     # ---- asking
 
     def submit(self, now_s: float, submit: Submit) -> Effects:
-        if len(submit.key) > KEY_CHARACTERS_MAX:
-            message = f"a key of {len(submit.key)} characters; at most {KEY_CHARACTERS_MAX}"
+        if len(submit.key) > TASK_KEY_CHARACTERS_MAX:
+            message = f"a key of {len(submit.key)} characters; at most {TASK_KEY_CHARACTERS_MAX}"
             yield Reply(submit.request, False, {"code": "bad_key", "message": message, "fix": "give a shorter --key"}, need=Need.FREE)
             return
         work = work_of(submit.capability, content_hash(submit.input))

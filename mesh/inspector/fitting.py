@@ -1,0 +1,114 @@
+"""What can be told of work before it is handed in, from what is offered now: arguments no handler would take, and what it waits for.
+
+    offered, and its schema certainly refuses an argument --> InvalidArgument, as `mesh call` has it from the handler
+    offered by nobody, or by nobody who may take it now   --> a word on stderr: a submitted task waits, and that is no mistake
+
+Invariant: only what is certain is refused: whatever a handler might take, by any reading of text as a number, is left to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mesh.client import Mesh
+from mesh.errors import InvalidArgument, MeshError
+from mesh.files import File
+from mesh.inspector.render import clean, say
+
+Document = dict[str, Any]
+QUIET_S = 1.0
+"""A call that was not answered by then says what it waits for, if that can be told."""
+_TRUTHS = ("0", "1", "f", "false", "n", "no", "off", "on", "t", "true", "y", "yes")
+
+
+def offered(caps: Document, capability: str) -> Document | None:
+    """What `mesh caps` knows of it."""
+    return next((cap for cap in caps["caps"] if cap["capability"] == capability), None)
+
+
+def check_arguments(cap: Document, arguments: Document) -> None:
+    """Raises InvalidArgument for what its handler would certainly refuse."""
+    schema, name = cap["input_schema"], cap["capability"]
+    properties = schema.get("properties") or {}
+    fix = f"{name} takes {cap['signature']}"
+    for given, value in arguments.items():
+        if given not in properties and schema.get("additionalProperties") is False:
+            near = difflib.get_close_matches(given, properties, 1)
+            raise InvalidArgument(f"{name} has no argument {given!r}" + (f"; did you mean {near[0]!r}?" if near else ""), given, fix=fix)
+        kind = (properties.get(given) or {}).get("type")
+        if isinstance(kind, str) and not _may_be(value, kind):
+            raise InvalidArgument(f"{name}: the argument {given!r} is wrong: {str(value)[:60]!r} is no {kind}", given, fix=fix)
+    for wanted in schema.get("required") or ():
+        if wanted not in arguments:
+            raise InvalidArgument(f"{name}: the argument {wanted!r} is missing", wanted, fix=fix)
+
+
+def _may_be(value: Any, kind: str) -> bool:
+    """Whether a handler might read `value` as a JSON Schema's `kind`."""
+    if isinstance(value, File):
+        return kind == "object"
+    match kind:
+        case "integer" | "number":
+            return _is_number(value) if isinstance(value, str) else isinstance(value, int | float)
+        case "boolean":
+            return value.strip().lower() in _TRUTHS if isinstance(value, str) else isinstance(value, int | float)
+        case "array":
+            return isinstance(value, list)
+        case "object":
+            return isinstance(value, dict)
+        case _:
+            return True
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def missing(caps: Document, nodes: Document, capability: str, where: list[str]) -> str:
+    """What nobody does that the work waits for; "" if somebody does it."""
+    cap = offered(caps, capability)
+    if cap is None:
+        return f"offers {capability}"
+    kinds = [[*kind, *(label.partition("=")[0] for label in kind)] for kinds in cap["labels"].values() for kind in kinds]
+    if where and not any(set(where) <= set(kind) for kind in kinds):
+        return f"who offers {capability} has {' and '.join(where)}"
+    closed = {row["id"] for row in nodes["nodes"] if row["draining"]}
+    return f"who offers {capability} takes work (mesh drain)" if set(cap["nodes"]) <= closed else ""
+
+
+async def say_missing(mesh: Mesh, capability: str, where: list[str], what: str) -> None:
+    """Tell the person, if `what` waits for somebody who is not here."""
+    if lacking := missing(await mesh.caps(), await mesh.nodes(), capability, where):
+        say(f"nobody {clean(lacking)} now: {what} waits until somebody does")
+
+
+def say_hedge(cap: Document | None) -> None:
+    """That --hedge is of no use where work must not be begun twice."""
+    if cap is not None and not cap["idempotent"]:
+        say(f"note: {clean(cap['capability'])} is not declared idempotent, so --hedge does nothing for it")
+
+
+@asynccontextmanager
+async def telling_why_it_waits(mesh: Mesh, capability: str, where: list[str]) -> AsyncIterator[None]:
+    """While inside: after a while, a word about what the call waits for. It is a courtesy: what goes wrong with it is the call's to say."""
+
+    async def tell() -> None:
+        await asyncio.sleep(QUIET_S)
+        with contextlib.suppress(MeshError):
+            await say_missing(mesh, capability, where, "the call")
+
+    telling = asyncio.ensure_future(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling])
