@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh import values
-from mesh.bounding import bounds_ms, checked_rank, checked_s, wait_ms
+from mesh.bounding import checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
-from mesh.labels import Labels, placement_of
+from mesh.labels import Labels
+from mesh.options import how_of
 from mesh.reading import logs_of_node, logs_of_task
 from mesh.reconnecting import Reconnecting, find_socket
 from mesh.streaming import Stream
@@ -236,8 +237,17 @@ class Mesh(Work):
         if retries is not None and (type(retries) is not int or retries < 0):
             raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
         checked_s(timeout_s)
-        bounds = bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)
-        how = {"bounds": list(bounds), "placement": placement_of(where, near, apart, hedge), "rank": list(checked_rank(priority, share))}
+        how = how_of(
+            queue_timeout_s=queue_timeout_s,
+            run_timeout_s=run_timeout_s,
+            heartbeat_timeout_s=heartbeat_timeout_s,
+            where=where,
+            near=near,
+            apart=apart,
+            hedge=hedge,
+            priority=priority,
+            share=share,
+        )
         return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, how, key)
 
     # ---- looking

@@ -7,6 +7,7 @@ or effect starts: it waits until the lease is renewed, or the handler is stopped
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from mesh.ids import Fence, TaskId
 from mesh.keyed import Keyed
 
 if TYPE_CHECKING:
+    from mesh.labels import Labels
     from mesh.secret import Secret
 
 T = TypeVar("T")
+Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,10 @@ class Port(Protocol):
 
     def in_thread(self, function: Callable[[], Any]) -> Coroutine[Any, Any, Any]: ...
 
-    def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
+    def step(self, task: TaskInfo, name: str, capability: str, arguments: Document, how: Document) -> Coroutine[Any, Any, Any]: ...
 
-    def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
+    def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Coroutine[Any, Any, Any]:
+        """`how`: what `Context.options` says, as fields of the request to the node."""
 
     def checkpoint(self, task: TaskInfo, value: Any) -> Coroutine[Any, Any, None]: ...
 
@@ -96,7 +100,7 @@ _DONE = _Done()
 class Context:
     """For ``async def`` handlers. `task` says what this runs for, `lifespan` is what ``@agent.lifespan`` yielded."""
 
-    __slots__ = ("_keyed", "_loop", "_port", "_thread", "checkpointed", "task")
+    __slots__ = ("_how", "_keyed", "_loop", "_port", "_thread", "checkpointed", "task")
 
     def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop, checkpointed: Any = None) -> None:
         self.task = task
@@ -106,6 +110,7 @@ class Context:
         self._loop = loop
         self._thread = threading.get_ident()
         self._keyed = Keyed(task, port)
+        self._how: Document = {}
 
     @property
     def lifespan(self) -> Any:
@@ -136,6 +141,43 @@ class Context:
         """
         self._port.log(self.task, str(text))
 
+    def options(
+        self,
+        *,
+        timeout_s: float | None = None,
+        queue_timeout_s: float | None = None,
+        run_timeout_s: float | None = None,
+        heartbeat_timeout_s: float | None = None,
+        where: Labels | None = None,
+        near: str = "",
+        apart: str = "",
+        hedge: bool = False,
+        priority: int | None = None,
+        share: str | None = None,
+    ) -> Context:
+        """The same context with options of each step and call: ``await ctx.options(where={"gpu": True}).step("train", "model.train")``.
+
+        They mean what they mean in ``Mesh.options``. A step's options count when it is begun; a replay of it changes nothing.
+        Raises UsageError.
+        """
+        from mesh.bounding import checked_s
+        from mesh.options import how_of
+
+        within_s = checked_s(timeout_s)
+        other = copy.copy(self)
+        other._how = how_of(
+            queue_timeout_s=queue_timeout_s,
+            run_timeout_s=run_timeout_s,
+            heartbeat_timeout_s=heartbeat_timeout_s,
+            where=where,
+            near=near,
+            apart=apart,
+            hedge=hedge,
+            priority=priority,
+            share=share,
+        ) | {"timeout_ms": round(within_s * 1000) if within_s else 0}
+        return other
+
     def step(self, name: str, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run `capability` as a child task named `name`, and wait for its result.
 
@@ -145,12 +187,12 @@ class Context:
         Raises TaskFailed, TaskCancelled, InvalidArgument, TimedOut, Refused (a stale fence, or other arguments under the same name).
         """
         self._check_thread()
-        return self._port.step(self.task, name, capability, arguments)
+        return self._port.step(self.task, name, capability, arguments, self._how)
 
     def call(self, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """A plain call: waits, and dies with this handler. Raises as `step`, and NodeLost."""
         self._check_thread()
-        return self._port.call(self.task, capability, arguments)
+        return self._port.call(self.task, capability, arguments, self._how)
 
     def checkpoint(self, value: Any) -> Coroutine[Any, Any, None]:
         """Keep `value` for whoever has to go on in this handler's place: the next attempt finds the newest in `checkpointed`.
@@ -242,15 +284,19 @@ class BlockingContext:
         """As `Context.log`."""
         self._context.log(text)
 
+    def options(self, **options: Any) -> BlockingContext:
+        """As `Context.options`."""
+        return BlockingContext(self._context.options(**options))
+
     def step(self, name: str, capability: str, /, **arguments: Any) -> Any:
         """As `Context.step`."""
         context = self._context
-        return self._wait(context._port.step(context.task, name, capability, arguments))
+        return self._wait(context._port.step(context.task, name, capability, arguments, context._how))
 
     def call(self, capability: str, /, **arguments: Any) -> Any:
         """As `Context.call`."""
         context = self._context
-        return self._wait(context._port.call(context.task, capability, arguments))
+        return self._wait(context._port.call(context.task, capability, arguments, context._how))
 
     @property
     def checkpointed(self) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from mesh.capture import LINE_CHARS_MAX
 from mesh.failures import DETAILS_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX
 from mesh.files import CHUNK_BYTES, is_hash
+from mesh.runtime.params_local import bounds_of, number_of, placement_of, rank_of
 from mesh.runtime.protocol_local import BadFrame
 from mesh.values import FILES_MAX
 
@@ -86,7 +87,7 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
         data = params["input"]
         if type(data) is not bytes or len(data) > size_max:
             raise BadFrame("bad_work")
-        work = {"capability": _text(params["capability"]), "input": data, "files": _files(params["files"])}
+        work = {"capability": _text(params["capability"]), "input": data, "files": _files(params["files"]), **_how(params)}
         return work | {"name": _text(params["name"])} if verb == "step" else work
     if verb == "effect":
         return {"key": _text(params["key"]), "call": _call(params["call"]), "once": params["once"] is True}
@@ -106,6 +107,17 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
             raise BadFrame("bad_fetch")
         return {"file": params["file"], "size": params["size"]}
     raise BadFrame("unknown_verb")
+
+
+def _how(params: dict[str, Any]) -> dict[str, Any]:
+    """What is said of where, when and how long."""
+    how: dict[str, Any] = {name: params[name] for name in ("bounds", "placement", "rank", "timeout_ms") if name in params}
+    bounds_of(how)
+    placement_of(how)
+    rank_of(how)
+    if number_of(how, "timeout_ms", 0) < 0:
+        raise BadFrame("bad_timeout_ms")
+    return how
 
 
 def _call(value: Any) -> int:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from mesh import values
 from mesh.agent import Agent
 from mesh.capture import current
-from mesh.context import BlockingContext, Context, TaskInfo
+from mesh.context import BlockingContext, Context, Document, TaskInfo
 from mesh.errors import MeshError, TooBig, UsageError, task_error
 from mesh.failures import failure
 from mesh.files import Ask, File, Shelf, check_files, put_all
@@ -343,12 +343,12 @@ class Runner:
         if run is not None:
             self.telling.log(run, text)
 
-    async def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Any:
+    async def step(self, task: TaskInfo, name: str, capability: str, arguments: Document, how: Document) -> Any:
         if not name or not isinstance(name, str) or len(name) > NOTE_CHARACTERS_MAX:
             raise UsageError(
                 f"{name!r} cannot name a step", fix=f"use a text of 1 to {NOTE_CHARACTERS_MAX} characters, unique within the task"
             )
-        return await self._effect(task, "step", capability, arguments, {"parent": task.id, "fence": task.fence, "name": name})
+        return await self._effect(task, "step", capability, arguments, how | {"parent": task.id, "fence": task.fence, "name": name})
 
     async def checkpoint(self, task: TaskInfo, value: Any) -> None:
         data, files = values.dump({"value": value})
@@ -364,8 +364,8 @@ class Runner:
         await self._may_start(run)
         return await self._wait(run, self._ask("checkpoint", {"task": run.task, "fence": run.fence, "value": data}))
 
-    async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
-        return await self._effect(task, "call", capability, arguments, self._living(task).child(self._clock.now_ms()))
+    async def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Any:
+        return await self._effect(task, "call", capability, arguments, self._living(task).child(self._clock.now_ms(), how))
 
     async def effect_begin(self, task: TaskInfo, key: str, call: int, at_most_once: bool) -> bytes | None:
         answer = await self._reach.permit(self._living(task), {"key": key, "call": call, "once": at_most_once})
@@ -446,7 +446,7 @@ class Runner:
         if verb == "step":
             return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
         if verb == "call":
-            return await self._begin(run, verb, params | run.child(self._clock.now_ms()))
+            return await self._begin(run, verb, run.child(self._clock.now_ms(), params))
         if verb == "effect":
             return await self._reach.permit(run, params)
         if verb == "effected":

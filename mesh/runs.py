@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from mesh.agent import Capability
 from mesh.capture import RunLog
-from mesh.ids import Fence, TaskId
+from mesh.ids import UNRANKED, Fence, TaskId, inherited
 from mesh.outflow import Sink
 from mesh.secret import Redactor
 from mesh.threads import Interruptible
@@ -151,7 +151,10 @@ class Run:
         else:
             clock.call_later(left_ms / 1000, lambda: self.watch_lease(clock, stop))
 
-    def child(self, now_ms: int) -> dict[str, Any]:
-        """What a call of its handler has from it: no more time than is left (0: there is no bound), and its turn."""
+    def child(self, now_ms: int, how: dict[str, Any]) -> dict[str, Any]:
+        """What a call of its handler is asked for with: no more time than is left (0: there is no bound), and its turn, but for `how`."""
         left_ms = max(1, self.started_ms + self.timeout_ms - now_ms) if self.timeout_ms else 0
-        return {"parent": self.task, "timeout_ms": left_ms, "rank": self.rank}
+        bounds = [ms for ms in (left_ms, how.get("timeout_ms", 0)) if ms]
+        priority, share = how.get("rank", UNRANKED)
+        rank = list(inherited((priority, share), (self.rank[0], self.rank[1])))
+        return how | {"parent": self.task, "timeout_ms": min(bounds, default=0), "rank": rank}

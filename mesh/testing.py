@@ -27,7 +27,7 @@ from typing import Any
 from mesh.agent import Agent
 from mesh.capture import capturing
 from mesh.client import Mesh, Task, View
-from mesh.context import TaskInfo
+from mesh.context import Document, TaskInfo
 from mesh.core import inputs
 from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import NodeLost, NoNode, UsageError
@@ -378,17 +378,17 @@ class _Runner(Runner):
         finally:
             self.for_readers -= 1
 
-    async def step(self, task: TaskInfo, name: str, capability: str, arguments: dict[str, Any]) -> Any:
+    async def step(self, task: TaskInfo, name: str, capability: str, arguments: Document, how: Document) -> Any:
         async with self._waiting(task.id):
-            return await super().step(task, name, capability, arguments)
+            return await super().step(task, name, capability, arguments, how)
 
     async def checkpoint(self, task: TaskInfo, value: Any) -> None:
         async with self._waiting(task.id):
             await super().checkpoint(task, value)
 
-    async def call(self, task: TaskInfo, capability: str, arguments: dict[str, Any]) -> Any:
+    async def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Any:
         async with self._waiting(task.id):
-            return await super().call(task, capability, arguments)
+            return await super().call(task, capability, arguments, how)
 
     async def effect_begin(self, task: TaskInfo, key: str, call: int, at_most_once: bool) -> bytes | None:
         async with self._waiting(task.id):

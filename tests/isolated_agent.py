@@ -34,8 +34,8 @@ async def where(ctx: Context, name: str = "x") -> dict[str, Any]:
 @agent.capability(isolation="process")
 def plain(ctx: BlockingContext, table: File) -> File:
     ctx.progress(0.5, "half")
-    doubled = ctx.call("outside", n=21)
-    assert ctx.step("one", "outside", n=1) == 2
+    doubled = ctx.options(timeout_s=60, priority=9).call("outside", n=21)
+    assert ctx.options(near="here").step("one", "outside", n=1) == 2
     assert [ctx.effect("print", lambda: {"pid": os.getpid()}) for _ in range(2)] == [{"pid": os.getpid()}] * 2
     out = Path(os.environ["TMPDIR"]) / "out.txt"
     out.write_text(f"{table.path.read_text()} {doubled} {table.path.name}")

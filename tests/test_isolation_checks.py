@@ -13,6 +13,7 @@ SIZE_MAX = 1000
 ENDED: dict[str, Any] = {"outcome": "ok", "output": b"1", "files": [["ab" * 32, 5]], "error": {}}
 WORK: dict[str, Any] = {"capability": "c", "input": b"{}", "files": [["ab" * 32, 5]]}
 PUT: dict[str, Any] = {"upload": "u", "offset": 0, "data": b"x", "last": True}
+HOW: dict[str, Any] = {"bounds": [0, 5, 0], "placement": {"where": ["gpu"], "hedge": True}, "rank": [9, "a"], "timeout_ms": 5}
 EFFECT: dict[str, Any] = {"key": "mail", "call": 1, "once": False}
 EFFECTED: dict[str, Any] = {"key": "mail", "call": 1, "output": b"1", "error": ""}
 REFUSED = (BadFrame, TypeError, ValueError, KeyError)
@@ -20,7 +21,8 @@ REFUSED = (BadFrame, TypeError, ValueError, KeyError)
 
 def test_what_is_well_formed_passes_made_anew() -> None:
     assert checks.ended(ENDED, SIZE_MAX) == ("ok", b"1", (("ab" * 32, 5),), {})
-    assert checks.request("call", WORK | {"parent": "x", "fence": 1, "timeout_ms": 5}, SIZE_MAX) == WORK
+    assert checks.request("call", WORK | {"parent": "x", "fence": 1}, SIZE_MAX) == WORK
+    assert checks.request("call", WORK | HOW, SIZE_MAX) == WORK | HOW
     assert checks.request("step", WORK | {"name": "s", "task": "x"}, SIZE_MAX) == WORK | {"name": "s"}
     assert checks.request("secret", {"name": "db", "task": "x", "fence": 9}, SIZE_MAX) == {"name": "db"}
     assert checks.request("put", PUT | {"more": 1}, SIZE_MAX) == PUT
@@ -75,6 +77,9 @@ def test_an_error_is_cut_and_claims_no_more_than_a_handlers_failure() -> None:
         *[(verb, {}) for verb in ("attach", "down", "hello", "submit", "ask", "ended", "", True, None, 7)],
         *[("call", WORK | change) for change in ({"capability": ""}, {"capability": "c" * 201}, {"capability": 5}, {"input": "{}"})],
         *[("call", WORK | change) for change in ({"input": b"x" * (SIZE_MAX + 1)}, {"files": [["x", 1]]}, {"files": None})],
+        *[("call", WORK | {"bounds": bounds}) for bounds in ([0, 0], [0, -1, 0], "x")],
+        *[("call", WORK | {"placement": placement}) for placement in ([], {"where": ["="]}, {"near": 7}, {"hedge": 1})],
+        *[("call", WORK | change) for change in ({"rank": [99, ""]}, {"rank": 1}, {"timeout_ms": -1}, {"timeout_ms": 1.5})],
         *[("step", WORK | change) for change in ({}, {"name": ""}, {"name": b"s"}, {"name": "s" * 201})],
         *[("put", PUT | change) for change in ({"offset": -1}, {"offset": 0.5}, {"data": "x"}, {"last": 1}, {"upload": ["u"]})],
         ("put", PUT | {"data": bytes(1024 * 1024 + 1)}),

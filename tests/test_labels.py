@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mesh import Agent, Context
-from mesh.errors import DeclarationError, NoSuchLabel, UsageError
+from mesh.errors import DeclarationError, MeshError, NoSuchLabel, UsageError
 from mesh.labels import amounts_in, amounts_of, labels_of, state
+from mesh.sync import Context as BlockingContext
 from mesh.testing import LocalMesh
 
 
@@ -52,6 +53,26 @@ def trainer(runs: list[str], **machine: Any) -> Agent:
     async def where() -> str:
         return str(machine["labels"]["zone"])
 
+    @agent.capability
+    async def guide(ctx: Context, zones: list[str]) -> list[str]:
+        steps = [await ctx.options(where={"zone": zone}).step(zone, "where") for zone in zones]
+        return steps + [await ctx.options(where=[f"zone={zone}"]).call("where") for zone in zones]
+
+    @agent.capability
+    def blocking_guide(ctx: BlockingContext, zone: str) -> list[str]:
+        elsewhere = ctx.options(where={"zone": zone})
+        return [elsewhere.step("there", "where"), elsewhere.call("where")]
+
+    @agent.capability
+    async def impatient(ctx: Context) -> str:
+        with pytest.raises(UsageError, match="a timeout of -1"):
+            ctx.options(timeout_s=-1)
+        try:
+            await ctx.options(where={"zone": "jp"}, timeout_s=5).step("far", "where")
+        except MeshError as error:
+            return error.code
+        return "somebody has it"
+
     return agent
 
 
@@ -63,6 +84,20 @@ def test_what_a_capability_needs_its_agent_must_have() -> None:
     assert (agent.labels, agent.offers()[0].needs) == (("gpu", "zone=us"), (("gpu", 500),))
     with pytest.raises(DeclarationError, match="agent 'x': resources"):
         Agent("x", resources={"gpu": -1})
+
+
+def test_a_handler_says_where_its_steps_and_calls_go() -> None:
+    async def story() -> None:
+        nodes = {zone: [trainer([], labels={"zone": zone}, resources={"gpu": 1})] for zone in ("eu", "us")}
+        async with LocalMesh(nodes=nodes) as m:
+            assert await m.call("guide", zones=["us", "eu"]) == ["us", "eu", "us", "eu"]
+            for zone in ("eu", "us"):
+                assert await m.call("blocking_guide", zone=zone) == [zone, zone]
+            task = await m.submit("impatient")
+            assert await task.result() == "timed_out" and 5 <= m.now_s < 10
+            assert "no_label: nobody has zone=jp" in str(await task.why())
+
+    run(story())
 
 
 def test_in_a_mesh_work_goes_where_it_fits_and_waits_visibly_where_nobody_does() -> None:

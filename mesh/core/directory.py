@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -88,6 +88,8 @@ class Guard:
     """The keepers have entries of this node that its disk does not hold, as it was put back. It drives nothing durable."""
     key_keepers: tuple[NodeId, ...] = ()
     """Who keeps the mesh's keys, as far as known here."""
+    logs: Collection[NodeId] = ()
+    """Whose logs, the own one included, this node keeps, or once kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,7 @@ class Step:
     files: tuple[tuple[Hash, int], ...] = ()
     bounds: Bounds = UNBOUNDED
     rank: Rank = UNRANKED
+    placement: Placement = ANYWHERE
 
 
 @dataclass(slots=True)
@@ -303,8 +304,7 @@ class Proclaim:
 
 @dataclass(slots=True)
 class Outlawed:
-    """A statement that was upheld concerns `node`: it is not believed any more. Told by the runtime, which knows whose certificates hang
-    together."""
+    """A statement was upheld: `node` is not believed any more. Told by the runtime, which knows whose certificates hang together."""
 
     node: NodeId
     reason: str = ""

@@ -324,6 +324,7 @@ class StepAsk:
     files: tuple[FileRef, ...] = ()
     bounds: Bounds = UNBOUNDED
     rank: Rank = UNRANKED
+    placement: Placement = ANYWHERE
 
 
 @dataclass(slots=True)
@@ -377,6 +378,10 @@ class Taken:
     fence: Fence
     upto: int
     again: bool = False
+
+
+SEARCH = "search"
+"""Among the arguments of a question: everybody is asked, so that each looks into all that he keeps, whoever may know better."""
 
 
 @dataclass(slots=True)

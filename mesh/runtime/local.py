@@ -342,7 +342,8 @@ class LocalServer:
         capability, data, timeout_ms, files = self._work(params)
         parent, name, fence = text_of(params, "parent"), text_of(params, "name"), number_of(params, "fence", 0)
         request = self._request(connection, number, "step")
-        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, bounds_of(params), rank_of(params)))
+        how = bounds_of(params), rank_of(params), placement_of(params)
+        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, *how))
 
     def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         task, fence, value = text_of(params, "task"), number_of(params, "fence", 0), params.get("value")

@@ -19,6 +19,8 @@ PAST = {
     "a draft counted though its writer had lost it to others": ("70156", KEPT, "40", "3", "3"),
     "an effect was asked for at who had lost its task again": ("71054", KEPT, "40", "3", "3"),
     "two keepers waited for a revoked one": ("75038", KEPT, "40", "3", "3"),
+    "a task had ended at a node that was revoked before all knew that it had driven it": ("80144", KEPT, "40", "3", "3"),
+    "a leader shipped nothing to whom he had let go and needed again": ("80208", KEPT, "40", "3", "3"),
     "two led in one term, since one did not count a revoked keeper": ("72011", KEPT, "40", "3", "3"),
 }
 

@@ -69,6 +69,7 @@ class Keepers:
         self._takeover = Takeover(directory, limits.keeping)
         self._memory = Memory(limits.keeping, random)
         self._logs: dict[NodeId, Kept] = {}
+        directory.guard.logs = self._logs.keys()
         self._own = self._open(self._me)
         self._guards: list[tuple[int, Guarded]] = []
         """Own entries of the life before, in order, with their numbers."""

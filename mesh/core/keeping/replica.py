@@ -191,7 +191,10 @@ class Replica:
         )
 
     def ship_all(self) -> Out:
-        """What each still lacks, and if that is nothing, that the leader lives."""
+        """What each still lacks, and if that is nothing, that the leader lives. A revocation may make electors of some who were let go."""
+        for elector in self.log.electors:
+            if elector != self.me and elector not in self.peers:
+                self.peers[elector] = Peer(next=self.log.last)
         for peer in self.peers:
             yield self._ship(peer)
 

@@ -1,7 +1,8 @@
 """What became of tasks of another author that ended before this node took over from him, or that it only guards: read from his shelved log.
 
-    questions about tasks not in the book --ReadTale, log by log of those who drove them--> a fold of those tasks --> answers
+    questions about tasks not in the book --ReadTale, log by log of all that are kept here--> a fold of those tasks --> answers
 
+Those who are known to have driven a task come first, but who drove it need not be known: he may have been revoked before he could say so.
 Invariant: answers only what has ended: what lives is in somebody's book. A log is read once for all who asked before its reading began;
 who asks meanwhile waits for the next reading, bounded. Keeps nothing of what it read.
 """
@@ -40,7 +41,7 @@ class Archive:
         self._fold = Fold()
 
     def ask(self, task: TaskId, asker: Hashable, then: Then) -> Effects:
-        """Look for it in the logs of those at whom it may have ended. Nothing can be found of the own one here: the book has that.
+        """Look for it in the logs that are kept here. Nothing can be found of the own one: the book has that.
 
         `asker`: whoever asks again before he is answered is answered once.
         """
@@ -54,11 +55,13 @@ class Archive:
             yield from self._begin()
 
     def _begin(self) -> Effects:
-        """With all who wait; those who drove a task last are the likeliest to have ended it."""
+        """With all who wait; the last log is read first, and those who drove a task last are the likeliest to have ended it."""
         while self._waiting and not self._read_for:
             self._read_for, self._waiting = self._waiting, {}
-            drivers = (node for task in self._read_for for node in self._directory.tellers_of(task))
-            self._logs = [node for node in dict.fromkeys(drivers) if node != self._directory.me]
+            tellers = dict.fromkeys(node for task in self._read_for for node in self._directory.tellers_of(task))
+            places = {node: place for place, node in enumerate(tellers)}
+            kept = (log for log in self._directory.guard.logs if log != self._directory.me)
+            self._logs = sorted(kept, key=lambda log: places.get(log, -1))
             yield from self._next()
 
     def _next(self) -> Effects:

@@ -2,6 +2,8 @@
 
     Enquire task | cancel | retry | story   --> the task's author, now or not at all
             result                  --> the task's author, for as long as the client waits, through broken links
+            (where he is gone, sends on to one who is gone, or knows it no more: all are asked, and look into what they keep. The first
+            good answer counts; what changes something is then asked of him who gave it)
             tasks | hash            --> every linked node; merged when all have answered or gather_s is over, naming who is missing
             audit                   --> this node; every linked node where ``args["all"]`` says so, as packed stories
             body                    --> every linked node; the first that has the bytes
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
@@ -29,11 +31,11 @@ from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, author_of
 from mesh.limits import WorkLimits
 from mesh.messages.keeping import Took
-from mesh.messages.work import Answer, Ask
+from mesh.messages.work import SEARCH, Answer, Ask
 
 ONE = ("task", "result", "cancel", "retry", "story")
 ALL = ("tasks", "hash", "body", "audit", "logs")
-WIDE = ("task", "result", "story")
+CHANGING = ("cancel", "retry")
 HOPS_MAX = 8
 
 
@@ -68,9 +70,16 @@ class _Question:
     """Of ``audit``: who answered, and his packed story."""
     gather: bool = False
     wide: NodeId = ""
-    """Who should answer and cannot be reached: all are asked instead, since who kept his journal may know. The first good answer counts."""
+    """Who should answer and cannot: all are asked instead, since who kept his journal may know. The first good answer counts."""
     hops: int = 0
     """How often it was sent on to another node."""
+
+    @property
+    def said(self) -> Ask:
+        """What is asked now. What changes something is asked of one node only: all are asked who knows the task."""
+        if self.wide and self.message.question in CHANGING:
+            return replace(self.message, question="task")
+        return self.message
 
 
 class Desk:
@@ -170,20 +179,18 @@ class Desk:
 
     def _ask(self, now_s: float, enquire: Enquire, node: NodeId, key: str) -> Iterator[Any]:
         """`node` "": all that are linked."""
-        question = enquire.question
+        question, directed = enquire.question, bool(enquire.args.get("node"))
         missing: dict[NodeId, None] = {}
-        if self._directory.revoked(node) and node != self._me:
+        if self._directory.revoked(node) and node != self._me and (directed or node == author_of(key) or question not in ONE):
             yield Reply(enquire.request, False, revoked(self._directory, node), need=Need.FREE)
             return
         drivers = [one for one in self._directory.drivers_of(key) if self._reachable(one)] if question == "story" and node else []
-        if len(drivers) > 1 and not enquire.args.get("node"):
+        if len(drivers) > 1 and not directed:
             node = ""  # each of them has a part of it
-        wide = bool(node) and question in WIDE and not enquire.args.get("node") and not self._reachable(node)
-        if wide:
-            asked = self._everybody() | {node: None}
-        elif node:
+        wide = bool(node) and question in ONE and not directed and not self._reachable(node)
+        if node:
             asked = {node: None}
-            if question != "result" and not self._reachable(node):
+            if question != "result" and not wide and not self._reachable(node):
                 yield Reply(enquire.request, False, self._unreachable(node, key), need=Need.FREE)
                 return
         elif len(drivers) > 1:
@@ -194,7 +201,7 @@ class Desk:
             missing = {row.node: None for row in silent if not row.revoked}
         ask = self._next_ask(now_s)
         message = Ask(ask, question, key, json.dumps(enquire.args).encode())
-        self._open[ask] = _Question(enquire.request, message, asked, missing, gather=not node, wide=node if wide else "")
+        self._open[ask] = _Question(enquire.request, message, asked, missing, gather=not node)
         self._asks[enquire.request] = ask
         self._asked += 1
         if question == "result":
@@ -202,9 +209,13 @@ class Desk:
         else:
             wait_s = self._limits.ask_timeout_s if (node and not wide) or question == "body" else self._limits.gather_s
         self._deadlines.set(AskDue(ask), now_s + wait_s)
-        for peer in list(asked):
-            if self._reachable(peer):
-                yield Send(peer, message, need=Need.FREE)
+        yield from self._ask_everybody(self._open[ask], node) if wide else self._say(self._open[ask])
+
+    def _say(self, question: _Question) -> Iterator[Any]:
+        """To those of whom it is still out, as far as they are linked."""
+        for node in question.left:
+            if self._reachable(node):
+                yield Send(node, question.said, need=Need.FREE)
 
     def _everybody(self) -> dict[NodeId, None]:
         return {row.node: None for row in self._directory.rows() if self._reachable(row.node)}
@@ -224,7 +235,7 @@ class Desk:
 
     # ---- answers
 
-    def _on_answer(self, _now_s: float, peer: NodeId, answer: Answer) -> Iterator[Any]:
+    def _on_answer(self, now_s: float, peer: NodeId, answer: Answer) -> Iterator[Any]:
         question = self._open.get(answer.ask)
         if question is None or peer not in question.left:
             yield Refused("answer_not_asked", peer)
@@ -242,6 +253,9 @@ class Desk:
         if question.wide and (not answer.ok or (question.message.question == "story" and not tells(answer.body))):
             if not any(self._reachable(left) for left in question.left) and question.message.question != "result":
                 yield self._gave_up(answer.ask, question)
+            return
+        if question.wide and question.message.question in CHANGING:
+            yield from self._found(now_s, question, peer)
             return
         kind = question.message.question
         packed = answer.ok and kind in ("story", "body", "audit")
@@ -267,7 +281,7 @@ class Desk:
     def _may_be_elsewhere(self, answer: Answer, question: _Question) -> bool:
         """It went from one to another, and whoever ended it is gone: those who keep the log of that one can tell, and are not known."""
         kind, key = question.message.question, question.message.key
-        if question.gather or question.wide or kind not in WIDE or len(self._directory.drivers_of(key)) < 2:
+        if question.gather or question.wide or question.hops >= HOPS_MAX or kind not in ONE or len(self._directory.drivers_of(key)) < 2:
             return False
         body = json_object(answer.body)
         return body is not None and body.get("code") == "unknown_task"
@@ -275,18 +289,27 @@ class Desk:
     def _redirect(self, question: _Question, manager: NodeId) -> Iterator[Any]:
         question.hops += 1
         # Each has a guess who has it, and those go round: then everybody is asked.
-        if question.message.question in WIDE and (not self._reachable(manager) or question.hops >= HOPS_MAX):
+        if question.message.question in ONE and (not self._reachable(manager) or question.hops >= HOPS_MAX):
             yield from self._ask_everybody(question, manager)
             return
         question.wide, question.left = "", {manager: None}
-        if self._reachable(manager):
-            yield Send(manager, question.message, need=Need.FREE)
+        yield from self._say(question)
 
     def _ask_everybody(self, question: _Question, instead_of: NodeId) -> Iterator[Any]:
         question.wide, question.left = instead_of, self._everybody() | {instead_of: None}
-        for node in question.left:
-            if self._reachable(node):
-                yield Send(node, question.message, need=Need.FREE)
+        args = json_object(question.message.args) or {}
+        question.message = replace(question.message, args=json.dumps(args | {SEARCH: True}).encode())
+        yield from self._say(question)
+
+    def _found(self, now_s: float, question: _Question, peer: NodeId) -> Iterator[Any]:
+        """Who knows the task does what is to be done. Under another number: what still comes in answer to the search is none to this."""
+        self._forget(question.message.ask)
+        ask = self._next_ask(now_s)
+        question.message = replace(question.message, ask=ask)
+        question.wide, question.left, question.hops = "", {peer: None}, HOPS_MAX
+        self._open[ask], self._asks[question.request] = question, ask
+        self._deadlines.set(AskDue(ask), now_s + self._limits.ask_timeout_s)
+        yield from self._say(question)
 
     def _look_again(self, now_s: float, me: NodeId, news: Any) -> Iterator[Any]:
         """Others drive some tasks now: whoever waits for one waits there."""
@@ -346,22 +369,23 @@ class Desk:
             self._deadlines.set(due, now_s + self._limits.ask_repeat_s)
             if question.wide:
                 question.left = self._everybody() | {question.wide: None}
-            for node in question.left:
-                if self._reachable(node):
-                    yield Send(node, question.message, need=Need.FREE)
+            yield from self._say(question)
         else:
             yield self._gave_up(due.ask, question)
 
     def _gave_up(self, ask: int, question: _Question) -> Reply:
-        node = question.wide or next(iter(question.left))
+        node, key = question.wide or next(iter(question.left)), question.message.key
         self._forget(ask)
-        return Reply(question.request, False, self._unreachable(node, question.message.key), need=Need.FREE)
+        error = self._unreachable(node, key)
+        if question.wide and self._reachable(node):
+            error = failure("unknown_task", f"nobody who is here knows {key}; it ended long ago, or whoever had it is away", "mesh nodes")
+        return Reply(question.request, False, error, need=Need.FREE)
 
     def _on_member_linked(self, now_s: float, me: NodeId, linked: MemberLinked) -> Iterator[Any]:
         """What was on the old link may be lost: ask again. Every question may be asked twice."""
         for question in list(self._open.values()):
             if linked.node in question.left:
-                yield Send(linked.node, question.message, need=Need.FREE)
+                yield Send(linked.node, question.said, need=Need.FREE)
         yield from self._steps.inputs[MemberLinked](now_s, me, linked)
 
     def _on_member_lost(self, _now_s: float, _me: NodeId, lost: MemberUnreachable | MemberDied | MemberLeft) -> Iterator[Any]:
@@ -379,9 +403,16 @@ class Desk:
                 yield self._conclude(ask, question)
 
     def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> Iterator[Any]:
-        """Nobody waits for it: not for a result either."""
+        """Nobody waits for what it has submitted: not for a result either."""
         for ask, question in list(self._open.items()):
-            if fact.node in question.left and not question.gather:
+            its_own = fact.node == author_of(question.message.key)
+            if question.gather or not (fact.node in question.left or (its_own and question.wide)):
+                continue
+            if not its_own and question.message.question not in CHANGING:
+                yield from self._ask_everybody(question, question.wide or fact.node)  # what it had taken over goes on elsewhere
+            elif not its_own and question.wide:
+                del question.left[fact.node]
+            else:
                 self._forget(ask)
                 yield Reply(question.request, False, revoked(self._directory, fact.node), need=Need.FREE)
         yield from self._steps.inputs[MemberRevoked](now_s, me, fact)

@@ -106,8 +106,8 @@ class Errands:
 
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
         ask = self._next_ask(now_s)
-        it = (step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files, step.bounds, step.rank)
-        message = StepAsk(ask, *it)
+        what = (step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
+        message = StepAsk(ask, *what, step.bounds, step.rank, step.placement)
         size_max = self._limits.body_bytes_max
         yield from self._begin(now_s, step.request, step.parent, message, len(step.input), size_max)
 

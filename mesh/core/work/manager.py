@@ -13,7 +13,6 @@ Source: BLUEPRINT section 7; Smith, The Contract Net Protocol (1980).
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -46,6 +45,7 @@ from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, Lea
 from mesh.core.work.calls import CallsDue, Ring
 from mesh.core.work.checkpoints import Checkpoints
 from mesh.core.work.claims import ClaimKept, Claims, WaitEnds
+from mesh.core.work.early import Early
 from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
@@ -82,7 +82,6 @@ from mesh.messages.work import (
     Revoked,
 )
 
-EARLY_MAX = 1024
 KEEPERS_COME_S = 5.0
 """After a start: so long work is taken that waits for keepers to be met."""
 
@@ -136,8 +135,7 @@ class Manager:
         self._ring = ring = Ring(deadlines, limits)
         self._fold: Fold | None = Fold(limits.ended_remembered)
         self._started = False
-        self._early: deque[tuple[NodeId, Any]] = deque(maxlen=EARLY_MAX)
-        """What came while the keepers had not chosen this node yet. The oldest goes first: it is said again, or asked again."""
+        self._early = Early(book)
         self._ending = ending = Ending(book, ring)
         self._leases = leases = Leases(book, ending)
         self._placing = Placing(book, ending)
@@ -202,7 +200,7 @@ class Manager:
             Leading: soon(self._on_leading),
             Deposed: soon(self._on_deposed),
             TaleTold: soon(self._succession.on_tale_told),
-            LogSettled: soon(self._succession.on_log_settled),
+            LogSettled: soon(self._on_log_settled),
             MemberAlive: soon(self._on_member_alive),
             MemberLinked: soon(self._on_member_linked),
             MemberSuspected: soon(self._on_member_suspected),
@@ -266,8 +264,7 @@ class Manager:
         me, said = self.book.me, self._then_say(method)
 
         def run(now_s: float, sender: NodeId, item: Any) -> Any:
-            if self._waits_for_keepers:
-                self._early.append((sender, item))
+            if self._waits_for_keepers and self._early.put_off(sender, item):
                 return None
             return method(now_s, sender, item) if sender != me else said(now_s, sender, item)
 
@@ -385,14 +382,23 @@ class Manager:
     def _on_deposed(self, now_s: float, me: NodeId, deposed: Deposed) -> Effects:
         yield from self._succession.on_deposed(now_s, me, deposed)
         yield from self._claims.let_go(now_s, deposed.taken)
+        if self._waits_for_keepers:
+            yield from self._hear_early(now_s)
+
+    def _on_log_settled(self, now_s: float, me: NodeId, settled: LogSettled) -> Effects:
+        yield from self._succession.on_log_settled(now_s, me, settled)
+        if settled.author == me and self._waits_for_keepers:
+            yield from self._hear_early(now_s)
 
     def _open(self, now_s: float, taken: int) -> Effects:
         fold, self._fold = self._fold, None
         if fold is None:
             return
         yield from self._succession.open(now_s, fold, taken)
-        early, self._early = self._early, deque(maxlen=EARLY_MAX)
-        for sender, item in early:
+        yield from self._hear_early(now_s)
+
+    def _hear_early(self, now_s: float) -> Effects:
+        for sender, item in self._early.take():
             yield from self.inputs[type(item)](now_s, sender, item) or ()
 
     # ---- members
@@ -436,6 +442,7 @@ class Manager:
     def _on_member_revoked(self, now_s: float, me: NodeId, fact: MemberRevoked) -> Effects:
         """What it holds or was offered goes to others under higher fences, and it is never asked again."""
         if fact.node != me:
+            self._early.forget(fact.node)
             yield from self._placing.gone(now_s, fact.node)
             yield from self._retries.revoked(now_s, fact.node)
             yield from self._leases.revoked(now_s, fact.node)

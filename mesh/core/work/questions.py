@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +10,14 @@ from mesh.core.work.archive import Archive
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.calls import Ring, story_of
 from mesh.core.work.ending import Ending
+from mesh.core.work.errands import json_object
 from mesh.core.work.readback import Readback
 from mesh.core.work.succession import moved
 from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import ReadBody, Refused, Send
 from mesh.ids import PRIORITY_DEFAULT, NodeId, award_number
-from mesh.messages.work import Answer, Ask
+from mesh.messages.work import SEARCH, Answer, Ask
 
 ROWS_MAX = 500
 """Of one answer: about 200 KB. The newest are given."""
@@ -60,9 +60,10 @@ class Questions:
         return found
 
     def _elsewhere(self, sender: NodeId, ask: Ask, then: Callable[[Task | None], Any]) -> Effects:
-        """Who drives it answers, if he can; else what is kept here of the logs of those who did."""
+        """Who drives it answers, if he can; else, and where everybody is asked, what is kept here of the logs of those who did."""
         manager = self._book.whom_to_ask(ask.key)
-        if manager != self._book.me and self._book.is_linked(manager):
+        searched = (json_object(ask.args) or {}).get(SEARCH)
+        if manager != self._book.me and self._book.is_linked(manager) and not searched:
             yield self._unknown(sender, ask)
         else:
             yield from self._archive.ask(ask.key, (sender, ask.ask), then)
@@ -172,18 +173,21 @@ class Questions:
     def _cancel(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         task = self.find(ask.key)
         if task is None:
-            yield self._unknown(sender, ask)
+            yield from self._elsewhere(sender, ask, lambda old: self._cancelled(sender, ask, old))
             return
-        try:
-            args = json.loads(ask.args)
-        except ValueError:
-            args = None
-        if not isinstance(args, dict):
+        args = json_object(ask.args)
+        if args is None:
             yield Refused("bad_args", sender)
             args = {}
         by, reason = str(args.get("by") or sender), str(args.get("reason") or "cancelled")
         yield from self._ending.cancel(now_s, task, by, reason)
-        yield Send(sender, Answer(ask.ask, True, dumps({"task": task.id, "state": task.state})))
+        yield self._cancelled(sender, ask, task)
+
+    def _cancelled(self, sender: NodeId, ask: Ask, task: Task | None) -> Send:
+        """What has ended stays as it is."""
+        if task is None:
+            return self._unknown(sender, ask)
+        return Send(sender, Answer(ask.ask, True, dumps({"task": task.id, "state": task.state})))
 
     def _retry(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         task = self.find(ask.key)

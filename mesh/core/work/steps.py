@@ -58,6 +58,7 @@ class Steps:
                 step=ask.name,
                 bounds=ask.bounds,
                 rank=inherited(ask.rank, parent.rank),
+                placement=ask.placement,
             )
             if ask.files and sender != self._book.me:
                 child.sources = (self._book.me, sender)

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId
-from mesh.messages.records import Decided, Effected, Intended, Submitted, TookOver
-from mesh.sim.checkers.copies import Copies
+from mesh.messages.records import Decided, Effected, Intended, Submitted
+from mesh.sim.checkers.copies import RESOLVING, Copies, Drafts, Path
 from mesh.sim.history import Appended, Learned, NodeDown, Reached, Synced, Takes, Verdict
 
 Key = tuple[TaskId, str]
-_KEPT = (Submitted, Decided, Intended, Effected, TookOver)
+_KEPT = (Submitted, Decided, Intended, Effected, *RESOLVING)
 
 
 @dataclass(slots=True)
@@ -41,12 +41,11 @@ class EffectChecker:
         self._seen: dict[TaskId, Fence] = {}
         self._executed: dict[Key, str] = {}
         self._times: dict[Key, int] = {}
-        self._unsynced: dict[NodeId, list[tuple[int, Any, bool]]] = {}
+        self._unsynced: dict[NodeId, list[tuple[int, Any, Path]]] = {}
         self._drivers: dict[TaskId, NodeId] = {}
         """Whose journal counts for it."""
         self._copies = Copies()
-        self._drafted: dict[NodeId, dict[TaskId, _Copied]] = {}
-        """What a node has copied, and does not drive yet."""
+        self._drafts = Drafts[_Copied]()
         self.watches: tuple[type, ...] = ()
         self.takes: Takes = {
             Reached: self._reached,
@@ -85,46 +84,59 @@ class EffectChecker:
     # ---- the journals
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
-        copy = self._copies.is_copy(record)
+        path = self._copies.path(record)
         if type(record.entry) in _KEPT:
-            self._unsynced.setdefault(record.node, []).append((record.seq, record.entry, copy))
+            self._unsynced.setdefault(record.node, []).append((record.seq, record.entry, path))
         return iter(())
 
     def _synced(self, record: Synced) -> Iterator[Verdict]:
         waiting = self._unsynced.get(record.node)
         while waiting and waiting[0][0] <= record.seq:
-            _, entry, copy = waiting.pop(0)
-            kind = type(entry)
-            if kind is Submitted and not copy:
-                self._drivers[entry.task] = record.node
-            elif kind is not TookOver and not copy and self._drivers.get(entry.task) != record.node:
-                continue  # void: others had taken it over, and its writer did not know
-            if kind is Submitted:
-                self._durable[entry.task] = None
-                self._forget(entry.task, {})
-                if copy:
-                    self._drafted.setdefault(record.node, {})[entry.task] = _Copied()
-            elif kind is TookOver:
-                for task, copied in self._drafted.pop(record.node, {}).items():
-                    self._forget(task, copied.outcomes)
-                    self._decided[task] = copied.decided
-                    self._drivers[task] = record.node
-            elif kind is Decided:
-                self._decided[entry.task] = max(entry.fence, self._decided.get(entry.task, 0))
-                if copy:
-                    self._drafted[record.node][entry.task].decided = entry.fence
+            _, entry, path = waiting.pop(0)
+            if type(entry) in RESOLVING:
+                self._resolved(record.node, entry, path)
+            elif path:
+                self._copied(record.node, entry, path)
             else:
-                yield from self._effect(record.at_s, entry, copy)
-                if copy and kind is Effected and not entry.error:
-                    self._drafted[record.node][entry.task].outcomes[entry.task, entry.key] = None
+                yield from self._driven(record.at_s, record.node, entry)
 
-    def _forget(self, task: TaskId, but: dict[Key, None]) -> None:
+    def _resolved(self, node: NodeId, entry: Any, path: Path) -> None:
+        for task, copied in self._drafts.resolve(node, path, entry).items():
+            self._drivers[task] = node
+            self._decided[task] = copied.decided
+            self._forget(task)
+            self._outcomes |= copied.outcomes
+
+    def _copied(self, node: NodeId, entry: Any, path: Path) -> None:
+        """It says nothing new, and counts only if this node comes to drive the task."""
+        if type(entry) is Submitted:
+            self._durable[entry.task] = None
+            self._drafts.keep(node, path, entry.task, _Copied())
+        elif (copied := self._drafts.at(node, path, entry.task)) is None:
+            return
+        elif type(entry) is Decided:
+            copied.decided = entry.fence
+        elif type(entry) is Effected and not entry.error:
+            copied.outcomes[entry.task, entry.key] = None
+
+    def _driven(self, at_s: float, node: NodeId, entry: Any) -> Iterator[Verdict]:
+        if type(entry) is Submitted:
+            self._durable[entry.task] = None
+            self._drivers[entry.task] = node
+        elif self._drivers.get(entry.task) != node:
+            return  # void: others had taken it over, and its writer did not know
+        elif type(entry) is Decided:
+            self._decided[entry.task] = max(entry.fence, self._decided.get(entry.task, 0))
+        else:
+            yield from self._effect(at_s, entry)
+
+    def _forget(self, task: TaskId) -> None:
         """Outcomes that are on nobody's record any more."""
-        for key in [key for key in self._outcomes if key[0] == task and key not in but]:
+        for key in [key for key in self._outcomes if key[0] == task]:
             del self._outcomes[key]
 
-    def _effect(self, at_s: float, entry: Intended | Effected, copy: bool) -> Iterator[Verdict]:
-        if not copy and entry.fence != self._decided.get(entry.task):
+    def _effect(self, at_s: float, entry: Intended | Effected) -> Iterator[Verdict]:
+        if entry.fence != self._decided.get(entry.task):
             what = f"{type(entry).__name__} {entry.key!r} of {entry.task} under {entry.fence}"
             yield Verdict(at_s, "E6", f"{what}; current is {self._decided.get(entry.task)}")
         if isinstance(entry, Intended):

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from mesh.core.work.breaker import OPEN
 from mesh.core.work.poison import TOOK_DOWN
 from mesh.core.work.task import NODE_FAULTS
-from mesh.ids import NodeId, TaskId
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
-from mesh.messages.records import Decided, Finished, Lost, Submitted
-from mesh.sim.checkers.copies import Copies
+from mesh.messages.records import Bound, Decided, Finished, Lost, Submitted
+from mesh.sim.checkers.copies import RESOLVING, Copies, Drafts, Path
 from mesh.sim.history import Appended, Asked, ClockBroken, Delivered, NodeUp, Takes, Verdict
 
 NODES_MAX = 3
@@ -27,6 +27,9 @@ DRIFT = 1.1
 """A manager counts seconds on its own clock."""
 STEPS_PER_CALL = 4
 """A plain call writes no entry; it may be a flow, whose steps count too."""
+
+
+_Loss = tuple[NodeId, int, NodeId]
 
 
 @dataclass(slots=True)
@@ -49,11 +52,14 @@ class FailureChecker:
         """By who heard it from whom: capabilities whose breaker is open there."""
         self._capability: dict[TaskId, str] = {}
         self._parent: dict[TaskId, TaskId] = {}
-        self._took_down: dict[TaskId, list[tuple[NodeId, int, NodeId]]] = {}
+        self._took_down: dict[TaskId, list[_Loss]] = {}
         """By task: in whose journal, at which number, which node."""
+        self._bound: dict[tuple[NodeId, TaskId, Fence], int] = {}
+        """Awards that were accepted, by whose journal says so, with the number there."""
         self._ended: dict[tuple[NodeId, TaskId], int] = {}
         """Whose end is in which journal at which number."""
         self._copies = Copies()
+        self._drafts = Drafts[list[_Loss]]()
         self.watches: tuple[type, ...] = (Load,)
         self.takes: Takes = {
             NodeUp: self._node_up,
@@ -72,6 +78,8 @@ class FailureChecker:
         self._copies.down(record.node)
         for key in [key for key, seq in self._ended.items() if key[0] == record.node and seq > record.seq]:
             del self._ended[key]
+        for award in [award for award, seq in self._bound.items() if award[0] == record.node and seq > record.seq]:
+            del self._bound[award]
         for losses in self._took_down.values():
             losses[:] = [loss for loss in losses if loss[0] != record.node or loss[1] <= record.seq]
         for pair in [pair for pair in self._open if record.node in pair]:
@@ -92,12 +100,15 @@ class FailureChecker:
 
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         entry, life = record.entry, self._lives.get(record.node)
-        if self._copies.is_copy(record):
-            if type(entry) is Submitted:
-                self._ended.pop((record.node, entry.task), None)  # its end was not kept: it lives again
+        path = self._copies.path(record)
+        if type(entry) in RESOLVING:
+            self._took_down.update(self._drafts.resolve(record.node, path, entry))
+        if path:
+            self._copied(record, path)
             return
         if life is None:
             return
+        took_one_down = self._took_one_down(record)
         if type(entry) is Submitted:
             life.given += 1
             self._capability[entry.task] = entry.capability
@@ -109,7 +120,7 @@ class FailureChecker:
             if (record.node, parent) in self._ended and entry.state != "cancelled":
                 yield Verdict(record.at_s, "F3", f"{entry.task}, a step of {parent}, is {entry.state} after that has ended")
         elif type(entry) is Lost:
-            if entry.reason in TOOK_DOWN:
+            if took_one_down:
                 self._took_down.setdefault(entry.task, []).append((record.node, record.seq, entry.node))
             cause, _, kind = entry.reason.partition(":")
             if cause == "failed" and kind not in NODE_FAULTS:
@@ -127,6 +138,22 @@ class FailureChecker:
                 del life.failed[entry.task]
                 life.retries += 1
                 yield from self._judge(record.at_s, record.node, life)
+
+    def _copied(self, record: Appended, path: Path) -> None:
+        """Of what was not kept, and so is not copied, whoever takes over knows nothing."""
+        node, entry = record.node, record.entry
+        if type(entry) is Submitted:
+            self._ended.pop((node, entry.task), None)
+            self._drafts.keep(node, path, entry.task, [])
+        elif self._took_one_down(record) and (losses := self._drafts.at(node, path, entry.task)) is not None:
+            losses.append((node, record.seq, entry.node))
+
+    def _took_one_down(self, record: Appended) -> bool:
+        """Whether it says that a node was lost that had accepted the task: what had only been offered ran nowhere."""
+        node, entry = record.node, record.entry
+        if type(entry) is Bound:
+            self._bound[node, entry.task, entry.fence] = record.seq
+        return type(entry) is Lost and entry.reason in TOOK_DOWN and (node, entry.task, entry.fence) in self._bound
 
     def _hedged(self, at_s: float, node: NodeId, life: _Life) -> Iterator[Verdict]:
         """A second attempt was first: it had been made before, and is known to be one of few."""

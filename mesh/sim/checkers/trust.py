@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mesh.ids import Fence, NodeId, TaskId, author_of
-from mesh.messages.records import Accepted, Bound, Decided, Ended, Finished, Submitted, TookOver
+from mesh.messages.records import Accepted, Bound, Decided, Ended, Finished, Submitted
 from mesh.messages.work import Accept, Award, Failure, Reclaim, Result
+from mesh.sim.checkers.copies import RESOLVING, Copies, Drafts
 from mesh.sim.checkers.tasks import ENDED, Shown
 from mesh.sim.history import (
     Appended,
@@ -45,8 +46,11 @@ class TrustChecker:
         self._running: dict[Place, float] = {}
         self._shown: dict[tuple[NodeId, NodeId], str] = {}
         self._held_for: dict[tuple[NodeId, TaskId], NodeId] = {}
-        self._drafted: dict[NodeId, dict[TaskId, None]] = {}
-        """Tasks of others that a node has copied into its journal, and does not drive yet."""
+        """By its journal."""
+        self._claimed_by: dict[tuple[NodeId, TaskId], NodeId] = {}
+        """Since then, in this life."""
+        self._copies = Copies()
+        self._drafts = Drafts[None]()
         self.watches: tuple[type, ...] = (Award, Accept, Result, Failure, Reclaim)
         self.takes: Takes = {
             NodeUp: self._node_up,
@@ -67,8 +71,11 @@ class TrustChecker:
 
     def _node_down(self, record: NodeDown) -> Iterator[Verdict]:
         self._up.pop(record.node, None)
+        self._copies.down(record.node)
         for pair in [pair for pair in self._this_life if pair[0] == record.node]:
             del self._this_life[pair]
+        for held in [held for held in self._claimed_by if held[0] == record.node]:
+            del self._claimed_by[held]
         return iter(())
 
     def _was_upheld(self, record: Upheld) -> Iterator[Verdict]:
@@ -84,16 +91,20 @@ class TrustChecker:
 
     def _appended(self, record: Appended) -> Iterable[Verdict]:
         node, entry = record.node, record.entry
-        if record.copied:
+        path = self._copies.path(record)
+        if type(entry) in RESOLVING:
+            for task in self._drafts.resolve(node, path, entry):
+                self._held_for[node, task] = node
+                self._claimed_by.pop((node, task), None)
+        elif path:
             if type(entry) is Submitted:
-                self._drafted.setdefault(node, {})[entry.task] = None
+                self._drafts.keep(node, path, entry.task, None)
             return ()
-        if type(entry) is TookOver:
-            self._held_for.update(((node, task), node) for task in self._drafted.pop(node, {}))
         elif type(entry) is Decided:
             self._awarded[entry.task, entry.fence] = entry.winner
         elif type(entry) is Accepted:
             self._held_for[node, entry.task] = entry.manager
+            self._claimed_by.pop((node, entry.task), None)
         what = self._effect_of(node, entry) if self._revoked else ""
         return (Verdict(record.at_s, "R1", f"{node} {what}, which it knows to be revoked"),) if what else ()
 
@@ -117,11 +128,11 @@ class TrustChecker:
 
     def _manager_of(self, node: NodeId, task: TaskId) -> NodeId:
         """For whom `node` holds it: who awarded it, or who has claimed it since."""
-        return self._held_for.get((node, task), author_of(task))
+        return self._claimed_by.get((node, task)) or self._held_for.get((node, task), author_of(task))
 
     def _delivered(self, record: Delivered) -> Iterable[Verdict]:
         if type(record.message) is Reclaim:
-            self._held_for.update(((record.node, task), record.sender) for task, _ in record.message.items)
+            self._claimed_by.update(((record.node, task), record.sender) for task, _ in record.message.items)
         if not self._revoked or not self._upholds(record.node, record.sender):
             return ()
         kind = type(record.message).__name__

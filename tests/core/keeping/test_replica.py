@@ -101,3 +101,18 @@ def test_what_is_kept_is_never_forgotten():
     said = list(keeper.on_ship("K2", Ship("A", 2, 0, 0, 0, 0, (block(2, 1),))))
     assert [type(out) for out in said] == [Keep] and keeper.betrayed, "nothing is acknowledged"
     assert keeper.log.last == before
+
+
+def test_who_was_let_go_is_shipped_to_again_when_a_revocation_makes_his_word_count():
+    outlaws: dict[str, None] = {}
+    leader = replica(term=2, role=LEADER)
+    leader.log = Log("A", outlaws)
+    leader.log.append(1, "A", 3, ("A", "K1", "K2"))
+    list(leader.wrote(4))
+    list(leader.on_shipped("K1", Shipped("A", 2, True, 2, 4)))
+    list(leader.wrote(5, ("A", "K2")))
+    assert {said.to for said in leader.ship_all()} == {"K2"}
+    outlaws["K2"] = None
+    assert "K1" in {said.to for said in leader.ship_all()}
+    list(leader.on_shipped("K1", Shipped("A", 2, True, 2, 5)))
+    assert leader.kept == (2, 5)

@@ -32,6 +32,7 @@ def bench() -> Bench:
     """`b` is gone; its log is kept here."""
     bench = started()
     bench.row("b", linked=False, state="dead")
+    bench.directory.guard.logs = (bench.directory.me, "b")
     return bench
 
 
@@ -70,19 +71,27 @@ def test_no_log_is_read_while_somebody_who_is_here_drives_it(bench):
     assert (answer.ok, b'"manager":"c"' in answer.body) == (False, True)
 
 
-def test_only_logs_in_which_it_may_have_ended_are_read_and_there_only_what_names_it(bench):
-    """`b` has been taken over from before that task, and so has the taker, `c`: nothing of it is there."""
-    for node in "cd":
+def test_where_everybody_is_asked_each_looks_into_what_he_keeps(bench):
+    bench.row("c")
+    bench.directory.inherit("b", Heir(1, 9, 2, "c"))
+    (read,) = reads(bench.give(Ask(1, "cancel", DONE[0], b'{"search": true}'), "a"))
+    ((_, answer),) = bench.sends(bench.give(TaleRead(read.token, tuple(entries()), False)))
+    assert (answer.ok, b'"state":"done"' in answer.body) == (True, True)
+
+
+def test_all_logs_that_are_kept_are_read_those_of_the_likeliest_first(bench):
+    """`b` has been taken over from by `c`, and `c` by `d`; that the task came to `e` in the end, nobody here has heard."""
+    for node in "cde":
         bench.row(node, linked=False, state="dead")
     bench.directory.inherit("b", Heir(1, 1, 2, "c"))
     bench.directory.inherit("c", Heir(1, 7, 2, "d"))
-    (read,) = reads(bench.give(Ask(1, "result", DONE[1]), "a"))
-    assert (read.author, read.about) == ("b", (DONE[1],))
-    ((_, answer),) = bench.sends(bench.give(TaleRead(read.token, (), False)))
-    assert not answer.ok
+    bench.directory.guard.logs = (bench.directory.me, "b", "c", "d", "e")
     authors = []
-    effects = bench.give(Ask(2, "result", DONE[0]), "a")
+    effects = bench.give(Ask(1, "result", DONE[0]), "a")
     while found := reads(effects):
         authors.append(found[0].author)
-        effects = bench.give(TaleRead(found[0].token, (), False))
-    assert authors == ["d", "c", "b"]
+        assert found[0].about == (DONE[0],)
+        effects = bench.give(TaleRead(found[0].token, tuple(entries()) if authors[-1] == "e" else (), False))
+    assert authors == ["d", "c", "b", "e"]
+    ((_, answer),) = bench.sends(effects)
+    assert answer.ok

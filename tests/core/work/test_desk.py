@@ -10,7 +10,7 @@ from workbench import ME, Sink, of, sent
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import DEAD, LEFT, Directory, Heir
-from mesh.core.inputs import Enquire, MemberDied, MemberLinked, RequestGone, Step
+from mesh.core.inputs import Enquire, MemberDied, MemberLinked, MemberRevoked, RequestGone, Step
 from mesh.core.node import Node
 from mesh.core.work.desk import HOPS_MAX, Desk
 from mesh.core.work.inputs import EffectBegin, EffectEnd, EffectPermitted
@@ -117,15 +117,15 @@ def test_an_id_may_be_shortened_as_long_as_it_is_unique() -> None:
     assert error(hall.give(Enquire(5, "result", ""))) == "unknown_task"
 
 
-def test_an_author_who_cannot_be_reached_is_said_so_at_once() -> None:
+def test_an_author_who_cannot_be_reached_is_said_so() -> None:
     hall = Hall()
-    assert error(hall.give(Enquire(1, "cancel", f"{CARL}.1.7"))) == "author_unreachable"
     hall.give(Enquire(2, "story", f"{ANNA}.1.7"))
     assert error(hall.give(MemberDied(ANNA))) == "author_unreachable"
     hall.give(Enquire(3, "task", f"{BERT}.1.7"))
     assert error(hall.later(hall.limits.ask_timeout_s)) == "author_unreachable"
 
 
+SEARCH_ALL = b'{"search": true}'
 NOBODY_KNOWS = {"code": "unknown_task", "message": "no", "fix": "mesh tasks"}
 
 
@@ -151,7 +151,7 @@ def test_a_result_is_waited_for_through_death_and_restart() -> None:
         assert hall.give(answer(NOBODY_KNOWS, ok=False), peer) == [], "its author may come back"
     assert hall.give(MemberDied(CARL)) == []
     hall.directory.ensure(CARL).linked = True
-    assert sent(hall.give(MemberLinked(CARL)), Ask) == [Ask(BASE, "result", key)]
+    assert sent(hall.give(MemberLinked(CARL)), Ask) == [Ask(BASE, "result", key, SEARCH_ALL)]
     again = of(hall.later(hall.limits.ask_repeat_s), Send)
     assert [each.to for each in again] == [ANNA, BERT, CARL]
     assert of(hall.give(answer({"state": "done", "result": 1}), CARL), Reply) == [
@@ -188,6 +188,45 @@ def test_where_who_took_it_over_knows_nothing_of_it_all_are_asked() -> None:
     hall.give(answer({"code": "unknown_task"}, ok=False), asked)
     (reply,) = of(hall.give(answer({"state": "done"}), BERT if asked == ANNA else ANNA), Reply)
     assert reply.ok and reply.body == {"state": "done"}
+
+
+def test_where_nobody_knows_it_that_is_said() -> None:
+    hall = Hall()
+    hall.directory.inherit(ANNA, Heir(1, 9, 2, BERT))
+    hall.give(Enquire(1, "retry", f"{ANNA}.1.7"))
+    for peer in (ANNA, BERT, ANNA):
+        hall.give(answer(NOBODY_KNOWS, ok=False), peer)
+    assert error(hall.give(answer(NOBODY_KNOWS, ok=False), ME)) == "unknown_task"
+
+
+@pytest.mark.parametrize("what", ["cancel", "retry"])
+def test_what_changes_something_is_asked_of_the_one_who_knows_the_task(what: str) -> None:
+    hall = Hall()
+    key = f"{CARL}.1.7"
+    searching = of(hall.give(Enquire(1, what, key)), Send)
+    assert [(each.to, each.message) for each in searching] == [(node, Ask(BASE, "task", key, SEARCH_ALL)) for node in (ANNA, BERT)]
+    hall.give(answer(NOBODY_KNOWS, ok=False), ANNA)
+    found = of(hall.give(answer({"task": key, "state": "running"}), BERT), Send)
+    assert [(each.to, each.message) for each in found] == [(BERT, Ask(BASE + 1, what, key, SEARCH_ALL))]
+    assert hall.give(answer({"task": key, "state": "running"}), BERT) == [Refused("answer_not_asked", BERT)], "said twice"
+    assert hall.give(answer({"task": key}, BASE + 1), BERT) == [Reply(1, True, {"task": key}, need=Need.FREE)]
+
+
+@pytest.mark.parametrize("what", ["cancel", "retry"])
+def test_who_is_found_and_moves_it_on_has_the_last_word(what: str) -> None:
+    hall = Hall()
+    hall.give(Enquire(1, what, f"{CARL}.1.7"))
+    hall.give(answer({"state": "running"}), BERT)
+    assert error(hall.give(answer({"code": "moved", "manager": ANNA, "message": "m", "fix": "f"}, BASE + 1, ok=False), BERT)) == "moved"
+
+
+def test_what_a_revoked_node_had_taken_over_is_asked_of_everybody() -> None:
+    hall = Hall()
+    hall.directory.inherit(CARL, Heir(1, 9, 2, BERT))
+    hall.give(Enquire(1, "result", f"{CARL}.1.7"))
+    hall.directory.ensure(BERT).linked = False
+    assert [each.to for each in of(hall.give(MemberRevoked(BERT)), Send)] == [ANNA]
+    assert error(hall.give(MemberRevoked(CARL))) == "node_revoked"
 
 
 def test_a_client_that_hangs_up_is_forgotten() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from manager_bench import Bench, started
 
-from mesh.core.inputs import Call, MemberDied, MemberLinked, OffersChanged
+from mesh.core.directory import Guard, Heir
+from mesh.core.inputs import Call, MemberDied, MemberLinked, MemberRevoked, OffersChanged
+from mesh.core.keeping.inputs import Leading, LogSettled
 from mesh.core.work.fold import Fold
 from mesh.messages.membership import Offer
 from mesh.messages.records import Finished, Lost
-from mesh.messages.work import Ask, Award, Beat, BeatItem, Cancel, Reclaim, Reclaimed, Result, ResultAck, Superseded
+from mesh.messages.work import Answer, Ask, Award, Beat, BeatItem, Cancel, Reclaim, Reclaimed, Result, ResultAck, Superseded
 
 GREET = Offer("greet", "greeter")
 
@@ -208,3 +212,33 @@ def test_steps_are_in_their_parents_after_a_restart(before):
     bench.give(Reclaimed(((parent.task, parent.fence, "running"),)), "a")
     effects = bench.give(StepAsk(2, parent.task, parent.fence, "one", "paint", b"{}"), "a")
     assert bench.sends(effects) == [("a", StepDone(2, child.task, "done", b'"hi"'))]
+
+
+def test_what_a_node_said_before_it_was_revoked_is_not_taken_once_the_keepers_follow(before):
+    item = before.held()
+    bench = Bench(incarnation=2)
+    bench.directory.guard = Guard(leads=False)
+    bench.start(*before.journal, bodies=before.bodies)
+    bench.row("a", GREET, room=4)
+    bench.row("b", GREET, room=4)
+    assert bench.result(item, "a") == [], "whether the task is still this node's is not known yet"
+    bench.directory.outlaw("a")
+    bench.give(MemberRevoked("a"))
+    assert bench.entries(bench.give(Leading(0)), Finished) == []
+    assert bench.manager.book.counts["node_revoked"] == 1
+
+
+def test_a_question_about_a_task_that_others_took_over_does_not_wait_for_the_keepers(before):
+    item = before.held()
+    bench = Bench(incarnation=2)
+    bench.directory.guard = Guard(leads=False)
+    bench.start(*before.journal, bodies=before.bodies)
+    bench.row("b")
+    question = Ask(4, "result", item.task, b"{}")
+    assert bench.give(question, "a") == [], "nothing is known yet"
+    bench.directory.inherit("me", Heir(1, 9, 2, "b"))
+    (told,) = bench.sends(bench.give(LogSettled("me", 2, (2,))), Answer)
+    assert told[0] == "a" and json.loads(told[1].body)["manager"] == "b"
+    assert [to for to, _ in bench.sends(bench.give(question, "c"), Answer)] == ["c"], "now it is known"
+    own = Ask(5, "result", "me.1.99", b"{}")
+    assert bench.give(own, "a") == [], "what others did not take over waits on"

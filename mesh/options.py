@@ -1,0 +1,28 @@
+"""The options of one piece of work, as users write them and as a node is told of them. Raises UsageError for what is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mesh.bounding import bounds_ms, checked_rank
+from mesh.labels import Labels, placement_of
+
+
+def how_of(
+    *,
+    queue_timeout_s: float | None,
+    run_timeout_s: float | None,
+    heartbeat_timeout_s: float | None,
+    where: Labels | None,
+    near: str,
+    apart: str,
+    hedge: bool,
+    priority: int | None,
+    share: str | None,
+) -> dict[str, Any]:
+    """``{"bounds", "placement", "rank"}``, fields of the requests ``call``, ``submit``, ``stream`` and ``step``."""
+    return {
+        "bounds": list(bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)),
+        "placement": placement_of(where, near, apart, hedge),
+        "rank": list(checked_rank(priority, share)),
+    }
