@@ -331,11 +331,6 @@ class Audit:
     at_ms: int = 0
 
 
-@dataclass(slots=True)
-class RolledBack:
-    """The own disk was put back to an older image, in this life or an earlier one: what this node had promised it may have forgotten."""
-
-
 # ---- disk
 
 

@@ -28,12 +28,11 @@ from mesh.core.inputs import (
     MemberUnreachable,
     NewHead,
     Replay,
-    RolledBack,
     Started,
 )
 from mesh.core.keeping.blocks import end_of
-from mesh.core.keeping.inputs import CarriedOver, Deposed, Leading, ShelfKnown, ShelfRead, Shelved, TaleRead
-from mesh.core.keeping.log import START, Log, Run
+from mesh.core.keeping.inputs import CarriedOver, Deposed, Leading, RolledBack, ShelfKnown, ShelfRead, Shelved, TaleRead
+from mesh.core.keeping.log import START, Log
 from mesh.core.keeping.log import Roster as LogRoster
 from mesh.core.keeping.memory import Memory
 from mesh.core.keeping.replica import LEADER, Keep, Replica, Say
@@ -45,15 +44,13 @@ from mesh.core.keeping.timers import BeatDue, CampaignDue, RosterDue
 from mesh.core.keeping.vigil import Vigil, settled
 from mesh.core.records.journal import last_of
 from mesh.core.records.records import ROLLED_BACK
-from mesh.effects import Append, LogState, Need, Refused, Send, Shelve, Tell, Watermark
+from mesh.effects import Append, Need, Refused, Send, Shelve, Tell, Watermark
 from mesh.ids import NodeId
 from mesh.limits import Limits
 from mesh.messages.keeping import Block, Ship, Shipped, Took, Vote, VoteAsk
 from mesh.messages.records import Guarded, Heads, Leads, TookOver
 
 Effects = Iterator[Any]
-ROSTERS_MAX = 8
-"""Remembered of one log: the newest count, older ones only if the newest are taken back."""
 
 
 class Keepers:
@@ -117,11 +114,7 @@ class Keepers:
 
     def _do_know(self, _now_s: float, _me: NodeId, known: ShelfKnown) -> None:
         kept = self._logs.get(known.author) or self._open(known.author)
-        replica, state = kept.replica, known.state
-        replica.term, replica.voted = state.term, state.voted
-        replica.log.runs = [Run(*run) for run in state.runs]
-        replica.log.rosters = [LogRoster((term, seq), members) for term, seq, members in state.rosters] or replica.log.rosters
-        replica.log.seq = state.seq
+        kept.replica.recall(known.state)
 
     def _do_replay(self, _now_s: float, _me: NodeId, replay: Replay) -> None:
         if type(replay.entry) is Guarded:
@@ -199,7 +192,7 @@ class Keepers:
         mine = [block for block in keep.blocks if block.head.author == self._me and replica.author != self._me]
         kept.tickets.append((self._ticket, end_of(mine[-1]) if mine else None))
         kept.yields.update((block.term, block.head) for block in mine)
-        return Shelve(replica.author, self._ticket, _state(replica), keep.cut, self._foreign(replica, keep.blocks), need=Need.FREE)
+        return Shelve(replica.author, self._ticket, replica.state(), keep.cut, self._foreign(replica, keep.blocks), need=Need.FREE)
 
     def _foreign(self, replica: Replica, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
         """The own commits are in the own journal already."""
@@ -297,7 +290,7 @@ class Keepers:
         if guard.behind:
             guard.leads, guard.led_until_s = True, float("inf")  # of calls, which no keeper knows of
             return
-        echo_s = replica.log.reached(lambda elector: float("inf") if elector == self._me else self._echoes_ms.get(elector, 0) / 1000)
+        echo_s = replica.reached(lambda elector: float("inf") if elector == self._me else self._echoes_ms.get(elector, 0) / 1000)
         guard.led_until_s = echo_s + self._lease_s if guard.leads or echo_s == float("inf") else 0.0
 
     def _expire_roster(self, now_s: float, _me: NodeId, due: RosterDue) -> Effects:
@@ -456,6 +449,7 @@ class Keepers:
             guard.behind = True
             self._publish()
             yield Refused("rolled_back", self._me)
+            yield Watermark(0, self._seq, lost=True, need=Need.FREE)
             yield Tell(Leading(max(log.seq, self._seq)))
 
     def _again(self, now_s: float, author: NodeId) -> None:
@@ -497,10 +491,3 @@ class Keepers:
     def statistics(self) -> KeepingStatistics:
         others = [replica for replica in self.replicas() if replica.author != self._me]
         return look(self._own.replica, others, self._takeover.count)
-
-
-def _state(replica: Replica) -> LogState:
-    log = replica.log
-    runs = tuple((run.term, run.after, run.leader) for run in log.runs)
-    rosters = tuple((*roster.at, roster.members) for roster in log.rosters[-ROSTERS_MAX:])
-    return LogState(replica.term, replica.voted, runs, rosters, log.seq)

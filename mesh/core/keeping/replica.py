@@ -18,13 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.core.keeping.blocks import end_of
-from mesh.core.keeping.log import START, Log
+from mesh.core.keeping.log import START, Log, Reach, Roster, Run
+from mesh.effects import LogState
 from mesh.ids import NodeId
 from mesh.messages.keeping import Ballot, Block, Position, Ship, Shipped, Vote, VoteAsk, Yield
 from mesh.messages.signed import Signed
 
 FLIGHT_MAX = 8
 """SHIPs with blocks under way to one keeper: hides a disk's latency, and a slow keeper costs the leader's queue no more than 8 frames."""
+
+ROSTERS_MAX = 8
+"""Remembered of one log: the newest count, older ones only if the newest are taken back."""
 
 FOLLOWER, ASKING, CANDIDATE, LEADER = "follower", "asking", "candidate", "leader"
 
@@ -95,6 +99,19 @@ class Replica:
     """The leader has just shown that there is one."""
     betrayed: bool = False
     """Somebody leads who lacks what was kept: a majority of the keepers has lost its memory. What is here is not given up for him."""
+
+    # ---- what a restart must find
+
+    def state(self) -> LogState:
+        log = self.log
+        runs = tuple((run.term, run.after, run.leader) for run in log.runs)
+        rosters = tuple((*roster.at, roster.members) for roster in log.rosters[-ROSTERS_MAX:])
+        return LogState(self.term, self.voted, runs, rosters, log.seq)
+
+    def recall(self, state: LogState) -> None:
+        self.term, self.voted, self.log.seq = state.term, state.voted, state.seq
+        self.log.runs = [Run(*run) for run in state.runs]
+        self.log.rosters = [Roster((term, seq), members) for term, seq, members in state.rosters] or self.log.rosters
 
     # ---- votes
 
@@ -186,9 +203,7 @@ class Replica:
             peer.next = end_of(blocks[-1])
             peer.flight += 1
         had_term, had_seq = peer.match
-        return Say(
-            to, Ship(self.author, self.term, term, seq, *self.kept, blocks, had_term=had_term, had_seq=had_seq, lapse=peer.renewed)
-        )
+        return Say(to, Ship(self.author, self.term, term, seq, *self.kept, blocks, had_term=had_term, had_seq=had_seq, lapse=peer.renewed))
 
     def ship_all(self) -> Out:
         """What each still lacks, and if that is nothing, that the leader lives. A revocation may make electors of some who were let go."""
@@ -293,9 +308,13 @@ class Replica:
 
     def _advance(self) -> None:
         """The newest position of the own term that a majority has; all before it is kept with it."""
-        at = self.log.reached(lambda elector: self.stored if elector == self.me else self._match(elector))
+        at = self.reached(lambda elector: self.stored if elector == self.me else self._match(elector))
         if at[0] == self.term and at > self.kept:
             self.kept = at
+
+    def reached(self, by: Callable[[NodeId], Reach]) -> Reach:
+        """The most that enough of the members have reached."""
+        return self.log.reached(by, self.lapsed_peers() if self.me == self.author else ())
 
     def lapsed_peers(self) -> tuple[NodeId, ...]:
         """Who has forgotten what it had promised, and was not taken in since."""

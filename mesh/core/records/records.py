@@ -33,11 +33,11 @@ from mesh.core.inputs import (
     NewHead,
     Remembered,
     Replay,
-    RolledBack,
     Started,
     StoreFailed,
     StoryRead,
 )
+from mesh.core.keeping.inputs import RolledBack
 from mesh.core.records.journal import AUDIT, conflict, last_of, newer
 from mesh.core.records.witness import Cosigned, Cosigner, WitnessDue, is_witness
 from mesh.effects import Append, Need, ReadBody, ReadStory, Refused, Remember, Send, Tell

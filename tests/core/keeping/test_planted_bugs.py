@@ -55,7 +55,7 @@ def vote_is_not_kept(patch: Patch) -> None:
 
 
 def half_is_a_majority(patch: Patch) -> None:
-    patch.setattr(Log, "decides", lambda self, who: sum(name in who for name in self.members) >= len(self.members) // 2)
+    patch.setattr(Log, "decides", lambda self, who, _lapsed=(): sum(name in who for name in self.members) >= len(self.members) // 2)
 
 
 def vote_is_forgotten_at_restart(patch: Patch) -> None:
