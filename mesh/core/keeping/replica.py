@@ -313,8 +313,9 @@ class Replica:
             self.kept = at
 
     def reached(self, by: Callable[[NodeId], Reach]) -> Reach:
-        """The most that enough of the members have reached."""
-        return self.log.reached(by, self.lapsed_peers() if self.me == self.author else ())
+        """The most that enough of the members have reached. Whom they may do without is known only once the roster itself is kept."""
+        settled = self.me == self.author and self.log.rosters[-1].at <= self.kept
+        return self.log.reached(by, self.lapsed_peers() if settled else ())
 
     def lapsed_peers(self) -> tuple[NodeId, ...]:
         """Who has forgotten what it had promised, and was not taken in since."""
