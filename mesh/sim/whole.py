@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from mesh.sim.world import World
 
 
+def shows(world: World, name: NodeId, seq: int) -> bool:
+    """Whether an image of that disk that ends with entry `seq` is seen to be old: all who are here have seen a newer head."""
+    return all(host.assembly.records.known_of(name) > seq for host in world.living() if host.name != name)
+
+
 def is_whole(world: World) -> bool:
     hurt = [*world.old_disks.lives, *world.revoked]
     if not hurt:

@@ -422,6 +422,11 @@ class Records:
         else:
             yield Send(asked[0], Answer(asked[1], True, read.data), need=Need.FREE)
 
+    def known_of(self, author: NodeId) -> int:
+        """The last entry of another's journal of which a head is known here; 0: none."""
+        heads = self._heads.get(author)
+        return last_of(heads[-1].body) if heads else 0
+
     def statistics(self) -> RecordsStatistics:
         return RecordsStatistics(
             self._head_seq,

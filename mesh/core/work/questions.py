@@ -62,10 +62,12 @@ class Questions:
         return found
 
     def _elsewhere(self, sender: NodeId, ask: Ask, then: Callable[[Task | None], Any]) -> Effects:
-        """Who drives it answers, if he can; else, and where everybody is asked, what is kept here of the logs of those who did."""
+        """Who drives it answers, if he can; else, and where everybody is asked, what is kept here of the logs of those who did.
+        (An older disk that was put back is asked for nothing that had to be kept.)"""
         manager = self._book.whom_to_ask(ask.key)
         searched = (json_object(ask.args) or {}).get(SEARCH)
-        if manager != self._book.me and self._book.is_linked(manager) and not searched:
+        elsewhere = manager != self._book.me and self._book.is_linked(manager) and not searched
+        if elsewhere or self._book.directory.guard.behind:
             yield self._unknown(sender, ask)
         else:
             yield from self._archive.ask(ask.key, (sender, ask.ask), then)
