@@ -27,6 +27,13 @@ class Shelf:
         self._blocks: dict[NodeId, list[Block]] = {}
         """By author, in order, as are the positions at which they end."""
 
+    def __copy__(self) -> Shelf:
+        twin = Shelf()
+        twin.states = dict(self.states)
+        twin._ends = {author: list(ends) for author, ends in self._ends.items()}
+        twin._blocks = {author: list(blocks) for author, blocks in self._blocks.items()}
+        return twin
+
     def put(self, effect: Shelve) -> None:
         self.states[effect.author] = effect.state
         ends, held = self._ends.setdefault(effect.author, []), self._blocks.setdefault(effect.author, [])

@@ -47,6 +47,8 @@ class Questions:
     def find(self, key: str) -> Task | None:
         """By its id, or by one whose author's part is shortened, if that is unique here."""
         task = self._book.find(key)
+        if task is not None and task.durable and self._book.directory.guard.behind:
+            return None  # those who keep this node's journal know what became of it
         if task is not None or not key:
             return task
         author, _, rest = key.partition(".")
@@ -60,10 +62,12 @@ class Questions:
         return found
 
     def _elsewhere(self, sender: NodeId, ask: Ask, then: Callable[[Task | None], Any]) -> Effects:
-        """Who drives it answers, if he can; else, and where everybody is asked, what is kept here of the logs of those who did."""
+        """Who drives it answers, if he can; else, and where everybody is asked, what is kept here of the logs of those who did.
+        (An older disk that was put back is asked for nothing that had to be kept.)"""
         manager = self._book.whom_to_ask(ask.key)
         searched = (json_object(ask.args) or {}).get(SEARCH)
-        if manager != self._book.me and self._book.is_linked(manager) and not searched:
+        elsewhere = manager != self._book.me and self._book.is_linked(manager) and not searched
+        if elsewhere or self._book.directory.guard.behind:
             yield self._unknown(sender, ask)
         else:
             yield from self._archive.ask(ask.key, (sender, ask.ask), then)
