@@ -11,6 +11,7 @@ from typing import get_type_hints
 
 import pytest
 
+from mesh.core.work.task import STATES
 from mesh.errors import MeshError
 from mesh.inspector.verbs import GROUPS, MODULES
 from mesh.limits import Limits
@@ -54,6 +55,12 @@ def test_links_and_commands_are_real(page: Path) -> None:
         assert (ROOT / "scripts" / script).exists(), f"scripts/{script} is not there"
     for verb in set(re.findall(r"(?:`|^\$ |^    )mesh ([a-z]+)", text, re.MULTILINE)):
         assert verb in MODULES, f"mesh {verb} is no verb"
+
+
+def test_every_state_of_a_task_is_explained() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    table = page.partition("## States of a task\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(STATES)
 
 
 def test_every_exit_code_is_documented() -> None:
