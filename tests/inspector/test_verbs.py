@@ -193,7 +193,7 @@ TABLE: dict[str, dict[str, Case | str]] = {
     },
     "blame": {
         "ok": Case("blame {made}", 0, {"file": str, "sha256": str, "made_by": dict, "used_by": list, "verified": bool}),
-        "empty": Case("blame {file}", 1, {"file": str, "sha256": str, "made_by": type(None)}),
+        "empty": Case("blame {file}", REFUSED),
         "no node": Case("blame {file}", 3),
         "timeout": Case("blame {file}", 4),
     },
