@@ -219,6 +219,8 @@ class Watermark(Effect):
 
     kept: int
     taken: int = 0
+    lost: bool = False
+    """The own disk was put back: nothing that waits now is ever kept, and clients hear so."""
 
 
 @dataclass(slots=True)

@@ -78,6 +78,7 @@ def award_number(fence: Fence) -> int:
 
 
 def term_of(fence: Fence) -> int:
+    """Grows each time that another manager takes the task over."""
     return fence >> 32
 
 

@@ -246,11 +246,15 @@ class KeepingLimits:
     """A node must have been linked for so long to be asked to keep; also how often the roster is looked at."""
     change_s: float = 0.1
     """The same while a change is under way."""
+    doubt_s: float = 1.0
+    """A node that has just started says nothing about a log before all its members have told it what they know of its own journal, or this
+    is over: longer than heads take to all who are here, so that an old disk shows; a second of a failover only where one of the three is
+    dead and another has just restarted."""
     replace_s: float = 10.0
     """A keeper that is dead for so long is replaced, or let go if there is nobody."""
     heirs_max: int = 256
     """Take-overs of one author that are remembered, the newest; 200 bytes each. A node that comes back is told all of them, at 560 bytes
-    and three checks of a signature (0.3 ms): in a mesh of 20 nodes, each killed 256 times, 2.9 MB and 1.5 s. What was taken over
+    and three checks of a signature (0.65 ms): in a mesh of 20 nodes, each killed 256 times, 2.9 MB and 3.3 s. What was taken over
     longer ago is found by asking everybody."""
     logs_max: int = 256
     """Authors whose journals one node keeps: more in a large mesh means that somebody chooses badly or lies."""

@@ -122,7 +122,7 @@ class Directory:
         self.heirs: dict[NodeId, list[Heir]] = {}
         """By author, in order of their terms."""
         self.homes: dict[TaskId, NodeId] = {}
-        """Who drives what is held here, where that is not who awarded it. Written by the contractor."""
+        """Who drives what is held here, whoever had taken it over before: he may have lost it again. Written by the contractor."""
         self._rows: dict[NodeId, Row] = {me: Row(me, name or me, linked=True)}
         self._sorted: list[NodeId] | None = [me]
         self._offering: dict[str, list[Row]] = {}

@@ -14,10 +14,16 @@ from collections import deque
 from dataclasses import dataclass
 from operator import itemgetter
 
-from mesh.effects import Effect, Later, Need, Send
+from mesh.effects import Effect, Later, Need, Reply, Send
 
 NOBODY = -1
 """As a watermark: only this node keeps its journal."""
+
+PUT_BACK = {
+    "code": "rolled_back",
+    "message": "this node's disk was put back to an older state than its keepers hold, so it takes no work that must survive",
+    "fix": "mesh doctor",
+}
 
 Waiting = deque[tuple[int, Effect]]
 """With the number in which order they were made."""
@@ -68,10 +74,11 @@ class Outbox:
         self._synced = synced
         return self._free()
 
-    def kept(self, seq: int, *, forsaken: bool = False) -> list[Effect]:
+    def kept(self, seq: int, *, forsaken: bool = False, lost: bool = False) -> list[Effect]:
         """A majority of the keepers has everything up to `seq` (`NOBODY`: there are none): what may leave now, in the order it was made.
 
         `forsaken`: of what then still waits for them, messages never leave. Answers to clients go on waiting: the log may come back.
+        `lost`: it does not, so clients are told.
         """
         self._kept = seq
         free = self._free()
@@ -79,6 +86,9 @@ class Outbox:
             left: Waiting = deque(each for each in self._for_keepers if type(each[1]) not in (Send, Later))
             self._forsaken += len(self._for_keepers) - len(left)
             self._for_keepers = left
+        if lost:
+            free += [Reply(each.request, False, PUT_BACK) for _, each in self._for_keepers if isinstance(each, Reply)]
+            self._for_keepers.clear()
         return free
 
     def _free(self) -> list[Effect]:

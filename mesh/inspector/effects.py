@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.ids import award_number
+from mesh.ids import FIRST_TERM, award_number, term_of
 from mesh.inspector.render import clean, table
 
 KNOWN, UNKNOWN = "known", "unknown"
@@ -20,13 +20,18 @@ def effects_of(task: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]
         if entry["kind"] == "Intended":
             row = rows.setdefault(entry["key"], {"key": entry["key"], "outcome": UNKNOWN, "begun": 0})
             row["begun"] += 1
-            row |= {"at_most_once": entry["once"], "award": award_number(entry["fence"]), "error": "", "output": ""}
-            row |= {"node": names.get(entry["node"], entry["node"]), "wall_ms": entry["wall_ms"]}
+            row |= {"at_most_once": entry["once"], "award": award_number(entry["fence"]), "term": term_of(entry["fence"])}
+            row |= {"node": names.get(entry["node"], entry["node"]), "wall_ms": entry["wall_ms"], "error": "", "output": ""}
         elif entry["kind"] == "Effected" and entry["key"] in rows:
             row = rows[entry["key"]]
             row |= {"outcome": UNKNOWN if entry["error"] else KNOWN, "error": entry["error"], "output": entry["output"]}
             row["wall_ms"] = entry["wall_ms"]
     return list(rows.values())
+
+
+def award_words(award: int, term: int) -> str:
+    """``award 2``; after a take-over its numbers begin again: ``award 1 of term 2``."""
+    return f"award {award}" + (f" of term {term}" if term > FIRST_TERM else "")
 
 
 def note(row: dict[str, Any]) -> str:
@@ -42,7 +47,7 @@ def show_effects(rows: list[dict[str, Any]]) -> str:
     """A table; "" without effects."""
     if not rows:
         return ""
-    lines = [(row["key"], row["outcome"], f"award {row['award']}", row["node"], note(row)) for row in rows]
+    lines = [(row["key"], row["outcome"], award_words(row["award"], row.get("term", FIRST_TERM)), row["node"], note(row)) for row in rows]
     return table(("EFFECT", "OUTCOME", "BY", "NODE", "NOTE"), lines, empty="")
 
 

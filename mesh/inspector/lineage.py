@@ -17,6 +17,7 @@ from mesh.inspector.effects import effects_of, mark
 from mesh.inspector.render import clean, table
 
 HASH_DIGITS = 64
+ENDED = ("done", "failed", "cancelled")
 
 
 async def trace(mesh: Mesh, what: str) -> dict[str, Any]:
@@ -91,21 +92,36 @@ def _tasks(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
                 "node": "",
                 "agent": "",
                 "attempts": 0,
+                "fence": 0,
                 "lost": [],
                 "effects": effects_of(entry["task"], entries),
             }
     for entry in entries:
         row = tasks.get(entry.get("task", ""))
-        if row is None:
-            continue
-        if entry["kind"] == "Decided":
-            row["attempts"] += 1
-        elif entry["kind"] == "Lost":
-            row["lost"].append({"node": entry["node"], "reason": entry["reason"]})
-        elif entry["kind"] == "Finished":
-            row |= {"state": entry["state"], "agent": entry["agent"], "output": entry["output"], "node": _name(entry["node"], entries)}
-            row["files_out"] = [file for file, _ in entry["files"]]
+        if row is not None:
+            _went_on(row, entry, entries)
     return tasks
+
+
+def _went_on(row: dict[str, Any], entry: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+    """By fences, since clocks of several writers may order what they wrote in another way."""
+    kind, ended = entry["kind"], row["state"] in ENDED
+    if kind == "Decided":
+        row["attempts"] += 1
+        if not ended and entry["fence"] > row["fence"]:
+            agent = next((str(c["agent"]) for c in entry["candidates"] if c["node"] == entry["winner"]), "")
+            row |= {"state": "offered", "fence": entry["fence"], "agent": agent, "node": _name(entry["winner"], entries)}
+    elif kind == "Lost":
+        row["lost"].append({"node": entry["node"], "reason": entry["reason"]})
+        if not ended and entry["fence"] == row["fence"]:
+            row |= {"state": "pending", "agent": "", "node": ""}
+    elif kind == "Finished":
+        row |= {"state": entry["state"], "agent": entry["agent"], "output": entry["output"], "node": _name(entry["node"], entries)}
+        row["files_out"] = [file for file, _ in entry["files"]]
+    elif not ended and kind == "Bound" and (entry["fence"], row["state"]) == (row["fence"], "offered"):
+        row["state"] = "held"
+    elif not ended and (kind == "CancelAsked" or (kind == "Parked" and not row["node"])):
+        row["state"] = "parked" if kind == "Parked" else "cancelling"
 
 
 def _name(node: str, entries: list[dict[str, Any]]) -> str:
@@ -157,8 +173,7 @@ def _branch(document: dict[str, Any], task: str, depth: int, numbers: dict[str, 
         return
     who = f"{row['agent']}@{row['node']}" if row["agent"] else row["node"] or "nobody yet"
     files = f"{_list(row['files_in'], numbers)} -> {_list(row['files_out'], numbers)}" if row["files_in"] or row["files_out"] else ""
-    again = f"award {row['attempts']}" if row["attempts"] > 1 else ""
-    state = again if row["state"] == "done" and again else f"{row['state']} {again}".strip()
+    state = row["state"] + (f", {row['attempts']} awards" if row["attempts"] > 1 else "")
     name = (row["step"] or ("task" if not depth else row["capability"])) + (" <" if task == document["goal"] else "")
     rows.append(("  " * depth + name, row["capability"], who, files, state, short(task)))
     for child in tasks:

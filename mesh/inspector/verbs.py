@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "tasks": "watch",
         "task": "watch",
         "why": "watch",
+        "trace": "watch",
         "lineage": "watch",
         "blame": "watch",
         "logs": "logs",

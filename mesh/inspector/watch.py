@@ -1,7 +1,8 @@
-"""Watch: status, nodes, caps, tasks, task, why, lineage, blame."""
+"""Watch: status, nodes, caps, tasks, task, why, trace, lineage, blame."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,9 +10,9 @@ import typer
 
 from mesh.client import Mesh
 from mesh.errors import NoSuchFile, NoSuchTask, UsageError
-from mesh.ids import PRIORITY_DEFAULT, award_number, short
-from mesh.inspector.effects import show_effects
-from mesh.inspector.render import clean, fit, seconds, table
+from mesh.ids import PRIORITY_DEFAULT, award_number, short, term_of
+from mesh.inspector.effects import award_words, show_effects
+from mesh.inspector.render import clean, fit, screen_columns, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task id, as `submit` or `tasks` print it.", show_default=False)]
@@ -27,6 +28,9 @@ REASONS = {
 }
 """Why a task waits, in words; any other reason is shown as the record has it."""
 SURVIVES = {"node-loss": "the loss of any node", "restart": "this node's restart, not its loss"}
+
+UNANSWERED = "missing here is what had ended there, and what nobody has taken over yet (mesh task ID finds more)"
+"""Of the nodes that do not answer."""
 
 
 def status(
@@ -143,7 +147,7 @@ def _show_tasks(document: dict[str, Any]) -> str:
     if document.get("more"):
         text += f"\nand {document['more']} older ones"
     missing = document.get("missing") or []
-    return text + (f"\nnot answering, so their tasks are not shown: {clean(', '.join(map(str, missing)))}" if missing else "")
+    return text + (f"\nnot answering: {clean(', '.join(map(str, missing)))}; {UNANSWERED}" if missing else "")
 
 
 def _note(task: dict[str, Any]) -> str:
@@ -185,7 +189,8 @@ def _show_task(document: dict[str, Any]) -> str:
         "reason",
         "progress",
     )
-    shown = {**document, "fence": f"{document['fence']} (award {award_number(document['fence'])})" if document["fence"] else ""}
+    fence = document["fence"]
+    shown = {**document, "fence": f"{fence} ({award_words(award_number(fence), term_of(fence))})" if award_number(fence) else ""}
     shown["priority"] = "" if document.get("priority") == PRIORITY_DEFAULT else document.get("priority")
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
@@ -203,12 +208,38 @@ def why(
     from mesh.inspector import why as view
 
     async def action(mesh: Mesh) -> dict[str, Any]:
-        story = await mesh.story(task)
-        if not story["entries"]:
-            raise NoSuchTask(f"there is no record of {task}: a plain call leaves none", fix="mesh submit ..., whose decisions are kept")
-        return view.explain(story["task"], story["entries"])
+        story = await _story_of(mesh, task)
+        return view.explain(story["task"], story["entries"], {row["id"]: row["name"] for row in (await mesh.nodes())["nodes"]})
 
     ask(Where(home, node, as_json, timeout), action, view.show, exit_code=lambda document: 0 if document["agrees"] else 1)
+
+
+def trace(
+    task: TaskArgument,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    timeout: LookTimeout = LOOK_S,
+    as_json: JsonOption = False,
+    watch: WatchOption = False,
+) -> None:
+    """Where its time went: the task and its steps on one scale.
+
+    Waiting, each attempt and where it ran, from the journal.
+    """
+    from mesh.inspector import trace as view
+
+    async def action(mesh: Mesh) -> dict[str, Any]:
+        story = await _story_of(mesh, task)
+        return view.document(story["task"], story["entries"], int(time.time() * 1000))
+
+    ask(Where(home, node, as_json, timeout), action, lambda document: view.show(document, screen_columns() or 100), watch=watch)
+
+
+async def _story_of(mesh: Mesh, task: str) -> dict[str, Any]:
+    story = await mesh.story(task)
+    if not story["entries"]:
+        raise NoSuchTask(f"there is no record of {task}: a plain call leaves none", fix="mesh submit ..., whose decisions are kept")
+    return story
 
 
 def lineage(

@@ -6,11 +6,16 @@ The recomputation shares no code with the manager: it reads the score from the r
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from mesh.ids import award_number, short
-from mesh.inspector.effects import effects_of, show_effects
+from mesh.ids import FIRST_TERM, award_number, short, term_of
+from mesh.inspector.effects import award_words, effects_of, show_effects
 from mesh.inspector.render import clean, seconds, table
+
+CANCELLED, FAILED = "cancelled", "failed"
 
 
 def score_ms(candidate: dict[str, Any]) -> int:
@@ -29,10 +34,10 @@ def recompute(decision: dict[str, Any]) -> str:
     return min(decision["candidates"], key=order)["node"] if decision["candidates"] else ""
 
 
-def explain(task: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The ``why`` document: one item per decision, in order, each with what became of it."""
+def explain(task: str, entries: list[dict[str, Any]], names: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """The ``why`` document: one item per decision, in order, each with what became of it. `names`: what nodes are called here, by id."""
     own = [entry for entry in entries if entry.get("task") == task]
-    decisions = [_decision(entry, own) for entry in own if entry["kind"] == "Decided"]
+    decisions = [_decision(entry, own, names) for entry in own if entry["kind"] == "Decided"]
     events = [_event(entry) for entry in own if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Finished")]
     return {
         "schema": "mesh.why/1",
@@ -46,13 +51,15 @@ def explain(task: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _decision(entry: dict[str, Any], own: list[dict[str, Any]]) -> dict[str, Any]:
+def _decision(entry: dict[str, Any], own: list[dict[str, Any]], known: Mapping[str, str]) -> dict[str, Any]:
     chosen = recompute(entry)
     candidates = sorted(entry["candidates"], key=score_ms)
     names = {candidate["node"]: candidate["name"] for candidate in candidates}
     return {
         "fence": entry["fence"],
         "award": award_number(entry["fence"]),
+        "term": term_of(entry["fence"]),
+        "recorded_by": known.get(entry["author"], entry["author"]),
         "way": entry["way"],
         "rule": entry["rule"],
         "winner": names.get(entry["winner"], entry["winner"]),
@@ -93,7 +100,7 @@ def show(document: dict[str, Any]) -> str:
         asked = len(decision["candidates"]) + len(decision["refusals"])
         lines.append("")
         lines.append(
-            f"award {decision['award']} by {clean(decision['way'])} to {clean(decision['winner'])}: {clean(decision['outcome'])}"
+            f"{_award(decision)} by {clean(decision['way'])} to {clean(decision['winner'])}: {clean(decision['outcome'])}"
             f"   ({asked} asked, {len(decision['candidates'])} offered, {len(decision['refusals'])} refused)"
         )
         rows = [
@@ -114,12 +121,36 @@ def show(document: dict[str, Any]) -> str:
         lines.append("recomputed from the record: " + ("agrees" if decision["agrees"] else "DISAGREES"))
     if not document["decisions"]:
         reasons = [event["reason"] for event in document["events"] if event["kind"] == "Parked"]
-        lines.append("not awarded yet" + (f": {clean(reasons[-1])}" if reasons else ""))
+        over = any(event["kind"] == "Finished" for event in document["events"])
+        lines.append(("never awarded" if over else "not awarded yet") + (f": {clean(reasons[-1])}" if reasons else ""))
+    lines += _end(document["events"])
     if document.get("effects"):
         lines += ["", show_effects(document["effects"])]
     lines.append("")
     lines.append("record: " + ("every entry's signature and inclusion proof verified" if document["verified"] else "NOT VERIFIED"))
     return "\n".join(lines)
+
+
+def _end(events: list[dict[str, Any]]) -> Iterator[str]:
+    """How it ended, if not with a result; or that its end was asked for."""
+    asked: dict[str, Any] = next((event for event in reversed(events) if event["kind"] == "CancelAsked"), {})
+    words = f"by {clean(short(asked.get('by', '')))}: {clean(asked.get('reason', ''))}" if asked else ""
+    finished = next((event for event in events if event["kind"] == "Finished"), None)
+    if finished is None and asked:
+        yield f"to be cancelled {words}"
+    elif finished is None:
+        return
+    elif finished["state"] == CANCELLED:
+        yield f"cancelled {words}".strip()
+    elif finished["state"] == FAILED:
+        error = json.loads(finished.get("error") or "{}")
+        yield f"failed: {clean(error.get('message') or error.get('code', ''))}"
+
+
+def _award(decision: dict[str, Any]) -> str:
+    """Which one it was; and after a take-over in whose journal it stands: his who took over then, or who took over from him."""
+    words = award_words(decision["award"], decision["term"])
+    return f"{words} (after a take-over, recorded by {clean(short(decision['recorded_by']))})" if decision["term"] > FIRST_TERM else words
 
 
 def _note(candidate: dict[str, Any], decision: dict[str, Any]) -> str:

@@ -65,6 +65,11 @@ class Ship:
     blocks: tuple[Block, ...] = ()
     stamp_ms: int = 0
     """On the sender's clock; comes back with SHIPPED, so that he knows from when on the keeper followed him."""
+    had_term: int = 0
+    had_seq: int = 0
+    """The receiver has said in this term that it has all up to here: if it has not, its disk was put back."""
+    lapse: int = 0
+    """The receiver was made a member after it had named this lapse of its memory."""
 
 
 @dataclass(slots=True)
@@ -77,6 +82,8 @@ class Shipped:
     at_term: int
     at_seq: int
     stamp_ms: int = 0
+    lapse: int = 0
+    """Not 0: the sender has forgotten what it had promised, so this counts for nothing until it is made a member anew. Names the lapse."""
 
 
 @dataclass(slots=True)

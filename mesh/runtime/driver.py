@@ -201,7 +201,7 @@ class Driver:
                 if asker and asker != self._node.me:
                     self._envelopes.refused(asker)
             elif kind is Watermark:
-                self._release(self._outbox.kept(effect.kept, forsaken=effect.taken > 0))
+                self._release(self._outbox.kept(effect.kept, forsaken=effect.taken > 0, lost=effect.lost))
             elif self._outbox.may_leave(effect):
                 self._perform[kind](effect)
 

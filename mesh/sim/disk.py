@@ -82,7 +82,7 @@ class Image:
     kept: dict[str, Any]
 
 
-COPIED = ("incarnation", "rows", "groups", "bodies", "files", "_heads", "_forks", "_witnesses")
+COPIED = ("incarnation", "rows", "groups", "bodies", "files", "_heads", "_forks", "_witnesses", "shelf")
 """(Statements of trust are not: they are learned again from whoever is met, and R1 is not about disks.)"""
 
 

@@ -143,7 +143,7 @@ _SPANS: dict[str, tuple[float, float]] = {
     "replay": (1.0, 20.0),
     "disk_full": (0.1, 8.0),
     "sync_error": (0.05, 3.0),
-    "stale_disk": (0.2, 15.0),
+    "stale_disk": (3.0, 20.0),
 }
 
 

@@ -276,7 +276,7 @@ class Host:
                     self.refusals[effect.reason] += 1
                 elif kind is Watermark:
                     self.world.history.add(KeptUpTo(self.world.now_s, self.name, effect.kept, effect.taken))
-                    self._release(outbox.kept(effect.kept, forsaken=effect.taken > 0))
+                    self._release(outbox.kept(effect.kept, forsaken=effect.taken > 0, lost=effect.lost))
                 elif outbox.may_leave(effect):
                     perform[kind](effect)
 

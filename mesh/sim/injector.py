@@ -14,6 +14,7 @@ from mesh.ids import NodeId
 from mesh.sim.faults import AIMED, DRIFT, Fault
 from mesh.sim.history import ClockBroken
 from mesh.sim.labour import Worker
+from mesh.sim.whole import is_whole, shows
 from mesh.sim.world import World
 
 MAY_MISS = (*AIMED, "false_alarm")
@@ -219,7 +220,7 @@ class Injector:
         life, image = host.life, host.disk.image()
 
         def end() -> None:
-            if host.up and host.life == life and host.disk.seq > image.seq:
+            if host.up and host.life == life and shows(self._world, name, image.seq) and is_whole(self._world):
                 self._world.put_back(name, image)
                 self._world.after(0.1 + fault.amount, lambda: self._back(name))
 
@@ -280,6 +281,8 @@ class Injector:
     def _revoke(self, fault: Fault) -> None:
         """The first node loses its certificate; the second, or whoever runs instead of it, is told first."""
         victim, *_ = fault.nodes
+        if not is_whole(self._world):
+            return
         for name in (*fault.nodes[1:], *self._world.names):
             if name != victim and self._world.hosts[name].up and not self._world.hosts[name].frozen:
                 self._world.revoke(victim, name)

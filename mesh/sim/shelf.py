@@ -8,11 +8,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from heapq import merge
+from typing import Any
 
-from mesh.core.keeping.blocks import TaleRow, end_of, fitting, rows_of
+from mesh.core.keeping.blocks import TaleRow, end_of, fitting, rows_of, telling
 from mesh.core.keeping.inputs import ShelfRead, TaleRead
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
-from mesh.ids import NodeId
+from mesh.ids import NodeId, TaskId
 from mesh.limits import RecordsLimits
 from mesh.messages.keeping import Block, Position
 
@@ -25,6 +26,13 @@ class Shelf:
         self._ends: dict[NodeId, list[Position]] = {}
         self._blocks: dict[NodeId, list[Block]] = {}
         """By author, in order, as are the positions at which they end."""
+
+    def __copy__(self) -> Shelf:
+        twin = Shelf()
+        twin.states = dict(self.states)
+        twin._ends = {author: list(ends) for author, ends in self._ends.items()}
+        twin._blocks = {author: list(blocks) for author, blocks in self._blocks.items()}
+        return twin
 
     def put(self, effect: Shelve) -> None:
         self.states[effect.author] = effect.state
@@ -54,7 +62,7 @@ class Shelf:
         for block in self._blocks.get(effect.author, []):
             if end_of(block)[1] <= effect.since:
                 continue
-            for row in rows_of(block, lambda encoded: encoded.entry):  # type: ignore[attr-defined]
+            for row in rows_of(block, _entry_of):
                 if row[0] <= effect.since:
                     continue
                 if rows and (len(rows) >= effect.entries_max or size >= limits.tale_bytes_max):
@@ -62,3 +70,14 @@ class Shelf:
                 rows.append(row)
                 size += sum(map(len, row[2].values()))
         return TaleRead(effect.token, tuple(rows), False)
+
+    def about(self, author: NodeId, task: TaskId) -> Iterator[tuple[Block, list[int]]]:
+        """The commits of `author` that tell about `task` or its steps, and theirs, each with the numbers of those entries."""
+        names: dict[TaskId, None] = {task: None}
+        for block in self._blocks.get(author, []):
+            if wanted := telling(block, names, _entry_of):
+                yield block, wanted
+
+
+def _entry_of(encoded: bytes) -> Any:
+    return encoded.entry  # type: ignore[attr-defined]

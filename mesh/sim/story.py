@@ -12,13 +12,18 @@ from typing import Any
 from mesh.core.records import merkle
 from mesh.core.records.journal import keys, last_of, roles
 from mesh.core.records.story import Chapter, Story, chapter, pack_story, verify_story
-from mesh.ids import Hash
+from mesh.ids import Hash, author_of
+from mesh.messages.records import Submitted
 from mesh.messages.signed import Signed
 from mesh.sim.disk import Disk, Group, encode_entry
 
 
 def packed_story(disk: Disk, key: str, since: int = 0) -> bytes:
-    """Every durable entry of `disk` that tells about `key`, or about a task that `key` leads to."""
+    """Every durable entry of `disk` that tells about `key`, or about a task that `key` leads to; else what its shelf tells of that task."""
+    author = author_of(key)
+    here = any(type(entry) is Submitted and entry.task == key for _, entry, _ in disk.rows)
+    if author and not here and (kept := [_chapter(block.head, block.entries, wanted) for block, wanted in disk.shelf.about(author, key)]):
+        return pack_story(kept)
     wanted = sorted(seq for seq in _about(disk, key) if seq > since)
     return pack_story(_chapters(disk.groups, wanted))
 
@@ -69,5 +74,8 @@ def _chapters(groups: list[Group], wanted: list[int]) -> Iterable[Chapter]:
         commit = group.signed.body
         here = [seq for seq in wanted if commit.first <= seq <= last_of(commit)]
         if here:
-            entries = list(group.entries)
-            yield chapter(commit, group.signed.raw, entries, [merkle.leaf(entry) for entry in entries], here)
+            yield _chapter(group.signed, group.entries, here)
+
+
+def _chapter(signed: Signed, entries: tuple[bytes, ...], wanted: list[int]) -> Chapter:
+    return chapter(signed.body, signed.raw, list(entries), [merkle.leaf(entry) for entry in entries], wanted)

@@ -28,6 +28,8 @@ class Node(NamedTuple):
     disk: Pieces = ()
     journal: tuple[int, ...] = ()
     """The author's: the last entry of each of his commits."""
+    lapses: int = 0
+    """How often this life and those before it have begun without knowing all that was promised. (Such a life knows that it does.)"""
     # ---- lost at a crash
     queue: tuple[Any, ...] = ()
     term: int = 0
@@ -37,7 +39,8 @@ class Node(NamedTuple):
     stored: Position = (0, 0)
     asked: int = 0
     votes: tuple[str, ...] = ()
-    peers: tuple[tuple[str, Position, Position, bool], ...] = ()
+    peers: tuple[tuple[str, Position, Position, bool, int, int], ...] = ()
+    lapse: int = 0
 
     @property
     def view(self) -> Pieces:
@@ -171,6 +174,11 @@ class Caller:
     def _do_crash(self, node: Node) -> Stepped:
         return restarted(node), ()
 
+    def _do_old_disk(self, node: Node, pieces: int) -> Stepped:
+        """It starts again, with its disk as it was when so many pieces were on it, before any vote. It is told so."""
+        disk = node.disk[:pieces]
+        return restarted(node._replace(disk=disk, kept_term=disk[-1].term, voted_for="", lapses=node.lapses or 1)), ()
+
     # ---- the replica
 
     def _run(self, node: Node, method: str, *arguments: Any, log: Any = None, **words: Any) -> Stepped:
@@ -199,12 +207,12 @@ class Caller:
 
     @staticmethod
     def plain(node: Node) -> Node:
-        return node._replace(peers=tuple((name, match, match, True) for name, match, _, _ in node.peers))
+        return node._replace(peers=tuple((name, match, match, True, *lapse) for name, match, _, _, *lapse in node.peers))
 
     def _pack(self, sender: str, say: Say) -> Mail:
         mail = pack(sender, say.to, say.message)
         if self.loose and mail.kind == "shipped" and not mail.body[1]:
-            return mail._replace(body=(*mail.body[:2], 0, 0))
+            return mail._replace(body=(*mail.body[:2], 0, 0, mail.body[4]))
         return mail
 
     def _blocks(self, view: Pieces, at: Position) -> tuple[Block, ...]:
@@ -236,13 +244,18 @@ def restarted(node: Node) -> Node:
     if node.me == AUTHOR and disk:
         seq = log_of(disk).seq
         disk += tuple(piece for piece in _commits(node.journal, disk[-1].term) if seq < piece.last <= length_at_restart(node))
-    return Node(node.me, node.kept_term, node.voted_for, disk, node.journal, term=node.kept_term, voted=node.voted_for)
+    lapses = node.lapses + bool(node.lapses)
+    return Node(
+        node.me, node.kept_term, node.voted_for, disk, node.journal, lapses, term=node.kept_term, voted=node.voted_for, lapse=lapses
+    )
 
 
 def thawed(node: Node, log: Any, blocks: Any) -> Replica:
-    peers = {name: Peer(match, after, probing) for name, match, after, probing in node.peers}
+    peers = {name: Peer(*places, lapse=lapse, renewed=renewed) for name, *places, lapse, renewed in node.peers}
     votes: dict[str, Any] = dict.fromkeys(node.votes)
-    return Replica(AUTHOR, node.me, blocks, log, node.term, node.voted, node.role, "", node.kept, node.stored, node.asked, votes, peers)
+    replica = Replica(AUTHOR, node.me, blocks, log, node.term, node.voted, node.role, "", node.kept, node.stored, node.asked, votes, peers)
+    replica.lapse = node.lapse
+    return replica
 
 
 def _frozen(node: Node, replica: Replica, queue: tuple[Any, ...]) -> Node:
@@ -257,5 +270,6 @@ def _frozen(node: Node, replica: Replica, queue: tuple[Any, ...]) -> Node:
         stored=replica.stored if replica.role == LEADER else (0, 0),
         asked=replica.asked if asks else 0,
         votes=tuple(sorted(replica.votes)) if asks else (),
-        peers=tuple(sorted((name, peer.match, peer.next, peer.probing) for name, peer in replica.peers.items())),
+        peers=tuple(sorted((name, at.match, at.next, at.probing, at.lapse, at.renewed) for name, at in replica.peers.items())),
+        lapse=replica.lapse,
     )

@@ -62,9 +62,9 @@ def pack(sender: str, to: str, message: Any) -> Mail:
     if isinstance(message, Ship):
         m = message
         blocks = tuple(pack_block(block) for block in m.blocks)
-        return Mail(to, sender, "ship", (m.term, m.prev_term, m.prev_seq, m.kept_term, m.kept_seq, blocks))
+        return Mail(to, sender, "ship", (m.term, m.prev_term, m.prev_seq, m.kept_term, m.kept_seq, blocks, m.lapse))
     if isinstance(message, Shipped):
-        return Mail(to, sender, "shipped", (message.term, message.ok, message.at_term, message.at_seq))
+        return Mail(to, sender, "shipped", (message.term, message.ok, message.at_term, message.at_seq, message.lapse))
     if isinstance(message, VoteAsk):
         return Mail(to, sender, "vote_ask", (message.term, message.last_term, message.last_seq, message.pre))
     assert isinstance(message, Vote), message
@@ -74,9 +74,11 @@ def pack(sender: str, to: str, message: Any) -> Mail:
 @cache
 def message_of(mail: Mail) -> Any:
     if mail.kind == "ship":
-        *fields, blocks = mail.body
-        return Ship(AUTHOR, *fields, tuple(block_of(piece) for piece in blocks))
-    kinds: dict[str, Any] = {"shipped": Shipped, "vote_ask": VoteAsk, "vote": Vote}
+        *fields, blocks, lapse = mail.body
+        return Ship(AUTHOR, *fields, tuple(block_of(piece) for piece in blocks), lapse=lapse)
+    if mail.kind == "shipped":
+        return Shipped(AUTHOR, *mail.body[:4], lapse=mail.body[4])
+    kinds: dict[str, Any] = {"vote_ask": VoteAsk, "vote": Vote}
     return kinds[mail.kind](AUTHOR, *mail.body)
 
 

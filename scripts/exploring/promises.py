@@ -3,7 +3,7 @@
 - at most one leader a term
 - log matching: two logs that hold a position are equal up to there
 - leader completeness: what a leader held for kept is in the log of every leader of a greater term; nobody believes otherwise
-- an acknowledged entry is on the disks of a majority of those who counted for it, for ever
+- an acknowledged entry is on the disks of a majority of those who counted for it, for ever, but for disks that were put back
 - in what is kept every entry of the author stands once, and has one owner from then on: himself, then at most one taker
 """
 
@@ -114,10 +114,10 @@ def match(one: Pieces, other: Pieces) -> None:
         raise Broken(f"two logs hold {one[last - 1].at} and differ before: {one} and {other}")
 
 
-def safe(past: Past, disks: Sequence[tuple[str, Pieces]]) -> None:
-    """What was acknowledged is still on the disks of a majority of those who counted."""
+def safe(past: Past, disks: Sequence[tuple[str, Pieces, bool]]) -> None:
+    """What was acknowledged is still on the disks of a majority of those who counted. Third: it was put back to an older image once."""
     for mark in past.marks:
         kept = past.kept[: mark.length]
-        holders = {name for name, disk in disks if disk[: mark.length] == kept}
+        holders = {name for name, disk, old in disks if old or disk[: mark.length] == kept}
         if 2 * len(holders.intersection(mark.members)) <= len(mark.members):
             raise Broken(f"{kept} was kept in term {mark.term} by a majority of {mark.members}, and is on the disks of {sorted(holders)}")

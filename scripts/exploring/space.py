@@ -1,8 +1,9 @@
 """Every state that can be reached within bounds, breadth first.
 
 A state is: the nodes, everything that was ever said, what the bounds still allow, and what was once believed. What was said may
-be delivered for ever: every message may be late, out of order, lost (never delivered) or delivered many times, for free. That leaves one
-fault to bound, crashes. Elections, commits, changes of members and crashes are bounded; shipping again and probing are not.
+be delivered for ever: every message may be late, out of order, lost (never delivered) or delivered many times, for free. That leaves two
+faults to bound: crashes, and disks that are put back (a keeper's, to how it was at the beginning; then nothing arrives any more of what
+it had said: links begin anew). Elections, commits, changes of members and crashes are bounded; shipping again and probing are not.
 
 A step of one node depends on that node and its input alone, so each is done once and looked up afterwards: nodes and messages are numbers,
 all that was said is a set of bits. States are told apart by 64 bits of hash.
@@ -20,6 +21,8 @@ from exploring.promises import Past, match, remember, safe, well_formed
 from mesh.core.keeping.replica import LEADER
 
 T = TypeVar("T")
+IMAGE = 3
+"""Pieces that an older image of a disk holds: one entry, and two members taken in."""
 TERMS_MAX = 20
 """More than any bounds allow."""
 
@@ -31,6 +34,7 @@ class Bounds(NamedTuple):
     commits: int = 1
     changes: int = 0
     crashes: int = 2
+    old_disks: int = 0
 
 
 class State(NamedTuple):
@@ -86,7 +90,7 @@ def moves(node: Node, changes: tuple[tuple[str, ...], ...], *, loose: bool) -> I
         yield ("sync",), free
     view = node.view
     log = log_of(view)
-    if node.me in log.members and node.role != LEADER:
+    if node.me in log.members and node.role != LEADER and not node.lapse:
         yield ("stand" if loose else "campaign",), free._replace(campaigns=1)
     if node.me == AUTHOR:
         yield ("commit", 1), free._replace(commits=1)
@@ -100,6 +104,8 @@ def moves(node: Node, changes: tuple[tuple[str, ...], ...], *, loose: bool) -> I
                 yield ("ship_from", name, at, True), free
         yield from _led(node, log, changes)
     yield ("crash",), free._replace(crashes=1)
+    if node.me != AUTHOR and len(node.disk) >= IMAGE:
+        yield ("old_disk", IMAGE), free._replace(old_disks=1)
 
 
 def _led(node: Node, log: Any, changes: tuple[tuple[str, ...], ...]) -> Iterator[tuple[Event, Bounds]]:
@@ -169,6 +175,8 @@ class Space:
         self._hum: dict[int, int] = {}
         self._echo: dict[tuple[int, int], int] = {}
         self._to = [0] * len(nodes)
+        self._of = [0] * len(nodes)
+        """The messages that each has said."""
         self._dead = [[0] * (TERMS_MAX + 1) for _ in nodes]
         self._delivered: dict[tuple[int, int], Done] = {}
         self._moved: dict[tuple[int, Event], Done] = {}
@@ -237,7 +245,8 @@ class Space:
                     left = Bounds(*[have - need for have, need in zip(left, cost)])
                     if min(left) < 0:
                         continue
-                yield (self.names[place], event), self._after(state, place, self._moved[number, event], left)
+                before = state._replace(said=state.said & ~self._of[place]) if event[0] == "old_disk" else state
+                yield (self.names[place], event), self._after(before, place, self._moved[number, event], left)
             for bit in bits(state.said & self._to[place] & ~self._inert[number]):
                 yield self._mails.things[bit], self._after(state, place, self._delivered[number, bit], state.left)
 
@@ -332,9 +341,11 @@ class Space:
             if at != place and pair not in self._matched:
                 match(self._views.things[pair[0]], self._views.things[pair[1]])
                 self._matched.add(pair)
-        disks = (after, *[self._disk_of[one] for one in nodes])
+        old = [self._nodes.things[one].lapses > 0 for one in nodes]
+        disks = (after, *[self._disk_of[one] for one in nodes], *old)
         if disks not in self._safe:
-            safe(self._pasts.things[after], [(name, self._views.things[disk]) for name, disk in zip(self.names, disks[1:])])
+            views = [self._views.things[self._disk_of[one]] for one in nodes]
+            safe(self._pasts.things[after], list(zip(self.names, views, old)))
             self._safe.add(disks)
         return after
 
@@ -357,6 +368,7 @@ class Space:
         if number == known:
             bit, place = 1 << number, self.names.index(mail.to)
             self._to[place] |= bit
+            self._of[self.names.index(mail.sender)] |= bit
             for term in range(dead_at(mail), TERMS_MAX + 1):
                 self._dead[place][term] |= bit
         return number

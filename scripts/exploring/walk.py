@@ -151,4 +151,4 @@ class Walk:
             for other in self.nodes.values():
                 match(view, other.view)
         if after.disk != node.disk or self._past != before:
-            safe(self._past, [(name, other.disk) for name, other in self.nodes.items()])
+            safe(self._past, [(name, other.disk, other.lapses > 0) for name, other in self.nodes.items()])

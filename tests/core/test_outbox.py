@@ -95,3 +95,12 @@ def test_released_are_counted() -> None:
     outbox.release(1)
     outbox.kept(1)
     assert (outbox.statistics().waiting, outbox.statistics().released, outbox.statistics().synced) == (0, 2, 1)
+
+
+def test_what_waits_for_keepers_who_have_another_journal_is_refused_to_clients_and_never_leaves() -> None:
+    outbox = Outbox(1)
+    outbox.kept(1)
+    waiting = (Reply(7, True, {}, need=Need.KEPT, after=2), send(1, 2))
+    assert not any(outbox.may_leave(effect) for effect in waiting)
+    assert [(one.request, one.ok, one.body["code"]) for one in outbox.kept(0, lost=True)] == [(7, False, "rolled_back")]
+    assert outbox.release(9) == [] and outbox.statistics().waiting == 0

@@ -449,13 +449,24 @@ SHOWN: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
 ]
 
 CANDIDATE = {"node": EVIL, "name": EVIL, "agent": EVIL, "score_ms": 1, "start_ms": 1, "service_ms": 1, "cost": 0.0}
-DECISION = {"award": 1, "way": EVIL, "winner": EVIL, "winner_id": "x", "outcome": EVIL, "rule": EVIL, "agrees": True}
+DECISION = {
+    "award": 1,
+    "term": 2,
+    "recorded_by": EVIL,
+    "way": EVIL,
+    "winner": EVIL,
+    "winner_id": "x",
+    "outcome": EVIL,
+    "rule": EVIL,
+    "agrees": True,
+}
 STEP = {"task": EVIL, "parent": "", "step": EVIL, "capability": EVIL, "agent": EVIL, "node": EVIL, "state": EVIL, "attempts": 1}
 WORK = STEP | {"files_in": [EVIL], "files_out": [EVIL]}
 SHOWN += [
     (
         why.show,
-        {"task": EVIL, "capability": EVIL, "events": [], "verified": True}
+        {"task": EVIL, "capability": EVIL, "verified": True}
+        | {"events": [{"kind": "CancelAsked", "by": EVIL, "reason": EVIL}, {"kind": "Finished", "state": "cancelled"}]}
         | {"decisions": [DECISION | {"candidates": [CANDIDATE], "refusals": [{"name": EVIL, "reason": EVIL}]}]},
     ),
     (lineage.show, {"task": EVIL, "goal": "", "tasks": [WORK], "sources": [EVIL], "entries": 1, "verified": True}),

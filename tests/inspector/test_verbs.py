@@ -185,6 +185,14 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case(f"why {NO_TASK}", 3),
         "timeout": Case(f"why {NO_TASK}", 4),
     },
+    "trace": {
+        "ok": Case(
+            "trace {task}", 0, {"task": str, "took_ms": int, "rows": [{"task": str, "depth": int, "attempts": list}], "clocks": list}
+        ),
+        "empty": Case(f"trace {NO_TASK}", REFUSED),
+        "no node": Case(f"trace {NO_TASK}", 3),
+        "timeout": Case(f"trace {NO_TASK}", 4),
+    },
     "lineage": {
         "ok": Case("lineage {task}", 0, {"task": str, "tasks": [{"task": str, "files_in": list}], "sources": list, "verified": bool}),
         "empty": Case(f"lineage {NONE}", REFUSED),

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from mesh.core.inputs import Enquire, Submit
-from mesh.sim.history import HandlerBegan, History
+from mesh.messages.records import Guarded
+from mesh.sim.history import Appended, HandlerBegan, History
 from mesh.sim.workload import Staff
 from mesh.sim.world import World
 
@@ -131,3 +132,47 @@ def test_a_node_whose_disk_was_put_back_takes_no_work_that_must_survive() -> Non
     world.run(16.0)
     assert [body["code"] for body in refused] == ["rolled_back"]
     assert set(trio.states("n2").values()) == {"done"}, "its keepers drive what it had acknowledged"
+
+
+def test_a_keeper_whose_disk_was_put_back_counts_again_once_it_was_taken_in_anew() -> None:
+    trio = Trio()
+    world = trio.world
+    image = world.hosts["n2"].disk.image()
+    trio.submit(3, "quick")
+    world.run(7.5)
+    world.put_back("n2", image)
+    world.run(7.6)
+    world.start("n2")
+    world.run(14.0)
+    assert set(trio.keeping("n1").keepers) == {"n2", "n3"} and trio.keeping("n2").lapsed == ("n2",)
+    members = [record.entry.members for record in world.history.records if type(record) is Appended and type(record.entry) is Guarded]
+    assert ("n1", "n3") in members, "and in between it was no member"
+    world.crash("n1", power=True)
+    world.run(24.0)
+    assert set(trio.states("n3").values()) == {"done"}
+
+
+def test_who_forgot_an_entry_helps_nobody_to_lead_without_it() -> None:
+    """It stands on two disks of three; one is away, the other was put back; the third has never seen it."""
+    trio = Trio()
+    world = trio.world
+    world.network.cut("n1", "n3")
+    world.network.cut("n3", "n1")
+    image = world.hosts["n2"].disk.image()
+    trio.submit(1)
+    world.ask("n2", lambda request: Submit(request, "quick", b'{"x": "9"}'), lambda ok, body: None)
+    world.run(6.9)
+    assert len(trio.acknowledged) == 1
+    world.run(8.5)
+    world.crash("n1", power=True)
+    world.put_back("n2", image)
+    world.run(8.6)
+    world.start("n2")
+    world.run(20.0)
+    assert trio.keeping("n3").takeovers == trio.keeping("n2").takeovers == 0
+    world.network.mend("n1", "n3")
+    world.network.mend("n3", "n1")
+    world.start("n1")
+    trio.staff.revive("n1")
+    world.run(40.0)
+    assert set(trio.states("n1").values()) == {"done"}

@@ -21,6 +21,7 @@ PAST = {
     "two keepers waited for a revoked one": ("75038", KEPT, "40", "3", "3"),
     "a task had ended at a node that was revoked before all knew that it had driven it": ("80144", KEPT, "40", "3", "3"),
     "who had taken over only what was inherited was believed by nobody": ("76069", KEPT, "40", "3", "3"),
+    "steps were asked for at who had lost their task again, after a restart": ("91149", KEPT, "40", "3", "3"),
     "a leader shipped nothing to whom he had let go and needed again": ("80208", KEPT, "40", "3", "3"),
     "two led in one term, since one did not count a revoked keeper": ("72011", KEPT, "40", "3", "3"),
 }

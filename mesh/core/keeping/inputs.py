@@ -50,6 +50,11 @@ class TaleRead:
 
 
 @dataclass(slots=True)
+class RolledBack:
+    """The own disk was put back to an older image, in this life or an earlier one: what this node had promised it may have forgotten."""
+
+
+@dataclass(slots=True)
 class Leading:
     """This node drives what it has submitted, by a vote of those who keep its journal; but not the tasks up to entry `taken`: those were
     taken over by others."""

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
 from mesh.core.inputs import (
+    Audit,
     MemberDied,
     MemberLeft,
     MemberLinked,
@@ -31,41 +31,26 @@ from mesh.core.inputs import (
     Started,
 )
 from mesh.core.keeping.blocks import end_of
-from mesh.core.keeping.inputs import CarriedOver, Deposed, Leading, ShelfKnown, ShelfRead, Shelved, TaleRead
-from mesh.core.keeping.log import START, Log, Run
+from mesh.core.keeping.inputs import CarriedOver, Deposed, Leading, RolledBack, ShelfKnown, ShelfRead, Shelved, TaleRead
+from mesh.core.keeping.log import START, Log
 from mesh.core.keeping.log import Roster as LogRoster
+from mesh.core.keeping.memory import Memory
 from mesh.core.keeping.replica import LEADER, Keep, Replica, Say
 from mesh.core.keeping.roster import Roster, rank
 from mesh.core.keeping.shipping import Shipping
+from mesh.core.keeping.statistics import KeepingStatistics, look
 from mesh.core.keeping.takeover import Kept, Takeover
 from mesh.core.keeping.timers import BeatDue, CampaignDue, RosterDue
 from mesh.core.keeping.vigil import Vigil, settled
 from mesh.core.records.journal import last_of
-from mesh.effects import Append, LogState, Need, Refused, Send, Shelve, Tell, Watermark
+from mesh.core.records.records import ROLLED_BACK
+from mesh.effects import Append, Need, Refused, Send, Shelve, Tell, Watermark
 from mesh.ids import NodeId
 from mesh.limits import Limits
 from mesh.messages.keeping import Block, Ship, Shipped, Took, Vote, VoteAsk
-from mesh.messages.records import Guarded, Leads, TookOver
+from mesh.messages.records import Guarded, Heads, Leads, TookOver
 
 Effects = Iterator[Any]
-ROSTERS_MAX = 8
-"""Remembered of one log: the newest count, older ones only if the newest are taken back."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeepingStatistics:
-    """One moment of all logs that this node keeps, its own first among equals."""
-
-    leads: bool
-    term: int
-    keepers: tuple[NodeId, ...]
-    kept: int
-    """Of the own journal: the last entry that a majority has."""
-    lag: tuple[tuple[NodeId, int], ...]
-    """Entries of the own journal that each keeper does not have yet."""
-    logs: tuple[tuple[NodeId, int, int, str], ...]
-    """``(author, term, entries, role)`` of every other log that is kept here."""
-    takeovers: int
 
 
 class Keepers:
@@ -79,6 +64,7 @@ class Keepers:
         self._roster = Roster(directory, limits.keeping)
         self._vigil = Vigil(directory, limits.keeping)
         self._takeover = Takeover(directory, limits.keeping)
+        self._memory = Memory(limits.keeping, random)
         self._logs: dict[NodeId, Kept] = {}
         directory.guard.logs = self._logs.keys()
         self._own = self._open(self._me)
@@ -112,6 +98,8 @@ class Keepers:
             CampaignDue: self._expire_campaign,
             RosterDue: self._expire_roster,
             Took: self._takeover.on_took,
+            Heads: self._on_heads,
+            RolledBack: self._on_rolled_back,
             TaleRead: self._takeover.on_tale_read,
             CarriedOver: self._on_carried_over,
         }
@@ -119,17 +107,14 @@ class Keepers:
     def _open(self, author: NodeId) -> Kept:
         log = Log(author, self._directory.outlaws)
         kept = self._logs[author] = Kept(Replica(author, self._me, lambda at: self._shipping.blocks(log, at), log))
+        kept.replica.lapse = self._memory.lapse
         return kept
 
     # ---- the beginning of a life
 
     def _do_know(self, _now_s: float, _me: NodeId, known: ShelfKnown) -> None:
         kept = self._logs.get(known.author) or self._open(known.author)
-        replica, state = kept.replica, known.state
-        replica.term, replica.voted = state.term, state.voted
-        replica.log.runs = [Run(*run) for run in state.runs]
-        replica.log.rosters = [LogRoster((term, seq), members) for term, seq, members in state.rosters] or replica.log.rosters
-        replica.log.seq = state.seq
+        kept.replica.recall(known.state)
 
     def _do_replay(self, _now_s: float, _me: NodeId, replay: Replay) -> None:
         if type(replay.entry) is Guarded:
@@ -148,6 +133,7 @@ class Keepers:
             log.seq = self._seq if log.runs[-1].leader == me else log.runs[-1].after
         log.rosters += [LogRoster((one.term, seq), one.members) for seq, one in self._guards if log.has((one.term, seq))]
         self._guards, self._taken = [], []
+        self._memory.began(now_s)
         self._deadlines.set(BeatDue(), now_s + self._limits.beat_s)
         self._deadlines.set(RosterDue(), now_s + self._limits.settle_s)
         self._directory.guard.taken = log.taken_up_to(log.last)
@@ -156,7 +142,24 @@ class Keepers:
             yield Watermark(0, need=Need.FREE)
         for kept in self._logs.values():
             yield from self._takeover.recall(kept)
-        yield from self._carry(now_s, self._own, self._own.replica.campaign())
+        yield from self._carry(now_s, self._own, iter(()) if log.keepers else self._own.replica.campaign())
+
+    # ---- what this node may have forgotten
+
+    def _on_heads(self, now_s: float, sender: NodeId, _heads: Heads) -> None:
+        """Whatever they say against this disk, the records have said by now."""
+        if self._memory.heard(sender) and self._own.replica.role != LEADER and self._memory.is_sure(now_s, self._own.replica):
+            self._deadlines.set(CampaignDue(self._me), now_s)
+
+    def _on_rolled_back(self, now_s: float, _me: NodeId, _fact: RolledBack) -> Effects:
+        self._memory.fails()
+        for kept in self._logs.values():
+            replica = kept.replica
+            if replica.author == self._me and not replica.log.keepers:
+                continue  # nobody else was ever promised anything
+            replica.lapse = self._memory.lapse
+            replica.resign()
+            yield from self._carry(now_s, kept, iter(()))
 
     # ---- consensus out
 
@@ -189,7 +192,7 @@ class Keepers:
         mine = [block for block in keep.blocks if block.head.author == self._me and replica.author != self._me]
         kept.tickets.append((self._ticket, end_of(mine[-1]) if mine else None))
         kept.yields.update((block.term, block.head) for block in mine)
-        return Shelve(replica.author, self._ticket, _state(replica), keep.cut, self._foreign(replica, keep.blocks), need=Need.FREE)
+        return Shelve(replica.author, self._ticket, replica.state(), keep.cut, self._foreign(replica, keep.blocks), need=Need.FREE)
 
     def _foreign(self, replica: Replica, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
         """The own commits are in the own journal already."""
@@ -237,7 +240,7 @@ class Keepers:
 
     def _settle_own(self, now_s: float) -> Effects:
         replica = self._own.replica
-        if self._seq < replica.log.seq and replica.role != LEADER:
+        if (self._seq < replica.log.seq and replica.role != LEADER) or replica.lapse:
             yield from self._fall_behind()
             return
         if replica.role == LEADER and not self._own.led_told:
@@ -286,7 +289,7 @@ class Keepers:
         if guard.behind:
             guard.leads, guard.led_until_s = True, float("inf")  # of calls, which no keeper knows of
             return
-        echo_s = replica.log.reached(lambda elector: float("inf") if elector == self._me else self._echoes_ms.get(elector, 0) / 1000)
+        echo_s = replica.reached(lambda elector: float("inf") if elector == self._me else self._echoes_ms.get(elector, 0) / 1000)
         guard.led_until_s = echo_s + self._lease_s if guard.leads or echo_s == float("inf") else 0.0
 
     def _expire_roster(self, now_s: float, _me: NodeId, due: RosterDue) -> Effects:
@@ -295,12 +298,14 @@ class Keepers:
         replica = self._own.replica
         if replica.role != LEADER or self._written:
             return
-        members = self._roster.next(now_s, replica.log.members)
+        members = self._roster.next(now_s, replica.log.members, replica.lapsed_peers())
         if members == replica.log.members:
             return
         self._deadlines.set(due, now_s + self._limits.change_s)
         if not replica.may_change(members):
-            return
+            members = replica.log.rosters[-2:][0].members
+            if not replica.lapsed_peers() or not replica.may_change(members):
+                return  # (who was to keep it with too few others has forgotten what: then the change is taken back)
         learner = next((member for member in members if member not in replica.log.members), "")
         if learner:
             if learner not in replica.peers:
@@ -333,19 +338,27 @@ class Keepers:
             return
         if ship.term >= kept.replica.term:
             self._vigil.heard(now_s, ship.author)
+        if not self._memory.is_sure(now_s, kept.replica):
+            yield Refused("keeper_unsure", sender)
+            return
         if ship.author == self._me:
             self._takeover.note_takers(ship.blocks)
         yield from self._carry(now_s, kept, kept.replica.on_ship(sender, ship))
         if kept.replica.betrayed:
             kept.replica.betrayed = False
             yield Refused("keeper_forgot", sender)
+        if kept.replica.lapsed:
+            kept.replica.lapsed = False
+            why = f"this node's disk lacks what it had of the journal of {ship.author}, entry {ship.had_seq}"
+            yield Tell(Audit(ROLLED_BACK, self._me, self._me, why, int(now_s * 1000)))
 
     def _on_shipped(self, now_s: float, sender: NodeId, shipped: Shipped) -> Effects:
         kept = self._logs.get(shipped.author)
         if kept is None:
             yield Refused("unknown_log", sender)
             return
-        if shipped.author == self._me and shipped.term == kept.replica.term and shipped.stamp_ms <= int(now_s * 1000):
+        mine = shipped.author == self._me and shipped.term == kept.replica.term and not shipped.lapse
+        if mine and shipped.stamp_ms <= int(now_s * 1000):
             self._echoes_ms[sender] = max(self._echoes_ms.get(sender, 0), shipped.stamp_ms)
             self._publish()
         yield from self._carry(now_s, kept, kept.replica.on_shipped(sender, shipped))
@@ -355,6 +368,9 @@ class Keepers:
         # Who keeps it may have changed without this node's knowing: while nobody leads, who asks is heard.
         if kept is None or not (self._party(sender, kept) or self._vigil.leaderless(now_s, kept.replica, sender)):
             yield Refused("too_many_logs" if kept is None else "not_keeper", sender)
+            return
+        if not self._memory.is_sure(now_s, kept.replica):
+            yield Refused("keeper_unsure", sender)
             return
         replica = kept.replica
         behind = (ask.last_term, ask.last_seq) < replica.log.last
@@ -423,6 +439,8 @@ class Keepers:
         if due.author == self._me and self._seq < replica.log.seq:
             yield from self._fall_behind()
             return
+        if not self._memory.is_sure(now_s, replica):
+            return
         if due.author == self._me or self._own.replica.role == LEADER:  # whoever takes over must be able to keep what he takes
             yield from self._carry(now_s, kept, replica.campaign())
 
@@ -433,7 +451,8 @@ class Keepers:
             guard.behind = True
             self._publish()
             yield Refused("rolled_back", self._me)
-            yield Tell(Leading(log.seq))
+            yield Watermark(0, self._seq, lost=True, need=Need.FREE)
+            yield Tell(Leading(max(log.seq, self._seq)))
 
     def _again(self, now_s: float, author: NodeId) -> None:
         self._deadlines.set(CampaignDue(author), now_s + self._limits.election_s * (1 + self._random.random()))
@@ -467,23 +486,10 @@ class Keepers:
 
     # ---- for those who look
 
+    def replicas(self) -> list[Replica]:
+        """Of all logs here, in order of their authors."""
+        return [kept.replica for _, kept in sorted(self._logs.items())]
+
     def statistics(self) -> KeepingStatistics:
-        replica = self._own.replica
-        lag = [(name, max(0, replica.log.seq - peer.match[1])) for name, peer in sorted(replica.peers.items())]
-        others = [kept.replica for author, kept in sorted(self._logs.items()) if author != self._me]
-        return KeepingStatistics(
-            leads=replica.role == LEADER,
-            term=replica.term,
-            keepers=replica.log.keepers,
-            kept=replica.kept[1],
-            lag=tuple(lag),
-            logs=tuple((one.author, one.term, one.log.seq, one.role) for one in others),
-            takeovers=self._takeover.count,
-        )
-
-
-def _state(replica: Replica) -> LogState:
-    log = replica.log
-    runs = tuple((run.term, run.after, run.leader) for run in log.runs)
-    rosters = tuple((*roster.at, roster.members) for roster in log.rosters[-ROSTERS_MAX:])
-    return LogState(replica.term, replica.voted, runs, rosters, log.seq)
+        others = [replica for replica in self.replicas() if replica.author != self._me]
+        return look(self._own.replica, others, self._takeover.count)

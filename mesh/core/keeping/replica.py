@@ -18,13 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.core.keeping.blocks import end_of
-from mesh.core.keeping.log import START, Log
+from mesh.core.keeping.log import START, Log, Reach, Roster, Run
+from mesh.effects import LogState
 from mesh.ids import NodeId
 from mesh.messages.keeping import Ballot, Block, Position, Ship, Shipped, Vote, VoteAsk, Yield
 from mesh.messages.signed import Signed
 
 FLIGHT_MAX = 8
 """SHIPs with blocks under way to one keeper: hides a disk's latency, and a slow keeper costs the leader's queue no more than 8 frames."""
+
+ROSTERS_MAX = 8
+"""Remembered of one log: the newest count, older ones only if the newest are taken back."""
 
 FOLLOWER, ASKING, CANDIDATE, LEADER = "follower", "asking", "candidate", "leader"
 
@@ -62,6 +66,10 @@ class Peer:
     """SHIPPED of this term that came from it."""
     flight: int = 0
     """SHIPs with blocks that it has not answered."""
+    lapse: int = 0
+    """It has said that its memory has a gap, and calls it so: what it says counts for nothing. 0: it has not."""
+    renewed: int = 0
+    """The lapse it had named when it was made a member."""
 
 
 @dataclass(slots=True)
@@ -84,14 +92,32 @@ class Replica:
     """The term for which this candidate asks."""
     votes: dict[NodeId, Signed | None] = field(default_factory=dict)
     peers: dict[NodeId, Peer] = field(default_factory=dict)
+    lapse: int = 0
+    """This node may have forgotten what it had promised in this log: it learns, and neither votes nor counts until it is a member anew. A
+    number that names this gap in its memory; 0: there is none."""
+    lapsed: bool = False
+    """The leader has just shown that there is one."""
     betrayed: bool = False
     """Somebody leads who lacks what was kept: a majority of the keepers has lost its memory. What is here is not given up for him."""
+
+    # ---- what a restart must find
+
+    def state(self) -> LogState:
+        log = self.log
+        runs = tuple((run.term, run.after, run.leader) for run in log.runs)
+        rosters = tuple((*roster.at, roster.members) for roster in log.rosters[-ROSTERS_MAX:])
+        return LogState(self.term, self.voted, runs, rosters, log.seq)
+
+    def recall(self, state: LogState) -> None:
+        self.term, self.voted, self.log.seq = state.term, state.voted, state.seq
+        self.log.runs = [Run(*run) for run in state.runs]
+        self.log.rosters = [Roster((term, seq), members) for term, seq, members in state.rosters] or self.log.rosters
 
     # ---- votes
 
     def campaign(self) -> Out:
         """Ask first, so that nobody's term moves before a majority would follow."""
-        if self.me not in self.log.members or self.role == LEADER:
+        if self.me not in self.log.members or self.role == LEADER or self.lapse:
             return
         self.role, self.asked, self.votes = ASKING, self.term + 1, {self.me: None}
         if self.log.decides(self.votes):
@@ -123,13 +149,13 @@ class Replica:
         """`willing`: nobody who leads is alive, as far as this node can tell."""
         current = (ask.last_term, ask.last_seq) >= self.log.last
         if ask.pre:
-            granted = ask.term > self.term and current and willing
+            granted = ask.term > self.term and current and willing and not self.lapse
             yield Say(sender, Vote(self.author, ask.term if granted else self.term, granted, True))
             return
         if ask.term > self.term:
             self._follow(ask.term, "")
             yield Keep(self.term, self.voted)
-        if ask.term == self.term and current and self.voted in ("", sender) and self.role == FOLLOWER:
+        if ask.term == self.term and current and self.voted in ("", sender) and self.role == FOLLOWER and not self.lapse:
             self.voted = sender
             yield Keep(self.term, self.voted)
             yield Say(sender, Vote(self.author, self.term, True, False, (self._ballot(sender),)))
@@ -176,7 +202,8 @@ class Replica:
         if blocks:
             peer.next = end_of(blocks[-1])
             peer.flight += 1
-        return Say(to, Ship(self.author, self.term, term, seq, *self.kept, blocks))
+        had_term, had_seq = peer.match
+        return Say(to, Ship(self.author, self.term, term, seq, *self.kept, blocks, had_term=had_term, had_seq=had_seq, lapse=peer.renewed))
 
     def ship_all(self) -> Out:
         """What each still lacks, and if that is nothing, that the leader lives. A revocation may make electors of some who were let go."""
@@ -209,17 +236,22 @@ class Replica:
         if self.role != LEADER or self.me != self.author or seq <= self.log.seq:
             return
         begins = self.log.last[0] < self.term
+        before = self.log.members
         self.log.append(self.term, self.me, seq, members)
         self.stored = self.log.last
         if begins:
             yield Keep(self.term, self.voted)
         if members:
-            for member in members:
-                if member != self.me and member not in self.peers:
-                    self.peers[member] = Peer(next=self.log.last)
-            self.peers = {name: peer for name, peer in self.peers.items() if name in self.log.electors}
+            self._enlist([member for member in members if member not in before])
         self._advance()
         yield from self.ship_news()
+
+    def _enlist(self, new: list[NodeId]) -> None:
+        """These are members from now on; whoever is none any more, and no elector, is sent nothing."""
+        for member in new:
+            peer = self.peers.setdefault(member, Peer(next=self.log.last))
+            peer.renewed = peer.lapse
+        self.peers = {name: peer for name, peer in self.peers.items() if name in self.log.electors}
 
     def may_change(self, members: tuple[NodeId, ...]) -> bool:
         """Whether the author may write that these keep his log from now on."""
@@ -257,6 +289,9 @@ class Replica:
         if peer is None or self.role != LEADER or shipped.term < self.term:
             return
         at = (shipped.at_term, shipped.at_seq)
+        if shipped.lapse not in (0, peer.lapse):  # what it had said that it has, it may have no more
+            peer = self.peers[sender] = Peer(next=self.log.last, heard=peer.heard)
+        peer.lapse = shipped.lapse
         peer.heard += 1
         if shipped.ok:
             was_probing, peer.probing = peer.probing, False
@@ -273,13 +308,22 @@ class Replica:
 
     def _advance(self) -> None:
         """The newest position of the own term that a majority has; all before it is kept with it."""
-        at = self.log.reached(lambda elector: self.stored if elector == self.me else self._match(elector))
+        at = self.reached(lambda elector: self.stored if elector == self.me else self._match(elector))
         if at[0] == self.term and at > self.kept:
             self.kept = at
 
+    def reached(self, by: Callable[[NodeId], Reach]) -> Reach:
+        """The most that enough of the members have reached. Whom they may do without is known only once the roster itself is kept."""
+        settled = self.me == self.author and self.log.rosters[-1].at <= self.kept
+        return self.log.reached(by, self.lapsed_peers() if settled else ())
+
+    def lapsed_peers(self) -> tuple[NodeId, ...]:
+        """Who has forgotten what it had promised, and was not taken in since."""
+        return tuple(name for name, peer in self.peers.items() if peer.lapse not in (0, peer.renewed))
+
     def _match(self, member: NodeId) -> Position:
         peer = self.peers.get(member)
-        return peer.match if peer is not None else START
+        return peer.match if peer is not None and not peer.lapse else START
 
     # ---- following
 
@@ -293,6 +337,9 @@ class Replica:
             if grown:
                 yield Keep(self.term, self.voted)
         self.leader = sender
+        if not self.lapse and not self.log.has((ship.had_term, ship.had_seq)):
+            self.lapsed = True
+            return
         at = (ship.prev_term, ship.prev_seq)
         if not self.log.has(at):
             yield self._shipped(sender, ship, False, min(self.log.last, self.log.floor(at)))
@@ -315,10 +362,12 @@ class Replica:
         if fresh:
             yield Keep(self.term, self.voted, cut, tuple(fresh))
         self.kept = max(self.kept, min((ship.kept_term, ship.kept_seq), at))
+        if ship.lapse == self.lapse and self.me in self.log.members:
+            self.lapse = 0
         yield self._shipped(sender, ship, True, at)
 
     def _shipped(self, to: NodeId, ship: Ship, ok: bool, at: Position) -> Say:
-        return Say(to, Shipped(self.author, self.term, ok, *at, ship.stamp_ms))
+        return Say(to, Shipped(self.author, self.term, ok, *at, ship.stamp_ms, self.lapse))
 
 
 def leader_of(block: Block) -> NodeId:

@@ -7,6 +7,7 @@ wait for each other. Source: Thaler and Ravishankar, rendezvous hashing (1998).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
 
 from mesh.core.directory import ALIVE, DEAD, LEFT, Directory, Row
 from mesh.ids import NodeId
@@ -42,11 +43,12 @@ class Roster:
             return True
         return row.state == DEAD and now_s - row.changed_at_s >= self._limits.replace_s
 
-    def next(self, now_s: float, members: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
-        """Who shall keep it next, the author included: `members` themselves, or with one more or one less."""
+    def next(self, now_s: float, members: tuple[NodeId, ...], lapsed: Container[NodeId] = ()) -> tuple[NodeId, ...]:
+        """Who shall keep it next, the author included: `members` themselves, or with one more or one less. Who has `lapsed` is as good as
+        gone until it is no member any more; then it may be taken in like any other."""
         me = self._directory.me
         keepers = [member for member in members if member != me]
-        gone = [keeper for keeper in keepers if self._is_gone(now_s, keeper)]
+        gone = [keeper for keeper in keepers if keeper in lapsed or self._is_gone(now_s, keeper)]
         fit = [row.node for row in self._directory.rows() if row.node != me and row.node not in members and self._fits(now_s, row)]
         staying = len(keepers) - len(gone)
         if gone and not staying:

@@ -24,10 +24,23 @@ from typing import Any
 from mesh.core.audit import SUSPICIOUS, Tally, audited
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
-from mesh.core.inputs import Audit, BodyRead, KeyReplaced, Leave, MemberLinked, NewHead, Remembered, Replay, Started, StoreFailed, StoryRead
+from mesh.core.inputs import (
+    Audit,
+    BodyRead,
+    KeyReplaced,
+    Leave,
+    MemberLinked,
+    NewHead,
+    Remembered,
+    Replay,
+    Started,
+    StoreFailed,
+    StoryRead,
+)
+from mesh.core.keeping.inputs import RolledBack
 from mesh.core.records.journal import AUDIT, conflict, last_of, newer
 from mesh.core.records.witness import Cosigned, Cosigner, WitnessDue, is_witness
-from mesh.effects import Append, Need, ReadBody, ReadStory, Refused, Remember, Send
+from mesh.effects import Append, Need, ReadBody, ReadStory, Refused, Remember, Send, Tell
 from mesh.ids import NodeId
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Audited, Commit, Fork, Heads, Opened, Rekeyed, Witnessed
@@ -170,6 +183,10 @@ class Records:
         yield Append(Opened(self._incarnation, head, seq, self._name, self._begins.mesh))
         for handover in self._begins.handovers:
             yield Append(handover)
+        if self._to_admit:
+            yield from self._admit(now_s)
+        elif self._rolled_back:
+            yield Tell(RolledBack())
 
     def _do_replace_key(self, now_s: float, sender: NodeId, replaced: KeyReplaced) -> Iterator[Any]:
         yield Append(Rekeyed(replaced.old_key, replaced.new_key, replaced.proof, replaced.at_ms))
@@ -310,6 +327,7 @@ class Records:
         if self._to_admit:
             me, why, self._to_admit = self._directory.me, self._to_admit, ""
             yield Append(audited(Audit(ROLLED_BACK, me, me, why), int(now_s * 1000), self._limits))
+            yield Tell(RolledBack())
 
     def _on_remembered(self, now_s: float, sender: NodeId, remembered: Remembered) -> None:
         """From our own disk, before `Started`. What does not fit the limits any more is left out."""
@@ -343,6 +361,10 @@ class Records:
     # ---- what goes on record
 
     def _do_audit(self, now_s: float, sender: NodeId, audit: Audit) -> Iterator[Any]:
+        if audit.what == ROLLED_BACK:
+            self._note_rolled_back(audit.note)
+            yield from self._admit(now_s)
+            return
         yield Append(audited(audit, int(now_s * 1000), self._limits))
 
     def _on_refused(self, now_s: float, _me: NodeId, refused: Refused) -> None:
@@ -399,6 +421,11 @@ class Records:
             )
         else:
             yield Send(asked[0], Answer(asked[1], True, read.data), need=Need.FREE)
+
+    def known_of(self, author: NodeId) -> int:
+        """The last entry of another's journal of which a head is known here; 0: none."""
+        heads = self._heads.get(author)
+        return last_of(heads[-1].body) if heads else 0
 
     def statistics(self) -> RecordsStatistics:
         return RecordsStatistics(

@@ -4,8 +4,9 @@
 
 A packed story is JSON, bytes in base64; `more` is the number after which the next page begins, 0 at the end. Invariant: an item is
 `verified` only if its bytes are under the root of a commit whose signature the given function accepted, and author, incarnation, number and
-time then come from that commit, not from the story's own claims. What cannot be verified is shown as such, never dropped. Reads no disk;
-which entries belong to a story is `runtime/disk/store_read.py`'s to find. Source: Certificate Transparency's inclusion proofs (RFC 6962).
+time then come from that commit, not from the story's own claims. What cannot be verified is shown as such, never dropped. Each entry
+counts once, however many tell it: those who keep its author's log have it as he has, and who took over has a copy. Reads no disk; which
+entries belong to a story is `runtime/disk/store_read.py`'s to find. Source: Certificate Transparency's inclusion proofs (RFC 6962).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import base64
 import binascii
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ from mesh.messages.records import ENTRIES, Commit
 from mesh.messages.signed import Signed
 
 FORMAT = 1
+Place = tuple[NodeId, int, int, bytes]
+"""Author, incarnation and number of an entry, and its bytes: of a journal that was forked both ends are shown."""
 _BY_KIND: dict[str, type] = {cls.__name__: cls for cls in ENTRIES}
 
 
@@ -145,7 +148,7 @@ def verify_story(
     certificate is not known here). `decode_entry` may raise `refusals`. Raises BadStory if `data` is no story of this format.
     """
     pages, more = _unpack(data)
-    items: list[Item] = []
+    items: dict[Place, tuple[Item, bytes]] = {}
     for page in pages:
         try:
             raw, claimed, rows = _chapter_of(page)
@@ -153,11 +156,21 @@ def verify_story(
             raise BadStory(f"not a story: {error}") from None
         commit = _opened(raw, open_signed, refusals)
         for index, entry, path in rows:
-            if len(items) == entries_max:
+            item = _item(commit, claimed, index, entry, path, decode_entry, refusals)
+            place = (item.author, item.incarnation, item.seq, entry)
+            if place not in items or item.verified:
+                items[place] = (item, entry)
+            if len(items) > entries_max:
                 raise BadStory(f"a story of more than {entries_max} entries")
-            items.append(_item(commit, claimed, index, entry, path, decode_entry, refusals))
-    items.sort(key=lambda item: (item.wall_ms, item.author, item.seq))
-    return Story(tuple(items), more)
+    return Story(tuple(_originals(items.values())), more)
+
+
+def _originals(told: Iterable[tuple[Item, bytes]]) -> Iterator[Item]:
+    """In order of time, without what a taker copied from the journal that he took over, if that one tells it too."""
+    writers: dict[bytes, NodeId] = {}
+    for item, entry in sorted(told, key=lambda one: (one[0].wall_ms, one[0].author, one[0].seq)):
+        if not item.verified or writers.setdefault(entry, item.author) == item.author:
+            yield item
 
 
 def gathered(stories: list[Story], missing: list[str], name_of: Callable[[NodeId], str]) -> dict[str, Any]:

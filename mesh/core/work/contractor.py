@@ -55,7 +55,7 @@ from mesh.core.work.slots import Run, Slots, Worker
 from mesh.core.work.tallies import ContractorStatistics
 from mesh.core.work.terms import Terms
 from mesh.effects import Append, Extend, Need, Refused, Send, Tell
-from mesh.ids import Fence, NodeId, TaskId, author_of
+from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Offer
 from mesh.messages.records import Accepted, Closed, Ended
@@ -153,7 +153,7 @@ class Contractor:
     def _accept(self, now_s: float, manager: NodeId, item: AwardItem, lease_end_ms: int, out: list[Any]) -> None:
         holding = awarded(now_s, item, manager, lease_end_ms, self._holdings.next_order())
         pair = self._holdings.add(holding)
-        self._note_home(holding)
+        self._directory.homes[item.task] = manager
         self._accepted += 1
         self._breakers.took(holding)
         if item.durable:
@@ -173,12 +173,6 @@ class Contractor:
             self._running.want_files(holding, item, out)
         self._running.offer(now_s, holding, out)
         self._load.note(now_s)
-
-    def _note_home(self, holding: Holding) -> None:
-        """Whom to ask about it, where the directory may lead to another: who took over from its author may have lost it to him again."""
-        author = author_of(holding.task)
-        if holding.manager != author or author in self._directory.heirs:
-            self._directory.homes[holding.task] = holding.manager
 
     def _say_accept(self, pair: HeldFor, holding: Holding, out: list[Any]) -> None:
         """To others: one message at the end of the turn. To this node's own manager: now, since that turn may be ending already."""
@@ -401,13 +395,14 @@ class Contractor:
             holding = Holding(entry.task, entry.fence, entry.manager, entry.capability, b"", True, 0, self._holdings.next_order())
             holding.state = State.RECOVERED
             self._holdings.add(holding)
-            self._note_home(holding)
+            self._directory.homes[entry.task] = entry.manager
         elif isinstance(entry, Ended | Closed):
             known = self._holdings.by_task.get(entry.task)
             if known is None or known.fence != entry.fence:
                 return
             if isinstance(entry, Closed) or entry.outcome == "released":
                 self._holdings.drop(known)
+                self._directory.homes.pop(entry.task, None)
             else:
                 known.report = report_of(known, entry, replay.bodies)
                 known.state = State.ENDED

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mesh.core.deadlines import Deadlines
-from mesh.core.directory import LEFT, ReadDirectory
+from mesh.core.directory import ALIVE, LEFT, ReadDirectory
 from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, MemberRevoked, MemberUnreachable, RequestGone
 from mesh.core.keeping.inputs import Deposed, LogSettled
 from mesh.core.work.errands import Errands, failure, full, json_object, reply, revoked
@@ -37,6 +37,8 @@ ONE = ("task", "result", "cancel", "retry", "story")
 ALL = ("tasks", "hash", "body", "audit", "logs")
 CHANGING = ("cancel", "retry")
 HOPS_MAX = 8
+DENIED_MAX = 2
+"""Once is not enough: it may be on its way from one to another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class _Question:
     gather: bool = False
     wide: NodeId = ""
     """Who should answer and cannot: all are asked instead, since who kept his journal may know. The first good answer counts."""
+    denied: int = 0
+    """How often in turn everybody has said that he does not know it, and nobody was away who might."""
     hops: int = 0
     """How often it was sent on to another node."""
 
@@ -217,6 +221,9 @@ class Desk:
             if self._reachable(node):
                 yield Send(node, question.said, need=Need.FREE)
 
+    def _all_here(self) -> bool:
+        return all(row.node == self._me or row.linked or row.revoked or row.state == LEFT for row in self._directory.rows())
+
     def _everybody(self) -> dict[NodeId, None]:
         return {row.node: None for row in self._directory.rows() if self._reachable(row.node)}
 
@@ -227,11 +234,13 @@ class Desk:
     def _unreachable(self, node: NodeId, key: str) -> dict[str, Any]:
         row = self._directory.get(node)
         name, state = (row.name, row.state) if row else (node, "unknown")
-        keeps = f"{name} keeps {key} and" if key else name
-        message = f"{keeps} cannot be reached from here (it is {state} to this node)"
+        keeps = f"{name} manages {key} and" if key else name
+        why = "no link to it" if state == ALIVE else f"it is {state} to this node"
+        message = f"{keeps} cannot be reached from here ({why})"
         if not key:
             return failure("node_unreachable", message, "mesh nodes")
-        return failure("author_unreachable", message, f"start {name} again, then repeat: its journal has the task")
+        fix = f"repeat it in some seconds: what survives a node is taken over; or start {name} again"
+        return failure("author_unreachable", message, fix)
 
     # ---- answers
 
@@ -366,6 +375,10 @@ class Desk:
         if question.gather:
             yield self._conclude(due.ask, question)
         elif question.message.question == "result":
+            question.denied = question.denied + 1 if question.wide and not question.left and self._all_here() else 0
+            if question.denied == DENIED_MAX:
+                yield self._gave_up(due.ask, question)
+                return
             self._deadlines.set(due, now_s + self._limits.ask_repeat_s)
             if question.wide:
                 question.left = self._everybody() | {question.wide: None}
@@ -374,7 +387,7 @@ class Desk:
             yield self._gave_up(due.ask, question)
 
     def _gave_up(self, ask: int, question: _Question) -> Reply:
-        node, key = question.wide or next(iter(question.left)), question.message.key
+        node, key = question.wide or next(iter(question.left), self._me), question.message.key
         self._forget(ask)
         error = self._unreachable(node, key)
         if question.wide and self._reachable(node):

@@ -217,10 +217,8 @@ class Errands:
             return
         self._forget(answer.ask)
         if answer.state != "refused":
-            # What this node itself has answered has not waited for its disk yet, nor for its keepers.
-            message = errand.message
-            begins = type(message) is EffectAsk and answer.state == "go" and not message.once
-            need = Need.FREE if peer != self._me else Need.SYNCED if begins else Need.KEPT
+            # What this node itself has answered has not waited for its disk yet (for its keepers it has, where it has to).
+            need = Need.FREE if peer != self._me else Need.SYNCED
             yield Reply(errand.request, True, {"state": answer.state, "output": answer.output}, need=need)
             return
         error = json_object(answer.error)

@@ -40,6 +40,7 @@ from mesh.core.inputs import (
 )
 from mesh.core.keeping.inputs import ClaimSettled, Deposed, KeysMoved, Leading, LogSettled, TaleRead, TaleTold
 from mesh.core.node import Method
+from mesh.core.outbox import PUT_BACK
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue, QueuesDue
 from mesh.core.work.calls import CallsDue, Ring
@@ -293,8 +294,7 @@ class Manager:
         """None, or why nothing can be kept: it would wait for keepers who are not here."""
         book, guard = self.book, self.book.directory.guard
         if guard.behind:
-            message = "this node's disk was put back to an older state than its keepers hold, so it takes no work that must survive"
-            return Reply(request, False, {"code": "rolled_back", "message": message, "fix": "mesh doctor"}, need=Need.FREE)
+            return Reply(request, False, PUT_BACK, need=Need.FREE)
         keepers = guard.keepers
         away = [book.directory.name_of(node) for node in keepers if not book.is_linked(node)]
         if 2 * len(away) <= len(keepers) or now_s - book.started_at_s < KEEPERS_COME_S:

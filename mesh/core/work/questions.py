@@ -16,7 +16,7 @@ from mesh.core.work.succession import moved
 from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import ReadBody, Refused, Send
-from mesh.ids import PRIORITY_DEFAULT, NodeId, award_number
+from mesh.ids import PRIORITY_DEFAULT, NodeId, award_number, term_of
 from mesh.messages.work import SEARCH, Answer, Ask
 
 ROWS_MAX = 500
@@ -47,6 +47,8 @@ class Questions:
     def find(self, key: str) -> Task | None:
         """By its id, or by one whose author's part is shortened, if that is unique here."""
         task = self._book.find(key)
+        if task is not None and task.durable and self._book.directory.guard.behind:
+            return None  # those who keep this node's journal know what became of it
         if task is not None or not key:
             return task
         author, _, rest = key.partition(".")
@@ -60,10 +62,12 @@ class Questions:
         return found
 
     def _elsewhere(self, sender: NodeId, ask: Ask, then: Callable[[Task | None], Any]) -> Effects:
-        """Who drives it answers, if he can; else, and where everybody is asked, what is kept here of the logs of those who did."""
+        """Who drives it answers, if he can; else, and where everybody is asked, what is kept here of the logs of those who did.
+        (An older disk that was put back is asked for nothing that had to be kept.)"""
         manager = self._book.whom_to_ask(ask.key)
         searched = (json_object(ask.args) or {}).get(SEARCH)
-        if manager != self._book.me and self._book.is_linked(manager) and not searched:
+        elsewhere = manager != self._book.me and self._book.is_linked(manager) and not searched
+        if elsewhere or self._book.directory.guard.behind:
             yield self._unknown(sender, ask)
         else:
             yield from self._archive.ask(ask.key, (sender, ask.ask), then)
@@ -97,8 +101,9 @@ class Questions:
             "twin": task.twin,
             "age_ms": max(0, int((now_s - task.submitted_at_s) * 1000)),
             "took_ms": max(0, int((until_s - task.submitted_at_s) * 1000)),
-            "progress": task.progress,
-            "note": task.note,
+            # A handler's last word travels with a beat, and its result may come first.
+            "progress": 1.0 if task.state == DONE else task.progress,
+            "note": "" if task.state == DONE else task.note,
             "reason": task.reason,
             "survives": self._book.survives(task.files) if task.durable else "nothing",
             "durable": task.durable,
@@ -137,6 +142,7 @@ class Questions:
                 "outcome": "known" if intent.done else "unknown",
                 "at_most_once": intent.once,
                 "award": award_number(intent.fence),
+                "term": term_of(intent.fence),
                 "node": self._book.directory.name_of(intent.node),
                 "error": intent.error,
             }

@@ -114,6 +114,7 @@ class Succession:
         """From now on this node drives them. Their holders are asked; what was being cancelled and is held by nobody ends."""
         for task in tasks:
             self._book.moved.pop(task.id, None)
+            self._to_own_clock(now_s, task)
             if task.ended:
                 self._book.ended[task.id] = task
             elif task.state == CLAIMING:
@@ -129,6 +130,21 @@ class Succession:
                 yield from self._ending.cancel(now_s, task, task.parent, "parent ended")
         yield from self._leases.reclaim_all(now_s)
 
+    def _to_own_clock(self, now_s: float, task: Task) -> None:
+        """Its times are on the clock of the machine where it was submitted, whose newest stamp says how that one differs from ours.
+
+        Without one (of a session here with its author), or if that clock began again with its machine: its time begins again too.
+        """
+        author = place_of(task.id)[0]
+        stamp_ms, stamp_at_s = self._book.stamp(now_s, author)
+        if author != self._book.me and stamp_ms:
+            ahead_s = stamp_at_s - stamp_ms / 1000
+            task.submitted_at_s += ahead_s
+            task.ended_at_s += ahead_s
+        elif author != self._book.me and not task.ended:
+            task.submitted_at_s = now_s
+        task.submitted_at_s = min(task.submitted_at_s, now_s)
+
     def _is_orphan(self, task: Task) -> bool:
         """The log has its parent's end and not what followed from it; or others took its parent over before they could know of this step,
         and whoever drives that now begins a step of this name for itself."""
@@ -140,9 +156,6 @@ class Succession:
         book.tasks[task.id] = task
         book.admission.took(len(task.input))
         task.sources = (book.me,) if task.files else ()
-        if task.submitted_at_s > now_s or place_of(task.id)[0] != book.me:
-            # The clock began again with the machine, or was another's: what is left of the timeout is not known, so it begins again too.
-            task.submitted_at_s = now_s
         if task.timeout_ms:
             book.wheel.add(task, max(now_s, task.submitted_at_s + task.timeout_ms / 1000), task.timeout_ms)
         if task.holder:

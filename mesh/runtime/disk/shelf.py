@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from heapq import merge
 from typing import Any, TypeVar
 
-from mesh.core.keeping.blocks import TaleRow, end_of, fitting, members_set, rows_of
+from mesh.core.keeping.blocks import TaleRow, end_of, fitting, members_set, rows_of, telling
 from mesh.core.keeping.inputs import ShelfKnown, ShelfRead, TaleRead
-from mesh.core.records.journal import keys, last_of, roles
+from mesh.core.records.journal import last_of, roles
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import Hash, NodeId, TaskId
 from mesh.limits import RecordsLimits
@@ -100,10 +100,12 @@ class ShelfReader:
         return TaleRead(effect.token, tuple(rows), self._damages.total() > damaged)
 
     def about(self, author: NodeId, task: TaskId) -> Iterator[tuple[Block, list[int]]]:
-        """The commits of `author` that tell about `task` or its steps, each with the numbers of those entries."""
-        for block in _good(self._blocks("author=?", (author,), (task,)), self._damages):
-            wanted = [seq for seq, entry, _ in rows_of(block, _decoded) if task in keys(entry)]
-            if wanted:
+        """The commits of `author` that tell about `task` or its steps, and theirs, each with the numbers of those entries."""
+        yield from _good(self._about(author, {task: None}), self._damages)
+
+    def _about(self, author: NodeId, names: dict[TaskId, None]) -> Iterator[tuple[Block, list[int]]]:
+        for block in self._blocks("author=?", (author,), names):
+            if wanted := telling(block, names, _decoded):
                 yield block, wanted
 
     def _tale(self, author: NodeId, since: int, about: tuple[TaskId, ...]) -> Iterator[TaleRow]:
@@ -115,14 +117,14 @@ class ShelfReader:
     def _kept(self, author: NodeId, since: Position, until: Position) -> Iterator[Block]:
         return self._blocks("author=? AND (term, seq) > (?, ?) AND (term, seq) <= (?, ?)", (author, *since, *until))
 
-    def _blocks(self, where: str, values: tuple[Any, ...], about: tuple[TaskId, ...] = ()) -> Iterator[Block]:
-        """`about`: those that name one of these tasks. An entry is a text in which ids stand as they are: the rest need not be decoded."""
-        names = [task.encode() for task in about]
+    def _blocks(self, where: str, values: tuple[Any, ...], about: Collection[TaskId] = ()) -> Iterator[Block]:
+        """`about`: those that name one of these tasks, which may grow meanwhile. An entry is a text in which ids stand as they are:
+        the rest need not be decoded."""
         query = f"SELECT author, term, seq, CAST(block AS BLOB) FROM shelf WHERE {where} ORDER BY term, seq"
         for author, term, seq, stored in self._connection.execute(query, values):
             try:
                 data = self._rows.shelf_out(_place(author, term, seq), stored)
-                if names and not any(name in data for name in names):
+                if about and not any(task.encode() in data for task in about):
                     continue
                 block: Block = _BLOCK.read(unpack_row(data), _peek)
                 check_block(block, author)

@@ -71,7 +71,7 @@ class Reader:
         return any(isinstance(entry, Submitted) and entry.task == task for _, entry in self._entries_about(task))
 
     def _shelved(self, task: TaskId) -> Iterator[Chapter]:
-        """Of the task itself, and of its steps."""
+        """Of the task itself, and of all that it began."""
         left = self._limits.story_entries_max
         for block, wanted in self.shelf.about(author_of(task), task):
             leaves = [merkle.leaf(entry) for entry in block.entries]

@@ -21,6 +21,8 @@ THREE = Size(Bounds(campaigns=2, commits=1, crashes=0))
 CRASHES = Size(Bounds(campaigns=2, commits=0, crashes=1))
 ONE_COMMIT = Size(Bounds(campaigns=0, commits=1, crashes=1))
 THIRD_JOINS = Size(Bounds(campaigns=1, commits=1, changes=1, crashes=0), keepers=("K1",), changes=(("A", "K1", "K2"),))
+OLD_DISK = Size(Bounds(campaigns=2, commits=0, crashes=0, old_disks=1))
+TAKEN_IN = Size(Bounds(campaigns=1, commits=0, changes=1, crashes=0, old_disks=1), changes=(("A", "K1"), ("A", "K2")))
 CHANGES = Size(Bounds(campaigns=2, commits=0, changes=2, crashes=0), changes=(("A",), ("A", "K1"), ("A", "K2"), ("A", "K1", "K2")))
 
 
@@ -55,7 +57,7 @@ def vote_is_not_kept(patch: Patch) -> None:
 
 
 def half_is_a_majority(patch: Patch) -> None:
-    patch.setattr(Log, "decides", lambda self, who: sum(name in who for name in self.members) >= len(self.members) // 2)
+    patch.setattr(Log, "decides", lambda self, who, _lapsed=(): sum(name in who for name in self.members) >= len(self.members) // 2)
 
 
 def vote_is_forgotten_at_restart(patch: Patch) -> None:
@@ -188,6 +190,35 @@ def author_forgets_that_he_was_cut(patch: Patch) -> None:
     patch.setattr(member, "length_at_restart", lambda node: node.length)
 
 
+# ---- disks that are put back
+
+
+def a_keeper_that_forgot_votes_votes(patch: Patch) -> None:
+    patch.setattr(member.Caller, "_do_old_disk", unnoticed(member.Caller._do_old_disk))
+
+
+def unnoticed(before: Any) -> Any:
+    def change(self: Any, node: Any, pieces: int) -> Any:
+        back, said = before(self, node, pieces)
+        return back._replace(lapse=0), said
+
+    return change
+
+
+def a_keeper_that_forgot_counts(patch: Patch) -> None:
+    twist(patch, "on_shipped", lambda before, self, sender, shipped: before(self, sender, dataclasses.replace(shipped, lapse=0)))
+
+
+def whoever_forgot_is_a_member_again_at_once(patch: Patch) -> None:
+    """Without a roster that was decided without him."""
+    twist(patch, "on_ship", lambda before, self, sender, ship: before(self, sender, dataclasses.replace(ship, lapse=self.lapse)))
+
+
+def a_change_is_kept_without_whoever_forgot(patch: Patch) -> None:
+    """Though he may have chosen another leader with one whom the change leaves out."""
+    patch.setattr(Replica, "reached", lambda self, by: self.log.reached(by, self.lapsed_peers()))
+
+
 FOUND_BY_EXPLORING = [
     (votes_for_whoever_has_less, THREE, "without what was kept"),
     (votes_twice_in_a_term, THREE, "two leaders"),
@@ -204,6 +235,10 @@ FOUND_BY_EXPLORING = [
     (members_change_before_the_term_is_settled, CHANGES, ""),
     (author_forgets_his_last_commit, ONE_COMMIT, "is on the disks of"),
     (author_forgets_that_he_was_cut, CRASHES, ""),
+    (a_keeper_that_forgot_votes_votes, OLD_DISK, "two leaders"),
+    (a_keeper_that_forgot_counts, TAKEN_IN, ""),
+    (whoever_forgot_is_a_member_again_at_once, OLD_DISK, ""),
+    (a_change_is_kept_without_whoever_forgot, TAKEN_IN, "without what was kept"),
 ]
 FOUND_BY_WALKS = [
     (old_acknowledgements_count, 32),

@@ -10,9 +10,10 @@ import pytest
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
 from mesh.core.inputs import BodyRead, MemberLinked, NewHead, Remembered, Replay, Started, StoreFailed, StoryRead
+from mesh.core.keeping.inputs import RolledBack
 from mesh.core.node import Node
 from mesh.core.records.records import FIRST_TOKEN, HeadsDue, Records, TableDue
-from mesh.effects import Append, Need, ReadBody, ReadStory, Refused, Remember, Send
+from mesh.effects import Append, Need, ReadBody, ReadStory, Refused, Remember, Send, Tell
 from mesh.limits import RecordsLimits
 from mesh.messages.membership import Ping
 from mesh.messages.records import Audited, Commit, Fork, Heads, Opened, Parked
@@ -229,9 +230,10 @@ def test_a_head_of_an_earlier_life_beyond_where_the_next_one_began_is_found_out_
         bench.give(Replay(seq, entry))
     bench.give(Started())
     assert bench.refusals(Heads((commit("me", 5, 2),))) == [] and bench.records.statistics().rolled_back == ""
-    refused, on_record = bench.give(Heads((commit("me", 9),)), "b")
+    refused, on_record, told = bench.give(Heads((commit("me", 9),)), "b")
     assert refused == Refused("own_head_ahead", "b")
     assert on_record.entry.what == "rolled_back" and on_record.entry.note == bench.records.statistics().rolled_back
+    assert told == Tell(RolledBack()), "those who keep logs must know"
     assert bench.refusals(Heads((commit("me", 9),))) == ["own_head_ahead"], "and it goes on record once"
 
 

@@ -208,3 +208,38 @@ def test_any_field_of_any_value_is_a_story_or_refused(name: str, value: Any) -> 
     except BadStory:
         return
     assert all(item.author == "a" for item in story.items if item.verified)
+
+
+def both(*stories: bytes) -> bytes:
+    """As one, as who asks several nodes gets them."""
+    documents = [json.loads(story) for story in stories]
+    return json.dumps({**documents[0], "commits": [commit for one in documents for commit in one["commits"]]}).encode()
+
+
+def test_what_several_nodes_tell_of_one_journal_counts_once() -> None:
+    signatures = Signatures()
+    data = packed([11, 12], signatures)
+    for story in (both(data, data), both(data, changed(data, raw="AAAA")), both(changed(data, raw="AAAA"), data)):
+        assert [(item.seq, item.verified) for item in read(story, signatures).items] == [(11, True), (12, True)]
+
+
+def test_other_bytes_in_the_same_place_are_shown_beside_the_true_ones() -> None:
+    """A lie about it, and the other end of a journal that was forked."""
+    import base64
+
+    signatures = Signatures()
+    lie = changed_entry(packed([12], signatures), 1, base64.b64encode(DATA[4]).decode())
+    items = read(both(packed([12], signatures), lie), signatures).items
+    assert sorted((item.seq, item.verified) for item in items) == [(12, False), (12, True)]
+    forked = JournalWriter("a", 3, seal=signatures.seal, next_seq=12).commit(DATA[4:], wall_ms=5000)
+    other = pack_story([chapter(forked.body, forked.raw, DATA[4:], [merkle.leaf(DATA[4])], [12])])
+    items = read(both(packed([12], signatures), other), signatures).items
+    assert sorted((item.seq, item.verified, item.entry.task) for item in items) == [(12, True, "t"), (12, True, "u")]
+
+
+def test_what_a_taker_copied_counts_once_beside_what_it_was_copied_from() -> None:
+    signatures = Signatures()
+    copy = JournalWriter("b", 8, seal=signatures.seal, next_seq=40).commit(DATA[2:3], wall_ms=9000)
+    taken = pack_story([chapter(copy.body, copy.raw, DATA[2:3], [merkle.leaf(DATA[2])], [40])])
+    assert [(item.author, item.seq) for item in read(both(taken, packed([12], signatures)), signatures).items] == [("a", 12)]
+    assert [(item.author, item.seq) for item in read(taken, signatures).items] == [("b", 40)], "what is left when the other is gone"

@@ -163,7 +163,7 @@ def test_what_fits_is_kept_the_newest_of_each_peer_and_written_down_in_time() ->
 def test_what_does_not_fit_is_named_with_its_entry(last: int, head: bytes, incarnation: int, says: str) -> None:
     bench = Bench()
     grown(bench, 3)
-    refused, on_record = bench.give(Witnessed((witness("b", last, head, incarnation),)), "b")
+    refused, on_record, _ = bench.give(Witnessed((witness("b", last, head, incarnation),)), "b")
     assert refused == Refused("witness_differs", "b")
     assert (on_record.entry.what, on_record.entry.note) == ("rolled_back", bench.doubt)
     assert bench.doubt.startswith(says)

@@ -92,6 +92,6 @@ def test_an_optimist_loses_work_and_why_says_so():
     assert won[0] == "a" and won[-6:] == ["b"] * 6
     decided = [entry for entry in bench.journal if type(entry) is Decided]
     assert [recompute(asdict(entry)) for entry in decided] == won
-    row = {"kind": "Decided", **asdict(decided[-1]), "wall_ms": 0, "verified": True}
+    row = {"kind": "Decided", **asdict(decided[-1]), "author": "me", "wall_ms": 0, "verified": True}
     page = show(explain("me.1.16", [row]))
     assert "its times count" in page and "agrees" in page

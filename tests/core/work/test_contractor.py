@@ -756,3 +756,9 @@ def test_who_awarded_it_is_asked_though_another_had_taken_over_before() -> None:
     assert b.directory.manager_of(T1) == OTHER
     b.turn(b.award(), BOSS)
     assert b.directory.manager_of(T1) == BOSS
+
+
+def test_who_awarded_it_is_asked_though_it_is_heard_later_that_another_had_taken_over_before() -> None:
+    b = replayed()
+    b.directory.inherit(BOSS, Heir(1, 9, 2, OTHER))
+    assert b.directory.manager_of(T1) == BOSS

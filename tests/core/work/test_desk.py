@@ -199,6 +199,33 @@ def test_where_nobody_knows_it_that_is_said() -> None:
     assert error(hall.give(answer(NOBODY_KNOWS, ok=False), ME)) == "unknown_task"
 
 
+def deny(hall: Hall) -> list[Any]:
+    """All who are asked say that they do not know it."""
+    return [effect for peer in (ANNA, BERT, ME) for effect in hall.give(answer(NOBODY_KNOWS, ok=False), peer)]
+
+
+def test_nobody_waits_for_the_result_of_what_everybody_denies_twice_more() -> None:
+    hall = Hall()
+    hall.directory.ensure(CARL).state = LEFT
+    hall.directory.inherit(ANNA, Heir(1, 9, 2, BERT))
+    hall.give(Enquire(1, "result", f"{ANNA}.1.7"))
+    hall.give(answer(NOBODY_KNOWS, ok=False), ANNA)
+    for _ in range(2):
+        assert not of(deny(hall), Reply), "it may be on its way from one to another"
+        effects = hall.later(hall.limits.ask_repeat_s)
+    assert error(effects) == "unknown_task"
+
+
+def test_the_result_is_waited_for_while_somebody_is_away_who_may_know() -> None:
+    hall = Hall()
+    hall.directory.inherit(ANNA, Heir(1, 9, 2, BERT))
+    hall.give(Enquire(1, "result", f"{ANNA}.1.7"))
+    hall.give(answer(NOBODY_KNOWS, ok=False), ANNA)
+    for _ in range(5):
+        deny(hall)
+        assert not of(hall.later(hall.limits.ask_repeat_s), Reply)
+
+
 @pytest.mark.parametrize("what", ["cancel", "retry"])
 def test_what_changes_something_is_asked_of_the_one_who_knows_the_task(what: str) -> None:
     hall = Hall()
@@ -416,10 +443,11 @@ def test_refused_effects_and_handlers_that_are_gone() -> None:
     assert hall.later(60) == []
 
 
-@pytest.mark.parametrize(("state", "once", "need"), [("go", False, Need.SYNCED), ("go", True, Need.KEPT), ("done", False, Need.KEPT)])
-def test_what_this_nodes_own_manager_says_waits_for_its_disk_or_its_keepers(state: str, once: bool, need: Need) -> None:
+@pytest.mark.parametrize(("state", "once"), [("go", False), ("go", True), ("done", False)])
+def test_what_this_nodes_own_manager_says_waits_for_its_disk(state: str, once: bool) -> None:
+    """For its keepers it has waited before it was said, where it has to: a plain call's effects do not."""
     hall = Hall()
     hall.give(effect(task=f"{ME}.1.7", once=once))
     [ask] = [item.ask for item in hall.sink.caught]
     [said] = of(hall.give(EffectAnswer(ask, state, b"1")), Reply)
-    assert said.need is need
+    assert said.need is Need.SYNCED

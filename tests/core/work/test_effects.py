@@ -217,7 +217,7 @@ def test_a_task_shows_its_effects_also_when_it_has_ended(bench):
     bench.result(item, "a")
     rows = shown()
     assert len(rows) == EFFECTS_SHOWN_MAX
-    assert rows[-1] == {"key": "open", "outcome": "unknown", "at_most_once": True, "award": 1, "node": "A", "error": ""}
+    assert rows[-1] == {"key": "open", "outcome": "unknown", "at_most_once": True, "award": 1, "term": 1, "node": "A", "error": ""}
     assert {row["outcome"] for row in rows[:-1]} == {"known"}
 
 

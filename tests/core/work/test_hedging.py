@@ -92,7 +92,7 @@ def test_why_tells_it_and_agrees():
     bench = bench_of()
     _, _, second, twin = doubled(bench)
     bench.result(twin, second)
-    rows = [{"kind": type(entry).__name__, "verified": True, "wall_ms": 0, **fields(entry)} for entry in bench.journal]
+    rows = [{"kind": type(entry).__name__, "verified": True, "author": "me", "wall_ms": 0, **fields(entry)} for entry in bench.journal]
     document = explain(FIRST, rows)
     assert [(d["way"], d["outcome"]) for d in document["decisions"]] == [("award", "lost: outrun"), ("hedge", "done")]
     assert document["agrees"]

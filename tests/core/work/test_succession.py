@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from manager_bench import Bench, started
@@ -186,3 +187,29 @@ def test_an_inherited_task_is_said_to_be_with_whoever_took_it():
     bench.give(Deposed(seq + 9))
     ((_, answer),) = bench.sends(bench.give(Ask(1, "task", OWN), "e"))
     assert b'"manager":"d"' in answer.body
+
+
+def aged(bench: Bench, task: str) -> tuple[int, int]:
+    """Its age, and what is left of its time, both in seconds."""
+    found = bench.manager.book.tasks[task]
+    return round(bench.now - found.submitted_at_s), round(found.left_ms(bench.now) / 1000)
+
+
+def test_what_is_taken_over_is_as_old_as_its_author_knew():
+    """`at_ms` is on his machine's clock: his newest stamp tells how that one differs."""
+    bench = started()
+    bench.after(100)
+    row = bench.directory.ensure("ann")
+    row.stamp_ms, row.stamp_at_s = 7_000_000, bench.now - 5
+    entries = [replace(held(OWN)[0], timeout_ms=600_000, at_ms=7_000_000 - 60_000), *held(OWN)[1:]]
+    told(bench, "ann", 2, entries)
+    bench.give(LogSettled("ann", 2, (2,)))
+    assert aged(bench, OWN) == (65, 535)
+
+
+def test_what_is_taken_over_from_whom_this_node_never_heard_begins_its_time_again():
+    bench = started()
+    bench.after(100)
+    told(bench, "ann", 2, [replace(held(OWN)[0], timeout_ms=600_000, at_ms=6_940_000), *held(OWN)[1:]])
+    bench.give(LogSettled("ann", 2, (2,)))
+    assert aged(bench, OWN) == (0, 600)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mesh.core.inputs import NewHead, Synced
+from mesh.core.inputs import NewHead, StoryRead, Synced
 from mesh.core.keeping.blocks import end_of
 from mesh.core.keeping.inputs import ShelfKnown, ShelfRead, Shelved, TaleRead
 from mesh.core.records.journal import JournalWriter
-from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
+from mesh.effects import LogState, ReadShelf, ReadStory, ReadTale, Shelve
 from mesh.ids import content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.keeping import Ballot, Block, Yield
-from mesh.messages.records import Accepted, Guarded, Parked
+from mesh.messages.records import Accepted, Guarded, Parked, Submitted
 from mesh.messages.signed import Signed
 from mesh.runtime.disk import store_file
 from mesh.runtime.disk.store import Store
@@ -187,6 +188,23 @@ def test_of_a_tale_about_some_tasks_only_commits_that_name_them_are_read(desk: A
     found = tale(desk, store, wren.node, about=("t.2", "t.5"))
     assert [entry.task for _, entry, _ in found.rows] == ["t.1", "t.2", "t.4", "t.5"] and not found.more
     assert tale(desk, store, wren.node, about=("t.6",)).rows == ()
+
+
+def test_a_story_tells_of_steps_and_theirs_too(desk: Any, wren: Any) -> None:
+    """Only where they begin do they name who began them."""
+    writer = JournalWriter(wren.node, 1, seal=lambda signed: hashlib.sha256(body_bytes(wren.seal(signed))).digest())
+    task, step, inner, other = (f"{wren.node}.1.{number}" for number in (1, 2, 3, 4))
+    submitted = [Submitted(name, "c", "", "", 0, 0, parent) for name, parent in ((task, ""), (step, task), (inner, step), (other, ""))]
+    told = [[submitted[0]], [Parked(step, "not yet")], submitted[1:3], [submitted[3], Parked(inner, "busy")], [Parked(other, "busy")]]
+    blocks = []
+    for entries in told:
+        data = tuple(map(encode_entry, entries))
+        blocks.append(Block(1, writer.commit(data, 5), data))
+    store = desk.start()
+    keep(desk, store, wren.node, blocks)
+    do(store, ReadStory(7, "story", task))
+    story = json.loads(desk.told.wait(lambda item: isinstance(item, StoryRead) and item.token == 7).body)
+    assert [commit["first"] + index for commit in story["commits"] for index, *_ in commit["entries"]] == [1, 3, 4, 6]
 
 
 def test_a_tale_stops_where_its_bodies_would_be_too_much_at_once(desk: Any, wren: Any) -> None:

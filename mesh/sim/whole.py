@@ -1,0 +1,53 @@
+"""Whether the mesh has made up for the disks that were put back and the nodes that were revoked: then it may lose another.
+
+Of the three that keep a journal one may lose its memory at a time; two at once are more than a majority can make up for (docs/keepers.md).
+So the next disk is put back when nobody counts among keepers any more who may have forgotten something, and when others drive what was in
+the journals that were put back. Reads what nodes say of themselves; a harness's view, for whoever injects faults.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mesh.ids import NodeId
+
+if TYPE_CHECKING:
+    from mesh.sim.world import World
+
+
+def shows(world: World, name: NodeId, seq: int) -> bool:
+    """Whether an image of that disk that ends with entry `seq` is seen to be old: all who are here have seen a newer head."""
+    return all(host.assembly.records.known_of(name) > seq for host in world.living() if host.name != name)
+
+
+def is_whole(world: World) -> bool:
+    hurt = [*world.old_disks.lives, *world.revoked]
+    if not hurt:
+        return True
+    sound = [host for host in world.living() if host.name not in hurt]
+    if len(sound) + len(dict.fromkeys(hurt)) < len(world.names):
+        return False
+    return all(_is_over(world, name) for name in hurt)
+
+
+def _is_over(world: World, hurt: NodeId) -> bool:
+    """Nobody counts on what it may have forgotten, or on what it says as it is not believed any more."""
+    revoked = hurt in world.revoked
+    host = world.hosts[hurt]
+    if not revoked and not (host.up and host.assembly.records.statistics().rolled_back):
+        return False  # it does not know yet
+    lapsed = host.assembly.keepers.statistics().lapsed
+    for other in world.living():
+        if other.name in world.revoked or other.name == hurt:
+            continue
+        own = other.assembly.keepers.statistics()
+        if hurt in own.keepers and (revoked or other.name in lapsed) and not other.directory.guard.behind:
+            return False
+    return _is_taken_over(world, hurt)
+
+
+def _is_taken_over(world: World, author: NodeId) -> bool:
+    """All of its journal that others keep; True also if nobody does."""
+    copies = [replica for host in world.living() for replica in host.assembly.keepers.replicas() if replica.author == author != host.name]
+    longest = max((replica.log.seq for replica in copies), default=0)
+    return any(replica.log.taken_up_to(replica.kept) >= longest for replica in copies) or not longest
