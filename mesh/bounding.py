@@ -33,7 +33,9 @@ def bounds_ms(queue_s: float | None, run_s: float | None, heartbeat_s: float | N
 def checked_key(key: str) -> str:
     """The key that makes work one task of the whole mesh; "": none."""
     if not isinstance(key, str) or len(key) > TASK_KEY_CHARACTERS_MAX:
-        raise UsageError(f"a key of {len(str(key))} characters", fix=f"give a text of at most {TASK_KEY_CHARACTERS_MAX} characters")
+        raise UsageError(
+            f"a key of {len(str(key))} characters is too long", fix=f"give a text of at most {TASK_KEY_CHARACTERS_MAX} characters"
+        )
     return key
 
 

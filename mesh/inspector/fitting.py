@@ -3,7 +3,7 @@
     offered, and its schema certainly refuses an argument --> InvalidArgument, as `mesh call` has it from the handler
     offered by nobody, or by nobody who may take it now   --> a word on stderr: a submitted task waits, and that is no mistake
 
-Invariant: only what is certain is refused: whatever a handler might take, by any reading of text as a number, is left to it.
+Invariant: only what the offered schema excludes by any reading (text may stand for a number) is refused; the rest is left to the handler.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def offered(caps: Document, capability: str) -> Document | None:
 
 
 def check_arguments(cap: Document, arguments: Document) -> None:
-    """Raises InvalidArgument for what its handler would certainly refuse."""
+    """Raises InvalidArgument for what its schema excludes."""
     schema, name = cap["input_schema"], cap["capability"]
     properties = schema.get("properties") or {}
     fix = f"{name} takes {cap['signature']}"
@@ -40,8 +40,9 @@ def check_arguments(cap: Document, arguments: Document) -> None:
         if given not in properties and schema.get("additionalProperties") is False:
             near = difflib.get_close_matches(given, properties, 1)
             raise InvalidArgument(f"{name} has no argument {given!r}" + (f"; did you mean {near[0]!r}?" if near else ""), given, fix=fix)
-        kind = (properties.get(given) or {}).get("type")
-        if isinstance(kind, str) and not _may_be(value, kind):
+        one = properties.get(given) or {}
+        kind = one.get("type")
+        if isinstance(kind, str) and not (_may_be(value, kind) or "format" in one):  # a date may be given as a number, too
             raise InvalidArgument(f"{name}: the argument {given!r} is wrong: {str(value)[:60]!r} is no {kind}", given, fix=fix)
     for wanted in schema.get("required") or ():
         if wanted not in arguments:
@@ -61,6 +62,8 @@ def _may_be(value: Any, kind: str) -> bool:
             return isinstance(value, list)
         case "object":
             return isinstance(value, dict)
+        case "string":
+            return isinstance(value, str)
         case _:
             return True
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mesh.client import Mesh
-from mesh.errors import NoSuchTask, UsageError
+from mesh.errors import NoSuchFile, NoSuchTask, UsageError
 from mesh.ids import PRIORITY_DEFAULT, award_number, short, term_of
 from mesh.inspector.effects import award_words, show_effects
 from mesh.inspector.render import clean, fit, screen_columns, seconds, table
@@ -268,7 +268,7 @@ def blame(
 ) -> None:
     """Who made this file, on which node, from which inputs.
 
-    Exit 1 if nobody in reach did.
+    Exit 1 if nobody in reach did, but somebody read it; 5 if no record names it.
     """
     from mesh.files import sha256_of
     from mesh.inspector import lineage as view
@@ -277,7 +277,10 @@ def blame(
         path = Path(file)
         if not path.is_file():
             raise UsageError(f"there is no file {file!r}", fix="mesh blame FILE")
-        return await view.blame(mesh, path, sha256_of(path))
+        document = await view.blame(mesh, path, sha256_of(path))
+        if document["made_by"] is None and not document["used_by"]:
+            raise NoSuchFile(f"no task in reach read or made {file}", fix="mesh tasks")  # as `mesh lineage` says it
+        return document
 
     where = Where(home, node, as_json, timeout)
     ask(where, action, view.show_blame, exit_code=lambda document: 0 if document["made_by"] else 1)

@@ -20,6 +20,7 @@ SCHEMA = {
         "rows": {"type": "array"},
         "how": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
         "text": {"type": "string"},
+        "at": {"type": "string", "format": "date-time"},
     },
     "required": ["n"],
     "additionalProperties": False,
@@ -46,6 +47,7 @@ def nodes(*draining: str) -> dict[str, Any]:
         ({"n": [1]}, "is no integer"),
         ({"n": 1, "on": "maybe"}, "is no boolean"),
         ({"n": 1, "rows": "a,b"}, "is no array"),
+        ({"n": 1, "text": 7}, "is no string"),
         ({}, "the argument 'n' is missing"),
         ({"n": 1, "txt": "x"}, "no argument 'txt'; did you mean 'text'?"),
     ],
@@ -57,7 +59,7 @@ def test_what_no_handler_would_take_is_refused(arguments: dict[str, Any], said: 
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"n": "5"}, {"n": 5.0, "on": "yes", "rows": [1], "how": "anything"}, {"n": True, "on": 1, "text": 7}, {"n": " 7 "}]
+    "arguments", [{"n": "5"}, {"n": 5.0, "on": "yes", "rows": [1], "how": "anything"}, {"n": True, "on": 1, "at": 7}, {"n": " 7 "}]
 )
 def test_what_some_handler_may_read_is_left_to_it(arguments: dict[str, Any]) -> None:
     check_arguments(CAP, arguments)

@@ -7,7 +7,9 @@ import json
 import pytest
 from manager_bench import Bench, started
 
+from mesh.core.directory import Guard
 from mesh.core.inputs import Call, FileFetched, FileWanted, RequestGone, Submit
+from mesh.core.work.manager import KEEPERS_COME_S
 from mesh.effects import Append, Need, Reply, Send
 from mesh.ids import content_hash
 from mesh.messages.membership import Offer
@@ -311,6 +313,17 @@ def test_the_calls_entry_is_the_root_over_the_stories_leaves(bench):
     bench.after(0.1)
     left = hashlib.sha256(b"\x01" + leaves[0] + leaves[1]).digest()
     assert bench.journal[-1].merkle_root == hashlib.sha256(b"\x01" + left + leaves[2]).digest()
+
+
+def test_without_a_majority_of_its_keepers_nothing_durable_is_taken_and_it_is_said_whom_to_start():
+    bench = started()
+    bench.row("b", linked=False)
+    bench.row("c", linked=False)
+    bench.after(KEEPERS_COME_S)
+    bench.directory.guard = Guard(keepers=("b", "c"))
+    ((ok, body),) = bench.replies(bench.submit())
+    assert (ok, body["code"]) == (False, "no_majority") and "cannot be reached" in body["message"]
+    assert body["fix"].startswith("mesh up --name B,")
 
 
 def test_a_full_manager_and_an_oversized_input_say_so():
