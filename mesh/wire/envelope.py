@@ -24,6 +24,7 @@ from mesh.core.records import merkle
 from mesh.ids import NodeId
 from mesh.limits import LinkLimits
 from mesh.messages import KINDS
+from mesh.messages.keeping import Ship
 from mesh.wire import ed25519
 from mesh.wire.authorization import Rights, overreaches, rights_of
 from mesh.wire.blocks import check_message
@@ -298,7 +299,7 @@ def _decode_parts(keyring: Keyring, header: Header, parts: list[tuple[int, int, 
             refused.append((msg_id, "not_allowed" if kind in KINDS else "unknown_kind"))
             continue
         try:
-            message = decode(kind, body, keyring.open)
+            message = decode(kind, body, keyring.open_kept if KINDS[kind] is Ship else keyring.open)
             check_message(message)
         except Refusal as refusal:
             refused.append((msg_id, refusal.reason))

@@ -2,10 +2,12 @@
 
     alive, hello, welcome --carry their author's chain--> `introduce` --> member: key of today, keys of before, rights
     alive, suspect, left, commit, hello, welcome, binding, ... --`open`--> verified statement        revocations: `authorities.py`
+    a block of a kept log: commit, yield with its votes --`open_kept`--> verified, also if its author was revoked since
 
 Invariant: a `Signed` that leaves `open` was signed by its author, whom an unbroken chain from a root of this mesh vouches for and nobody
-has revoked; it keeps the bytes it came as, and the same bytes are not verified twice. Expiry keeps strangers out, but does not part members
-who know each other, except in mode ``ca``. Does not decide what a member may do (`authorization.py`). Source: docs/protocol.md.
+has revoked; it keeps the bytes it came as. Only in a kept log does who was revoked count, for what he signed. Expiry keeps strangers out,
+but does not part members who know each other, except in mode ``ca``. Does not decide what a member may do (`authorization.py`). Source:
+docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mesh.ids import NodeId
 from mesh.limits import MembershipLimits
@@ -43,8 +45,28 @@ STATEMENTS = (*TRUST_TAGS, "alive", "suspect", "left", "commit", "witness", "yie
 """Tags of what stands alone; other signed objects are opened elsewhere, or are parts of these."""
 JOURNALED = ("commit", "yield")
 """Tags of what stands in a log for ever: whatever key its author had then counts."""
-INSIDE = ("alive", "binding", "ballot")
-"""Tags of what a hello, welcome or yield holds. Nothing nests deeper, or a few kilobytes would exhaust the stack."""
+
+
+class Reading(NamedTuple):
+    """How statements are read, by where they are found."""
+
+    tags: Sequence[str]
+    """Others are refused here. Nothing nests deeper than this says, or a few kilobytes would exhaust the stack."""
+    lasting: Sequence[str] = JOURNALED
+    """Tags of what counts under any key that its author ever had."""
+    history: Sequence[str] = ()
+    """Tags of what counts although its author has been revoked, or has expired, since."""
+
+
+SAID = Reading(STATEMENTS)
+KEPT = Reading(STATEMENTS, history=JOURNALED)
+"""In the blocks of a log that is kept."""
+GREETED = Reading(("alive", "binding"))
+"""Inside a hello or welcome."""
+VOTED = Reading(("ballot",), lasting=("ballot",))
+"""Inside a yield: they are as old as it is."""
+KEPT_VOTED = Reading(("ballot",), lasting=("ballot",), history=("ballot",))
+
 EARLY_MS = 120_000
 """A certificate may begin so much later than our clock says: the issuer's may be ahead of it."""
 
@@ -100,6 +122,8 @@ class Keyring:
         self.authorities = Authorities(mesh, roots, mode)
         self._wall_ms = wall_ms
         self._members: dict[NodeId, Member] = {}
+        self._gone: dict[NodeId, Member] = {}
+        """Who was revoked: no members, but their keys still verify what they had signed in logs that are kept."""
         self._opened: dict[bytes, Signed] = {}
         self._opened_bytes = 0
         self._verified = 0
@@ -111,8 +135,9 @@ class Keyring:
     def introduce(self, raw: bytes, *, recalled: bool = False) -> NodeId:
         """Learn a member from its chain; returns the node. A chain whose serial is not above the known one changes nothing.
 
-        `recalled`: it was known in an earlier life of this node, so it may have expired since. Raises Refusal: ``revoked``, ``expired``,
-        ``not_yet_valid``, ``other_home`` (the id belongs to another home), ``bad_certificate``, and those of `Chains.read`.
+        `recalled`: it was known in an earlier life of this node, so it may have expired since; and if it was revoked, its keys are kept for
+        what it had signed in logs. Raises Refusal: ``revoked``, ``expired``, ``not_yet_valid``, ``other_home`` (the id belongs to another
+        home), ``bad_certificate``, and those of `Chains.read`.
         """
         member = self._read_member(raw, recalled)
         self._keep(member)
@@ -124,6 +149,8 @@ class Keyring:
         if last.level != NODE:
             raise Refusal("bad_certificate", last.subject)
         if self.authorities.revocation_of(chain.subjects) is not None:
+            if recalled:  # only then: whoever could show us chains of a stolen home would push out those that count
+                self._bury(self._member(chain, None))
             raise Refusal("revoked", last.subject)
         known = self._members.get(last.subject)
         if not recalled:
@@ -139,6 +166,11 @@ class Keyring:
         self._members[member.node] = member
         if len(self._members) > MEMBERS_MAX:
             del self._members[next(iter(self._members))]
+
+    def _bury(self, member: Member) -> None:
+        self._gone[member.node] = member
+        if len(self._gone) > MEMBERS_MAX:
+            del self._gone[next(iter(self._gone))]
 
     def _check_time(self, chain: Chain, known: Member | None) -> None:
         now_ms, node = self._wall_ms(), chain.last.subject
@@ -193,11 +225,16 @@ class Keyring:
         """All known, in the order in which they were met."""
         return list(self._members.values())
 
+    def chains(self) -> list[bytes]:
+        """Of all members, and of those who were revoked: what to remember for the next life."""
+        return [member.chain for known in (self._gone, self._members) for member in known.values()]
+
     def forget_revoked(self) -> list[NodeId]:
-        """Drop the members whom a revocation concerns by now; returns who they were. They have counted for nothing since it was opened."""
+        """Drop the members whom a revocation concerns by now; returns who they were. They have counted for nothing since it was opened, but
+        for what they had signed in logs that are kept."""
         gone = [node for node, member in self._members.items() if self._ended(member) == "revoked"]
         for node in gone:
-            del self._members[node]
+            self._bury(self._members.pop(node))
         return gone
 
     # ---- signatures
@@ -216,45 +253,54 @@ class Keyring:
         return member.before[-1:] if self._wall_ms() < member.before_until_ms else ()
 
     def open(self, raw: bytes) -> Signed:
-        """The statement in `raw`, verified. Treat it as a value: the same object is given again for the same bytes.
+        """The statement in `raw`, verified. Treat it as a value: mostly the same object is given again for the same bytes.
 
         An `alive`, `hello` or `welcome` carries its author's chain and introduces him; a revocation or an amendment counts from now on.
         Raises Refusal: ``unknown_author``, ``revoked``, ``expired``, ``bad_signature``, ``not_own`` (he speaks for somebody else, or shows
         what is another's), ``not_granted`` (he offers what he may not), ``unknown_object`` (nothing that is opened here), those of
         `introduce` and of `Authorities.open`, ``not_canonical``, ``malformed``, ...
         """
+        return self._open_counted(raw, SAID)
+
+    def open_kept(self, raw: bytes) -> Signed:
+        """As `open`, for the head of a block in a kept log: there a commit or a `Yield`, with the votes in it, counts by any key that its
+        author had, though he has been revoked or has expired since. Everything else only as `open` takes it. Raises Refusal: as `open`."""
+        return self._open_counted(raw, KEPT)
+
+    def _open_counted(self, raw: bytes, how: Reading) -> Signed:
         try:
-            return self._open(raw)
+            return self._open(raw, how)
         except Refusal as refusal:
             self._refused[refusal.reason] = self._refused.get(refusal.reason, 0) + 1
             raise
 
-    def _open(self, raw: bytes, tags: Sequence[str] = STATEMENTS) -> Signed:
+    def _open(self, raw: bytes, how: Reading) -> Signed:
         known = self._opened.get(raw)
         if known is not None and self.member(known.author) is not None:
             self._remembered += 1
             return known
         tag, author, body, signature = parts(raw)
-        if tag not in tags:
+        if tag not in how.tags:
             raise Refusal("unknown_object", author)
         if tag in TRUST_TAGS:
             self._verified += 1
             return self.authorities.open(raw)
-        content = decode_object(tag, body, self._open_inside)
-        member = self._author(author, content)
+        content = decode_object(tag, body, lambda inner: self._open(inner, _inside(tag, how)))
+        member = self._author(author, content, is_history=tag in how.history)
         if not _is_own(author, content):
             raise Refusal("not_own", author)
-        if not self._holds(member, tag, body, signature):
+        if not self._holds(member, tag, body, signature, is_lasting=tag in how.lasting):
             raise Refusal("bad_signature", author)
-        if type(content) is Alive and not all(covers(member.rights.offers, offer.capability) for offer in content.offers):
-            raise Refusal("not_granted", author)
-        self._keep(member)
-        return self._remember(raw, Signed(author, content, raw))
+        if type(content) is Alive:
+            if not all(covers(member.rights.offers, offer.capability) for offer in content.offers):
+                raise Refusal("not_granted", author)
+            self._keep(member)
+        signed = Signed(author, content, raw)
+        if tag == "yield" or "ballot" in how.lasting or self.member(author) is None:
+            return signed  # elsewhere it would be judged differently, itself or what it holds: so it is, each time
+        return self._remember(signed)
 
-    def _open_inside(self, raw: bytes) -> Signed:
-        return self._open(raw, INSIDE)
-
-    def _author(self, author: NodeId, content: Any) -> Member:
+    def _author(self, author: NodeId, content: Any, is_history: bool) -> Member:
         """Who says it. An own row brings its author's chain; it counts once the row's signature has held, so nobody else can show it."""
         known = self._members.get(author)
         if type(content) is Alive and content.certificate and (known is None or known.chain != content.certificate):
@@ -263,6 +309,8 @@ class Keyring:
                 raise Refusal("not_own", author)
             if known is None or known.serial < shown.serial:
                 return shown
+        if is_history and (past := known or self._gone.get(author)) is not None:
+            return past
         if known is None:
             revoked = self.authorities.revocation_of(("", "", author)) is not None
             raise Refusal("revoked" if revoked else "unknown_author", author)
@@ -270,18 +318,18 @@ class Keyring:
             raise Refusal(why, author)
         return known
 
-    def _holds(self, member: Member, tag: str, body: bytes, signature: bytes) -> bool:
+    def _holds(self, member: Member, tag: str, body: bytes, signature: bytes, is_lasting: bool) -> bool:
         """Whether the member signed it: with the key of today, or one of before where that still counts."""
         self._verified += 1
-        if tag in JOURNALED:
+        if is_lasting:
             meshes, keys = (self.mesh, *member.past_meshes), member.before
         else:
             meshes, keys = (self.mesh,), self._key_before(member)
         return any(verify(signature, signed_bytes(tag, mesh, body)) for mesh in meshes for verify in (member.verify, *keys))
 
-    def _remember(self, raw: bytes, signed: Signed) -> Signed:
-        self._opened[raw] = signed
-        self._opened_bytes += len(raw)
+    def _remember(self, signed: Signed) -> Signed:
+        self._opened[signed.raw] = signed
+        self._opened_bytes += len(signed.raw)
         while self._opened_bytes > OPENED_BYTES_MAX:
             oldest = next(iter(self._opened))
             del self._opened[oldest]
@@ -298,6 +346,13 @@ class Keyring:
             sum(signed.body.__class__.__name__ == "Revocation" for signed in self.authorities.statements()),
             dict(self._refused),
         )
+
+
+def _inside(tag: str, how: Reading) -> Reading:
+    """How what a statement of this tag holds is read."""
+    if tag != "yield":
+        return GREETED
+    return KEPT_VOTED if tag in how.history else VOTED
 
 
 def _is_own(author: NodeId, content: Any) -> bool:

@@ -41,7 +41,11 @@ def test_what_is_meant_where_nothing_is_said(world: World) -> None:
 def test_what_opens_and_what_is_inside() -> None:
     said = ("revocation", "amendment", "alive", "suspect", "left", "commit", "witness", "yield", "ballot", "binding", "hello", "welcome")
     assert keyring.JOURNALED == ("commit", "yield")
-    assert said == keyring.STATEMENTS and keyring.INSIDE == ("alive", "binding", "ballot")
+    assert said == keyring.STATEMENTS == keyring.SAID.tags == keyring.KEPT.tags
+    assert (keyring.SAID.lasting, keyring.SAID.history) == (keyring.JOURNALED, ())
+    assert (keyring.KEPT.lasting, keyring.KEPT.history) == (keyring.JOURNALED, keyring.JOURNALED)
+    assert keyring.GREETED.tags == ("alive", "binding") and keyring.GREETED.history == ()
+    assert keyring.VOTED == (("ballot",), ("ballot",), ()) and keyring.KEPT_VOTED == (("ballot",),) * 3
 
 
 def test_the_names_of_rights() -> None:

@@ -152,7 +152,7 @@ class Warden:
     # ---- members
 
     def _keep_members(self) -> None:
-        chains = [member.chain for member in self._identity.keyring.members()]
+        chains = self._identity.keyring.chains()
         if chains != self._kept:
             try:
                 keep_chains(self._folder, chains)

@@ -301,7 +301,9 @@ def test_members_are_remembered_and_a_stranger_or_revoked_one_is_not(homes: Any)
         assert root is not None
         credentials.authorities.open(sealed(root, Revocation(me.genesis.mesh, NODE, gone.node, "gone", "sold", 1, gone.chain)).raw)
         credentials.keep_statements()
-    assert {member.node for member in load_identity(folder).keyring.members()} == {me.node, other.node}
+    keyring = load_identity(folder).keyring
+    assert {member.node for member in keyring.members()} == {me.node, other.node}
+    assert gone.chain in keyring.chains(), "its keys verify what it had signed in logs, also in the lives after this one"
 
 
 @pytest.mark.parametrize("content", [b"", b"noise", pack(("text", 5)), b"\x91" * 2000])
