@@ -236,21 +236,24 @@ class Replica:
         if self.role != LEADER or self.me != self.author or seq <= self.log.seq:
             return
         begins = self.log.last[0] < self.term
-        before = self.log.members
+        before = self.log.rosters[-1]
         self.log.append(self.term, self.me, seq, members)
         self.stored = self.log.last
         if begins:
             yield Keep(self.term, self.voted)
         if members:
-            self._enlist([member for member in members if member not in before])
+            self._enlist([member for member in members if member not in before.members], anew=before.at <= self.kept)
         self._advance()
         yield from self.ship_news()
 
-    def _enlist(self, new: list[NodeId]) -> None:
-        """These are members from now on; whoever is none any more, and no elector, is sent nothing."""
+    def _enlist(self, new: list[NodeId], *, anew: bool) -> None:
+        """These are members from now on; whoever is none any more, and no elector, is sent nothing.
+
+        `anew`: they were none by a roster that is kept. Where that was only about to be, what they had promised before still counts.
+        """
         for member in new:
             peer = self.peers.setdefault(member, Peer(next=self.log.last))
-            peer.renewed = peer.lapse
+            peer.renewed = peer.lapse if anew else peer.renewed
         self.peers = {name: peer for name, peer in self.peers.items() if name in self.log.electors}
 
     def may_change(self, members: tuple[NodeId, ...]) -> bool:

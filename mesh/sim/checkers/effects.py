@@ -2,7 +2,8 @@
 
 E1  once an outcome is on its manager's disk, the world accepts nothing under that key any more (if another has taken over since: once it is
     on his, since what had not been kept is void)
-E2  nothing is done before its intent is on the manager's disk: under that fence, key and call
+E2  nothing is done before its intent is on the manager's disk: under that fence, key and call (what may be done once only: on his who
+    drives the task; else one who does not know yet that others have taken it over may have let it begin)
 E3  at most once means once, though the world does whatever it is told
 E4  every attempt learns the outcome of the one execution
 E5  the world accepts no fence older than one it has seen
@@ -124,7 +125,9 @@ class EffectChecker:
             self._durable[entry.task] = None
             self._drivers[entry.task] = node
         elif self._drivers.get(entry.task) != node:
-            return  # void: others had taken it over, and its writer did not know
+            # Void: others had taken it over, and its writer did not know. What may be begun again he may still have let begin.
+            if isinstance(entry, Intended) and not entry.once:
+                self._intents[entry.task, entry.fence, entry.key, entry.call] = None
         elif type(entry) is Decided:
             self._decided[entry.task] = max(entry.fence, self._decided.get(entry.task, 0))
         else:

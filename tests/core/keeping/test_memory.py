@@ -99,6 +99,20 @@ def test_who_is_taken_in_after_naming_its_lapse_is_told_so() -> None:
     assert author.kept == (1, 4)
 
 
+def test_who_was_only_about_to_be_let_go_is_not_taken_in_anew() -> None:
+    """Others may lead by what it promised before it forgot: the change that would have told of that was not kept."""
+    author = replica("A")
+    list(author.on_shipped("K2", Shipped("A", 1, True, 1, 3)))
+    list(author.on_shipped("K1", Shipped("A", 1, True, 1, 3, lapse=7)))
+    list(author.wrote(4, ("A", "K2")))
+    list(author.teach("K1"))
+    list(author.on_shipped("K1", Shipped("A", 1, True, 1, 4, lapse=7)))
+    list(author.wrote(5, ALL))
+    assert author.lapsed_peers() == ("K1",) and author._ship("K1").message.lapse == 0
+    list(author.on_shipped("K1", Shipped("A", 1, True, 1, 5, lapse=7)))
+    assert author.kept == (1, 3)
+
+
 @pytest.mark.parametrize(("lapsed", "kept"), [(("K1",), True), (("K1", "K2"), False)])
 def test_an_author_with_one_keeper_who_forgot_knows_all_himself(lapsed: tuple[str, ...], kept: bool) -> None:
     """Nothing was ever decided without him; but two who forgot may have decided anything."""
