@@ -10,14 +10,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mesh.ids import NodeId
+from mesh.messages.records import Guarded
 
 if TYPE_CHECKING:
+    from mesh.sim.disk import Image
     from mesh.sim.world import World
 
 
 def shows(world: World, name: NodeId, seq: int) -> bool:
     """Whether an image of that disk that ends with entry `seq` is seen to be old: all who are here have seen a newer head."""
     return all(host.assembly.records.known_of(name) > seq for host in world.living() if host.name != name)
+
+
+def was_kept(image: Image) -> bool:
+    """Whether others kept that journal already: a node cannot tell from an earlier image that they do by now (docs/keepers.md)."""
+    return any(type(entry) is Guarded for _, entry, _ in image.kept["rows"])
 
 
 def is_whole(world: World) -> bool:
