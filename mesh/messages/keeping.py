@@ -70,6 +70,8 @@ class Ship:
     """The receiver has said in this term that it has all up to here: if it has not, its disk was put back."""
     lapse: int = 0
     """The receiver was made a member after it had named this lapse of its memory."""
+    chains: tuple[bytes, ...] = field(default=(), repr=False)
+    """Certificates of others who signed `blocks`: the receiver may never have met them. The wire adds them."""
 
 
 @dataclass(slots=True)

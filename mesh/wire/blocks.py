@@ -1,6 +1,7 @@
 """Blocks of somebody's log as they come from another node: does a block hold what its head, a signed commit, says?
 
-    Ship --> Block: head (verified when it was opened) + entries + bodies --> entries hash to the root that the author signed
+    Ship --> chains: keys of those who signed, and may be gone --> Block: head (verified) + entries + bodies
+                                                                   entries hash to the root that the author signed
 
 Invariant: who keeps a block keeps exactly the entries that its author committed. Bodies travel beside the chain: one that is not named by
 an entry is never found, and a missing one is missing. Whether a block follows the one before is for the machine that holds the log.
@@ -8,20 +9,50 @@ an entry is never found, and a missing one is missing. Whether a block follows t
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Container
 
 from mesh.core.records import merkle
 from mesh.ids import NodeId
 from mesh.messages.keeping import Block, Ship, Yield
 from mesh.messages.records import Commit
+from mesh.messages.signed import Signed
+from mesh.wire.codec import decode
+from mesh.wire.keyring import Keyring
+from mesh.wire.objects import parts
 from mesh.wire.packing import Refusal
 
+CHAINS_BYTES_MAX = 256 * 1024
+"""Of one SHIP: with the largest block it still fits one frame. A chain has about a kilobyte."""
 
-def check_message(message: Any) -> None:
-    """Raises Refusal for a SHIP with a block that is none of that log."""
-    if type(message) is Ship:
-        for block in message.blocks:
-            check_block(block, message.author)
+
+def add_chains(ship: Ship, keyring: Keyring, known: Container[NodeId]) -> None:
+    """Show the receiver by whom its blocks are signed; but for those whom it knows: itself and the sender."""
+    authors = dict.fromkeys(block.head.author for block in ship.blocks if block.head.author not in known)
+    chains: list[bytes] = []
+    room = CHAINS_BYTES_MAX
+    for author in authors:
+        chain = keyring.chain_of(author)
+        room -= len(chain)
+        if chain and room >= 0:
+            chains.append(chain)
+    ship.chains = tuple(chains)
+
+
+def decode_ship(kind: int, body: bytes, keyring: Keyring) -> Ship:
+    """The SHIP with its heads verified, as history. Raises Refusal: as `decode`, `Keyring.open_kept` and `check_block`."""
+    ship: Ship = decode(kind, body, _unopened)
+    authors = {parts(block.head.raw)[1] for block in ship.blocks}
+    for chain in ship.chains:
+        keyring.learn_author(chain, authors)
+    for block in ship.blocks:
+        block.head = keyring.open_kept(block.head.raw)
+    for block in ship.blocks:
+        check_block(block, ship.author)
+    return ship
+
+
+def _unopened(raw: bytes) -> Signed:
+    return Signed("", None, raw)
 
 
 def check_block(block: Block, author: NodeId) -> None:

@@ -27,7 +27,7 @@ from mesh.messages import KINDS
 from mesh.messages.keeping import Ship
 from mesh.wire import ed25519
 from mesh.wire.authorization import Rights, overreaches, rights_of
-from mesh.wire.blocks import check_message
+from mesh.wire.blocks import decode_ship
 from mesh.wire.codec import decode
 from mesh.wire.keyring import Keyring
 from mesh.wire.objects import Signer, signed_bytes
@@ -299,8 +299,7 @@ def _decode_parts(keyring: Keyring, header: Header, parts: list[tuple[int, int, 
             refused.append((msg_id, "not_allowed" if kind in KINDS else "unknown_kind"))
             continue
         try:
-            message = decode(kind, body, keyring.open_kept if KINDS[kind] is Ship else keyring.open)
-            check_message(message)
+            message = decode_ship(kind, body, keyring) if KINDS[kind] is Ship else decode(kind, body, keyring.open)
         except Refusal as refusal:
             refused.append((msg_id, refusal.reason))
             continue

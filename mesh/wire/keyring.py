@@ -13,7 +13,7 @@ docs/protocol.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -123,7 +123,7 @@ class Keyring:
         self._wall_ms = wall_ms
         self._members: dict[NodeId, Member] = {}
         self._gone: dict[NodeId, Member] = {}
-        """Who was revoked: no members, but their keys still verify what they had signed in logs that are kept."""
+        """Who was revoked, or was never met: no members, but their keys verify what they had signed in logs that are kept."""
         self._opened: dict[bytes, Signed] = {}
         self._opened_bytes = 0
         self._verified = 0
@@ -225,9 +225,33 @@ class Keyring:
         """All known, in the order in which they were met."""
         return list(self._members.values())
 
+    def learn_author(self, raw: bytes, authors: Container[NodeId]) -> None:
+        """By its chain, one of the `authors` of a kept log, who may be gone: his keys count for what he signed in it, and nothing else. A
+        chain that nobody needs, or that is not believed (under a root that was taken away since), changes nothing."""
+        try:
+            chain = self.authorities.chains.read(raw)
+            node = chain.last.subject
+            if chain.last.level == NODE and node in authors and node not in self._members and self._adds_keys(chain):
+                self._bury(self._member(chain, None))
+        except Refusal as refusal:
+            self._refused[refusal.reason] = self._refused.get(refusal.reason, 0) + 1
+
+    def _adds_keys(self, chain: Chain) -> bool:
+        """Whoever holds a stolen home's key may certify any later key: what verified before must go on to."""
+        known = self._gone.get(chain.last.subject)
+        return known is None or (
+            known.home == chain.certificates[1].subject and _keys(self.authorities.chains.read(known.chain)) < _keys(chain)
+        )
+
+    def chain_of(self, author: NodeId) -> bytes:
+        """Of a member, or of who was one; empty: not known."""
+        member = self._members.get(author) or self._gone.get(author)
+        return member.chain if member is not None else b""
+
     def chains(self) -> list[bytes]:
-        """Of all members, and of those who were revoked: what to remember for the next life."""
-        return [member.chain for known in (self._gone, self._members) for member in known.values()]
+        """Of all members, and of those who were revoked: what to remember for the next life. Not of those who never showed themselves."""
+        revoked = [member.chain for member in self._gone.values() if self._ended(member) == "revoked"]
+        return revoked + [member.chain for member in self._members.values()]
 
     def forget_revoked(self) -> list[NodeId]:
         """Drop the members whom a revocation concerns by now; returns who they were. They have counted for nothing since it was opened, but
@@ -346,6 +370,11 @@ class Keyring:
             sum(signed.body.__class__.__name__ == "Revocation" for signed in self.authorities.statements()),
             dict(self._refused),
         )
+
+
+def _keys(chain: Chain) -> set[bytes]:
+    """All that its node ever had, as far as it says."""
+    return {chain.last.key, *chain.last.past_keys}
 
 
 def _inside(tag: str, how: Reading) -> Reading:

@@ -40,6 +40,7 @@ ROWS_MAX = 4096
 _RECORDS = RecordsLimits()
 _ROWS_MAX = {
     ("Ship", "blocks"): _RECORDS.ship_blocks_max,
+    ("Ship", "chains"): _RECORDS.ship_blocks_max,
     ("Block", "entries"): _RECORDS.commit_entries_max,
     ("Block", "members"): _RECORDS.keepers_max,
     ("Vote", "ballot"): _RECORDS.keepers_max,

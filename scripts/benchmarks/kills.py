@@ -93,8 +93,8 @@ class Run:
         """Task -> (capability, where it was submitted)."""
         self.refused: Counter[str] = Counter()
         self.allowed = 0
-        self.struck_s: dict[int, float] = {}
-        """When a worker's process was last struck, by its id."""
+        self.struck_s: dict[int, list[float]] = {}
+        """When a worker's process was struck, by its id."""
 
     async def start(self) -> None:
         for name in self.names:
@@ -194,7 +194,8 @@ class Run:
             process.send_signal(blow.signal)
         self.ledger.look()
         hit = [self.made.workers[name].pid for name in names if name in WORKING]
-        self.struck_s |= dict.fromkeys(hit, blow.at_s)
+        for pid in hit:
+            self.struck_s.setdefault(pid, []).append(blow.at_s)
         blow.interrupted = [line for pid in hit for line in self.ledger.running(pid)]
         if "manager" in blow.victims:
             away = [self.made.workers[name].pid for name in WORKING if name not in names]
@@ -297,7 +298,7 @@ class Run:
         found = []
         for line in blow.spared:
             again = [start.at_s for start in self.ledger.starts[line.task] if start.fence > line.fence]
-            if again and not blow.at_s < self.struck_s.get(line.pid, 0.0) < min(again):
+            if again and not any(blow.at_s < at_s < min(again) for at_s in self.struck_s.get(line.pid, ())):
                 found.append(line.task)
         return found
 

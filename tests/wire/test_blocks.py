@@ -12,6 +12,7 @@ from attacks.world import World, sealed
 
 from mesh.limits import LinkLimits, RecordsLimits, WorkLimits
 from mesh.messages.keeping import Ballot, Block, Ship, Vote, Yield
+from mesh.wire.blocks import CHAINS_BYTES_MAX
 from mesh.wire.envelope import HEADER_BYTES_MAX
 
 LIMITS = RecordsLimits()
@@ -133,4 +134,4 @@ def test_the_largest_block_fits_one_frame() -> None:
     """Whatever the author's store makes one commit of: up to the limit together, or one entry with the largest body and result."""
     largest = max(LIMITS.commit_bytes_max, WorkLimits().body_bytes_max + 64 * 1024)
     entries_overhead = LIMITS.commit_entries_max * (5 + 5)
-    assert largest + entries_overhead + 4096 + HEADER_BYTES_MAX < LinkLimits().frame_bytes_max
+    assert largest + entries_overhead + 4096 + CHAINS_BYTES_MAX + HEADER_BYTES_MAX < LinkLimits().frame_bytes_max

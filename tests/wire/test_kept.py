@@ -20,6 +20,7 @@ from mesh.messages.membership import Left, Ping, Rumours
 from mesh.messages.records import Heads
 from mesh.messages.signed import Signed
 from mesh.messages.trust import HOME, ISSUER, NODE, Revocation
+from mesh.wire.blocks import add_chains
 from mesh.wire.chain import LEVELS, join_chain
 from mesh.wire.keyring import OLD_KEY_MS, Keyring
 from mesh.wire.objects import Signer
@@ -178,6 +179,72 @@ def test_a_revoked_voter_proves_nothing_where_he_is_asked_today(world: World) ->
     world.forget_sessions()
     (received,) = world.open(world.seal([Took((ship.blocks[1].head,))], world.c, session=OTHER_SESSION)).messages
     assert [ballot.author for ballot in received.message.yields[0].body.ballots] == [world.c.node]
+
+
+# ---- by somebody who was never met here
+
+
+def taught(world: World, pupil: World) -> Ship:
+    """A log of a stranger to the pupil, which c, whom it knows, teaches it: with the stranger's chain, as c's node adds it."""
+    e = world.lines["e"]
+    world.keyring.open(e.row().raw)
+    block = history(world).blocks[0]
+    head = sealed(e.node, replace(block.head.body, author=e.node.node))
+    ship = Ship(e.node.node, 1, 0, 0, 0, 0, (replace(block, head=head),))
+    assert outcome(pupil, ship) == "unknown_author"
+    revoke(world, e)
+    add_chains(ship, world.keyring, (world.c.node, world.b.node))
+    assert ship.chains == (world.rows["e"].body.certificate,)
+    return ship
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["of a stranger", "of somebody revoked before"])
+def test_a_new_keeper_is_taught_a_log_whose_author_it_never_met(told: bool, world: World) -> None:
+    pupil = World()
+    ship = taught(world, pupil)
+    if told:
+        revoke(pupil, world.lines["e"])
+    assert outcome(pupil, ship) == ""
+    assert pupil.keyring.chain_of(ship.author) == ship.chains[0], "it can teach others in turn"
+    assert (ship.chains[0] in pupil.keyring.chains()) == told, "in the next life nobody is a member by another's word"
+    assert pupil.keyring.member(ship.author) is None
+    with pytest.raises(Refusal, match="revoked" if told else "unknown_author"):
+        pupil.keyring.open(ship.blocks[0].head.raw)
+
+
+def test_a_chain_in_a_ship_teaches_nothing_that_its_blocks_do_not_need(world: World) -> None:
+    pupil = World()
+    ship = taught(world, pupil)
+    row = world.lines["e"]
+    other = replace(row, home=world.lines["c"].home)
+    useless = (line_of(50).chain(), line_of(6, root=9).chain(), join_chain(row.certificates()[:2]), b"noise", world.lines["a"].chain())
+    before = pupil.state(windows=False)
+    assert outcome(pupil, replace(ship, chains=useless)) == "unknown_author"
+    assert pupil.state(windows=False) == before and pupil.keyring.chain_of(line_of(50).node.node) == b""
+    assert outcome(pupil, ship) == ""
+    stolen = replace(row, node=line_of(78).node)
+    stolen.node.node = row.node.node
+    for chain in (
+        row.chain(node={"serial": 9}),
+        replace(other, first=row.node).renewed(77).chain(),
+        replace(stolen, first=row.node).chain(node={"serial": 9, "past_keys": ()}),
+    ):
+        assert outcome(pupil, replace(ship, chains=(chain,))) == ""
+        assert pupil.keyring.chain_of(ship.author) == ship.chains[0], "it adds no key of the same home, or takes one away"
+    newer = row.renewed(77).chain()
+    assert outcome(pupil, replace(ship, chains=(newer,))) == "" and pupil.keyring.chain_of(ship.author) == newer
+
+
+def test_whom_the_receiver_knows_is_not_shown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ship = history(world)
+    add_chains(ship, world.keyring, (world.a.node, world.c.node))
+    assert ship.chains == ()
+    add_chains(ship, world.keyring, (world.a.node,))
+    assert ship.chains == (world.rows["c"].body.certificate,)
+    assert outcome(world, replace(ship, chains=ship.chains * 65)) == "malformed"
+    monkeypatch.setattr("mesh.wire.blocks.CHAINS_BYTES_MAX", 10)
+    add_chains(ship, world.keyring, (world.a.node,))
+    assert ship.chains == (), "it must fit a frame"
 
 
 # ---- other keys since

@@ -28,6 +28,7 @@ from mesh.core.inputs import Heard
 from mesh.effects import Dial, HangUp, Send
 from mesh.ids import NodeId
 from mesh.limits import LinkLimits
+from mesh.messages.keeping import Ship
 from mesh.messages.session import Stale
 from mesh.messages.signed import Signed
 from mesh.runtime import clock
@@ -41,6 +42,7 @@ from mesh.runtime.links.sessions import Sessions
 from mesh.runtime.rates import Rates
 from mesh.runtime.sockets.gate import GateStatistics
 from mesh.runtime.sockets.sockets import Sender
+from mesh.wire.blocks import add_chains
 from mesh.wire.codec import encode, kind_of
 from mesh.wire.envelope import Batch, Expectations, frame_message, open_envelope, seal_flush
 from mesh.wire.keyring import Keyring
@@ -309,6 +311,8 @@ class Links:
     def _queue(self, link: Link, message: Any) -> None:
         last, body = self._last_body
         if message is not last:  # gossip sends one message to many
+            if type(message) is Ship and message.blocks:
+                add_chains(message, self._keyring, (self._signer.node, link.node))
             body = encode(message, self._signer.seal)
             self._last_body = (message, body)
         if len(body) > self._limits.frame_bytes_max - 64:

@@ -21,6 +21,7 @@ from attacks.world import Line, line_of, sealed
 from mesh.core.inputs import DialFailed, Heard, LinkDown, LinkUp
 from mesh.effects import Dial, HangUp, Send
 from mesh.limits import LinkLimits
+from mesh.messages.keeping import Block, Ship, Yield
 from mesh.messages.membership import Ack, Load, Offer, Ping
 from mesh.messages.session import Stale
 from mesh.messages.signed import Signed
@@ -194,6 +195,20 @@ async def test_a_dial_opens_both_directions_and_messages_come_in_order() -> None
         assert numbers.up == numbers.known == 1 and not numbers.refusals and not numbers.dropped
 
 
+async def test_a_log_comes_with_the_certificates_of_who_took_it_over_and_is_gone() -> None:
+    async with ground() as place:
+        left, right = await place.pair()
+        gone = line_of(3, "mesh-one")
+        left.keyring.open(gone.row("gone").raw)
+        took = sealed(gone.node, Yield(left.node, 2, 5, gone.node.node, 1, 2))
+        left.send(right.node, Ship(left.node, 3, 0, 0, 0, 0, (Block(2, took),)))
+        left.send(right.node, Ping(1))
+        left.links.flush()
+        await left.until(lambda: left.of(Ack))
+        (ship,) = right.of(Ship)
+        assert ship.blocks[0].head.body == took.body and right.keyring.chain_of(gone.node.node) == gone.chain()
+
+
 async def test_stamps_are_echoed() -> None:
     async with ground() as at:
         left, right = await at.pair()
@@ -231,6 +246,7 @@ async def test_simultaneous_dials_end_in_one_link() -> None:
         await left.until(lambda: left.of(LinkUp))
         await right.until(lambda: right.of(LinkUp))
         left.send(right.node, Ping(1))
+        left.links.flush()
         right.send(left.node, Ping(2))
         left.links.flush()
         right.links.flush()
@@ -245,6 +261,7 @@ async def test_dialling_a_linked_peer_ends_as_link_up_again() -> None:
         left.dial(right.door)
         await left.until(lambda: len(left.of(LinkUp)) == 2)
         left.send(right.node, Ping(1))
+        left.links.flush()
         left.links.flush()
         await left.until(lambda: left.of(Ack) == [Ack(1)])
         assert not left.of(LinkDown) and not right.of(LinkDown)
@@ -346,6 +363,7 @@ async def test_a_peer_that_ends_is_refused_at_its_door() -> None:
         await left.until(lambda: len(left.of(LinkDown)) == 2)
         assert left.of(LinkDown, right.node) == [LinkDown(), LinkDown(refused=True)]
         left.send(right.node, Ping(1))
+        left.links.flush()
         assert left.links.statistics().dropped == {"no_link": 1}
         left.dial(right.door)
         await left.until(lambda: left.of(DialFailed) == [DialFailed(right.door, "refused")])
@@ -420,6 +438,7 @@ async def test_an_unknown_session_is_answered_and_opened_anew() -> None:
         right.links._sessions.forget(left.node)
         left.send(right.node, Ping(1))
         left.links.flush()
+        left.links.flush()
         with anyio.fail_after(TIME_S):
             while left.links._links[right.node].next_seq != 1:  # a new session
                 await anyio.lowlevel.checkpoint()
@@ -475,6 +494,7 @@ async def test_an_echo_from_the_future_is_refused() -> None:
         left.links._links[right.node].stamp_ms = clock.now_ms() + 3_600_000
         left.send(right.node, Ping(1))
         left.links.flush()
+        left.links.flush()
         left.links._links[right.node].stamp_ms = 0
         left.send(right.node, Ping(2))
         left.links.flush()
@@ -527,6 +547,7 @@ async def test_a_frame_beyond_the_limit_costs_only_its_connection() -> None:
                 await anyio.lowlevel.checkpoint()
         context.destroy(0)
         left.send(right.node, Ping(1))
+        left.links.flush()
         left.links.flush()
         await left.until(lambda: left.of(Ack) == [Ack(1)])
 
@@ -621,6 +642,7 @@ async def test_a_new_identity_key_is_known_before_it_is_used_and_the_old_one_for
         assert await left.links.introduce(right.node, fresh)
         assert right.keyring.has_key(left.node, left.line.node.public_key) and right.keyring.has_key(left.node, old.node.public_key)
         left.send(right.node, Ping(1))
+        left.links.flush()
         left.links.flush()
         await left.until(lambda: left.of(Ack) == [Ack(1)])
         # A door that still shows the key before is no stranger's.
@@ -768,6 +790,7 @@ async def test_nobody_is_cut_for_what_a_stranger_says_in_his_name() -> None:
             sockets.close()
         assert right.noted == [("bad_signature", left.node)] * 10, "it is on record, under the name that was used"
         left.send(right.node, Ping(1))
+        left.links.flush()
         left.links.flush()
         await left.until(lambda: left.of(Ack) == [Ack(1)])
         assert not right.of(LinkDown)
