@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,6 +94,8 @@ class Guard:
     """Who keeps the mesh's keys, as far as known here."""
     logs: Collection[NodeId] = ()
     """Whose logs, the own one included, this node keeps, or once kept."""
+    cuts: Callable[[NodeId], tuple[int, ...]] = field(default=lambda _author: ())
+    """Up to which entries of such a log others have taken it over, each time: what its author said later of what he had before is void."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ class Keepers:
         self._memory = Memory(limits.keeping, random)
         self._logs: dict[NodeId, Kept] = {}
         directory.guard.logs = self._logs.keys()
+        directory.guard.cuts = lambda author: self._logs[author].replica.cuts() if author in self._logs else ()
         self._own = self._open(self._me)
         self._guards: list[tuple[int, Guarded]] = []
         """Own entries of the life before, in order, with their numbers."""

@@ -149,9 +149,13 @@ class Log:
         """Whether another than the author was ever chosen to lead it, or may have been: a term is missing."""
         return any(run.leader != self.author for run in self.runs) or self.last[0] != len(self.runs)
 
+    def cuts(self, at: Position) -> tuple[int, ...]:
+        """Up to which entries somebody has taken it over, each time, in what is safe up to `at`."""
+        return tuple(run.after for run in self.runs if run.leader != self.author and (run.term, run.after) <= at)
+
     def taken_up_to(self, at: Position) -> int:
         """Number of the last entry that somebody has taken over, in what is safe up to `at`; 0: none."""
-        return max((run.after for run in self.runs if run.leader != self.author and (run.term, run.after) <= at), default=0)
+        return max(self.cuts(at), default=0)
 
 
 def _majority(members: tuple[NodeId, ...], who: Container[NodeId]) -> bool:

@@ -113,6 +113,10 @@ class Replica:
         self.log.runs = [Run(*run) for run in state.runs]
         self.log.rosters = [Roster((term, seq), members) for term, seq, members in state.rosters] or self.log.rosters
 
+    def cuts(self) -> tuple[int, ...]:
+        """Up to which entries others have taken this log over, as far as is believed here: of another's log what may be is enough."""
+        return self.log.cuts(self.kept if self.me == self.author and self.role != LEADER else self.log.last)
+
     # ---- votes
 
     def campaign(self) -> Out:

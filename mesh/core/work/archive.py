@@ -16,7 +16,7 @@ from mesh.core.directory import ReadDirectory
 from mesh.core.keeping.inputs import TaleRead
 from mesh.core.work.book import Effects
 from mesh.core.work.fold import Fold
-from mesh.core.work.task import Task
+from mesh.core.work.task import Task, is_void
 from mesh.effects import Need, ReadTale
 from mesh.ids import NodeId, TaskId, author_of
 
@@ -90,9 +90,9 @@ class Archive:
         if read.more and read.rows:
             yield self._page(read.rows[-1][0])
             return
-        self._logs.pop()
+        cuts = self._directory.guard.cuts(self._logs.pop())
         for task, found in self._fold.tasks.items():
-            if found.ended:
+            if found.ended and not is_void(found, cuts):
                 yield from self._answer(task, found)
         yield from self._next()
         yield from self._begin()

@@ -19,7 +19,7 @@ from mesh.core.work.claims import Claims
 from mesh.core.work.ending import Ending
 from mesh.core.work.fold import Draft, Fold, renewed
 from mesh.core.work.leases import Leases
-from mesh.core.work.task import CANCELLING, CLAIMING, HELD, MOVED, OFFERED, PENDING, Task
+from mesh.core.work.task import CANCELLING, CLAIMING, HELD, MOVED, OFFERED, PENDING, Task, is_void
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Later, Need, Send
 from mesh.ids import Hash, NodeId, TaskId, author_of, place_of
@@ -107,8 +107,9 @@ class Succession:
     def open(self, now_s: float, fold: Fold, taken: int) -> Effects:
         """The tasks of the own journal, but those that others have taken over."""
         self.drafts |= {key: draft for key, draft in fold.whole_drafts().items() if draft.begun > taken}
-        self._forget([task for task in fold.tasks.values() if lost_to_others(task, taken)])
-        yield from self.begin(now_s, [task for task in fold.tasks.values() if not lost_to_others(task, taken)])
+        cuts = self._cuts(taken)
+        self._forget([task for task in fold.tasks.values() if is_void(task, cuts)])
+        yield from self.begin(now_s, [task for task in fold.tasks.values() if not is_void(task, cuts)])
 
     def begin(self, now_s: float, tasks: list[Task]) -> Effects:
         """From now on this node drives them. Their holders are asked; what was being cancelled and is held by nobody ends."""
@@ -175,7 +176,8 @@ class Succession:
     def let_go(self, now_s: float, taken: int) -> Effects:
         """Others drive these tasks now; whoever waits for one is told whom to ask."""
         self.drafts = {key: draft for key, draft in self.drafts.items() if draft.begun > taken}
-        gone = [task for task in self._book.tasks.values() if lost_to_others(task, taken)]
+        cuts = self._cuts(taken)
+        gone = [task for task in self._book.tasks.values() if is_void(task, cuts)]
         for task in gone:
             self._book.close(task)
             task.state = MOVED
@@ -186,10 +188,13 @@ class Succession:
             task.waiters = task.askers = None
         for step in [step for task in gone for step in (task.children or {}).values() if step.state != MOVED]:
             yield from self._ending.cancel(now_s, step, step.parent, "parent ended")
-        ended = [task for task in self._book.ended.values() if task.state == MOVED or lost_to_others(task, taken)]
+        ended = [task for task in self._book.ended.values() if task.state == MOVED or is_void(task, cuts)]
         for task in ended:
             del self._book.ended[task.id]
         self._forget(ended)
+
+    def _cuts(self, taken: int) -> tuple[int, ...]:
+        return (*self._book.directory.guard.cuts(self._book.me), taken)
 
     def _forget(self, tasks: list[Task]) -> None:
         """Remember who has them."""
@@ -243,11 +248,6 @@ class Succession:
             elif settled.term > term:
                 self.drafts.pop(key, None)
                 yield Append(Forgone(*key, int(now_s * 1000)))
-
-
-def lost_to_others(task: Task, taken: int) -> bool:
-    """Submitted at or before the entry up to which others took over, and not known to have ended by then."""
-    return 0 < task.seq <= taken and not (task.ended and 0 < task.end_seq <= taken)
 
 
 def moved(task: TaskId, manager: NodeId) -> dict[str, Any]:

@@ -14,6 +14,7 @@ Source: the contract net of Smith (1980) with the binding step at ACCEPT (Aknine
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -266,3 +267,9 @@ class Task:
             intent.output = None
         shown = sorted(self.effects.items(), key=lambda pair: not pair[1].done)[-EFFECTS_SHOWN_MAX:]
         self.effects = dict(shown)
+
+
+def is_void(task: Task, cuts: Iterable[int]) -> bool:
+    """Whether others drive it, whatever this log says of it later: submitted at or before an entry up to which they took over, and not
+    known to have ended by then."""
+    return any(0 < task.seq <= cut and not (task.ended and 0 < task.end_seq <= cut) for cut in cuts)

@@ -74,6 +74,8 @@ class TaskChecker:
         self._awards: dict[TaskId, int] = {}
         self._waiting: dict[NodeId, list[tuple[int, Any]]] = {}
         """Entries that are not kept yet, with their numbers."""
+        self._copied: dict[tuple[NodeId, TaskId], dict[tuple[type, Fence], None]] = {}
+        """What a node has copied of others' journals about a task."""
         self._synced_up_to: dict[NodeId, int] = {}
         self._kept: dict[NodeId, int] = {}
         self._submitted: dict[tuple[NodeId, TaskId], int] = {}
@@ -136,8 +138,11 @@ class TaskChecker:
         kind, node = type(record.entry), record.node
         if kind is Submitted:
             self._submitted[node, record.entry.task] = record.seq
-        if not record.copied and (kind is Finished or kind is Decided or kind is Submitted):
-            self._waiting.setdefault(node, []).append((record.seq, record.entry))
+        if kind is Finished or kind is Decided or kind is Submitted:
+            if record.copied:
+                self._copied.setdefault((node, record.entry.task), {})[kind, getattr(record.entry, "fence", 0)] = None
+            else:
+                self._waiting.setdefault(node, []).append((record.seq, record.entry))
         return iter(())
 
     def _synced(self, record: Synced) -> Iterator[Verdict]:
@@ -166,7 +171,20 @@ class TaskChecker:
         up_to = self._synced_up_to.get(node, 0)
         up_to = up_to if kept == NOBODY else min(up_to, max(kept, self._taken.get(node, 0)))
         while waiting and waiting[0][0] <= up_to:
-            yield from self._durable(at_s, node, waiting.pop(0)[1])
+            entry = waiting.pop(0)[1]
+            yield from self._told_before(at_s, node, entry.task)
+            yield from self._durable(at_s, node, entry)
+
+    def _told_before(self, at_s: float, node: NodeId, task: TaskId) -> Iterator[Verdict]:
+        """What `node` has copied of the task was kept before it was taken over, though its author may not have heard so yet."""
+        copied = self._copied.pop((node, task), {})
+        for author, waiting in self._waiting.items() if copied else ():
+            if author == node:
+                continue
+            known = [one for one in waiting if one[1].task == task and (type(one[1]), getattr(one[1], "fence", 0)) in copied]
+            for one in known:
+                waiting.remove(one)
+                yield from self._durable(at_s, author, one[1])
 
     def _durable(self, at_s: float, node: NodeId, entry: Any) -> Iterator[Verdict]:
         kind = type(entry)

@@ -95,3 +95,12 @@ def test_all_logs_that_are_kept_are_read_those_of_the_likeliest_first(bench):
     assert authors == ["d", "c", "b", "e"]
     ((_, answer),) = bench.sends(effects)
     assert answer.ok
+
+
+@pytest.mark.parametrize(("cuts", "known"), [((), True), ((2,), True), ((1,), False), ((1, 9), False), ((4,), True)])
+def test_what_an_author_said_of_a_task_after_others_had_taken_it_over_is_void(bench, cuts: tuple[int, ...], known: bool):
+    """His first task was submitted as entry 1, and ended by entry 2."""
+    bench.directory.guard.cuts = lambda author: cuts if author == "b" else ()
+    (read,) = reads(bench.give(Ask(1, "result", DONE[0]), "a"))
+    ((_, answer),) = bench.sends(bench.give(TaleRead(read.token, tuple(entries()), False)), Answer)
+    assert answer.ok == known

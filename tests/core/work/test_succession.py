@@ -213,3 +213,17 @@ def test_what_is_taken_over_from_whom_this_node_never_heard_begins_its_time_agai
     told(bench, "ann", 2, [replace(held(OWN)[0], timeout_ms=600_000, at_ms=6_940_000), *held(OWN)[1:]])
     bench.give(LogSettled("ann", 2, (2,)))
     assert aged(bench, OWN) == (0, 600)
+
+
+def test_an_own_end_that_others_did_not_know_of_stays_void_after_the_next_take_over():
+    """Taken over up to its decision, and once more later: what this node wrote in between of that task never was."""
+    before = started()
+    item = before.held()
+    taken = len(before.journal)
+    before.result(item, "a")
+    later = len(before.journal)
+    bench = Bench(incarnation=2)
+    bench.directory.guard.taken = later
+    bench.directory.guard.cuts = lambda _author: (taken, later)
+    bench.start(*before.journal, bodies=before.bodies)
+    assert item.task not in bench.manager.book.ended and item.task in bench.manager.book.moved
