@@ -49,6 +49,14 @@ def check_arguments(cap: Document, arguments: Document) -> None:
             raise InvalidArgument(f"{name}: the argument {wanted!r} is missing", wanted, fix=fix)
 
 
+def check(cap: Document | None, arguments: Document, hedge: bool) -> None:
+    """What can be said of a submit before it is made, if anybody offers the capability. Raises InvalidArgument."""
+    if cap is not None:
+        check_arguments(cap, arguments)
+    if hedge:
+        say_hedge(cap)
+
+
 def _may_be(value: Any, kind: str) -> bool:
     """Whether a handler might read `value` as a JSON Schema's `kind`."""
     if isinstance(value, File):
@@ -88,9 +96,9 @@ def missing(caps: Document, nodes: Document, capability: str, where: list[str]) 
     return f"who offers {capability} takes work (mesh drain)" if set(cap["nodes"]) <= closed else ""
 
 
-async def say_missing(mesh: Mesh, capability: str, where: list[str], what: str) -> None:
+def say_missing(caps: Document, nodes: Document, capability: str, where: list[str], what: str) -> None:
     """Tell the person, if `what` waits for somebody who is not here."""
-    if lacking := missing(await mesh.caps(), await mesh.nodes(), capability, where):
+    if lacking := missing(caps, nodes, capability, where):
         say(f"nobody {clean(lacking)} now: {what} waits until somebody does")
 
 
@@ -107,7 +115,7 @@ async def telling_why_it_waits(mesh: Mesh, capability: str, where: list[str]) ->
     async def tell() -> None:
         await asyncio.sleep(QUIET_S)
         with contextlib.suppress(MeshError):
-            await say_missing(mesh, capability, where, "the call")
+            say_missing(await mesh.caps(), await mesh.nodes(), capability, where, "the call")
 
     telling = asyncio.ensure_future(tell())
     try:

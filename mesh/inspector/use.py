@@ -258,14 +258,12 @@ def submit(
         bounds: dict[str, Any] = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
         placed = _placed(where, near, apart, hedge, priority, share)
         options = mesh.options(retries=retries, key=key or "", **bounds, **placed)
-        cap = fitting.offered(await mesh.caps(), capability)
-        if cap is not None:
-            fitting.check_arguments(cap, arguments)
-        if hedge:
-            fitting.say_hedge(cap)
+        # Before the submit: nothing that fails may stand between what was acknowledged and its id.
+        caps, nodes = await mesh.caps(), await mesh.nodes()
+        fitting.check(fitting.offered(caps, capability), arguments, hedge)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
-        await fitting.say_missing(mesh, capability, where or [], "the task")
+        fitting.say_missing(caps, nodes, capability, where or [], "the task")
         if wait:
             if not as_json:
                 say(f"task {task.id}")
