@@ -13,16 +13,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from exploring.member import Broken, Node
-from exploring.packed import AUTHOR, Pieces, log_of, upto
+from exploring.packed import AUTHOR, Pieces, upto
 from mesh.core.keeping.replica import LEADER
 
 
 class Mark(NamedTuple):
-    """A leader of `term` held `length` pieces for kept, counted among `members`."""
+    """A leader of `term` held `length` pieces for kept, counted among `members`, and where those were not settled, among those `before`."""
 
     term: int
     length: int
     members: tuple[str, ...]
+    before: tuple[str, ...] = ()
+
+    def is_held(self, holders: set[str]) -> bool:
+        """Whether these are enough of them: a majority; and of two nobody decides without the author."""
+        if len(self.members) == 2 and AUTHOR in holders and (not self.before or _majority(self.before, holders)):
+            return True
+        return _majority(self.members, holders)
 
 
 class Past(NamedTuple):
@@ -69,12 +76,22 @@ def _keeps(past: Past, node: Node, believed: Pieces) -> Past:
     if len(believed) <= max((mark.length for mark in past.marks if mark.term <= node.term), default=0):
         return past
     marks = [mark for mark in past.marks if mark.term != node.term]
-    log = log_of(node.view)
-    marks.append(Mark(node.term, len(believed), (log.author,) if log.decides((log.author,)) else log.members))
+    marks.append(Mark(node.term, len(believed), *_counted(node.view, len(past.kept))))
     if len(believed) > len(past.kept):
         _one_owner(past.kept, believed)
         past = past._replace(kept=believed)
     return past._replace(marks=tuple(sorted(marks)))
+
+
+def _counted(view: Pieces, kept: int) -> tuple[tuple[str, ...], ...]:
+    """The newest members; and those before them, unless the newest were kept before."""
+    rosters = [(0, (AUTHOR,)), *[(number, piece.members) for number, piece in enumerate(view, 1) if piece.members]]
+    (_, before), (at, newest) = ((0, ()), *rosters)[-2:]
+    return (newest,) if at <= kept else (newest, before)
+
+
+def _majority(members: tuple[str, ...], holders: set[str]) -> bool:
+    return 2 * len(holders.intersection(members)) > len(members)
 
 
 def owners(kept: Pieces) -> dict[int, tuple[int, str]]:
@@ -119,5 +136,5 @@ def safe(past: Past, disks: Sequence[tuple[str, Pieces, bool]]) -> None:
     for mark in past.marks:
         kept = past.kept[: mark.length]
         holders = {name for name, disk, old in disks if old or disk[: mark.length] == kept}
-        if 2 * len(holders.intersection(mark.members)) <= len(mark.members):
-            raise Broken(f"{kept} was kept in term {mark.term} by a majority of {mark.members}, and is on the disks of {sorted(holders)}")
+        if not mark.is_held(holders):
+            raise Broken(f"{kept} was kept in term {mark.term} by enough of {mark.members}, and is on the disks of {sorted(holders)}")

@@ -62,39 +62,36 @@ class Log:
 
     @property
     def electors(self) -> tuple[NodeId, ...]:
-        """All whose word may count for a decision: the members; and with a revoked one among them, those of the roster before."""
+        """All whose word may count: the members; and of two, or with a revoked one among them, those of the roster before."""
         members = self.members
-        if len(self.rosters) > 1 and self._outlaw():
+        if len(self.rosters) > 1 and (len(members) == 2 or self._outlaw()):
             return tuple(dict.fromkeys((*members, *self.rosters[-2].members)))
         return members
 
     def _outlaw(self) -> bool:
         return sum(member in self._outlaws for member in self.members) == 1
 
-    def decides(self, who: Container[NodeId], lapsed: Container[NodeId] = ()) -> bool:
+    def decides(self, who: Container[NodeId], *, settled: bool = False) -> bool:
         """Whether these are enough: a majority of the members.
 
-        Who has gone from alone to two still decides alone, as nobody could without him. And if one member is revoked, a majority of the
+        Of two members none decides without the author. So he is enough, once that there are but two is safe (`settled`); and before,
+        with a majority of the roster before, as those could still decide without him. And if one member is revoked, a majority of the
         others together with one of the roster before is enough, too. Not all hear of a revocation at once: any two such sets meet.
-        `lapsed`: who has forgotten what it had promised, as the author knows, who has made all rosters. If they are too few to have
-        decided anything among themselves, all others together know of whatever was decided, and are enough.
         """
         *earlier, newest = self.rosters
-        sound = [member for member in newest.members if member not in lapsed]
-        if len(newest.members) <= 2 * len(sound) and self.author in who and all(member in who for member in sound):
-            return True
-        if len(newest.members) == 2 and earlier and earlier[-1].members == (self.author,):
-            return self.author in who
         if _majority(newest.members, who):
             return True
+        before = settled or (bool(earlier) and _majority(earlier[-1].members, who))
+        if len(newest.members) == 2 and self.author in who:
+            return before
         believed = tuple(member for member in newest.members if member not in self._outlaws)
-        return bool(earlier) and self._outlaw() and _majority(believed, who) and _majority(earlier[-1].members, who)
+        return self._outlaw() and _majority(believed, who) and bool(earlier) and _majority(earlier[-1].members, who)
 
-    def reached(self, by: Callable[[NodeId], Reach], lapsed: Container[NodeId] = ()) -> Reach:
+    def reached(self, by: Callable[[NodeId], Reach], *, settled: bool = False) -> Reach:
         """The most that enough of them to decide have reached."""
         by_elector = {elector: by(elector) for elector in self.electors}
         reaches = sorted(by_elector.values(), reverse=True)
-        return next(reach for reach in reaches if self.decides([one for one, own in by_elector.items() if own >= reach], lapsed))
+        return next(reach for reach in reaches if self.decides([one for one, own in by_elector.items() if own >= reach], settled=settled))
 
     @property
     def keepers(self) -> tuple[NodeId, ...]:

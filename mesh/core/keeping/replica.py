@@ -124,7 +124,7 @@ class Replica:
         if self.me not in self.log.members or self.role == LEADER or self.lapse:
             return
         self.role, self.asked, self.votes = ASKING, self.term + 1, {self.me: None}
-        if self.log.decides(self.votes):
+        if self.log.decides(self.votes, settled=self._settled):
             yield from self._stand()
             return
         yield from self._ask(pre=True)
@@ -141,7 +141,7 @@ class Replica:
         self.term = self.asked = self.term + 1
         self.voted, self.votes = self.me, {self.me: self._ballot(self.me)}
         yield Keep(self.term, self.voted)
-        if self.log.decides(self.votes):
+        if self.log.decides(self.votes, settled=self._settled):
             yield from self._lead()
             return
         yield from self._ask(pre=False)
@@ -174,11 +174,11 @@ class Replica:
             return
         if self.role == ASKING and vote.pre and vote.term == self.asked:
             self.votes[sender] = None
-            if self.log.decides(self.votes):
+            if self.log.decides(self.votes, settled=self._settled):
                 yield from self._stand()
         elif self.role == CANDIDATE and not vote.pre and vote.term == self.term:
             self.votes[sender] = next(iter(vote.ballot), None)
-            if self.log.decides(self.votes):
+            if self.log.decides(self.votes, settled=self._settled):
                 yield from self._lead()
 
     def _follow(self, term: int, leader: NodeId) -> None:
@@ -320,9 +320,13 @@ class Replica:
             self.kept = at
 
     def reached(self, by: Callable[[NodeId], Reach]) -> Reach:
-        """The most that enough of the members have reached. Whom they may do without is known only once the roster itself is kept."""
-        settled = self.me == self.author and self.log.rosters[-1].at <= self.kept
-        return self.log.reached(by, self.lapsed_peers() if settled else ())
+        """The most that enough of the members have reached."""
+        return self.log.reached(by, settled=self._settled)
+
+    @property
+    def _settled(self) -> bool:
+        """The newest roster is known to be safe."""
+        return self.log.rosters[-1].at <= self.kept
 
     def lapsed_peers(self) -> tuple[NodeId, ...]:
         """Who has forgotten what it had promised, and was not taken in since."""

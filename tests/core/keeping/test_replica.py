@@ -107,12 +107,52 @@ def test_who_was_let_go_is_shipped_to_again_when_a_revocation_makes_his_word_cou
     outlaws: dict[str, None] = {}
     leader = replica(term=2, role=LEADER)
     leader.log = Log("A", outlaws)
-    leader.log.append(1, "A", 3, ("A", "K1", "K2"))
+    leader.log.append(1, "A", 3, ("A", "K1", "K2", "K3"))
     list(leader.wrote(4))
-    list(leader.on_shipped("K1", Shipped("A", 2, True, 2, 4)))
-    list(leader.wrote(5, ("A", "K2")))
-    assert {said.to for said in leader.ship_all()} == {"K2"}
+    for keeper in ("K1", "K3"):
+        list(leader.on_shipped(keeper, Shipped("A", 2, True, 2, 4)))
+    list(leader.wrote(5, ("A", "K2", "K3")))
+    assert {said.to for said in leader.ship_all()} == {"K2", "K3"}
     outlaws["K2"] = None
     assert "K1" in {said.to for said in leader.ship_all()}
-    list(leader.on_shipped("K1", Shipped("A", 2, True, 2, 5)))
+    for keeper in ("K1", "K3"):
+        list(leader.on_shipped(keeper, Shipped("A", 2, True, 2, 5)))
     assert leader.kept == (2, 5)
+
+
+def of_two(*, kept: bool) -> Replica:
+    """Of three that kept this log K2 has been let go; `kept`: and the author has seen that this is safe."""
+    author = replica(term=2, role=LEADER)
+    author.log.append(1, "A", 3, ("A", "K1", "K2"))
+    list(author.wrote(4))
+    list(author.on_shipped("K1", Shipped("A", 2, True, 2, 4)))
+    list(author.wrote(5, ("A", "K1")))
+    if kept:
+        list(author.on_shipped("K1", Shipped("A", 2, True, 2, 5)))
+    return author
+
+
+def test_of_two_the_author_is_enough_once_it_is_safe_that_there_are_two():
+    author = of_two(kept=True)
+    list(author.wrote(6))
+    assert author.kept == (2, 6)
+    author.resign()
+    list(author.campaign())
+    assert author.role == LEADER
+
+
+def test_of_two_the_author_goes_on_with_one_of_the_roster_before():
+    """K1 has lost its memory, or is gone, right after K2 was let go."""
+    author = of_two(kept=False)
+    list(author.wrote(6))
+    assert author.kept == (2, 4)
+    author.resign()
+    asked = {said.to for said in author.campaign()}
+    assert asked == {"K1", "K2"} and author.role == "asking"
+    list(author.on_vote("K2", Vote("A", 3, True, True)))
+    list(author.on_vote("K2", Vote("A", 3, True, False)))
+    assert author.role == LEADER
+    list(author.wrote(7))
+    assert author.kept < (3, 7)
+    list(author.on_shipped("K2", Shipped("A", 3, True, 3, 7)))
+    assert author.kept == (3, 7)
