@@ -174,7 +174,9 @@ class Scenario:
         world.phase("settled")
 
     def _settled(self) -> bool:
-        """Everybody is seen alive and equal by everybody, and no acknowledged work is open."""
+        """Everybody is seen alive and equal by everybody, no client waits, and no acknowledged work is open."""
+        if any(host.requests for host in self.world.living() if host.name not in self.world.revoked):
+            return False
         views: dict[tuple[Any, ...], None] = {}
         revoked = self.world.revoked
         for host in self.world.living():
