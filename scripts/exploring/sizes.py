@@ -41,6 +41,7 @@ FULL = {
     "a third joins": Size(Bounds(campaigns=2, commits=0, changes=1, crashes=1), keepers=("K1",), changes=((AUTHOR, "K1", "K2"),)),
     "an old disk": Size(Bounds(campaigns=1, commits=1, crashes=0, old_disks=1)),
     "an old disk, and two elections": Size(Bounds(campaigns=2, commits=0, crashes=0, old_disks=1)),
+    "two changes": Size(Bounds(campaigns=2, commits=0, changes=2, crashes=0), changes=((AUTHOR,), *_REMOVED, ALL)),
     "an old disk is taken in anew": Size(Bounds(campaigns=1, commits=0, changes=2, crashes=0, old_disks=1), changes=(*_REMOVED, ALL)),
 }
 """Minutes."""

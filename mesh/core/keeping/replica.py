@@ -207,7 +207,9 @@ class Replica:
             peer.next = end_of(blocks[-1])
             peer.flight += 1
         had_term, had_seq = peer.match
-        return Say(to, Ship(self.author, self.term, term, seq, *self.kept, blocks, had_term=had_term, had_seq=had_seq, lapse=peer.renewed))
+        # Whoever had forgotten may vote again only with the roster that took it in: what was kept by its word must not hang on that word.
+        lapse = peer.renewed if peer.match >= self.log.rosters[-1].at else 0
+        return Say(to, Ship(self.author, self.term, term, seq, *self.kept, blocks, had_term=had_term, had_seq=had_seq, lapse=lapse))
 
     def ship_all(self) -> Out:
         """What each still lacks, and if that is nothing, that the leader lives. A revocation may make electors of some who were let go."""

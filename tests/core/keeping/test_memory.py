@@ -92,8 +92,9 @@ def test_who_is_taken_in_after_naming_its_lapse_is_told_so() -> None:
     list(author.teach("K1"))
     list(author.on_shipped("K1", Shipped("A", 1, True, 1, 3, lapse=7)))
     list(author.wrote(4, ALL))
-    assert author.lapsed_peers() == () and author._ship("K1").message.lapse == 7
+    assert author.lapsed_peers() == () and author._ship("K1").message.lapse == 0, "it has not got the roster yet"
     list(author.on_shipped("K1", Shipped("A", 1, True, 1, 4, lapse=7)))
+    assert author._ship("K1").message.lapse == 7
     assert author.kept == (1, 3), "it counts when it says that it does"
     list(author.on_shipped("K1", Shipped("A", 1, True, 1, 4)))
     assert author.kept == (1, 4)

@@ -23,6 +23,7 @@ ONE_COMMIT = Size(Bounds(campaigns=0, commits=1, crashes=1))
 THIRD_JOINS = Size(Bounds(campaigns=1, commits=1, changes=1, crashes=0), keepers=("K1",), changes=(("A", "K1", "K2"),))
 OLD_DISK = Size(Bounds(campaigns=2, commits=0, crashes=0, old_disks=1))
 TAKEN_IN = Size(Bounds(campaigns=1, commits=0, changes=1, crashes=0, old_disks=1), changes=(("A", "K1"), ("A", "K2")))
+TAKEN_IN_AGAIN = Size(Bounds(campaigns=1, commits=0, changes=2, crashes=0, old_disks=1), changes=(("A", "K1"), ("A", "K1", "K2")))
 CHANGES = Size(Bounds(campaigns=2, commits=0, changes=2, crashes=0), changes=(("A",), ("A", "K1"), ("A", "K2"), ("A", "K1", "K2")))
 
 
@@ -214,6 +215,18 @@ def whoever_forgot_is_a_member_again_at_once(patch: Patch) -> None:
     twist(patch, "on_ship", lambda before, self, sender, ship: before(self, sender, dataclasses.replace(ship, lapse=self.lapse)))
 
 
+def whoever_is_taken_in_anew_counts_without_the_roster(patch: Patch) -> None:
+    """Its word may have been what kept the roster before; it has forgotten it, and would choose who lacks that."""
+    before = Replica._ship
+
+    def ship(self: Replica, to: str) -> Say:
+        said = before(self, to)
+        said.message.lapse = self.peers[to].renewed
+        return said
+
+    patch.setattr(Replica, "_ship", ship)
+
+
 def the_author_of_two_decides_before_they_are_settled(patch: Patch) -> None:
     """Though the other may have chosen a leader with one whom the change leaves out."""
     patch.setattr(Replica, "_settled", property(lambda _self: True))
@@ -238,6 +251,7 @@ FOUND_BY_EXPLORING = [
     (a_keeper_that_forgot_votes_votes, OLD_DISK, "two leaders"),
     (a_keeper_that_forgot_counts, TAKEN_IN, ""),
     (whoever_forgot_is_a_member_again_at_once, OLD_DISK, ""),
+    (whoever_is_taken_in_anew_counts_without_the_roster, TAKEN_IN_AGAIN, "without what was kept"),
     (the_author_of_two_decides_before_they_are_settled, TAKEN_IN, ""),
 ]
 FOUND_BY_WALKS = [
