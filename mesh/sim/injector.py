@@ -14,7 +14,7 @@ from mesh.ids import NodeId
 from mesh.sim.faults import AIMED, DRIFT, Fault
 from mesh.sim.history import ClockBroken
 from mesh.sim.labour import Worker
-from mesh.sim.whole import is_whole, shows, was_kept
+from mesh.sim.whole import is_kept, is_whole, shows, was_kept
 from mesh.sim.world import World
 
 MAY_MISS = (*AIMED, "false_alarm")
@@ -281,7 +281,7 @@ class Injector:
     def _revoke(self, fault: Fault) -> None:
         """The first node loses its certificate; the second, or whoever runs instead of it, is told first."""
         victim, *_ = fault.nodes
-        if not is_whole(self._world):
+        if not is_whole(self._world) or not is_kept(self._world, victim):
             return
         for name in (*fault.nodes[1:], *self._world.names):
             if name != victim and self._world.hosts[name].up and not self._world.hosts[name].frozen:

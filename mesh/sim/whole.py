@@ -27,6 +27,12 @@ def was_kept(image: Image) -> bool:
     return any(type(entry) is Guarded for _, entry, _ in image.kept["rows"])
 
 
+def is_kept(world: World, name: NodeId) -> bool:
+    """Whether others keep the journal of `name`, or it is down. What it takes over while nobody does is lost with it."""
+    host = world.hosts[name]
+    return not host.up or bool(host.assembly.keepers.statistics().keepers)
+
+
 def is_whole(world: World) -> bool:
     hurt = [*world.old_disks.lives, *world.revoked]
     if not hurt:
