@@ -23,8 +23,8 @@ def shows(world: World, name: NodeId, seq: int) -> bool:
 
 
 def was_kept(image: Image) -> bool:
-    """Whether others kept that journal already: a node cannot tell from an earlier image that they do by now (docs/keepers.md)."""
-    return any(type(entry) is Guarded for _, entry, _ in image.kept["rows"])
+    """Whether two others kept that journal already: a node cannot tell from an earlier image that they do by now (docs/keepers.md)."""
+    return any(type(entry) is Guarded and len(entry.members) > 2 for _, entry, _ in image.kept["rows"])
 
 
 def is_kept(world: World, name: NodeId) -> bool:
