@@ -14,7 +14,7 @@ from mesh.ids import NodeId
 from mesh.sim.faults import AIMED, DRIFT, Fault
 from mesh.sim.history import ClockBroken
 from mesh.sim.labour import Worker
-from mesh.sim.whole import is_kept, is_whole, shows, was_kept
+from mesh.sim.whole import is_kept, is_whole, may_forget
 from mesh.sim.world import World
 
 MAY_MISS = (*AIMED, "false_alarm")
@@ -220,7 +220,7 @@ class Injector:
         life, image = host.life, host.disk.image()
 
         def end() -> None:
-            if host.up and host.life == life and was_kept(image) and shows(self._world, name, image.seq) and is_whole(self._world):
+            if host.up and host.life == life and may_forget(self._world, name, image):
                 self._world.put_back(name, image)
                 self._world.after(0.1 + fault.amount, lambda: self._back(name))
 

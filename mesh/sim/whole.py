@@ -2,7 +2,8 @@
 
 Of the three that keep a journal one may lose its memory at a time; two at once are more than a majority can make up for (docs/keepers.md).
 So the next disk is put back when nobody counts among keepers any more who may have forgotten something, and when others drive what was in
-the journals that were put back. Reads what nodes say of themselves; a harness's view, for whoever injects faults.
+the journals that were put back. And it is always the same node's: each of its lives begins lapsed, so two such that restart together are
+two at once again. Reads what nodes say of themselves; a harness's view, for whoever injects faults.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
     from mesh.sim.world import World
 
 
-def shows(world: World, name: NodeId, seq: int) -> bool:
+def may_forget(world: World, name: NodeId, image: Image) -> bool:
+    """Whether the disk of `name` may be put back to `image` now, by what docs/keepers.md promises."""
+    again = all(one == name for one in world.old_disks.lives)
+    return again and _was_kept(image) and _shows(world, name, image.seq) and is_whole(world)
+
+
+def _shows(world: World, name: NodeId, seq: int) -> bool:
     """Whether an image of that disk that ends with entry `seq` is seen to be old: all who are here have seen a newer head."""
     return all(host.assembly.records.known_of(name) > seq for host in world.living() if host.name != name)
 
 
-def was_kept(image: Image) -> bool:
+def _was_kept(image: Image) -> bool:
     """Whether two others kept that journal already: a node cannot tell from an earlier image that they do by now (docs/keepers.md)."""
     return any(type(entry) is Guarded and len(entry.members) > 2 for _, entry, _ in image.kept["rows"])
 

@@ -305,8 +305,8 @@ class Keepers:
         self._deadlines.set(due, now_s + self._limits.change_s)
         if not replica.may_change(members):
             members = replica.log.rosters[-2:][0].members
-            if not replica.lapsed_peers() or not replica.may_change(members):
-                return  # (who was to keep it with too few others has forgotten what: then the change is taken back)
+            if not replica.is_hanging() or not replica.may_change(members):
+                return
         learner = next((member for member in members if member not in replica.log.members), "")
         if learner:
             if learner not in replica.peers:

@@ -334,6 +334,11 @@ class Replica:
         """Who has forgotten what it had promised, and was not taken in since."""
         return tuple(name for name, peer in self.peers.items() if peer.lapse not in (0, peer.renewed))
 
+    def is_hanging(self) -> bool:
+        """Too many of the newest members have forgotten for it ever to be kept: it can only be taken back."""
+        lapsed = self.lapsed_peers()
+        return bool(lapsed) and not self.log.decides([elector for elector in self.log.electors if elector not in lapsed])
+
     def _match(self, member: NodeId) -> Position:
         peer = self.peers.get(member)
         return peer.match if peer is not None and not peer.lapse else START

@@ -70,6 +70,8 @@ class TaskChecker:
         self._revoked: dict[NodeId, None] = {}
         self._answered: dict[int, None] = {}
         self._old = OldDisks()
+        self._left: dict[TaskId, Finished] = {}
+        """Ends that stood on a disk that was put back: its keepers may have had them by then, which nobody here is told."""
         self._quiet = False
         self._awards: dict[TaskId, int] = {}
         self._waiting: dict[NodeId, list[tuple[int, Any]]] = {}
@@ -97,7 +99,7 @@ class TaskChecker:
             Shown: self._shown,
             Phase: self._phase,
             Upheld: self._upheld,
-            PutBack: self._old.note,
+            PutBack: self._put_back,
         }
 
     # ---- effects and handlers
@@ -219,6 +221,10 @@ class TaskChecker:
             del self._open[request]
         return iter(())
 
+    def _put_back(self, record: PutBack) -> Iterator[Verdict]:
+        self._left |= {entry.task: entry for _, entry in self._waiting.pop(record.node, ()) if type(entry) is Finished}
+        return self._old.note(record)
+
     # ---- clients
 
     def _upheld(self, record: Upheld) -> Iterator[Verdict]:
@@ -254,7 +260,7 @@ class TaskChecker:
             reason = record.row.get("reason", "")
             yield Verdict(record.at_s, "O3", f"{record.task} is still {state} at the end of quiet ({reason or 'no reason given'})")
             return
-        finished = self._finished.get(record.task)
+        finished = self._finished.get(record.task) or self._left.get(record.task)
         if finished is None or finished.state != state:
             yield Verdict(
                 record.at_s, "O4", f"{record.node} shows {record.task} as {state}; its journal says {finished and finished.state}"

@@ -100,6 +100,18 @@ def test_who_is_taken_in_after_naming_its_lapse_is_told_so() -> None:
     assert author.kept == (1, 4)
 
 
+def test_a_change_that_only_waits_is_not_taken_back() -> None:
+    """Back to four of whom two have forgotten: that could never be kept."""
+    author = replica("A", members=("A", "K1", "K2", "K3"))
+    list(author.on_shipped("K3", Shipped("A", 1, True, 1, 3, lapse=7)))
+    list(author.wrote(4, ALL))
+    assert not author.is_hanging(), "who has forgotten is let go"
+    list(author.on_shipped("K2", Shipped("A", 1, True, 1, 3, lapse=8)))
+    assert author.lapsed_peers() == ("K2",) and not author.is_hanging(), "K1 will have it"
+    list(author.on_shipped("K1", Shipped("A", 1, True, 1, 3, lapse=9)))
+    assert author.is_hanging()
+
+
 def test_who_was_only_about_to_be_let_go_is_not_taken_in_anew() -> None:
     """Others may lead by what it promised before it forgot: the change that would have told of that was not kept."""
     author = replica("A")
