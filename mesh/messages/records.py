@@ -331,6 +331,8 @@ class Inherited:
     term: int
     count: int
     at_ms: int = 0
+    clocks: tuple[tuple[NodeId, int], ...] = ()
+    """Milliseconds that the clock of whoever writes this is ahead of each, on whose clock those tasks were submitted."""
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from mesh.core.work.task import (
     Task,
 )
 from mesh.effects import Need
-from mesh.ids import Hash, NodeId, TaskId, fence_of, term_of
+from mesh.ids import Hash, NodeId, TaskId, author_of, fence_of, term_of
 from mesh.messages.records import (
     Bound,
     CancelAsked,
@@ -53,9 +53,14 @@ Draft = tuple[NodeId, int]
 class Fold:
     """`tasks` in the order they were submitted. A child is in its parent's `children`."""
 
-    def __init__(self, ended_max: int = 10_000, begun: int = 0) -> None:
+    def __init__(self, ended_max: int = 10_000, inherited: Inherited | None = None, begun: int = 0, ahead_ms: int = 0) -> None:
         self.begun = begun
         """Number of the first entry of a draft."""
+        self._told_by = {author: ms + ahead_ms for author, ms in inherited.clocks} if inherited is not None else {}
+        self._ahead_ms = self._told_by.get(inherited.author, 0) if inherited is not None else 0
+        """Of a draft: how far the clock of whose fold this is is ahead of those who submitted, and of whoever wrote it down first."""
+        self.clocks: dict[NodeId, int] = {}
+        """The same of what has come to count."""
         self.tasks: dict[TaskId, Task] = {}
         self._ended: dict[TaskId, None] = {}
         self._ended_max = ended_max
@@ -113,7 +118,7 @@ class Fold:
         self.drafts, self._draft_left = self.whole_drafts(), 0
 
     def _inherited(self, entry: Inherited, _bodies: dict[Hash, bytes]) -> None:
-        self._draft = self.drafts[entry.author, entry.term] = Fold(self._ended_max, self._seq)
+        self._draft = self.drafts[entry.author, entry.term] = Fold(self._ended_max, entry, self._seq, self._ahead_ms)
         self._draft_left = entry.count
 
     def _took_over(self, entry: TookOver, _bodies: dict[Hash, bytes]) -> None:
@@ -123,10 +128,15 @@ class Fold:
             if task.state in TERMINAL:
                 self._remember_ended(task.id)
         if draft is not None:
+            self.clocks |= draft._told_by
             self.drafts |= draft.whole_drafts()
 
     def _forgone(self, entry: Forgone, _bodies: dict[Hash, bytes]) -> None:
         self.drafts.pop((entry.author, entry.term), None)
+
+    def _own_s(self, at_ms: int, task: TaskId) -> float:
+        """A time that stands in an entry about `task`, on this fold's clock."""
+        return (at_ms + self._told_by.get(author_of(task), self._ahead_ms)) / 1000
 
     def _live(self, name: TaskId) -> Task | None:
         task = self.tasks.get(name)
@@ -140,7 +150,7 @@ class Fold:
             entry.input,
             True,
             Need.KEPT,
-            entry.at_ms / 1000,
+            self._own_s(entry.at_ms, entry.task),
             entry.timeout_ms,
             entry.retries,
             entry.by,
@@ -236,7 +246,7 @@ class Fold:
         task.output = bodies.get(entry.output) if entry.output else None
         task.error = json.loads(entry.error) if entry.error else None
         task.reason = str(task.error["code"]) if task.error else task.cancel_reason
-        task.service_ms, task.ended_at_s, task.input = entry.service_ms, entry.at_ms / 1000, b""
+        task.service_ms, task.ended_at_s, task.input = entry.service_ms, self._own_s(entry.at_ms, entry.task), b""
         task.end_seq, task.checkpoint = self._seq, b""
         task.forget_outcomes()
         self._remember_ended(entry.task)

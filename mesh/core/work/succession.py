@@ -115,7 +115,7 @@ class Succession:
         """From now on this node drives them. Their holders are asked; what was being cancelled and is held by nobody ends."""
         for task in tasks:
             self._book.moved.pop(task.id, None)
-            self._to_own_clock(now_s, task)
+            task.submitted_at_s = min(task.submitted_at_s, now_s)  # the clock began again with its machine
             if task.ended:
                 self._book.ended[task.id] = task
             elif task.state == CLAIMING:
@@ -130,21 +130,6 @@ class Succession:
             elif task.step and self._is_orphan(task):
                 yield from self._ending.cancel(now_s, task, task.parent, "parent ended")
         yield from self._leases.reclaim_all(now_s)
-
-    def _to_own_clock(self, now_s: float, task: Task) -> None:
-        """Its times are on the clock of the machine where it was submitted, whose newest stamp says how that one differs from ours.
-
-        Without one (of a session here with its author), or if that clock began again with its machine: its time begins again too.
-        """
-        author = place_of(task.id)[0]
-        stamp_ms, stamp_at_s = self._book.stamp(now_s, author)
-        if author != self._book.me and stamp_ms:
-            ahead_s = stamp_at_s - stamp_ms / 1000
-            task.submitted_at_s += ahead_s
-            task.ended_at_s += ahead_s
-        elif author != self._book.me and not task.ended:
-            task.submitted_at_s = now_s
-        task.submitted_at_s = min(task.submitted_at_s, now_s)
 
     def _is_orphan(self, task: Task) -> bool:
         """The log has its parent's end and not what followed from it; or others took its parent over before they could know of this step,
@@ -216,10 +201,10 @@ class Succession:
             return
         del self._tales[told.author]
         rows = tale.entries()
-        inherited = Append(Inherited(tale.author, tale.term, len(rows), int(now_s * 1000)))
+        inherited = Append(Inherited(tale.author, tale.term, len(rows), int(now_s * 1000), self._clocks(now_s, tale, rows)))
         if rows:
             yield inherited
-        draft = Fold(begun=inherited.seq)
+        draft = Fold(inherited=inherited.entry, begun=inherited.seq)
         for _, entry, bodies in rows:
             copied = Append(entry, bodies)
             yield copied
@@ -227,6 +212,17 @@ class Succession:
         if rows:
             self.drafts[tale.author, tale.term] = draft
         yield Later(CarriedOver(tale.author, tale.term, *tale.last, len(rows)), need=Need.KEPT)
+
+    def _clocks(self, now_s: float, tale: Tale, rows: list[Row]) -> tuple[tuple[NodeId, int], ...]:
+        """How far our clock is ahead of the author's, by his newest stamp here, and by that of those whose tasks he had taken over.
+
+        Without a stamp (of a session here with him) the time of his newest task begins again.
+        """
+        stamp_ms, stamp_at_s = self._book.stamp(now_s, tale.author)
+        newest_s = max((task.submitted_at_s for task in tale.fold.tasks.values()), default=now_s)
+        ahead_ms = int(stamp_at_s * 1000) - stamp_ms if stamp_ms else int((now_s - newest_s) * 1000)
+        submitted = {author_of(entry.task): None for _, entry, _ in rows if type(entry) is Submitted}
+        return tuple((author, ahead_ms + tale.fold.clocks.get(author, 0)) for author in sorted({tale.author: None} | submitted))
 
     def on_log_settled(self, now_s: float, _me: NodeId, settled: LogSettled) -> Effects:
         self._settled[settled.author] = settled

@@ -207,6 +207,27 @@ def test_what_is_taken_over_is_as_old_as_its_author_knew():
     assert aged(bench, OWN) == (65, 535)
 
 
+def test_what_was_taken_over_is_as_old_after_a_restart_and_with_the_next_who_takes_it_over():
+    """Each taker writes down how far his clock is ahead of theirs: nobody who comes later need have heard of them."""
+    ann = started()
+    ann.after(100)
+    row = ann.directory.ensure("bob")
+    row.stamp_ms, row.stamp_at_s = 7_000_000, ann.now - 5
+    told(ann, "bob", 2, [replace(held(OTHERS)[0], timeout_ms=600_000, at_ms=7_000_000 - 60_000), *held(OTHERS)[1:]])
+    ann.give(LogSettled("bob", 2, (2,)))
+    again = Bench(incarnation=2)
+    again.after(ann.now + 30 - again.now)
+    again.start(*ann.journal)
+    assert aged(again, OTHERS) == (95, 505)
+    carl = started()
+    carl.after(5_000)
+    row = carl.directory.ensure("ann")
+    row.stamp_ms, row.stamp_at_s = int(ann.now * 1000) + 20_000, carl.now - 3
+    told(carl, "ann", 4, list(ann.journal))
+    carl.give(LogSettled("ann", 4, (4,)))
+    assert aged(carl, OTHERS) == (88, 512)
+
+
 def test_what_is_taken_over_from_whom_this_node_never_heard_begins_its_time_again():
     bench = started()
     bench.after(100)
