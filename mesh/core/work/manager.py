@@ -86,6 +86,8 @@ from mesh.messages.work import (
 
 KEEPERS_COME_S = 5.0
 """After a start: so long work is taken that waits for keepers to be met."""
+UNLED_S = 10.0
+"""So long without a majority that follows is no election any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,12 +299,15 @@ class Manager:
             return Reply(request, False, PUT_BACK, need=Need.FREE)
         keepers = guard.keepers
         away = [book.directory.name_of(node) for node in keepers if not book.is_linked(node)]
-        if 2 * len(away) <= len(keepers) or now_s - book.started_at_s < KEEPERS_COME_S:
+        unreachable, unled = 2 * len(away) > len(keepers), bool(keepers) and now_s - guard.led_at_s >= UNLED_S
+        if not (unreachable or unled) or now_s - book.started_at_s < KEEPERS_COME_S:
             return None
-        others = f"{' and '.join(away)}, which {'keeps' if len(away) == 1 else 'keep'} copies of this node's journal, cannot be reached"
+        names = away if unreachable else [book.directory.name_of(node) for node in keepers]
+        why = "cannot be reached" if unreachable else "do not follow it, as if their disks were put back or are stuck"
+        others = f"{' and '.join(names)}, which {'keeps' if len(names) == 1 else 'keep'} copies of this node's journal, {why}"
         message = f"{others}: no majority would have what is submitted now, so nothing is taken that must survive"
-        error = {"code": "no_majority", "message": message, "fix": f"mesh up --name {away[0]}, where it ran (mesh nodes shows its address)"}
-        return Reply(request, False, error, need=Need.FREE)
+        fix = f"mesh up --name {names[0]}, where it ran (mesh nodes shows its address)" if unreachable else f"mesh status --node {names[0]}"
+        return Reply(request, False, {"code": "no_majority", "message": message, "fix": fix}, need=Need.FREE)
 
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
         if (turned := self._room_for(now_s, call.request, call.input)) is not None:

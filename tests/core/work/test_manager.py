@@ -9,7 +9,7 @@ from manager_bench import Bench, started
 
 from mesh.core.directory import Guard
 from mesh.core.inputs import Call, FileFetched, FileWanted, RequestGone, Submit
-from mesh.core.work.manager import KEEPERS_COME_S
+from mesh.core.work.manager import KEEPERS_COME_S, UNLED_S
 from mesh.effects import Append, Need, Reply, Send
 from mesh.ids import content_hash
 from mesh.messages.membership import Offer
@@ -324,6 +324,18 @@ def test_without_a_majority_of_its_keepers_nothing_durable_is_taken_and_it_is_sa
     ((ok, body),) = bench.replies(bench.submit())
     assert (ok, body["code"]) == (False, "no_majority") and "cannot be reached" in body["message"]
     assert body["fix"].startswith("mesh up --name B,")
+
+
+def test_keepers_that_are_here_and_do_not_follow_are_told_of_once_it_is_no_election_any_more():
+    bench = started()
+    bench.row("b")
+    bench.row("c")
+    bench.directory.guard = Guard(keepers=("b", "c"), led_at_s=bench.now)
+    bench.after(UNLED_S - 0.1)
+    assert bench.replies(bench.submit())[0][0]
+    bench.after(0.2)
+    ((ok, body),) = bench.replies(bench.submit())
+    assert (ok, body["code"]) == (False, "no_majority") and "B and C" in body["message"] and "do not follow it" in body["message"]
 
 
 def test_a_full_manager_and_an_oversized_input_say_so():
