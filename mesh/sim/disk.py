@@ -131,6 +131,11 @@ class Disk:
         self._forks.update((fork.author, fork) for fork in effect.forks)
         self._witnesses.update((witness.author, witness) for witness in effect.witnesses)
 
+    def knows_of(self, author: NodeId) -> int:
+        """The last entry of another's journal of which a head stands here; 0: none."""
+        head = self._heads.get(author)
+        return last_of(head.body) if head is not None else 0
+
     def remembered(self) -> Remembered:
         named = [witness.body.last for witness in self._witnesses.values()]
         commits = [group.signed for group in self.groups]

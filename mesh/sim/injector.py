@@ -214,7 +214,8 @@ class Injector:
         return end
 
     def _stale_disk(self, fault: Fault) -> Callable[[], None]:
-        """A copy of the disk is made now; at the end the machine goes down and comes back with it, in the life after that of the copy."""
+        """A copy of the disk is made now; after its end, once that may be, the machine goes down and comes back with it, in the life after
+        that of the copy."""
         (name,) = fault.nodes
         host = self._world.hosts[name]
         life, image = host.life, host.disk.image()
@@ -223,6 +224,10 @@ class Injector:
             if host.up and host.life == life and may_forget(self._world, name, image):
                 self._world.put_back(name, image)
                 self._world.after(0.1 + fault.amount, lambda: self._back(name))
+            elif host.up and host.life == life and self._reporting:
+                self._world.after(LOOK_S, end)
+            else:
+                self.done[fault.kind] -= 1  # it was none
 
         return end
 
