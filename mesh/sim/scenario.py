@@ -174,8 +174,9 @@ class Scenario:
         world.phase("settled")
 
     def _settled(self) -> bool:
-        """Everybody is seen alive and equal by everybody, no client waits, and no acknowledged work is open."""
-        if any(host.requests for host in self.world.living() if host.name not in self.world.revoked):
+        """Everybody is seen alive and equal by everybody, no client waits for what still runs, and no acknowledged work is open."""
+        sound = [host for host in self.world.living() if host.name not in self.world.revoked]
+        if any(host.requests for host in sound) and any(worker.running for host in sound for worker in host.workers.values()):
             return False
         views: dict[tuple[Any, ...], None] = {}
         revoked = self.world.revoked

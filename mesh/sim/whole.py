@@ -25,7 +25,7 @@ def may_forget(world: World, name: NodeId, image: Image) -> bool:
 
 
 def _shows(world: World, name: NodeId, seq: int) -> bool:
-    """Whether an image of that disk that ends with entry `seq` is seen to be old: all others know a newer head; who is down, from its disk."""
+    """Whether an image of that disk that ends with entry `seq` is seen to be old: all others know a newer head."""
     others = [host for host in world.hosts.values() if host.name != name and host.name not in world.revoked]
     return all((host.assembly.records.known_of(name) if host.up else host.disk.knows_of(name)) > seq for host in others)
 
