@@ -40,6 +40,8 @@ class Append:
     bodies: dict[Hash, bytes] = field(default_factory=dict)
     seq: int = field(default=0, compare=False)
     """The number it got: known to who yielded it, as soon as he goes on."""
+    lazy: bool = False
+    """Nothing follows from it: it may be written with the next entry that something waits for, or soon (`core/company.py`)."""
 
 
 @dataclass(slots=True)

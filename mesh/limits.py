@@ -194,6 +194,10 @@ class RecordsLimits:
     commit_bytes_max: int = 384 * 1024
     """Entries and bodies of one commit; a larger entry stands alone. With the largest body (512 KiB) it still fits one frame
     (`frame_bytes_max`), in which it travels to those who keep the journal."""
+    company_s: float = 0.05
+    """So long is held back what nothing waits for, on its way to the disk (lazy entries) and to the keepers (all), for something else to
+    take it along: each trip to the keepers costs three nodes a sync, and four messages their signatures. What is held is lost with the
+    process, or with a disk that is lost for good; nobody was told of it."""
     ship_blocks_max: int = 64
     """Commits in one message to a keeper, who checks a signature for each: several milliseconds' work."""
     keepers_max: int = 16

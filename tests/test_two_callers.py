@@ -224,7 +224,7 @@ class Drivers:
         for name in NAMES:
             me = Alive(name, 1, 1, name, door(name), door(name))
             self.assemblies[name] = build(me, random=Random(7), limits=LIMITS)
-            driver = Driver(self.assemblies[name].node, lambda: self.now_s, self.papers[name], self.wires[name], Outbox())
+            driver = Driver(self.assemblies[name].node, lambda: self.now_s, self.papers[name], self.wires[name], Outbox(), 0.0)
             driver.add(self.wires[name])
             driver.add(Local(name, self))
             driver.add(self.papers[name])

@@ -4,6 +4,8 @@
     SYNCED --until the own disk has `after`------------> leaves            `release`
     KEPT ----until a majority of the keepers has it too-> leaves, or is forsaken: another has taken the log over            `kept`
 
+What nothing waits for need not go to the disk, or on to the keepers, by itself: see `company.py`.
+
 Invariant: within one need, effects leave in the order they were made; what is KEPT is synced as well. While nobody keeps the journal
 (`NOBODY`, the beginning) what is synced is kept, and all effects leave in the order they were made.
 """
@@ -97,6 +99,13 @@ class Outbox:
         free.sort(key=itemgetter(0))
         self._released += len(free)
         return [effect for _, effect in free]
+
+    def waits_for(self, entry: int) -> bool:
+        """Whether something here waits for this entry, or a later one, to be on disk or kept."""
+        return any(waiting and waiting[-1][1].after >= entry for waiting in (self._for_disk, self._for_keepers))
+
+    def waits_for_keepers(self) -> bool:
+        return bool(self._for_keepers)
 
     def statistics(self) -> OutboxStatistics:
         waiting = len(self._for_disk) + len(self._for_keepers)

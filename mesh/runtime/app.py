@@ -175,7 +175,7 @@ class NodeProcess:
             lambda what, about, note: self._audit(what=what, about=about, by="", note=note),
         )
         self.links = self._make_links(limits)
-        self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq))
+        self.driver = Driver(self.assembly.node, clock.now_s, self.store, self.links, Outbox(self.store.head_seq), limits.records.company_s)
         self.links.wake, self.links.arrived = self.driver.wake, self.driver.arrived
         tell = self.driver.tell
         self.warden = Warden(folder, identity, self.links, self.registrar, tell, self.restart)

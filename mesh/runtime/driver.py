@@ -4,7 +4,8 @@
                                  \\-> Watermark --------------------> outbox.kept
                                  \\-> effects --> outbox --> the component that performs them
 
-One turn handles one envelope, or what has come from this machine, then flushes: one signature for all that leaves now.
+One turn handles one envelope, or what has come from this machine, then flushes: one signature for all that leaves now. What of the journal
+nothing waits for is held back a little (`core/company.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mesh.core.inputs import Synced, TurnEnds
+from mesh.core.company import Company
+from mesh.core.inputs import NewHead, Synced, TurnEnds
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox, OutboxStatistics
 from mesh.effects import Append, Later, Refused, Watermark
@@ -74,12 +76,18 @@ def _turns_context() -> contextvars.Context:
 class Driver:
     """Feeds one node. `tell` is how components hand in inputs; everything runs on one event loop thread."""
 
-    def __init__(self, node: Node, clock: Callable[[], float], store: Journal, envelopes: Envelopes, outbox: Outbox) -> None:
+    def __init__(
+        self, node: Node, clock: Callable[[], float], store: Journal, envelopes: Envelopes, outbox: Outbox, company_s: float
+    ) -> None:
         self._node = node
         self._clock = clock
         self._store = store
         self._envelopes = envelopes
         self._outbox = outbox
+        self._company, self._company_s = Company(outbox), company_s
+        self._late = False
+        """What is held back has been so for long enough."""
+        self._held: asyncio.TimerHandle | None = None
         self._inbox: deque[tuple[NodeId, Any]] = deque()
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] | None = None
@@ -91,7 +99,6 @@ class Driver:
         self._flush: list[Callable[[], None]] = []
         self._turns = 0
         self._inputs = 0
-        self._appended = False
         self.refusals: Counter[str] = Counter()
 
     def add(self, component: Component) -> None:
@@ -132,8 +139,9 @@ class Driver:
             await self._ended
         finally:
             self._ended = None
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._held):
+                if timer is not None:
+                    timer.cancel()
 
     def _step(self) -> None:
         """One turn, straight from the event loop: no task is switched to, no timeout scope is made. Other callbacks come in between."""
@@ -170,22 +178,32 @@ class Driver:
         for _ in range(min(len(self._inbox), LOCAL_INPUTS_PER_TURN)):
             todo.append(self._inbox.popleft())
         at = node.wake_at()
-        if not todo and (at is None or at > now):
+        if not todo and not self._late and (at is None or at > now):
             return
         self._turns += 1
         self._inputs += len(todo)
         for sender, body in todo:
             if type(body) is Synced:
                 self._release(self._outbox.release(body.seq))
+            elif type(body) is NewHead:
+                self._company.committed(body)
             elif effects := node.handle(now, sender, body):
                 self._take(effects, sender)
         if effects := node.handle(now, node.me, TurnEnds()):
             self._take(effects, node.me)
+        late, self._late = self._late, False
+        for head in self._company.heads(late=late):
+            self._take(node.handle(now, node.me, head), node.me)
         for flush in self._flush:
             flush()
-        if self._appended:
-            self._appended = False
+        if self._company.write(late=late):
             self._store.flush_soon()
+        if self._company and self._held is None:
+            self._held = self._loop.call_later(self._company_s, self._hurry, context=self._context)
+
+    def _hurry(self) -> None:
+        self._held, self._late = None, True
+        self.wake()
 
     def _take(self, effects: list[Any], sender: NodeId) -> None:
         seq = self._node.seq - sum(type(effect) is Append for effect in effects)
@@ -194,7 +212,7 @@ class Driver:
             if kind is Append:
                 seq += 1
                 self._store.add(seq, effect.entry, effect.bodies)
-                self._appended = True
+                self._company.appended(seq, effect)
             elif kind is Refused:
                 self.refusals[effect.reason] += 1
                 asker = sender if sender != self._node.me else effect.peer

@@ -4,7 +4,7 @@
                                                         |-> Watermark ------------------> outbox.kept ----+
                                                         `-> effects -> outbox ----------------------------+-> performed, then one flush
 
-The rule is that of runtime/driver.py: nothing leaves before what it depends on is safe, and nothing else waits. There is no decision in
+The rules are those of runtime/driver.py: nothing leaves before what it depends on is safe, and nothing else waits. There is no decision in
 here either. A host that is stopped or slow collects what arrives in its inbox.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from mesh.core.company import Company
 from mesh.core.inputs import (
     BodyRead,
     DialFailed,
@@ -103,6 +104,8 @@ class Host:
         self.directory: Any
         self.assembly: Any
         self.outbox = Outbox()
+        self.company = Company(self.outbox)
+        self._held = self._late = False
         self.refusals: Counter[str] = Counter()
         self.armed_at = NEVER
         self.requests: dict[int, Callable[[bool, dict[str, Any]], None]] = {}
@@ -149,6 +152,7 @@ class Host:
         self.life += 1
         self.up, self.off = True, False
         self.outbox = Outbox(seq)
+        self.company, self._held, self._late = Company(self.outbox), False, False
         self._heard.clear()
         self.outlaws = {statement.body.target: None for statement in disk.statements}
         self._version = 0
@@ -259,8 +263,12 @@ class Host:
         else:
             if type(body) is Outlawed:
                 self.world.history.add(Upheld(self.world.now_s, self.name, body.node))
-            feed(now_s, sender, body)
+            if type(body) is NewHead:
+                self.company.committed(body)
+            else:
+                feed(now_s, sender, body)
         feed(now_s, self.name, TURN_ENDS)
+        self._write(now_s)
         self._end_turn()
 
     def _feed(self, now_s: float, sender: NodeId, body: Any) -> None:
@@ -279,6 +287,21 @@ class Host:
                     self._release(outbox.kept(effect.kept, forsaken=effect.taken > 0, lost=effect.lost))
                 elif outbox.may_leave(effect):
                     perform[kind](effect)
+
+    def _write(self, now_s: float) -> None:
+        late, self._late = self._late, False
+        for head in self.company.heads(late=late):
+            self._feed(now_s, self.name, head)
+        if self.company.write(late=late):
+            self._sync()
+        if self.company and not self._held:
+            self._held, life = True, self.life
+            self.world.at(self.world.now_s + self.world.limits.records.company_s, lambda: self._hurry(life))
+
+    def _hurry(self, life: int) -> None:
+        if life == self.life:
+            self._held, self._late = False, True
+            self.arrive(self.name, None)
 
     def _end_turn(self) -> None:
         if self._outgoing:
@@ -319,7 +342,7 @@ class Host:
         self.world.history.add(Appended(self.world.now_s, self.name, self.disk.incarnation, seq, effect.entry, self._copies > 0))
         begins = type(effect.entry) is Inherited and not self._copies
         self._copies = effect.entry.count if begins else max(0, self._copies - 1)
-        self._sync()
+        self.company.appended(seq, effect)
 
     def _sync(self) -> None:
         disk, world = self.disk, self.world

@@ -60,6 +60,8 @@ class Authorities:
 
     def revocation_of(self, subjects: Iterable[NodeId]) -> Signed | None:
         """The revocation of any of them: an issuer, its home, the home's node, or the first one or two of these (`Chain.subjects`)."""
+        if not self._revoked:  # asked several times for each envelope
+            return None
         for place in zip(LEVELS, subjects, strict=False):
             if (found := self._revoked.get(place)) is not None:
                 return found

@@ -64,7 +64,7 @@ class Door:
 
 async def _knocked(tell: Callable[[Driver], None]) -> None:
     door = Door()
-    driver = Driver(door, lambda: 0.0, door, door, Outbox())  # type: ignore[arg-type]
+    driver = Driver(door, lambda: 0.0, door, door, Outbox(), 0.0)  # type: ignore[arg-type]
     driver.add(door)
     async with anyio.create_task_group() as door.tasks:
         door.tasks.start_soon(driver.run)

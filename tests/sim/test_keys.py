@@ -229,7 +229,7 @@ def test_where_no_key_is_asked_for_nothing_is_said_about_keys() -> None:
 
 
 def caught() -> set[str]:
-    plan = Plan(5, 4, ("delay", "reorder", "loss", "one_way"), 7.0, rate=0.2, capabilities=("quick",), keys=4.0, farewell=False)
+    plan = Plan(5, 1, ("delay", "reorder", "loss", "one_way"), 7.0, rate=0.2, capabilities=("quick",), keys=4.0, farewell=False)
     return {verdict.invariant for verdict in Scenario(plan).run().verdicts}
 
 

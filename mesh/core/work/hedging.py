@@ -108,7 +108,7 @@ class Hedging:
         decided = self._decided(now_s, task, twin, slow)
         if task.durable:
             yield Append(decided)
-            yield Append(Bound(task.id, task.fence, int(now_s * 1000)))
+            yield Append(Bound(task.id, task.fence, int(now_s * 1000)), lazy=True)
         else:
             task.decisions = [*(task.decisions or ())[-7:], decided]
         task.move(ACCEPT)

@@ -57,7 +57,7 @@ class Leases:
         task.bound(task.holder)
         task.declines = 0
         if task.durable:
-            yield Append(Bound(task.id, task.fence, int(now_s * 1000)))
+            yield Append(Bound(task.id, task.fence, int(now_s * 1000)), lazy=True)
 
     def on_accept(self, now_s: float, sender: NodeId, accept: Accept) -> Effects:
         tasks = self._book.tasks
@@ -77,7 +77,7 @@ class Leases:
                 task.bound(task.holder)
                 task.declines = 0
                 if task.durable:
-                    yield Append(Bound(name, fence, int(now_s * 1000)))
+                    yield Append(Bound(name, fence, int(now_s * 1000)), lazy=True)
             elif task.state == CANCELLING:
                 self._book.stop(task, task.cancel_reason)
 

@@ -127,7 +127,7 @@ class Reports:
         self._directory.homes.pop(holding.task, None)
         self._breakers.gone(holding)
         if holding.durable and closed:
-            out.append(Append(Closed(holding.task, holding.fence)))
+            out.append(Append(Closed(holding.task, holding.fence), lazy=True))
 
     def _owe(self, now_s: float, holding: Holding, out: list[Any]) -> None:
         self.ended += 1

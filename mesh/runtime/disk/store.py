@@ -110,6 +110,7 @@ class Store:
         self._limits = limits or RecordsLimits()
         self._verify_own = (ed25519.verifier_of(signer.public_key), *(ed25519.verifier_of(past.old) for past in self._lives.keys))
         self._pending: list[Item] = []
+        self._shelving = False
         self._queue: list[Item] = []
         self._damages: Counter[str] = Counter()
         self._remember: list[Remember] = []
@@ -301,8 +302,10 @@ class Store:
             self._pending = []
 
     def flush(self) -> None:
-        """At the end of a turn."""
-        self.flush_soon()
+        """At the end of a turn: somebody waits for what others' keepers shelve."""
+        if self._shelving:
+            self._shelving = False
+            self.flush_soon()
 
     def _do_read_body(self, effect: ReadBody) -> None:
         token, name = effect.token, effect.hash
@@ -333,6 +336,7 @@ class Store:
         for block in effect.blocks:
             self._signer.seal(block.head)
         self._pending.append(effect)
+        self._shelving = True
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; then everything added is written and the file closed. Raises StoreError when the disk fails."""

@@ -108,7 +108,7 @@ def test_durable_work_writes_before_it_speaks() -> None:
         Append(Ended(T1, F1, "ok", digest, ((digest, 7),), "", "agent", 7, NOW_MS), {digest: OUT}),
         Send(BOSS, Result(T1, F1, digest, OUT, "agent", ((digest, 7),), 7), after=2),
     ]
-    assert b.turn(ResultAck(((T1, F1),)), BOSS) == [Append(Closed(T1, F1))]
+    assert b.turn(ResultAck(((T1, F1),)), BOSS) == [Append(Closed(T1, F1), lazy=True)]
 
 
 def test_one_accept_per_manager_and_turn_and_the_disk_holds_back_only_what_is_durable() -> None:
@@ -324,7 +324,7 @@ def test_cancelling_what_is_unknown_or_queued_is_answered_at_once() -> None:
 def test_superseded_stops_and_forgets() -> None:
     b = attached()
     b.turn(b.award(durable=True), BOSS)
-    assert b.turn(Superseded(((T1, F1),)), BOSS) == [Stop(1, T1, F1, "superseded", after=1), Append(Closed(T1, F1))]
+    assert b.turn(Superseded(((T1, F1),)), BOSS) == [Stop(1, T1, F1, "superseded", after=1), Append(Closed(T1, F1), lazy=True)]
     assert b.turn(ended()) == []
 
 
@@ -703,7 +703,7 @@ def test_after_a_restart_results_are_still_owed() -> None:
     b = replayed(Ended(T1, F1, "ok", content_hash(OUT), agent="agent", service_ms=7), Closed(T2, F1), output=OUT)
     assert sent(b.turn(MemberLinked(BOSS)), Result) == [Result(T1, F1, content_hash(OUT), OUT, "agent", (), 7)]
     assert b.contractor.statistics().held == 1
-    assert b.turn(ResultAck(((T1, F1),)), BOSS) == [Append(Closed(T1, F1))]
+    assert b.turn(ResultAck(((T1, F1),)), BOSS) == [Append(Closed(T1, F1), lazy=True)]
 
 
 def test_after_a_restart_failures_are_still_owed_and_released_work_is_not() -> None:
