@@ -51,8 +51,12 @@ class Shipping:
         if run is None:
             return ()
         if log.author == self._me and self._recent_after is not None and self._recent_after <= at and end_of(self._recent[-1]) > at:
-            following = (block for block in self._recent if end_of(block) > at)
-            return fitting(following, self._limits.ship_bytes_max, self._blocks_max)
+            following: list[Block] = []
+            for block in reversed(self._recent):  # mostly the last one: never look at all of them for it
+                if end_of(block) <= at:
+                    break
+                following.append(block)
+            return fitting(reversed(following), self._limits.ship_bytes_max, self._blocks_max)
         page = self._pages.get(log.author)
         if page is not None and page[0] == at:
             return page[1]
