@@ -141,7 +141,7 @@ def tables(path: Path) -> list[Any]:
     with contextlib.closing(sqlite3.connect(path)) as file:
         names = [name for (name,) in file.execute("SELECT name FROM sqlite_schema WHERE type='table' ORDER BY name")]
         rows = {name: file.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall() for name in names}
-        rows["meta"] = [row for row in rows["meta"] if not row[0].startswith("incarnation")]
+        rows["meta"] = [row for row in rows["meta"] if not str(row[0]).startswith("incarnation")]
         return [rows, file.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()]
 
 

@@ -38,6 +38,9 @@ CREATE TABLE forks(author TEXT NOT NULL, one BLOB NOT NULL, other BLOB NOT NULL,
 CREATE TABLE witnesses(author TEXT PRIMARY KEY, raw BLOB NOT NULL) WITHOUT ROWID;
 """
 
+FACTS = ("author", "incarnation", "incarnation_check", "key", "mesh", "vault")
+"""What stands in `meta`."""
+
 _SHELF = """
 CREATE TABLE shelf(author TEXT NOT NULL, term INTEGER NOT NULL, seq INTEGER NOT NULL, block BLOB NOT NULL, PRIMARY KEY(author, term, seq));
 CREATE TABLE shelf_states(author TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
@@ -139,7 +142,9 @@ def open_writer(path: Path) -> sqlite3.Connection:
         if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:  # new, or its maker was killed at once
             _make(connection)
             _sync_folder(path.parent)
-        if _admit(path, connection) < SCHEMA:
+        version = _admit(path, connection)
+        _check_facts(path, connection)
+        if version < SCHEMA:
             connection.executescript(f"BEGIN IMMEDIATE; {_SHELF} PRAGMA user_version={SCHEMA}; COMMIT;")
     except UNREADABLE as error:
         connection.close()
@@ -187,6 +192,13 @@ def _sync_folder(folder: Path) -> None:
 def settle(connection: sqlite3.Connection) -> None:
     """Move what is committed from the log into the file, so that a lost log costs no more than this life. Raises sqlite3.Error."""
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def _check_facts(path: Path, connection: sqlite3.Connection) -> None:
+    """A fact under a name that was changed would be missed under its own, and made again. Raises StoreError, sqlite3.Error."""
+    strange = [name for (name,) in connection.execute("SELECT name FROM meta") if name not in FACTS]
+    if strange:
+        raise broken(path, f"it holds a fact called {strange[0]!r}, which no version writes")
 
 
 def get_meta(connection: sqlite3.Connection, name: str) -> bytes | None:

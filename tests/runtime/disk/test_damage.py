@@ -54,6 +54,17 @@ def test_a_flipped_bit_in_a_signed_commit(honest: Any, at: int, where: str) -> N
     assert "commit" in refused(honest).message
 
 
+@pytest.mark.parametrize(
+    "change", ["name='vaulu' WHERE name='vault'", "name=CAST('vault' AS BLOB) WHERE name='vault'", "name='mesi' WHERE name='mesh'"]
+)
+def test_a_changed_name_of_a_fact_is_no_missing_fact(honest: Any, change: str) -> None:
+    """It would be made again in silence, as for a journal that had none."""
+    if "vault" in change:
+        edit(honest, "INSERT INTO meta VALUES('vault', 'v')")
+    edit(honest, f"UPDATE meta SET {change}")
+    assert "no version writes" in refused(honest).message
+
+
 @pytest.mark.parametrize("column", ["first", "count", "hash", "digest"])
 @pytest.mark.parametrize("where", ["first=2", "first=38"])
 def test_a_flipped_bit_beside_a_commit(honest: Any, column: str, where: str) -> None:
