@@ -203,6 +203,16 @@ class ReadStory(Effect):
 
 
 @dataclass(slots=True)
+class FindOpen(Effect):
+    """Find out which of this node's entries are still needed, from the newest `Summed` on. Ends as `OpenFound`.
+
+    `taken`: what was submitted up to that entry others drive, for good.
+    """
+
+    taken: int
+
+
+@dataclass(slots=True)
 class Remember(Effect):
     """Keep the newest heads of other authors (`Signed`), proofs of forks (`Fork`) and co-signatures of the own journal (`Signed`) on disk,
     lazily: the next life's `Remembered`."""

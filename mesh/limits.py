@@ -204,6 +204,23 @@ class RecordsLimits:
     """Members of one journal's roster, its author included, that a block may name. Three are usual: each costs a copy of everything."""
     tale_bytes_max: int = 4 * 1024 * 1024
     """Bodies that are read at once where somebody's log is taken over; what then still follows is the next page."""
+    sum_entries: int = 10_000
+    """After so many entries it is written down which of all before are still needed. Fewer make a start shorter (10,000 are read within a
+    second), and cost more: each time the open ones are read again, and their numbers written, at 5 bytes each."""
+    sum_read_max: int = 40_000
+    """Entries that one such summing reads beside those that were open before: half a second of the reading thread. A journal from before
+    there was any is summed in several steps."""
+    sum_open_max: int = 60_000
+    """Numbers in one sum: 300 KB. Where more is open nothing is summed up, and a start reads all since the last time."""
+    sum_ended_max: int = 512
+    """Tasks that have ended last, and holdings that were closed last, which a start still reads: what `mesh tasks` shows. Older ones are
+    looked up in the journal when somebody asks."""
+    sum_keyed_max: int = 10_000
+    """Ended tasks with a key, of which two entries each are read: as many as `ended_remembered`, since their keys stand for so long."""
+    scrub_entries: int = 512
+    """What a start leaves out is verified after it, so many entries at a time (5 ms of the reading thread) ..."""
+    scrub_pause_s: float = 0.1
+    """... with a pause in between: a million entries take five minutes, at 5 % of a processor."""
     story_entries_max: int = 10_000
     heads_max: int = 1024
     forks_max: int = 64

@@ -13,6 +13,7 @@ from mesh.core.membership.membership import Membership
 from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.records.records import Beginning, Records
+from mesh.core.records.summing import Summing
 from mesh.core.work.contractor import Contractor
 from mesh.core.work.desk import Desk
 from mesh.core.work.files import Files
@@ -65,6 +66,7 @@ def build(
     contractor = Contractor(directory, deadlines, limits.work, Random(random.random()), me.incarnation)
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
-    machines = (membership, trust, records, keepers, keys, manager, contractor, files, desk)
+    summing = Summing(directory, limits.records)
+    machines = (membership, trust, records, summing, keepers, keys, manager, contractor, files, desk)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
     return Assembly(node, directory, membership, trust, records, keepers, keys, manager, contractor, files, desk, deadlines)

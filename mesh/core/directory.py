@@ -98,6 +98,8 @@ class Guard:
     """Whose logs, the own one included, this node keeps, or once kept."""
     cuts: Callable[[NodeId], tuple[int, ...]] = field(default=lambda _author: ())
     """Up to which entries of such a log others have taken it over, each time: what its author said later of what he had before is void."""
+    yielded: Callable[[], int] = field(default=lambda: 0)
+    """Up to which entry others have taken over this node's own log, safe for good; 0: nobody has."""
 
 
 @dataclass(frozen=True, slots=True)

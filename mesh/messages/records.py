@@ -387,6 +387,18 @@ class Freed:
     at_ms: int = 0
 
 
+@dataclass(slots=True)
+class Summed:
+    """Of all entries up to number `upto` only those in `open` are still needed to go on: a start reads those, and what came after `upto`.
+
+    A hint to the author himself and to whoever takes over from him; the chain, and what it proves, stays whole.
+    """
+
+    upto: int
+    open: tuple[int, ...] = ()
+    at_ms: int = 0
+
+
 ENTRIES = (
     Opened,
     Submitted,
@@ -414,5 +426,6 @@ ENTRIES = (
     Rostered,
     Sworn,
     Freed,
+    Summed,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.core.inputs import Remembered
-from mesh.core.keeping.blocks import bytes_of, members_set
-from mesh.core.keeping.inputs import ShelfRead
-from mesh.core.records.journal import FIRST_PREV, JournalWriter, last_of
-from mesh.effects import ReadShelf, Remember, Shelve
+from mesh.core.keeping.blocks import bytes_of, members_set, page_of
+from mesh.core.keeping.inputs import ShelfRead, TaleRead
+from mesh.core.records.inputs import OpenFound
+from mesh.core.records.journal import FIRST_PREV, JournalWriter, last_of, roles
+from mesh.core.records.still_open import sum_up
+from mesh.effects import FindOpen, ReadShelf, ReadTale, Remember, Shelve
 from mesh.ids import Hash, NodeId
 from mesh.limits import RecordsLimits
 from mesh.messages.keeping import Block, Position
-from mesh.messages.records import Fork
+from mesh.messages.records import Fork, Summed
 from mesh.messages.signed import Signed
 from mesh.sim.shelf import Shelf
 
@@ -209,6 +211,31 @@ class Disk:
         group = Group(signed, self.head, self.seq, entries, tuple(bodies.values()))
         self.groups.append(group)
         return group
+
+    def replayed(self) -> list[Row]:
+        """What a start reads: what is open of all that was summed up, and all that came after."""
+        return [*self._open(), *self.rows[self._summed().upto :]]
+
+    def _summed(self) -> Summed:
+        return next((entry for _, entry, _ in reversed(self.rows) if type(entry) is Summed), Summed(0))
+
+    def _open(self) -> list[Row]:
+        return [self.rows[seq - 1] for seq in self._summed().open]
+
+    def find_open(self, effect: FindOpen, limits: RecordsLimits) -> OpenFound:
+        upto = self._summed().upto
+        rows = [*self._open(), *self.rows[upto : upto + limits.sum_read_max]]
+        return sum_up(self.node, ((seq, entry) for seq, entry, _ in rows), effect.taken, limits)
+
+    def read_tale(self, effect: ReadTale, limits: RecordsLimits) -> TaleRead:
+        """Of the own journal: what it tells about these tasks."""
+        if effect.author != self.node:
+            return self.shelf.tale(effect, limits)
+        rows = (row for row in self.rows if row[0] > effect.since and getattr(row[1], "task", "") in effect.about)
+        return page_of(((seq, entry, self._bodies_of(entry)) for seq, entry, _ in rows), effect, limits.tale_bytes_max)
+
+    def _bodies_of(self, entry: Any) -> dict[Hash, bytes]:
+        return {name: self.bodies[name] for name, _, _ in roles(entry) if name in self.bodies}
 
     def read_shelf(self, effect: ReadShelf, limits: RecordsLimits) -> ShelfRead:
         own = self._own(effect.since, effect.until) if effect.author == self.node else iter(())

@@ -40,6 +40,7 @@ from mesh.effects import (
     Dial,
     Execute,
     Extend,
+    FindOpen,
     HangUp,
     Later,
     Price,
@@ -134,12 +135,13 @@ class Host:
             WriteFile: self._write_file,
             ReadBody: self._read_body,
             ReadStory: self._read_story,
+            FindOpen: lambda effect: self.tell(self.disk.find_open(effect, world.limits.records)),
             Remember: self.disk.remember,
             Later: lambda effect: self.tell(effect.fact),
             Uphold: self._uphold,
             Shelve: self._shelve,
             ReadShelf: lambda effect: self.tell(self.disk.read_shelf(effect, world.limits.records)),
-            ReadTale: lambda effect: self.tell(self.disk.shelf.tale(effect, world.limits.records)),
+            ReadTale: lambda effect: self.tell(self.disk.read_tale(effect, world.limits.records)),
         }
 
     # ---- life and death
@@ -162,7 +164,7 @@ class Host:
         self.node, self.directory = self.assembly.node, self.assembly.directory
         world.history.add(NodeUp(world.now_s, self.name, incarnation, seq, head))
         now_s = self.now()
-        for number, entry, bodies in disk.rows:
+        for number, entry, bodies in disk.replayed():
             effects = self.node.handle(now_s, self.name, Replay(number, entry, bodies))
             assert not effects, f"replay of entry {number} made effects: {effects}"
         if (remembered := disk.remembered()) != Remembered():

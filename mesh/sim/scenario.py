@@ -16,7 +16,7 @@ from typing import Any
 
 from mesh.core.inputs import Enquire
 from mesh.ids import TaskId
-from mesh.limits import Limits
+from mesh.limits import Limits, RecordsLimits
 from mesh.sim.checkers import all_checkers
 from mesh.sim.checkers.tasks import ENDED, Shown
 from mesh.sim.faults import KINDS, Fault, draw
@@ -32,6 +32,8 @@ from mesh.sim.world import Build, World
 QUIET_MAX_S = 150.0
 LOOK_S = 1.0
 RATE = 2.0
+LIMITS = Limits(records=RecordsLimits(sum_entries=40, sum_read_max=100, sum_ended_max=3))
+"""Journals are short here, and are summed up all the same: what a start leaves out has to be what nobody needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Scenario:
         skills: tuple[Skill, ...] = SKILLS,
     ) -> None:
         self.plan = plan
-        limits = limits or Limits()
+        limits = limits or LIMITS
         self.sometimes = Sometimes()
         self.history = History([*all_checkers(limits), self.sometimes], keep=keep)
         self.trace = Trace(lines, deep=deep)

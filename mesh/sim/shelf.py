@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from heapq import merge
 from typing import Any
 
-from mesh.core.keeping.blocks import TaleRow, end_of, fitting, rows_of, telling
+from mesh.core.keeping.blocks import TaleRow, end_of, fitting, page_of, rows_of, telling
 from mesh.core.keeping.inputs import ShelfRead, TaleRead
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import NodeId, TaskId
@@ -57,19 +57,12 @@ class Shelf:
         return ShelfRead(effect.token, fitting(found, effect.bytes_max, limits.ship_blocks_max))
 
     def tale(self, effect: ReadTale, limits: RecordsLimits) -> TaleRead:
-        rows: list[TaleRow] = []
-        size = 0
-        for block in self._blocks.get(effect.author, []):
-            if end_of(block)[1] <= effect.since:
-                continue
-            for row in rows_of(block, _entry_of):
-                if row[0] <= effect.since:
-                    continue
-                if rows and (len(rows) >= effect.entries_max or size >= limits.tale_bytes_max):
-                    return TaleRead(effect.token, tuple(rows), True)
-                rows.append(row)
-                size += sum(map(len, row[2].values()))
-        return TaleRead(effect.token, tuple(rows), False)
+        return page_of(self._tale(effect.author, effect.since), effect, limits.tale_bytes_max)
+
+    def _tale(self, author: NodeId, since: int) -> Iterator[TaleRow]:
+        for block in self._blocks.get(author, []):
+            if end_of(block)[1] > since:
+                yield from (row for row in rows_of(block, _entry_of) if row[0] > since)
 
     def about(self, author: NodeId, task: TaskId) -> Iterator[tuple[Block, list[int]]]:
         """The commits of `author` that tell about `task` or its steps, and theirs, each with the numbers of those entries."""

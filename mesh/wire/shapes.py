@@ -44,6 +44,7 @@ _ROWS_MAX = {
     ("Block", "entries"): _RECORDS.commit_entries_max,
     ("Block", "members"): _RECORDS.keepers_max,
     ("Vote", "ballot"): _RECORDS.keepers_max,
+    ("Summed", "open"): _RECORDS.sum_open_max,
     ("Yield", "ballots"): _RECORDS.keepers_max,
     ("KeyRoster", "members"): _RECORDS.keepers_max,
     ("KeyRoster", "before"): _RECORDS.keepers_max,

@@ -192,7 +192,7 @@ def _live(folder: Path, files: dict[str, bytes], random: Random, plan: dict[str,
 
 def _kept(store: Store) -> list[Block]:
     """What is on the shelf, seal and root checked."""
-    reader = ShelfReader(store._connection, store._rows, NODE, RecordsLimits(), Counter())
+    reader = ShelfReader(store._connection, store._rows, NODE, RecordsLimits(), Counter(), store._is_own)
     found: list[Block] = []
     while more := reader.read(ReadShelf(1, PEER.node, (1, len(found)), (1, len(BLOCKS)), 1 << 20)).blocks:
         found += more

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from mesh.core.keeping.inputs import TaleRead
 from mesh.core.records.journal import keys, roles
+from mesh.effects import ReadTale
 from mesh.ids import Hash, NodeId, TaskId, content_hash
 from mesh.messages.keeping import Block, Position, Yield
 from mesh.messages.records import Guarded, Submitted
@@ -62,6 +64,18 @@ def telling(block: Block, names: dict[TaskId, None], decode: Callable[[bytes], A
             if type(entry) is Submitted and len(names) < TOLD_MAX:
                 names[entry.task] = None
     return found
+
+
+def page_of(rows: Iterable[TaleRow], effect: ReadTale, bytes_max: int) -> TaleRead:
+    """The first of them, as many as one page may hold."""
+    page: list[TaleRow] = []
+    size = 0
+    for row in rows:
+        if page and (len(page) >= effect.entries_max or size >= bytes_max):
+            return TaleRead(effect.token, tuple(page), True)
+        page.append(row)
+        size += sum(map(len, row[2].values()))
+    return TaleRead(effect.token, tuple(page), False)
 
 
 def rows_of(block: Block, decode: Callable[[bytes], Any]) -> Iterator[TaleRow]:

@@ -69,6 +69,7 @@ class Keepers:
         directory.guard.logs = self._logs.keys()
         directory.guard.cuts = lambda author: self._logs[author].replica.cuts() if author in self._logs else ()
         self._own = self._open(self._me)
+        directory.guard.yielded = lambda: self._own.replica.log.taken_up_to(self._own.replica.kept)
         self._guards: list[tuple[int, Guarded]] = []
         """Own entries of the life before, in order, with their numbers."""
         self._taken: list[TookOver] = []

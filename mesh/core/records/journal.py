@@ -35,6 +35,7 @@ from mesh.messages.records import (
     Lost,
     Parked,
     Submitted,
+    Summed,
 )
 from mesh.messages.signed import Signed
 
@@ -153,6 +154,10 @@ AUDIT = "audit"
 """The key of all audit entries; those about one node, task or file are also under ``audit:`` and its name."""
 
 
+SUMMED = "summed"
+"""The key of all entries that sum up what came before them."""
+
+
 def _audit_and_subject(entry: Audited) -> tuple[str, ...]:
     return (AUDIT, f"{AUDIT}:{entry.about}") if entry.about else (AUDIT,)
 
@@ -161,6 +166,7 @@ _KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
     **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed, Intended, Effected, Claimed), _task_only),
     **dict.fromkeys((Submitted, Finished, Accepted, Ended, Checkpointed), _task_and_hashes),
     Audited: _audit_and_subject,
+    Summed: lambda _entry: (SUMMED,),
 }
 
 

@@ -24,13 +24,16 @@ class Acceptance:
         self._limits, self._holdings, self._slots, self._load, self._terms = limits, holdings, slots, load, terms
 
     def refusal(self, now_s: float, manager: NodeId, item: AwardItem, award: Award, out: list[Any]) -> str:
-        """Why it is declined; "" to accept. An older holding of the same task is let go for it."""
+        """Why it is declined; "" to accept. An older holding of the same task is let go for it.
+
+        The fence that is held, from another manager than it is held for: said before that one took over, or was it taken over from.
+        """
         task, fence = item.task, item.fence
         held = self._holdings.by_task.get(task)
         if not self._terms.may_speak(manager, task):
             out.append(Refused("not_manager", manager))
             return "not_manager"
-        if fence <= self._holdings.seen(task) or (held is not None and fence < held.fence):
+        if fence <= self._holdings.seen(task) or (held is not None and fence <= held.fence):
             return "stale_fence"
         if held is not None:
             if held.state is State.RECOVERED and self._terms.reattaching:

@@ -1,4 +1,5 @@
-"""What became of tasks of another author that ended before this node took over from him, or that it only guards: read from his shelved log.
+"""What became of tasks that are not in the book: own ones that ended long ago, from the own journal; and those of other authors that
+ended before this node took over from them, or that it only guards, from their shelved logs.
 
     questions about tasks not in the book --ReadTale, log by log of all that are kept here--> a fold of those tasks --> answers
 
@@ -41,7 +42,7 @@ class Archive:
         self._fold = Fold()
 
     def ask(self, task: TaskId, asker: Hashable, then: Then) -> Effects:
-        """Look for it in the logs that are kept here. Nothing can be found of the own one: the book has that.
+        """Look for it in the logs that are kept here, and first in the own journal: the book has only what ended last.
 
         `asker`: whoever asks again before he is answered is answered once.
         """
@@ -60,8 +61,8 @@ class Archive:
             self._read_for, self._waiting = self._waiting, {}
             tellers = dict.fromkeys(node for task in self._read_for for node in self._directory.tellers_of(task))
             places = {node: place for place, node in enumerate(tellers)}
-            kept = (log for log in self._directory.guard.logs if log != self._directory.me)
-            self._logs = sorted(kept, key=lambda log: places.get(log, -1))
+            kept = dict.fromkeys((*self._directory.guard.logs, self._directory.me))
+            self._logs = sorted(kept, key=lambda log: len(places) if log == self._directory.me else places.get(log, -1))
             yield from self._next()
 
     def _next(self) -> Effects:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from heapq import merge
 from typing import Any, TypeVar
 
-from mesh.core.keeping.blocks import TaleRow, end_of, fitting, members_set, rows_of, telling
+from mesh.core.keeping.blocks import TaleRow, end_of, fitting, members_set, page_of, rows_of, telling
 from mesh.core.keeping.inputs import ShelfKnown, ShelfRead, TaleRead
 from mesh.core.records.journal import last_of, roles
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
@@ -78,8 +78,18 @@ def known(connection: sqlite3.Connection, rows: Rows, damages: Counter[str]) -> 
 class ShelfReader:
     """On the reader thread, over its connection. Methods raise StoreError (a broken journal) and sqlite3.Error."""
 
-    def __init__(self, connection: sqlite3.Connection, rows: Rows, me: NodeId, limits: RecordsLimits, damages: Counter[str]) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        rows: Rows,
+        me: NodeId,
+        limits: RecordsLimits,
+        damages: Counter[str],
+        verify: Callable[[bytes], bool],
+    ) -> None:
         self._connection, self._rows, self._me, self._limits, self._damages = connection, rows, me, limits, damages
+        self._verify = verify
+        """Whether this node signed a commit."""
 
     def read(self, effect: ReadShelf) -> ShelfRead:
         since, until = effect.since, effect.until
@@ -89,15 +99,21 @@ class ShelfReader:
 
     def tale(self, effect: ReadTale) -> TaleRead:
         """A damaged block, and an entry of a kind that this version does not know, end it: then `more` is True, and nothing comes."""
-        rows: list[TaleRow] = []
-        size = 0
         damaged = self._damages.total()
-        for row in _good(self._tale(effect.author, effect.since, effect.about), self._damages):
-            if rows and (len(rows) >= effect.entries_max or size >= self._limits.tale_bytes_max):
-                return TaleRead(effect.token, tuple(rows), True)
-            rows.append(row)
-            size += sum(map(len, row[2].values()))
-        return TaleRead(effect.token, tuple(rows), self._damages.total() > damaged)
+        rows = self._told_here(effect) if effect.author == self._me else self._tale(effect.author, effect.since, effect.about)
+        page = page_of(_good(rows, self._damages), effect, self._limits.tale_bytes_max)
+        page.more = page.more or self._damages.total() > damaged
+        return page
+
+    def _told_here(self, effect: ReadTale) -> Iterator[TaleRow]:
+        """Of the own journal: what it tells about the tasks that are asked for. (The rest is no tale, but a replay.)"""
+        found: dict[int, None] = {}
+        for task in effect.about:
+            found |= dict.fromkeys(seq for (seq,) in self._connection.execute("SELECT seq FROM about WHERE key=?", (task,)))
+        seqs = sorted(seq for seq in found if seq > effect.since)
+        for seq, data in store_chain.read_needed(self._connection, self._rows, self._me, self._verify, seqs):
+            entry = _decoded(data)
+            yield seq, entry, self._bodies_by_name(entry)
 
     def about(self, author: NodeId, task: TaskId) -> Iterator[tuple[Block, list[int]]]:
         """The commits of `author` that tell about `task` or its steps, and theirs, each with the numbers of those entries."""
@@ -155,6 +171,11 @@ class ShelfReader:
         entries = [decode_entry(entry) for entry in data]
         names = dict.fromkeys(name for entry in entries for name, role, _ in roles(entry) if role != "file")
         return Block(term, signed, tuple(data), tuple(self._bodies(names)), members_set(entries, term))
+
+    def _bodies_by_name(self, entry: Any) -> dict[Hash, bytes]:
+        names = [name for name, _, _ in roles(entry)]
+        bodies = ((name, store_chain.read_body(self._connection, self._rows, name)) for name in names)
+        return {name: body for name, body in bodies if body is not None}
 
     def _bodies(self, names: dict[Hash, None]) -> Iterator[bytes]:
         for name in names:

@@ -3,7 +3,7 @@
     loop thread:   add, add, flush_soon -->  queue  --> writer thread: encode, sign, one transaction, one fsync
                    Synced(seq), NewHead  <---------------------'
     Shelve --------------------------> the same queue, in order --> Shelved, after the same sync (shelf.py)
-                   ReadBody, ReadStory, ReadShelf, ReadTale --> queue --> reader thread --> BodyRead, StoryRead, ShelfRead, TaleRead
+                   what is read --> the reading thread (store_reading.py)
 
 Group commit adapts by itself: idle, the first entry is committed at once; while the disk is busy the next commit gathers what arrives,
 at most 256 entries or 384 KiB. Invariants: `Synced` is told only after SQLite has synced; the incarnation is raised and synced before
@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import queue
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -33,28 +31,32 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
-from mesh.core.inputs import BodyRead, NewHead, Remembered, StoreFailed, StoryRead, Synced
+from mesh.core.inputs import NewHead, Remembered, StoreFailed, Synced
 from mesh.core.keeping.inputs import ShelfKnown, Shelved
-from mesh.core.records.journal import AUDIT, JournalWriter
+from mesh.core.records.journal import JournalWriter
 from mesh.core.records.records import Beginning
-from mesh.effects import ReadBody, ReadShelf, ReadStory, ReadTale, Remember, Shelve
+from mesh.effects import Remember, Shelve
 from mesh.errors import MeshError
 from mesh.ids import Hash, NodeId
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Rekeyed
 from mesh.messages.signed import Signed
 from mesh.runtime.clock import wall_ms
-from mesh.runtime.disk import shelf, store_chain, store_file, store_memory
+from mesh.runtime.disk import shelf, store_chain, store_file, store_memory, store_sums
 from mesh.runtime.disk.sealing import Sealer
 from mesh.runtime.disk.store_file import StoreError
 from mesh.runtime.disk.store_group import Group, Item, Queued, gather, insert
 from mesh.runtime.disk.store_newest import Newest, rolled_back
-from mesh.runtime.disk.store_read import Reader, examine
+from mesh.runtime.disk.store_read import examine
+from mesh.runtime.disk.store_reading import Reading
 from mesh.runtime.disk.store_rows import Rows
 from mesh.runtime.trust.keyfiles import Lives
 from mesh.wire import ed25519
 from mesh.wire.objects import Signer, body_bytes, signed_bytes
 from mesh.wire.packing import Refusal
+
+SUSPECT = "suspect"
+"""The fact that a life ended because its journal could not be read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class StoreStatistics:
     seq: int
     """Last synced entry."""
     commits: int
+    """Verified or written."""
+    unverified: int
+    """Entries that the start of this life left out, while they are still being verified."""
     queued: int
     commit_entries_mean: float
     commit_ms_max: float
@@ -77,7 +82,7 @@ class StoreStatistics:
 
 
 class Store:
-    """One node's journal. Opening checks the whole chain and raises the incarnation.
+    """One node's journal. Opening checks what is needed to go on, and raises the incarnation; the rest is verified after the start.
 
     `tell_threadsafe` hands an input to the driver from any thread. `sealer` seals entries and bodies on disk; without one they are plain.
     `newest` remembers this journal's newest life apart from it; `accept_rollback` goes on although the journal is behind that.
@@ -112,25 +117,23 @@ class Store:
         self._pending: list[Item] = []
         self._shelving = False
         self._queue: list[Item] = []
-        self._damages: Counter[str] = Counter()
         self._remember: list[Remember] = []
         self._urgent = False
         self._something = threading.Condition()
         self._closing = False
-        self._reads: queue.SimpleQueue[Callable[[Reader], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._failure: StoreError | None = None
         self._failed: Callable[[], None] = lambda: None
         self._entries = self._groups = 0
         self._commit_s_max = 0.0
         self._index_rebuilt = False
+        self._index_differs = False
+        tell = partial(self._tell, signer.node)
+        self._reading = Reading(self._rows, signer.node, self._is_own, self._limits, tell, self._fail, self._heal_index)
         self.effects: dict[type, Callable[[Any], None]] = {
-            ReadBody: self._do_read_body,
-            ReadStory: self._do_read_story,
+            **self._reading.effects,
             Remember: self._do_remember,
             Shelve: self._do_shelve,
-            ReadShelf: lambda effect: self._reads.put(lambda reader: self._tell(self._signer.node, reader.shelf.read(effect))),
-            ReadTale: lambda effect: self._reads.put(lambda reader: self._tell(self._signer.node, reader.shelf.tale(effect))),
         }
         try:
             self._lock = store_file.Lock(self.path.with_name(self.path.name + ".lock"))
@@ -152,8 +155,8 @@ class Store:
         self._connection = store_file.open_writer(self.path)
         try:
             self._claim()
-            end = store_chain.walk(self._connection, self._rows, self._signer.node, self._is_own)
-            self._end = end
+            end = self._walk()
+            self._end = self._reading.end = end
             self._begin_life(end)
             store_file.settle(self._connection)
         except (*store_file.UNREADABLE, ValueError) as error:
@@ -174,6 +177,14 @@ class Store:
         self._commits = end.commits
         self._synced = self._added = end.seq
         self._writer = JournalWriter(self._signer.node, self.incarnation, seal=self._seal, head=end.head, next_seq=end.seq + 1, hlc=end.hlc)
+
+    def _walk(self) -> store_chain.ChainEnd:
+        """After a life that ended by the journal's failure nothing is left out."""
+        suspect = store_file.get_meta(self._connection, SUSPECT) is not None
+        end = store_sums.begin(self._connection, self._rows, self._signer.node, self._is_own, whole=suspect)
+        if suspect:
+            self._in_transaction(lambda c: c.execute("DELETE FROM meta WHERE name=?", (SUSPECT,)))
+        return end
 
     def _begin_life(self, end: store_chain.ChainEnd) -> None:
         """Raise the incarnation, above every one that this journal, or whoever remembers it, knows of."""
@@ -265,17 +276,30 @@ class Store:
         self._following[public] = seed
 
     def replay(self) -> Iterator[tuple[int, Any, dict[Hash, bytes]]]:
-        """Every entry, in order, with the bodies that machines need again. Before `start`, to its end. Raises StoreError."""
+        """Every entry that is needed to go on, in order, with the bodies that machines need again. Before `start`, to its end. Raises
+        StoreError."""
         check = store_chain.IndexCheck()
         try:
             for seq, entry, bodies in store_chain.replay(self._connection, self._rows, self._end):
                 check.add(seq, entry)
                 yield seq, entry, bodies
-            if not check.agrees(self._connection):
-                store_chain.rebuild_index(self._connection, self._rows)
-                self._index_rebuilt = True
+            if not self._end.since:  # else the scrub does
+                check.found(self._connection.execute("SELECT key, seq FROM about"))
+                if not check.agrees():
+                    self._rebuild_index()
+            self._end.needed.clear()
         except store_file.UNREADABLE as error:
             raise store_file.explain(self.path, error) from error
+
+    def _heal_index(self) -> None:
+        """From the reading thread: the writer shall make it again."""
+        with self._something:
+            self._index_differs = True
+            self._something.notify()
+
+    def _rebuild_index(self) -> None:
+        store_chain.rebuild_index(self._connection, self._rows)
+        self._index_rebuilt = True
 
     def remembered(self) -> Remembered:
         """What earlier lives kept of what others signed, for the records machine, before `Started`. Raises sqlite3.Error."""
@@ -283,7 +307,7 @@ class Store:
 
     def shelf_known(self) -> list[ShelfKnown]:
         """What earlier lives knew of the logs that are kept here, before `Started`. Raises sqlite3.Error."""
-        return list(shelf.known(self._connection, self._rows, self._damages))
+        return list(shelf.known(self._connection, self._rows, self._reading.damages))
 
     # ---- the loop's side
 
@@ -306,22 +330,6 @@ class Store:
         if self._shelving:
             self._shelving = False
             self.flush_soon()
-
-    def _do_read_body(self, effect: ReadBody) -> None:
-        token, name = effect.token, effect.hash
-        self._reads.put(lambda reader: self._tell(self._signer.node, BodyRead(token, reader.body(name))))
-
-    def _do_read_story(self, effect: ReadStory) -> None:
-        def read(reader: Reader) -> None:
-            if effect.question == "hash":
-                body = reader.touched(effect.key)
-            elif effect.question == AUDIT:
-                body = reader.under(effect.key, effect.since, effect.newest)
-            else:
-                body = reader.story(effect.key, effect.since)
-            self._tell(self._signer.node, StoryRead(effect.token, body))
-
-        self._reads.put(read)
 
     def _do_remember(self, effect: Remember) -> None:
         """Heads ride with the next commit, or are written at the end; a proof of a fork does not wait, nor does what is asked for soon."""
@@ -356,7 +364,7 @@ class Store:
 
     def start(self) -> None:
         """Start the two threads."""
-        for name, work in (("journal-writer", self._write_all), ("journal-reader", self._read_all)):
+        for name, work in (("journal-writer", self._write_all), ("journal-reader", self._reading.run)):
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -377,9 +385,12 @@ class Store:
                 return
             self._closing = True
             self._something.notify()
-        self._reads.put(None)
+        self._reading.close()
         for thread in self._threads:
             thread.join()
+        if self._failure is not None:
+            with contextlib.suppress(*store_file.UNREADABLE):  # what cannot even be written to is verified after the start
+                self._in_transaction(lambda c: store_file.set_metas(c, {SUSPECT: b"1"}))
         self._connection.close()
         if self._newest is not None and self._failure is None:
             self._newest.close(self._synced)
@@ -389,14 +400,15 @@ class Store:
         return StoreStatistics(
             incarnation=self.incarnation,
             seq=self._synced,
-            commits=self._commits,
+            commits=self._commits + self._reading.commits,
+            unverified=self._reading.unverified,
             queued=self._added - self._synced,
             commit_entries_mean=self._entries / self._groups if self._groups else 0.0,
             commit_ms_max=self._commit_s_max * 1000,
             index_rebuilt=self._index_rebuilt,
             rollback_accepted=self._rollback_accepted,
             failed=self._failure.message if self._failure else "",
-            shelf_damaged=self._damages.total(),
+            shelf_damaged=self._reading.damages.total(),
         )
 
     def examine(self, export_to: Path | None = None) -> dict[str, Any]:
@@ -412,7 +424,7 @@ class Store:
     def _write_all(self) -> None:
         while True:
             with self._something:
-                while self.held or not (self._queue or self._urgent):
+                while self.held or not (self._queue or self._urgent or self._index_differs):
                     if self._closing or self._failure:
                         break
                     self._something.wait()
@@ -421,9 +433,12 @@ class Store:
                     return
                 ahead = self._queue[: self._limits.commit_entries_max]
                 remember, self._remember = self._remember, []
-            if not ahead and not remember:
+                rebuild, self._index_differs = self._index_differs, False
+            if not (ahead or remember or rebuild):
                 return
             try:
+                if rebuild:
+                    self._rebuild_index()
                 group = gather(ahead, self._limits)
                 signed = self._commit(group, remember)
             except (*store_file.UNREADABLE, OSError) as error:
@@ -466,23 +481,6 @@ class Store:
             self._something.notify()
         self._tell(self._signer.node, StoreFailed(failure.code, failure.message, failure.fix))
         self._failed()
-
-    # ---- the reader's thread
-
-    def _read_all(self) -> None:
-        try:
-            reader = Reader(self._rows, self._limits, self._is_own, self._signer.node, self._damages)
-        except store_file.UNREADABLE as error:
-            return self._fail(store_file.explain(self.path, error))
-        try:
-            while (read := self._reads.get()) is not None:
-                read(reader)
-        except StoreError as error:
-            self._fail(error)
-        except store_file.UNREADABLE as error:
-            self._fail(store_file.explain(self.path, error))
-        finally:
-            reader.close()
 
 
 def _set_from_thread(token: anyio.lowlevel.EventLoopToken, event: anyio.Event) -> None:

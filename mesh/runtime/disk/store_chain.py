@@ -3,15 +3,19 @@
 Invariant: what these functions yield was signed by this journal's author, in this order, with nothing missing in between; else they raise
 StoreError ``journal_broken`` with the place. At start every link, entry, count and digest is checked, and the newest commit's signature,
 which covers all before it through the links; the older signatures are kept safe by their digests and verified one by one where a commit is
-shown to anybody (`scripts/verify` does it for all). Repairs nothing except the index, which is a fold.
+shown to anybody (`scripts/verify` does it for all). What a start leaves out (`store_sums.py`) is checked after it (`store_scrub.py`).
+Repairs nothing except the index, which is a fold.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,44 +49,115 @@ def peek(raw: bytes) -> tuple[Signed, bytes, bytes]:
 
 @dataclass(slots=True)
 class ChainEnd:
-    """Where a journal ends, and which of its tasks are over."""
+    """Where a journal ends, what of it is replayed, and which of its tasks are over."""
 
     head: bytes = FIRST_PREV
     seq: int = 0
     commits: int = 0
+    """That were walked."""
     incarnation: int = 0
     hlc: int = 0
     newest: bytes = b""
+    needed: list[tuple[int, bytes]] = field(default_factory=list)
+    """Of the entries up to `since` those that are replayed, read and checked."""
+    since: int = 0
+    """Not replayed, but for `needed`: the entries up to here."""
+    walked_after: int = 0
+    """Not walked: the commits up to this entry."""
     finished: set[TaskId] = field(default_factory=set)
     closed: set[tuple[TaskId, Fence]] = field(default_factory=set)
-    results_from: int = 0
-    """Number of the oldest `Finished` entry whose result is replayed whole."""
+    results: deque[int] = field(default_factory=lambda: deque(maxlen=REPLAYED_RESULTS_MAX))
+    """Numbers of the newest `Finished` entries: their results are replayed whole."""
+
+    def note(self, seq: int, entry: bytes) -> None:
+        """One that is replayed."""
+        if entry.startswith(_FINISHED, 1):
+            self.finished.add(unpack(entry)[1])
+            self.results.append(seq)
+        elif entry.startswith(_CLOSED, 1):
+            _, task, fence, *_ = unpack(entry)
+            self.closed.add((task, fence))
 
 
-def read_commits(connection: sqlite3.Connection, rows: Rows, author: NodeId) -> Iterator[tuple[Commit, bytes, list[bytes]]]:
-    """All commits in order, checked against each other and their entries: ``(commit, raw, entries)``. Raises StoreError, sqlite3.Error."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Between two commits: the number of the last entry before it, the hash of the commit that holds that one, and its incarnation."""
+
+    last: int = 0
+    head: bytes | None = FIRST_PREV
+    """None: not known; whatever the next commit says is believed, for the signature over all that follow."""
+    incarnation: int = 0
+
+    @property
+    def low(self) -> int:
+        """Rows after this: at the beginning also such as no journal has."""
+        return self.last or -(1 << 62)
+
+
+BEGINNING = Place()
+
+
+def read_commits(
+    connection: sqlite3.Connection, rows: Rows, author: NodeId, after: Place = BEGINNING
+) -> Generator[tuple[Commit, bytes, list[bytes]], None, None]:
+    """All commits after a place, checked against each other and their entries: ``(commit, raw, entries)``.
+
+    Raises StoreError, sqlite3.Error.
+    """
     path = rows.path
-    head, last, incarnation = FIRST_PREV, 0, 0
-    stored = connection.execute("SELECT seq, entry FROM entries ORDER BY seq")
-    for first, count, raw, hashed, digest in connection.execute("SELECT first, count, raw, hash, digest FROM commits ORDER BY first"):
-        commit = _checked_row(path, first, count, raw, hashed, digest, author)
-        if commit.prev != head or commit.first != last + 1 or commit.incarnation < incarnation:
-            raise broken(path, f"the commit of entries {commit.first} to {last_of(commit)} does not follow the one that ends with {last}")
-        entries = stored.fetchmany(commit.count)
-        for seq in range(commit.first, commit.first + commit.count):
-            if seq - commit.first >= len(entries) or entries[seq - commit.first][0] != seq:
-                raise broken(path, f"entry {seq} is missing")
-        data = [rows.entry_out(seq, entry) for seq, entry in entries]
-        check_root(path, commit, data)
-        head, last, incarnation = hashed, last_of(commit), commit.incarnation
-        yield commit, raw, data
-    extra = stored.fetchone()
-    if extra is not None:
-        raise broken(path, f"entry {extra[0]} belongs to no commit")
+    head, last, incarnation = after.head, after.last, after.incarnation
+    query = "SELECT first, count, raw, hash, digest FROM commits WHERE first > ? ORDER BY first"
+    # Closed also where an error keeps this frame: an open cursor keeps its snapshot of the file.
+    with (
+        contextlib.closing(connection.execute("SELECT seq, entry FROM entries WHERE seq > ? ORDER BY seq", (after.low,))) as stored,
+        contextlib.closing(connection.execute(query, (after.low,))) as commits,
+    ):
+        for row in commits:
+            commit, raw, hashed = checked_row(path, row, author), row[2], row[3]
+            if (head is not None and commit.prev != head) or commit.first != last + 1 or commit.incarnation < incarnation:
+                what = f"the commit of entries {commit.first} to {last_of(commit)}"
+                raise broken(path, f"{what} does not follow the one that ends with {last}")
+            data = _entries_of(rows, commit, stored.fetchmany(commit.count))
+            head, last, incarnation = hashed, last_of(commit), commit.incarnation
+            yield commit, raw, data
+        extra = stored.fetchone()
+        if extra is not None:
+            raise broken(path, f"entry {extra[0]} belongs to no commit")
 
 
-def _checked_row(path: Path, first: Any, count: Any, raw: Any, hashed: Any, digest: Any, author: NodeId) -> Commit:
+def _entries_of(rows: Rows, commit: Commit, stored: list[tuple[Any, Any]]) -> list[bytes]:
+    """The rows of a commit, opened: all of them, and those that were signed."""
+    for at, seq in enumerate(range(commit.first, commit.first + commit.count)):
+        if at >= len(stored) or stored[at][0] != seq:
+            raise broken(rows.path, f"entry {seq} is missing")
+    data = [rows.entry_out(seq, entry) for seq, entry in stored]
+    check_root(rows.path, commit, data)
+    return data
+
+
+def read_needed(
+    connection: sqlite3.Connection, rows: Rows, author: NodeId, verify: Callable[[bytes], bool], seqs: Iterable[int]
+) -> Iterator[tuple[int, bytes]]:
+    """These entries alone (numbers ascending), each checked with its commit, whose signature is verified.
+
+    Raises StoreError, sqlite3.Error.
+    """
+    first, data = 1, list[bytes]()
+    for seq in seqs:
+        if seq >= first + len(data):
+            query = "SELECT first, count, raw, hash, digest FROM commits WHERE first <= ? ORDER BY first DESC LIMIT 1"
+            row = connection.execute(query, (seq,)).fetchone()
+            commit = checked_row(rows.path, row, author) if row is not None else None
+            if commit is None or last_of(commit) < seq or not verify(row[2]):
+                raise broken(rows.path, f"the commit that holds entry {seq} is missing or not signed by this node")
+            within = "SELECT seq, entry FROM entries WHERE seq BETWEEN ? AND ? ORDER BY seq"
+            first, data = commit.first, _entries_of(rows, commit, connection.execute(within, (commit.first, last_of(commit))).fetchall())
+        yield seq, data[seq - first]
+
+
+def checked_row(path: Path, row: tuple[Any, Any, Any, Any, Any], author: NodeId) -> Commit:
     """The commit in one row, if all its columns agree."""
+    first, count, raw, hashed, digest = row
     if type(raw) is not bytes or hashlib.sha256(raw).digest() != digest:
         raise broken(path, f"the commit that begins with entry {first} was changed on disk")
     try:
@@ -116,33 +191,40 @@ def _what_changed(commit: Commit, leaves: list[bytes]) -> str:
     return f"an entry between {commit.first} and {last_of(commit)} was changed on disk"
 
 
-def walk(connection: sqlite3.Connection, rows: Rows, author: NodeId, verify: Callable[[bytes], bool]) -> ChainEnd:
-    """Check the whole chain; `verify` says whether the author signed those bytes. Raises StoreError, sqlite3.Error."""
-    end = ChainEnd()
-    results: list[int] = []
-    for commit, raw, entries in read_commits(connection, rows, author):
+def place_before(connection: sqlite3.Connection, seq: int) -> Place:
+    """Before the commit that holds entry `seq`."""
+    [first] = connection.execute("SELECT max(first) FROM commits WHERE first <= ?", (seq,)).fetchone()
+    return Place(first - 1, None) if type(first) is int and first > 1 else BEGINNING
+
+
+def walk(connection: sqlite3.Connection, rows: Rows, author: NodeId, verify: Callable[[bytes], bool], end: ChainEnd) -> None:
+    """Check the chain after entry `end.since`, and note its end in `end`; `verify` says whether the author signed those bytes.
+
+    Raises StoreError, sqlite3.Error.
+    """
+    after = place_before(connection, end.since + 1)
+    end.walked_after = after.last
+    for commit, raw, entries in read_commits(connection, rows, author, after):
         end.commits += 1
         end.seq, end.incarnation, end.hlc, end.newest = last_of(commit), commit.incarnation, commit.hlc, raw
         for seq, entry in enumerate(entries, commit.first):
-            if entry.startswith(_FINISHED, 1):
-                end.finished.add(unpack(entry)[1])
-                results.append(seq)
-            elif entry.startswith(_CLOSED, 1):
-                _, task, fence, *_ = unpack(entry)
-                end.closed.add((task, fence))
+            if seq > end.since:
+                end.note(seq, entry)
     if end.newest:
         end.head = hashlib.sha256(peek(end.newest)[1]).digest()
         if not verify(end.newest):
             raise broken(rows.path, f"the signature of its newest commit (entries up to {end.seq}) is not this node's")
-    end.results_from = results[-REPLAYED_RESULTS_MAX] if len(results) >= REPLAYED_RESULTS_MAX else 0
-    return end
 
 
 def replay(connection: sqlite3.Connection, rows: Rows, end: ChainEnd) -> Iterator[tuple[int, Any, dict[Hash, bytes]]]:
-    """Every entry in order with the bodies its machine needs again. Raises StoreError for an entry of a kind this version does not know."""
-    for seq, data in connection.execute("SELECT seq, entry FROM entries ORDER BY seq"):
+    """What is needed, in order, with the bodies its machine needs again.
+
+    Raises StoreError for an entry of a kind this version does not know.
+    """
+    stored = connection.execute("SELECT seq, entry FROM entries WHERE seq > ? ORDER BY seq", (end.since,))
+    for seq, data in chain(end.needed, ((seq, rows.entry_out(seq, data)) for seq, data in stored)):
         try:
-            entry = decode_entry(rows.entry_out(seq, data))
+            entry = decode_entry(data)
         except Refusal as error:
             raise StoreError(
                 "newer_entries",
@@ -168,7 +250,7 @@ def _wanted(entry: Any, seq: int, end: ChainEnd) -> Hash:
     if kind is Checkpointed:
         return "" if entry.task in end.finished else entry.output
     if kind is Finished:
-        return entry.output if seq >= end.results_from else ""
+        return entry.output if seq >= end.results[0] else ""
     return ""
 
 
@@ -211,12 +293,14 @@ class IndexCheck:
             self._rows += 1
             self._sum += hash((key, seq))
 
-    def agrees(self, connection: sqlite3.Connection) -> bool:
-        rows = total = 0
-        for row in connection.execute("SELECT key, seq FROM about"):
-            rows += 1
-            total += hash(row)
-        return (rows, total) == (self._rows, self._sum)
+    def found(self, rows: Iterable[tuple[Any, Any]]) -> None:
+        """Rows of the index."""
+        for row in rows:
+            self._rows -= 1
+            self._sum -= hash(row)
+
+    def agrees(self) -> bool:
+        return (self._rows, self._sum) == (0, 0)
 
 
 def rebuild_index(connection: sqlite3.Connection, rows: Rows) -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mesh.core.records import merkle
+from mesh.core.records.inputs import OpenFound
 from mesh.core.records.journal import last_of, roles
 from mesh.core.records.story import Chapter, chapter, pack_story
 from mesh.ids import Hash, NodeId, TaskId, author_of, content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.records import Accepted, Commit, Ended, Finished, Submitted
-from mesh.runtime.disk import store_chain, store_memory
+from mesh.runtime.disk import store_chain, store_memory, store_sums
 from mesh.runtime.disk.sealing import Sealer
 from mesh.runtime.disk.shelf import ShelfReader
 from mesh.runtime.disk.store_file import UNREADABLE, StoreError, broken, check_file, connect, explain, get_meta
@@ -46,14 +47,18 @@ class Reader:
         self._rows, self._path = rows, rows.path
         self._limits = limits
         self._verify = verify
-        self._connection = connect(rows.path, read_only=True)
-        self.shelf = ShelfReader(self._connection, rows, author, limits, damages)
+        self._author = author
+        self.connection = self._connection = connect(rows.path, read_only=True)
+        self.shelf = ShelfReader(self._connection, rows, author, limits, damages, verify)
 
     def close(self) -> None:
         self._connection.close()
 
     def body(self, name: Hash) -> bytes | None:
         return store_chain.read_body(self._connection, self._rows, name)
+
+    def find_open(self, taken: int) -> OpenFound:
+        return store_sums.find_open(self._connection, self._rows, self._author, self._verify, taken, self._limits)
 
     # ---- stories
 

@@ -37,6 +37,7 @@ from mesh.messages.records import (
     Rekeyed,
     Rostered,
     Submitted,
+    Summed,
     Sworn,
     TookOver,
 )
@@ -146,6 +147,7 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Rostered(KeyRoster("a/1", 1, ("a",)), True), ()),
         (Sworn(Cell("k", (1, 1, "a"), (0, 0, ""), Choice())), ()),
         (Freed((("k", "t"),)), ()),
+        (Summed(9, (1, 4)), ("summed",)),
     ],
     ids=lambda value: type(value).__name__,
 )

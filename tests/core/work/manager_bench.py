@@ -8,14 +8,15 @@ from typing import Any
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory, Row
 from mesh.core.inputs import FileWanted, Replay, Started, Submit, TurnEnds
+from mesh.core.keeping.inputs import TaleRead
 from mesh.core.node import Node
 from mesh.core.work.manager import Manager
 from mesh.core.work.task import Task
-from mesh.effects import Append, Refused, Reply, Send
+from mesh.effects import Append, ReadTale, Refused, Reply, Send
 from mesh.ids import content_hash
 from mesh.limits import WorkLimits
 from mesh.messages.membership import LoadRow, Offer
-from mesh.messages.work import Accept, Award, AwardItem, Result
+from mesh.messages.work import Accept, Ask, Award, AwardItem, Result
 
 
 class Elsewhere:
@@ -38,6 +39,11 @@ class Bench:
         self.journal: list[Any] = []
         self.bodies: dict[str, bytes] = {}
         self.log: list[Any] = []
+
+    def unknown(self, ask: Ask, sender: str) -> list[Any]:
+        """A question about a task that is not in the book: the own journal, which is asked then, knows nothing of it."""
+        (read,) = [effect for effect in self.give(ask, sender) if type(effect) is ReadTale]
+        return self.give(TaleRead(read.token, (), False))
 
     # ---- the world
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from manager_bench import Bench, started
 
@@ -29,27 +31,35 @@ def reads(effects: list) -> list[ReadTale]:
 
 @pytest.fixture
 def bench() -> Bench:
-    """`b` is gone; its log is kept here."""
+    """`b` is gone; its log is kept here. The own journal, which is read first, knows nothing of its tasks."""
     bench = started()
     bench.row("b", linked=False, state="dead")
     bench.directory.guard.logs = (bench.directory.me, "b")
     return bench
 
 
+def asked(bench: Bench, *what: Any) -> list:
+    """What is read after the own journal."""
+    (own,) = reads(bench.give(Ask(*what), "a"))
+    assert own.author == bench.directory.me
+    return bench.give(TaleRead(own.token, (), False))
+
+
 def test_a_log_is_read_once_for_all_who_ask_meanwhile(bench):
-    (first,) = reads(bench.give(Ask(1, "result", DONE[0]), "a"))
+    (first,) = reads(asked(bench, 1, "result", DONE[0]))
     for ask, task in ((2, DONE[1]), (3, DONE[2]), (2, DONE[1])):
         assert bench.give(Ask(ask, "result", task), "a") == []
     effects = bench.give(TaleRead(first.token, tuple(entries()), False))
     assert [(to, answer.ask, answer.ok) for to, answer in bench.sends(effects, Answer)] == [("a", 1, True)]
-    (second,) = reads(effects)
+    (own,) = reads(effects)
+    (second,) = reads(bench.give(TaleRead(own.token, (), False)))
     effects = bench.give(TaleRead(second.token, tuple(entries()), False))
     assert [(answer.ask, answer.ok) for _, answer in bench.sends(effects, Answer)] == [(2, True), (3, True)]
     assert reads(effects) == []
 
 
 def test_who_asks_again_while_it_is_read_is_answered_once(bench):
-    (first,) = reads(bench.give(Ask(1, "result", DONE[0]), "a"))
+    (first,) = reads(asked(bench, 1, "result", DONE[0]))
     assert bench.give(Ask(1, "result", DONE[0]), "a") == []
     effects = bench.give(TaleRead(first.token, tuple(entries()), False))
     assert len(bench.sends(effects, Answer)) == 1
@@ -57,7 +67,7 @@ def test_who_asks_again_while_it_is_read_is_answered_once(bench):
 
 
 def test_what_no_log_knows_is_not_found(bench):
-    (read,) = reads(bench.give(Ask(1, "task", "b.1.9"), "a"))
+    (read,) = reads(asked(bench, 1, "task", "b.1.9"))
     ((_, answer),) = bench.sends(bench.give(TaleRead(read.token, tuple(entries()), False)))
     assert not answer.ok
 
@@ -74,7 +84,7 @@ def test_no_log_is_read_while_somebody_who_is_here_drives_it(bench):
 def test_where_everybody_is_asked_each_looks_into_what_he_keeps(bench):
     bench.row("c")
     bench.directory.inherit("b", Heir(1, 9, 2, "c"))
-    (read,) = reads(bench.give(Ask(1, "cancel", DONE[0], b'{"search": true}'), "a"))
+    (read,) = reads(asked(bench, 1, "cancel", DONE[0], b'{"search": true}'))
     ((_, answer),) = bench.sends(bench.give(TaleRead(read.token, tuple(entries()), False)))
     assert (answer.ok, b'"state":"done"' in answer.body) == (True, True)
 
@@ -92,7 +102,7 @@ def test_all_logs_that_are_kept_are_read_those_of_the_likeliest_first(bench):
         authors.append(found[0].author)
         assert found[0].about == (DONE[0],)
         effects = bench.give(TaleRead(found[0].token, tuple(entries()) if authors[-1] == "e" else (), False))
-    assert authors == ["d", "c", "b", "e"]
+    assert authors == [bench.directory.me, "d", "c", "b", "e"]
     ((_, answer),) = bench.sends(effects)
     assert answer.ok
 
@@ -101,6 +111,15 @@ def test_all_logs_that_are_kept_are_read_those_of_the_likeliest_first(bench):
 def test_what_an_author_said_of_a_task_after_others_had_taken_it_over_is_void(bench, cuts: tuple[int, ...], known: bool):
     """His first task was submitted as entry 1, and ended by entry 2."""
     bench.directory.guard.cuts = lambda author: cuts if author == "b" else ()
-    (read,) = reads(bench.give(Ask(1, "result", DONE[0]), "a"))
+    (read,) = reads(asked(bench, 1, "result", DONE[0]))
     ((_, answer),) = bench.sends(bench.give(TaleRead(read.token, tuple(entries()), False)), Answer)
     assert answer.ok == known
+
+
+def test_what_ended_here_long_ago_is_read_from_the_own_journal(bench):
+    me = bench.directory.me
+    told = (Submitted(f"{me}.0.1", "greet", "", "me", 0, 0), Finished(f"{me}.0.1", 1, "failed", me, "", error='{"code": "x"}'))
+    (own,) = reads(bench.give(Ask(1, "task", f"{me}.0.1"), "a"))
+    rows = tuple((seq, entry, {}) for seq, entry in enumerate(told, 1))
+    ((_, answer),) = bench.sends(bench.give(TaleRead(own.token, rows, False)), Answer)
+    assert (answer.ok, b'"state":"failed"' in answer.body) == (True, True)

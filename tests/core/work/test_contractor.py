@@ -762,3 +762,15 @@ def test_who_awarded_it_is_asked_though_it_is_heard_later_that_another_had_taken
     b = replayed()
     b.directory.inherit(BOSS, Heir(1, 9, 2, OTHER))
     assert b.directory.manager_of(T1) == BOSS
+
+
+def test_the_fence_that_is_held_is_not_begun_again_for_another_manager() -> None:
+    """OTHER took over from BOSS, and is gone in turn; what BOSS had awarded before comes late, and he may speak for OTHER's work."""
+    b = attached()
+    b.directory.inherit(BOSS, Heir(1, 9, 2, OTHER))
+    b.directory.inherit(OTHER, Heir(1, 9, 2, BOSS))
+    b.turn(b.award(durable=True), BOSS)
+    b.turn(Reclaim(((T1, F1),), 3000, NOW_MS), OTHER)
+    effects = b.turn(b.award(durable=True), BOSS)
+    assert [decline.items for decline in sent(effects, Decline)] == [((T1, F1, "stale_fence"),)]
+    assert started(effects) == [] and stopped(effects) == []

@@ -285,7 +285,7 @@ def test_questions_about_a_task_are_answered(bench):
     assert bench.give(Ask(3, "result", item.task), "b") == []
     assert answers(bench.result(item, "a")) == [(3, True, {"task": item.task, "state": "done", "result": "hi"})]
     assert answers(bench.give(Ask(4, "result", item.task), "b")) == [(4, True, {"task": item.task, "state": "done", "result": "hi"})]
-    ((_, ok, error),) = answers(bench.give(Ask(5, "task", "me.1.77"), "b"))
+    ((_, ok, error),) = answers(bench.unknown(Ask(5, "task", "me.1.77"), "b"))
     assert not ok and error["code"] == "unknown_task"
 
 

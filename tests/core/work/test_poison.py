@@ -131,7 +131,7 @@ def test_retry_of_what_cannot_be_retried_says_what_to_do(bench):
     assert answer(bench.give(Ask(1, "retry", item.task), "a"))[1]["code"] == "not_ended"
     bench.result(item, bench.task(item.task).holder)
     assert answer(bench.give(Ask(2, "retry", item.task), "a"))[1]["code"] == "not_failed"
-    assert answer(bench.give(Ask(3, "retry", "me.1.99"), "a"))[1]["code"] == "unknown_task"
+    assert answer(bench.unknown(Ask(3, "retry", "me.1.99"), "a"))[1]["code"] == "unknown_task"
     gone = failed(bench)
     (read,) = [e for e in bench.give(Ask(4, "retry", gone.task), "a") if type(e) is ReadBody]
     assert answer(bench.give(BodyRead(read.token, None)))[1]["code"] == "input_erased"

@@ -31,7 +31,7 @@ class Rot:
         flips.honest(folder / "honest")
         shutil.copytree(folder / "honest", folder / "truth")
         with contextlib.closing(open_store(folder / "truth", lambda *_: None)) as store:
-            self.truth = flips.facts(store)
+            self.truth = flips.facts(store, list(store.replay()))
         self.rows = flips.tables(folder / "truth" / JOURNAL)
         self.data = (folder / "honest" / JOURNAL).read_bytes()
 
