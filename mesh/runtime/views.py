@@ -84,6 +84,7 @@ class Views:
                 "entries": journal.seq + journal.queued,
                 "synced": journal.seq,
                 "commits": journal.commits,
+                "unverified": journal.unverified,
                 "commit_ms_max": journal.commit_ms_max,
             },
             "keepers": self._keepers(),

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from heapq import merge
 from typing import Any
 
-from mesh.core.keeping.blocks import TaleRow, end_of, fitting, page_of, rows_of, telling
+from mesh.core.keeping.blocks import end_of, fitting, needed, newest_sum, page_of, rows_of, telling
 from mesh.core.keeping.inputs import ShelfRead, TaleRead
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import NodeId, TaskId
 from mesh.limits import RecordsLimits
 from mesh.messages.keeping import Block, Position
+from mesh.messages.records import Summed
 
 
 class Shelf:
@@ -57,12 +58,10 @@ class Shelf:
         return ShelfRead(effect.token, fitting(found, effect.bytes_max, limits.ship_blocks_max))
 
     def tale(self, effect: ReadTale, limits: RecordsLimits) -> TaleRead:
-        return page_of(self._tale(effect.author, effect.since), effect, limits.tale_bytes_max)
-
-    def _tale(self, author: NodeId, since: int) -> Iterator[TaleRow]:
-        for block in self._blocks.get(author, []):
-            if end_of(block)[1] > since:
-                yield from (row for row in rows_of(block, _entry_of) if row[0] > since)
+        blocks = self._blocks.get(effect.author, [])
+        summed = Summed(0) if effect.about else newest_sum(reversed(blocks), _entry_of)
+        wanted = needed(summed, effect.since)
+        return page_of((row for block in blocks for row in rows_of(block, _entry_of, wanted)), effect, limits.tale_bytes_max)
 
     def about(self, author: NodeId, task: TaskId) -> Iterator[tuple[Block, list[int]]]:
         """The commits of `author` that tell about `task` or its steps, and theirs, each with the numbers of those entries."""

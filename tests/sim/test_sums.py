@@ -14,11 +14,14 @@ import pytest
 
 from mesh.core.assembly import Assembly, build
 from mesh.core.inputs import Replay
+from mesh.core.keeping.blocks import end_of, needed, newest_sum, rows_of
 from mesh.core.records import still_open
 from mesh.core.records.still_open import sum_up
 from mesh.core.work.fold import Fold
+from mesh.core.work.succession import Tale
 from mesh.core.work.task import Task
 from mesh.messages.membership import Alive
+from mesh.messages.records import Summed
 from mesh.sim.disk import Row
 from mesh.sim.scenario import LIMITS, Plan, Scenario
 
@@ -79,9 +82,14 @@ def differing(journals: dict[str, list[Row]]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def journals() -> dict[str, list[Row]]:
+def scenario() -> Scenario:
     scenario = Scenario(Plan(4, 2, ("crash", "pause_manager", "cut_manager", "worker_crash"), 25.0, 3.0, hard=3, keys=1.0))
     assert not scenario.run().verdicts
+    return scenario
+
+
+@pytest.fixture(scope="module")
+def journals(scenario: Scenario) -> dict[str, list[Row]]:
     found = {name: host.disk.rows for name, host in scenario.world.hosts.items()}
     kinds = {type(entry).__name__ for rows in found.values() for _, entry, _ in rows}
     assert {"Summed", "Inherited", "TookOver", "Sworn", "Rostered", "Guarded", "Effected", "Claimed"} <= kinds
@@ -96,6 +104,30 @@ def test_what_is_left_out_is_not_needed(journals: dict[str, list[Row]]) -> None:
 def test_a_part_that_is_forgotten_is_found(journals: dict[str, list[Row]], part: type) -> None:
     with mock.patch.object(part, "numbers", lambda *_: ()):
         assert list(differing(journals))
+
+
+def test_a_take_over_needs_no_more_either(scenario: Scenario) -> None:
+    """Whoever takes over carries the same entries, told all of a log or what is needed of it, whenever its author might die."""
+    read: dict[bool, int] = {True: 0, False: 0}
+    for host in scenario.world.hosts.values():
+        for replica in host.assembly.keepers.replicas():
+            blocks = host.disk.shelf._blocks.get(replica.author, []) if replica.author != host.name else []
+            for cut in range(1, len(blocks) + 1, max(1, len(blocks) // 5)):
+                since = max((run.after for run in replica.log.runs if (run.term, run.after) <= end_of(blocks[cut - 1])), default=0)
+                tales = {}
+                for short in read:
+                    summed = newest_sum(reversed(blocks[:cut]), decoded) if short else Summed(0)
+                    rows = [row for block in blocks[:cut] for row in rows_of(block, decoded, needed(summed, since))]
+                    read[short] += len(rows)
+                    tale = Tale(replica.author, 99, lambda _node: False)
+                    tale.add(rows)
+                    tales[short] = (tale.entries(), tale.last)
+                assert tales[True] == tales[False], f"{replica.author} at {host.name}, {cut} blocks"
+    assert read[True] < read[False]
+
+
+def decoded(data: Any) -> Any:
+    return data.entry
 
 
 def test_a_start_reads_little_of_a_long_journal(journals: dict[str, list[Row]]) -> None:

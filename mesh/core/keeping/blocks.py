@@ -13,10 +13,13 @@ from mesh.core.records.journal import keys, roles
 from mesh.effects import ReadTale
 from mesh.ids import Hash, NodeId, TaskId, content_hash
 from mesh.messages.keeping import Block, Position, Yield
-from mesh.messages.records import Guarded, Submitted
+from mesh.messages.records import Guarded, Submitted, Summed
 
 TOLD_MAX = 1024
 """Tasks of one story from a shelf: each costs 0.1 us a block, where a block that names none need not be decoded."""
+
+SUMMED_MARK = b"Summed"
+"""In the first bytes of such an entry, as encoded: the rest need not be decoded to find one."""
 
 TaleRow = tuple[int, Any, dict[Hash, bytes]]
 """An entry's number, the entry, and the bodies it names."""
@@ -78,11 +81,33 @@ def page_of(rows: Iterable[TaleRow], effect: ReadTale, bytes_max: int) -> TaleRe
     return TaleRead(effect.token, tuple(page), False)
 
 
-def rows_of(block: Block, decode: Callable[[bytes], Any]) -> Iterator[TaleRow]:
-    """Its entries in order, each with those of the block's bodies that it names. Raises what `decode` raises."""
+def rows_of(block: Block, decode: Callable[[bytes], Any], wanted: Callable[[int], bool] = lambda _seq: True) -> Iterator[TaleRow]:
+    """Those of its entries whose numbers are `wanted`, in order, each with those of the block's bodies that it names.
+
+    Raises what `decode` raises.
+    """
     if isinstance(block.head.body, Yield):
         return
     bodies = {content_hash(body): body for body in block.bodies}
     for seq, data in enumerate(block.entries, block.head.body.first):
-        entry = decode(data)
-        yield seq, entry, {name: bodies[name] for name, _, _ in roles(entry) if name in bodies}
+        if wanted(seq):
+            entry = decode(data)
+            yield seq, entry, {name: bodies[name] for name, _, _ in roles(entry) if name in bodies}
+
+
+# ---- what its author has summed up
+
+
+def newest_sum(blocks: Iterable[Block], decode: Callable[[bytes], Any]) -> Summed:
+    """The last one in them, which come newest first; of nothing, if there is none."""
+    for block in blocks:
+        for data in reversed(block.entries):
+            if SUMMED_MARK in data[:8] and isinstance(found := decode(data), Summed):
+                return found
+    return Summed(0)
+
+
+def needed(summed: Summed, since: int) -> Callable[[int], bool]:
+    """Whether the entry of this number is part of a tale that goes on after `since`."""
+    still_open = frozenset(summed.open)
+    return lambda seq: seq > since and (seq > summed.upto or seq in still_open)

@@ -205,8 +205,7 @@ class Work:
         tasks = self._fold.tasks
         keep = {name: None for name, task in tasks.items() if self._matters(task, taken)}
         keep |= dict.fromkeys(list(self._ended)[-self._limits.sum_ended_max :])
-        if self._newest[2] in tasks:
-            keep[self._newest[2]] = None
+        keep |= dict.fromkeys(self._newest[2:])
         keyed = [name for name in self._ended if tasks[name].key and name not in keep][-self._limits.sum_keyed_max :]
         keep |= {name: None for name in keyed if name in self._within}
         drafts = [region for draft, region in self._drafts.items() if self._fold.drafts[draft].begun > taken]

@@ -5,25 +5,27 @@
 
 Invariant: a block that is read back is the one that was written at its place (its seal opens, and its entries hash to the root that its
 author signed). Where a row is damaged reading ends with what is good before it, and the damage is counted: the node goes on, and others
-have the same blocks. Blocks of the own log are the journal's commits; only what others added to it lies here. Verifies no signature: the
-wire did before anything was kept.
+have the same blocks. Of a tale only that is read which its author has not summed up as over. Blocks of the own log are the journal's
+commits; only what others added to it lies here. Verifies no signature: the wire did before anything was kept.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from heapq import merge
 from typing import Any, TypeVar
 
-from mesh.core.keeping.blocks import TaleRow, end_of, fitting, members_set, page_of, rows_of, telling
+from mesh.core.keeping.blocks import SUMMED_MARK, TaleRow, end_of, fitting, members_set, needed, newest_sum, page_of, rows_of, telling
 from mesh.core.keeping.inputs import ShelfKnown, ShelfRead, TaleRead
 from mesh.core.records.journal import last_of, roles
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import Hash, NodeId, TaskId
 from mesh.limits import RecordsLimits
 from mesh.messages.keeping import Block, Position
+from mesh.messages.records import Summed
 from mesh.messages.signed import Signed
 from mesh.runtime.disk import store_chain
 from mesh.runtime.disk.sealing import SealBroken
@@ -90,6 +92,8 @@ class ShelfReader:
         self._connection, self._rows, self._me, self._limits, self._damages = connection, rows, me, limits, damages
         self._verify = verify
         """Whether this node signed a commit."""
+        self._sum: tuple[Any, Summed] = None, Summed(0)
+        """Whose log was read last for what is needed of it, its last position then, and the newest sum in it."""
 
     def read(self, effect: ReadShelf) -> ShelfRead:
         since, until = effect.since, effect.until
@@ -125,18 +129,42 @@ class ShelfReader:
                 yield block, wanted
 
     def _tale(self, author: NodeId, since: int, about: tuple[TaskId, ...]) -> Iterator[TaleRow]:
-        for block in self._blocks("author=? AND seq > ?", (author, since), about):
-            for row in rows_of(block, _decoded):
-                if row[0] > since:
-                    yield row
+        """All that is told about these tasks; or, about none, what is needed to go on."""
+        summed = Summed(0) if about else self._newest_sum(author)
+        wanted = needed(summed, since)
+        for block in self._open_blocks(author, summed, since):
+            yield from rows_of(block, _decoded, wanted)
+        for block in self._blocks("author=? AND seq > ?", (author, max(since, summed.upto)), about):
+            yield from rows_of(block, _decoded, wanted)
+
+    def _newest_sum(self, author: NodeId) -> Summed:
+        """Kept until the log grows: a tale is read page by page."""
+        query = "SELECT term, seq FROM shelf WHERE author=? ORDER BY term DESC, seq DESC LIMIT 1"
+        newest = (author, self._connection.execute(query, (author,)).fetchone())
+        if newest != self._sum[0]:
+            blocks = self._blocks("author=?", (author,), (SUMMED_MARK.decode(),), order="term DESC, seq DESC")
+            self._sum = newest, newest_sum(blocks, _decoded)
+        return self._sum[1]
+
+    def _open_blocks(self, author: NodeId, summed: Summed, since: int) -> Iterator[Block]:
+        """Those up to the sum's end in which something is still open."""
+        ends = self._connection.execute(
+            "SELECT seq, term FROM shelf WHERE author=? AND seq > ? ORDER BY term, seq", (author, since)
+        ).fetchall()
+        last = -1
+        for seq in summed.open:
+            at = bisect_left(ends, (seq, -1))
+            if seq > since and at != last and at < len(ends) and ends[at][0] <= summed.upto:
+                last = at
+                yield from self._blocks("author=? AND seq=? AND term=?", (author, *ends[at]))
 
     def _kept(self, author: NodeId, since: Position, until: Position) -> Iterator[Block]:
         return self._blocks("author=? AND (term, seq) > (?, ?) AND (term, seq) <= (?, ?)", (author, *since, *until))
 
-    def _blocks(self, where: str, values: tuple[Any, ...], about: Collection[TaskId] = ()) -> Iterator[Block]:
+    def _blocks(self, where: str, values: tuple[Any, ...], about: Collection[str] = (), order: str = "term, seq") -> Iterator[Block]:
         """`about`: those that name one of these tasks, which may grow meanwhile. An entry is a text in which ids stand as they are:
         the rest need not be decoded."""
-        query = f"SELECT author, term, seq, CAST(block AS BLOB) FROM shelf WHERE {where} ORDER BY term, seq"
+        query = f"SELECT author, term, seq, CAST(block AS BLOB) FROM shelf WHERE {where} ORDER BY {order}"
         for author, term, seq, stored in self._connection.execute(query, values):
             try:
                 data = self._rows.shelf_out(_place(author, term, seq), stored)

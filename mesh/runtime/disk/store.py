@@ -56,7 +56,7 @@ from mesh.wire.objects import Signer, body_bytes, signed_bytes
 from mesh.wire.packing import Refusal
 
 SUSPECT = "suspect"
-"""The fact that a life ended because its journal could not be read or written."""
+"""The fact that a life ended because damage was found in its journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class Store:
         self._writer = JournalWriter(self._signer.node, self.incarnation, seal=self._seal, head=end.head, next_seq=end.seq + 1, hlc=end.hlc)
 
     def _walk(self) -> store_chain.ChainEnd:
-        """After a life that ended by the journal's failure nothing is left out."""
+        """After a life in which damage was found nothing is left out."""
         suspect = store_file.get_meta(self._connection, SUSPECT) is not None
         end = store_sums.begin(self._connection, self._rows, self._signer.node, self._is_own, whole=suspect)
         if suspect:
@@ -388,8 +388,8 @@ class Store:
         self._reading.close()
         for thread in self._threads:
             thread.join()
-        if self._failure is not None:
-            with contextlib.suppress(*store_file.UNREADABLE):  # what cannot even be written to is verified after the start
+        if self._failure is not None and self._failure.code == "journal_broken":
+            with contextlib.suppress(*store_file.UNREADABLE):  # where even this cannot be written the next life finds it as this one did
                 self._in_transaction(lambda c: store_file.set_metas(c, {SUSPECT: b"1"}))
         self._connection.close()
         if self._newest is not None and self._failure is None:

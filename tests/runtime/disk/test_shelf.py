@@ -18,7 +18,7 @@ from mesh.effects import LogState, ReadShelf, ReadStory, ReadTale, Shelve
 from mesh.ids import content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.keeping import Ballot, Block, Yield
-from mesh.messages.records import Accepted, Guarded, Parked, Submitted
+from mesh.messages.records import Accepted, Guarded, Parked, Submitted, Summed
 from mesh.messages.signed import Signed
 from mesh.runtime.disk import store_file
 from mesh.runtime.disk.store import Store
@@ -54,6 +54,18 @@ def do(store: Store, effect: Any) -> None:
     store.flush()
 
 
+def summed_up(signer: Any) -> list[Block]:
+    """Blocks of 3, 2, 1, 1, 2 and 1 entries; the fourth says that of the first five two are still needed."""
+    writer = JournalWriter(signer.node, 1, seal=lambda signed: hashlib.sha256(body_bytes(signer.seal(signed))).digest())
+    found = []
+    for length in (3, 2, 1, 1, 2, 1):
+        given = {seq: b"%d" % seq for seq in range(writer.next_seq, writer.next_seq + length) if seq != 7}
+        told = [Accepted(f"t.{seq}", 1, "m", "c", content_hash(body)) for seq, body in given.items()] or [Summed(5, (2, 5))]
+        entries = tuple(map(encode_entry, told))
+        found.append(Block(1, writer.commit(entries, 5), entries, tuple(given.values())))
+    return found
+
+
 def keep(desk: Any, store: Store, author: str, blocks: list[Block], ticket: int = 1, state: LogState = STATE, cut: Any = None) -> None:
     do(store, Shelve(author, ticket, state, cut, tuple(blocks)))
     desk.told.wait(lambda item: item == Shelved(author, ticket))
@@ -79,6 +91,35 @@ def edit(desk: Any, statement: str, *values: Any) -> None:
 
 
 # ---- writing and reading
+
+
+@pytest.mark.parametrize("since,seqs", [(0, [2, 5, 6, 7, 8, 9, 10]), (2, [5, 6, 7, 8, 9, 10]), (6, [7, 8, 9, 10])])
+def test_a_tale_leaves_out_what_its_author_has_summed_up_as_over(desk: Any, wren: Any, since: int, seqs: list[int]) -> None:
+    store = desk.start()
+    keep(desk, store, wren.node, summed_up(wren))
+    told = tale(desk, store, wren.node, since)
+    assert [seq for seq, _, _ in told.rows] == seqs and not told.more
+    assert all(type(entry) is Summed or bodies == {entry.input: b"%d" % seq} for seq, entry, bodies in told.rows)
+    paged: list[int] = []
+    more = True
+    while more:
+        page = tale(desk, store, wren.node, paged[-1] if paged else since, most=2)
+        paged, more = [*paged, *(seq for seq, _, _ in page.rows)], page.more
+    assert paged == seqs
+
+
+def test_what_is_asked_about_a_task_is_read_however_long_it_is_over(desk: Any, wren: Any) -> None:
+    store = desk.start()
+    keep(desk, store, wren.node, summed_up(wren))
+    assert [seq for seq, _, _ in tale(desk, store, wren.node, about=("t.3",)).rows] == [1, 2, 3]
+
+
+def test_a_sum_that_others_wrote_over_is_not_followed(desk: Any, wren: Any) -> None:
+    store, blocks = desk.start(), summed_up(wren)
+    keep(desk, store, wren.node, blocks)
+    assert len(tale(desk, store, wren.node).rows) == 7
+    keep(desk, store, wren.node, [], 2, cut=end_of(blocks[2]))
+    assert [seq for seq, _, _ in tale(desk, store, wren.node).rows] == [1, 2, 3, 4, 5, 6]
 
 
 def test_blocks_come_back_in_order_as_they_were(desk: Any, wren: Any) -> None:
