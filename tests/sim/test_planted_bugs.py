@@ -459,7 +459,6 @@ BUGS: list[tuple[Callable[[Patch], None], str, tuple[str, ...]]] = [
     (wrong_root, "L2", ()),
     (opening_cites_nothing, "L3", ("crash",)),
     (own_number_of_entries_is_off, "L1", ()),
-    (tasks_are_forgotten_at_restart, "O2", ("crash",)),
     (results_are_never_heard, "O3", ()),
     (every_task_counts_as_idempotent, "O5", ("crash",)),
     (unfenced_sink, "O1", ("crash",)),
@@ -499,6 +498,7 @@ OF_OWNERSHIP: list[tuple[Callable[[Patch], None], str, tuple[str, ...] | tuple[F
     (an_award_goes_to_two, "O6a", ()),
     (fences_seen_are_forgotten, "O6a", ("replay",)),
     (lost_holders_are_waited_for, "O3", ("crash_lose_tail",)),
+    (tasks_are_forgotten_at_restart, "O2", ("crash",)),
 ]
 """With many faults of these kinds in little time, or with just these."""
 

@@ -38,7 +38,7 @@ CREATE TABLE forks(author TEXT NOT NULL, one BLOB NOT NULL, other BLOB NOT NULL,
 CREATE TABLE witnesses(author TEXT PRIMARY KEY, raw BLOB NOT NULL) WITHOUT ROWID;
 """
 
-FACTS = ("author", "incarnation", "incarnation_check", "key", "mesh", "vault")
+FACTS = ("author", "incarnation", "incarnation_check", "key", "mesh", "suspect", "vault")
 """What stands in `meta`."""
 
 _SHELF = """
