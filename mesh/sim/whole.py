@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def may_forget(world: World, name: NodeId, image: Image) -> bool:
     """Whether the disk of `name` may be put back to `image` now, by what docs/keepers.md promises."""
     again = all(one == name for one in world.old_disks.lives)
-    return again and _was_kept(image) and _shows(world, name, image.seq) and is_whole(world)
+    return again and is_kept(world, name) and _was_kept(image) and _shows(world, name, image.seq) and is_whole(world)
 
 
 def _shows(world: World, name: NodeId, seq: int) -> bool:
@@ -36,9 +36,9 @@ def _was_kept(image: Image) -> bool:
 
 
 def is_kept(world: World, name: NodeId) -> bool:
-    """Whether others keep the journal of `name`, or it is down. What it takes over while nobody does is lost with it."""
+    """Whether two others keep the journal of `name`, or it is down. What it takes over while they do not is lost with it."""
     host = world.hosts[name]
-    return not host.up or bool(host.assembly.keepers.statistics().keepers)
+    return not host.up or len(host.assembly.keepers.statistics().keepers) > 1
 
 
 def is_whole(world: World) -> bool:

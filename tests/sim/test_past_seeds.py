@@ -24,6 +24,7 @@ PAST = {
     "steps were asked for at who had lost their task again, after a restart": ("91149", KEPT, "40", "3", "3"),
     "a leader shipped nothing to whom he had let go and needed again": ("80208", KEPT, "40", "3", "3"),
     "two led in one term, since one did not count a revoked keeper": ("72011", KEPT, "40", "3", "3"),
+    "an author that was led asked too early, and never again": ("200092", f"{KEPT},stale_disk", "40", "3", "3"),
     "a call was judged before its time was over": ("120366", KEPT, "40", "3", "3"),
 }
 

@@ -194,11 +194,9 @@ class Keepers:
         mine = [block for block in keep.blocks if block.head.author == self._me and replica.author != self._me]
         kept.tickets.append((self._ticket, end_of(mine[-1]) if mine else None))
         kept.yields.update((block.term, block.head) for block in mine)
-        return Shelve(replica.author, self._ticket, replica.state(), keep.cut, self._foreign(replica, keep.blocks), need=Need.FREE)
-
-    def _foreign(self, replica: Replica, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
-        """The own commits are in the own journal already."""
-        return blocks if replica.author != self._me else tuple(block for block in blocks if block.head.author != self._me)
+        # In the own log, the own commits are in the own journal already.
+        blocks = tuple(block for block in keep.blocks if not replica.author == block.head.author == self._me)
+        return Shelve(replica.author, self._ticket, replica.state(), keep.cut, blocks, need=Need.FREE)
 
     def _on_shelved(self, now_s: float, _me: NodeId, shelved: Shelved) -> Effects:
         kept = self._logs[shelved.author]
@@ -434,6 +432,8 @@ class Keepers:
         replica = kept.replica
         leaderless = self._vigil.leaderless(now_s, replica, self._me) or (kept.helps and self._vigil.abandoned(now_s, replica))
         if replica.role == LEADER or not leaderless:
+            if replica.role != LEADER and due.author == self._me:
+                self._again(now_s, self._me)  # whoever leads it may fall silent any time
             return
         if due.author != self._me and not kept.helps and settled(replica) and replica.log.taken_up_to(replica.kept) == replica.log.seq:
             return  # nothing is left in it that somebody would have to drive
