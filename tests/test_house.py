@@ -192,5 +192,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 18_150
-    assert lines("mesh/**/*.py") <= 55_600
+    assert lines("mesh/**/*.py") <= 55_750
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120
