@@ -84,8 +84,8 @@ class Guard:
     """Others; empty: nobody, so that it ends with this node's disk."""
     led_until_s: float = float("inf")
     """No lease that is granted here may end later: until then a majority of the keepers is known to follow this node."""
-    led_at_s: float = float("inf")
-    """When that was last so."""
+    unled_since_s: float = float("inf")
+    """From when on that has not been so; infinity: it is so."""
     leads: bool = True
     """This node drives what it has submitted. False: the keepers have not chosen it (again) yet."""
     taken: int = 0

@@ -93,6 +93,7 @@ class Run:
         """Task -> (capability, where it was submitted)."""
         self.refused: Counter[str] = Counter()
         self.allowed = 0
+        self.blows: list[Blow] = []
         self.struck_s: dict[int, list[float]] = {}
         """When a worker's process was struck, by its id."""
 
@@ -188,6 +189,7 @@ class Run:
 
     async def strike(self, blow: Blow) -> None:
         made, names = self.made, list(blow.victims.values())
+        self.blows.append(blow)
         struck = [made.nodes[name] for name in names] + [made.workers[name] for name in names if name in WORKING]
         blow.at_s = now_s()
         for process in struck:
@@ -280,14 +282,15 @@ class Run:
     # ---- what came of it
 
     def recoveries(self, blow: Blow) -> dict[str, list[float]]:
-        """Seconds from the blow on, by what was waited for."""
+        """Seconds from the blow on, by what was waited for. `hit_again`: what waited when the next blow fell, whatever it was."""
         self.ledger.look()
-        found: dict[str, list[float]] = {"idempotent": [], "other": [], "orphan": [], "answer": []}
+        found: dict[str, list[float]] = {"idempotent": [], "other": [], "orphan": [], "answer": [], "hit_again": []}
+        next_s = min((other.at_s for other in self.blows if other.at_s > blow.at_s), default=float("inf"))
         for line in blow.interrupted:
             again = [start.at_s for start in self.ledger.starts[line.task] if start.fence > line.fence]
             if again:
                 sort, manager = self.acked.get(line.task, ("", ""))
-                what = "idempotent" if sort == "work.idempotent" else "other"
+                what = "hit_again" if min(again) > next_s else "idempotent" if sort == "work.idempotent" else "other"
                 found["orphan" if manager in blow.victims.values() else what].append(min(again) - blow.at_s)
         if blow.answered_s is not None:
             found["answer"].append(blow.answered_s)
@@ -348,7 +351,7 @@ def table(run: Run, blows: list[Blow]) -> list[dict[str, Any]]:
             if not mine:
                 continue
             row: dict[str, Any] = {"killed": kind, "by": how.name, "kills": len(mine)}
-            for what in ("idempotent", "other", "orphan", "answer"):
+            for what in ("idempotent", "other", "orphan", "answer", "hit_again"):
                 times = [one for blow in mine for one in run.recoveries(blow)[what]]
                 row |= {f"{what}_p50_s": percentile(times, 0.5), f"{what}_p99_s": percentile(times, 0.99)} if times else {}
             if "manager" in kind:

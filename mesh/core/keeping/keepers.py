@@ -138,7 +138,7 @@ class Keepers:
         self._memory.began(now_s)
         self._deadlines.set(BeatDue(), now_s + self._limits.beat_s)
         self._deadlines.set(RosterDue(), now_s + self._limits.settle_s)
-        self._directory.guard.taken, self._directory.guard.led_at_s = log.taken_up_to(log.last), now_s
+        self._directory.guard.taken = log.taken_up_to(log.last)
         self._publish()
         if log.keepers:
             yield Watermark(0, need=Need.FREE)
@@ -462,7 +462,7 @@ class Keepers:
     def _expire_beat(self, now_s: float, _me: NodeId, due: BeatDue) -> Effects:
         self._deadlines.set(due, now_s + self._limits.beat_s)
         guard = self._directory.guard
-        guard.led_at_s = now_s if now_s < guard.led_until_s else guard.led_at_s
+        guard.unled_since_s = float("inf") if now_s < guard.led_until_s else min(guard.unled_since_s, now_s)
         for kept in list(self._logs.values()):
             replica = kept.replica
             if self._is_stuck(now_s, kept):

@@ -299,7 +299,7 @@ class Manager:
             return Reply(request, False, PUT_BACK, need=Need.FREE)
         keepers = guard.keepers
         away = [book.directory.name_of(node) for node in keepers if not book.is_linked(node)]
-        unreachable, unled = 2 * len(away) > len(keepers), bool(keepers) and now_s - guard.led_at_s >= UNLED_S
+        unreachable, unled = 2 * len(away) > len(keepers), bool(keepers) and now_s - guard.unled_since_s >= UNLED_S
         if not (unreachable or unled) or now_s - book.started_at_s < KEEPERS_COME_S:
             return None
         names = away if unreachable else [book.directory.name_of(node) for node in keepers]

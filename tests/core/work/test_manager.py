@@ -330,7 +330,7 @@ def test_keepers_that_are_here_and_do_not_follow_are_told_of_once_it_is_no_elect
     bench = started()
     bench.row("b")
     bench.row("c")
-    bench.directory.guard = Guard(keepers=("b", "c"), led_at_s=bench.now)
+    bench.directory.guard = Guard(keepers=("b", "c"), unled_since_s=bench.now)
     bench.after(UNLED_S - 0.1)
     assert bench.replies(bench.submit())[0][0]
     bench.after(0.2)
