@@ -15,6 +15,7 @@ from mesh.messages.records import Guarded
 
 if TYPE_CHECKING:
     from mesh.sim.disk import Image
+    from mesh.sim.host import Host
     from mesh.sim.world import World
 
 
@@ -61,10 +62,16 @@ def _is_over(world: World, hurt: NodeId) -> bool:
     for other in world.living():
         if other.name in world.revoked or other.name == hurt:
             continue
-        own = other.assembly.keepers.statistics()
-        if hurt in own.keepers and (revoked or other.name in lapsed) and not other.directory.guard.behind:
+        if hurt in _counted_on(other) and (revoked or other.name in lapsed) and not other.directory.guard.behind:
             return False
     return _is_taken_over(world, hurt)
+
+
+def _counted_on(host: Host) -> tuple[NodeId, ...]:
+    """Who keeps its journal; those of the roster before, too, while the newest is not known to be safe."""
+    own = next(replica for replica in host.assembly.keepers.replicas() if replica.author == host.name)
+    rosters = own.log.rosters[-1:] if own.log.rosters[-1].at <= own.kept else own.log.rosters[-2:]
+    return tuple(member for roster in rosters for member in roster.members)
 
 
 def _is_taken_over(world: World, author: NodeId) -> bool:

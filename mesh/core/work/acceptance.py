@@ -1,7 +1,8 @@
 """Which awards a contractor takes: the check that binds, made once, when the AWARD is here.
 
-Invariant: a fence that is declined is remembered, so its duplicate is never accepted after all. Trusts no manager about
-another's task: that is the author of its id, or who has taken over from him.
+Invariant: a fence that is declined is remembered, so its duplicate is never accepted after all; nor is what was said to an earlier life,
+which took what it had declined with it. Trusts no manager about another's task: that is the author of its id, or who has taken over from
+him.
 Promises nothing and starts nothing.
 """
 
@@ -22,6 +23,10 @@ from mesh.messages.work import Award, AwardItem
 class Acceptance:
     def __init__(self, limits: WorkLimits, holdings: Holdings, slots: Slots, load: LoadGossip, terms: Terms) -> None:
         self._limits, self._holdings, self._slots, self._load, self._terms = limits, holdings, slots, load, terms
+        self._began_ms = 0
+
+    def start(self, now_s: float) -> None:
+        self._began_ms = int(now_s * 1000)
 
     def refusal(self, now_s: float, manager: NodeId, item: AwardItem, award: Award, out: list[Any]) -> str:
         """Why it is declined; "" to accept. An older holding of the same task is let go for it.
@@ -37,6 +42,7 @@ class Acceptance:
             return "stale_fence"
         if held is not None:
             if held.state is State.RECOVERED and self._terms.reattaching:
+                self._holdings.see(task, fence)
                 return "not_ready"
             self._terms.withdraw(now_s, held, "superseded", out)
         reason = self._unfit(now_s, manager, item, award, out)
@@ -49,7 +55,8 @@ class Acceptance:
         if award.echo_ms > now_ms:
             out.append(Refused("future_stamp", manager))
             return "future_stamp"
-        if award.echo_ms + award.grant_ms <= now_ms:
+        self._began_ms = min(self._began_ms, now_ms)  # a clock that was put back
+        if award.echo_ms < self._began_ms or award.echo_ms + award.grant_ms <= now_ms:
             return "lease_past"
         if self._load.closed:
             return "draining"

@@ -85,15 +85,21 @@ class Archive:
     def on_tale_read(self, _now_s: float, _me: NodeId, read: TaleRead) -> Effects:
         if read.token != self._token or not self._read_for:
             return
+        cuts = self._directory.guard.cuts(self._logs[-1])
         for seq, entry, bodies in read.rows:
-            if getattr(entry, "task", "") in self._read_for:
+            # What comes after an end is a copy of its beginning, in what was taken over from others, or void itself.
+            if getattr(entry, "task", "") in self._read_for and not self._has_ended(entry.task, cuts):
                 self._fold.apply(entry, bodies, seq)
         if read.more and read.rows:
             yield self._page(read.rows[-1][0])
             return
-        cuts = self._directory.guard.cuts(self._logs.pop())
+        self._logs.pop()
         for task, found in self._fold.tasks.items():
-            if found.ended and not is_void(found, cuts):
+            if self._has_ended(task, cuts):
                 yield from self._answer(task, found)
         yield from self._next()
         yield from self._begin()
+
+    def _has_ended(self, task: TaskId, cuts: tuple[int, ...]) -> bool:
+        found = self._fold.tasks.get(task)
+        return found is not None and found.ended and not is_void(found, cuts)

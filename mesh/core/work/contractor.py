@@ -409,6 +409,7 @@ class Contractor:
 
     def _do_started(self, now_s: float, _me: NodeId, _started: Started) -> None:
         self._limit_holder.start(now_s)
+        self._acceptance.start(now_s)
         for holding in self._holdings.by_task.values():
             holding.lease_end_ms = int(now_s * 1000)
         for pair in list(self._holdings.by_manager.values()):

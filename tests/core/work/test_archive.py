@@ -116,6 +116,18 @@ def test_what_an_author_said_of_a_task_after_others_had_taken_it_over_is_void(be
     assert answer.ok == known
 
 
+@pytest.mark.parametrize(("cuts", "known"), [((), True), ((1,), False)])
+def test_a_copy_of_a_task_in_a_log_that_was_taken_over_later_does_not_make_it_unended(bench, cuts: tuple[int, ...], known: bool):
+    """Unless what its author had said of its end is void: then the copy is what counts."""
+    me = bench.directory.me
+    bench.directory.guard.cuts = lambda author: cuts if author == me else ()
+    submitted = Submitted(f"{me}.0.1", "greet", "", "me", 0, 0)
+    (own,) = reads(bench.give(Ask(1, "task", submitted.task), "a"))
+    told = (submitted, Finished(submitted.task, 1, "failed", me, "", error='{"code": "x"}'), submitted)
+    effects = bench.give(TaleRead(own.token, tuple((seq, entry, {}) for seq, entry in enumerate(told, 1)), False))
+    assert [answer.ok for _, answer in bench.sends(effects, Answer)] == ([True] if known else [])
+
+
 def test_what_ended_here_long_ago_is_read_from_the_own_journal(bench):
     me = bench.directory.me
     told = (Submitted(f"{me}.0.1", "greet", "", "me", 0, 0), Finished(f"{me}.0.1", 1, "failed", me, "", error='{"code": "x"}'))

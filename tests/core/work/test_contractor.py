@@ -740,6 +740,25 @@ def test_while_workers_may_come_back_no_new_fence_of_the_same_task_is_taken() ->
     assert started(b.turn(b.award(3), BOSS)) == [(task_of(3), F1)]
 
 
+def test_an_award_that_was_declined_while_workers_may_come_back_is_not_taken_when_its_duplicate_comes_later() -> None:
+    b = replayed()
+    b.attach("greet")
+    late = b.award(1, 2)
+    assert declined(b, late) == "not_ready"
+    b.at(b.now + b.limits.reattach_s)
+    assert declined(b, late) == "stale_fence"
+    assert started(b.turn(b.award(1, 3), BOSS)) == [(T1, fence(3))]
+
+
+def test_what_was_awarded_to_an_earlier_life_is_no_offer_any_more() -> None:
+    """It may have been declined then, or run; a disk that was put back does not know."""
+    b = Bench()
+    b.give(Started())
+    b.attach("greet")
+    assert declined(b, award_of(b.now - 1, item_of(1))) == "lease_past"
+    assert started(b.turn(b.award(1, 2), BOSS)) == [(T1, F2)]
+
+
 def test_a_worker_that_comes_back_too_late_is_stopped() -> None:
     b = replayed()
     b.at(b.now + b.limits.reattach_s)
