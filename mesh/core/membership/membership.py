@@ -251,7 +251,9 @@ class Membership:
             row = self._members.directory.ensure(sender)
         else:
             member = self._linked.get(sender)
-            if member is None or load.version <= member.load_version:
+            if member is not None and load.version == member.load_version:
+                return
+            if member is None or load.version < member.load_version:
                 self._early.pop(sender, None)
                 self._early[sender] = (now_s, load)
                 while len(self._early) > EARLY_MAX:

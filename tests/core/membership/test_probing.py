@@ -247,6 +247,15 @@ def test_a_new_life_takes_work_whatever_the_old_one_said_last(five: Any, row_of:
     assert not five.row("b").draining
 
 
+def test_a_load_that_comes_twice_is_not_taken_for_one_of_the_next_life(five: Any, row_of: Any) -> None:
+    five.feed("b", load(5, 2), at_s=101.0)
+    five.feed("b", load(5, 2), at_s=101.0)
+    five.feed("b", LinkDown(), at_s=101.1)
+    five.feed("b", LinkUp(row_of("b", incarnation=2)), at_s=101.2)
+    five.feed("b", load(1, 1), at_s=101.3)
+    assert five.row("b").load["greet"].busy == 1
+
+
 def test_a_load_that_overtakes_its_link_is_not_lost(solo: Any, row_of: Any) -> None:
     node = solo()
     node.feed("b", load(1, 1))
