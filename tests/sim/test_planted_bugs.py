@@ -17,6 +17,7 @@ from mesh.core.outbox import Outbox
 from mesh.core.records import merkle, witness
 from mesh.core.records.records import Records
 from mesh.core.work import leases, market, placing, poison, retries
+from mesh.core.work.acceptance import Acceptance
 from mesh.core.work.auction import Curve
 from mesh.core.work.breaker import Breaker
 from mesh.core.work.budget import RetryBudget
@@ -298,7 +299,8 @@ def the_sink_takes_everything(patch: Patch) -> None:
 
 
 def an_award_goes_to_two(patch: Patch) -> None:
-    """Under one fence, and a lease for ever."""
+    """Under one fence, and a lease for ever: as if with the other's newest stamp, which its own life had made."""
+    patch.setattr(Acceptance, "start", lambda self, now_s: None)
 
     def change(node: Node, effect: Any) -> Iterable[Any]:
         yield effect
