@@ -11,6 +11,7 @@ import typer
 from mesh.client import TIMEOUT_S, Mesh
 from mesh.errors import TimedOut, UsageError, task_error
 from mesh.inspector import fitting, streaming
+from mesh.inspector.gates import telling_gates
 from mesh.inspector.render import clean, say, value_text
 from mesh.inspector.shell import (
     LOOK_S,
@@ -279,7 +280,8 @@ def submit(
 async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
     """The `result` document. Raises TimedOut, saying that the work goes on."""
     try:
-        return await mesh.result(task, timeout_s=timeout_s)
+        async with telling_gates(mesh, task):
+            return await mesh.result(task, timeout_s=timeout_s)
     except TimedOut as error:
         raise TimedOut(f"{task} has not ended within {timeout_s:g} s; it goes on", fix=f"mesh result {task}") from error
 

@@ -35,6 +35,7 @@ HOST = {"host": str, "state": str, "changed": list, "node": str, "message": str,
 SERVICE = {"units": [{"unit": str, "path": str, "state": str, "pid": int, "runs": str}], "changed": list, "note": str, "type": list}
 REFUSED = 5
 ELSEWHERE = "tests/inspector/test_enrol.py runs it"
+GATED = "tests/inspector/test_gates.py runs it"
 MEMBER = {"name": str, "id": str, "home": str, "roles": list, "offers": list, "requests": list, "expires": str}
 TRUST = {
     "mesh": str,
@@ -147,6 +148,24 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("secret remove nothing", REFUSED),
         "timeout": Case("secret list", 0, {"secrets": []}),
     },
+    "approve": {
+        "ok": GATED,
+        "empty": Case(f"approve {NO_TASK}", REFUSED),
+        "no node": Case(f"approve {NO_TASK}", 3),
+        "timeout": Case(f"approve {NO_TASK}", 4),
+    },
+    "deny": {
+        "ok": GATED,
+        "empty": Case(f"deny {NO_TASK}", REFUSED),
+        "no node": Case(f"deny {NO_TASK}", 3),
+        "timeout": Case(f"deny {NO_TASK}", 4),
+    },
+    "signal": {
+        "ok": GATED,
+        "empty": Case(f"signal {NO_TASK} news", REFUSED),
+        "no node": Case(f"signal {NO_TASK} news", 3),
+        "timeout": Case(f"signal {NO_TASK} news", 4),
+    },
     "status": {
         "ok": Case("status", 0, STATUS),
         "empty": Case("status", 0, STATUS),
@@ -176,6 +195,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "empty": Case(f"task {NO_TASK}", REFUSED),
         "no node": Case(f"task {NO_TASK}", 3),
         "timeout": Case(f"task {NO_TASK}", 4),
+    },
+    "approvals": {
+        "ok": Case("approvals", 0, {"gates": [], "missing": []}),
+        "empty": Case("approvals", 0, {"gates": [], "missing": []}),
+        "no node": Case("approvals", 3),
+        "timeout": Case("approvals", 4),
     },
     "why": {
         "ok": Case(
