@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,13 @@ def test_the_rules_for_sockets_see_what_they_forbid() -> None:
         assert _makes_sockets(ast.parse(code)), code
     for code in ("import socket\ns.listen(5)", "asyncio.start_server(f)", "from http.server import HTTPServer", "import socketserver"):
         assert _listens(ast.parse(code)), code
+
+
+def test_every_package_is_installed() -> None:
+    """Where mesh is not installed in place, a package that is not listed is not there, and mesh does not start."""
+    named = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    there = {_name(path.parent).replace("/", ".").replace("agents", "mesh_agents", 1) for path in SOURCES}
+    assert named == there
 
 
 def test_pure_code_imports_the_standard_library_only() -> None:
