@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mesh.inspector import enrolment, logs, shell
 from mesh.inspector.verbs import verbs
 
 ERROR = {"schema": str, "code": str, "message": str, "fix": str}
@@ -336,14 +337,23 @@ def matches(found: Any, shape: Any) -> bool:
 
 
 @pytest.mark.parametrize(("verb", "situation"), [(verb, at) for verb, row in TABLE.items() for at in row if isinstance(row[at], Case)])
-def test_verb(verb: str, situation: str, mesh: Callable[..., Any], facts: dict[str, str], request: pytest.FixtureRequest) -> None:
+def test_verb(
+    verb: str,
+    situation: str,
+    mesh: Callable[..., Any],
+    facts: dict[str, str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (shell, enrolment, logs):
+        monkeypatch.setattr(module, "SLACK_S", 0.05)  # who says nothing at all says nothing later either
     case = TABLE[verb][situation]
     assert isinstance(case, Case)
     homes = {"ok": "node", "empty": "bare", "no node": "nobody", "timeout": "hung"}
     home = request.getfixturevalue("node" if verb == "up" and situation == "empty" else homes[situation])
     words = [word.format(**facts) for word in case.words.split(" ")] + ([] if verb == "demo" else ["--home", str(home)])
     if situation == "timeout" and verb not in NO_TIMEOUT_OPTION:
-        words += ["--timeout", "0.2"]
+        words += ["--timeout", "0.1"]
     talk = mesh(*words)
     assert talk.code == case.code, talk.err + talk.out
     ran = mesh(*words, "--json")
