@@ -164,6 +164,7 @@ class Step:
     bounds: Bounds = UNBOUNDED
     rank: Rank = UNRANKED
     placement: Placement = ANYWHERE
+    retries: int = -1
 
 
 @dataclass(slots=True)
