@@ -48,6 +48,17 @@ FLOORS = {
         "mesh.runtime.disk.backup",
         "mesh.runtime.disk.restore",
     ),
+    # The public API, and the values it is made of.
+    "mesh/flows/": (
+        "mesh",
+        "mesh.bounding",
+        "mesh.errors",
+        "mesh.files",
+        "mesh.flows",
+        "mesh.ids",
+        "mesh.labels",
+        "mesh.limits",
+    ),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }
 
@@ -192,5 +203,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 18_150
-    assert lines("mesh/**/*.py") <= 55_750
+    assert lines("mesh/**/*.py") <= 57_900
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120
