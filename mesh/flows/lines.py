@@ -20,8 +20,9 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self._found: dict[Place, int] = {(): 1}
+        self.steps = 0
+        """``[[step]]`` headers."""
         table: Place = ()
-        steps = -1
         until = ""
         for number, line in enumerate(text.splitlines(), 1):
             if until:
@@ -29,8 +30,9 @@ class Lines:
                 continue
             if header := _HEADER.match(line):
                 table = _parts(header[2])
-                steps += header[1] == "[[" and table == ("step",)
-                table = ("step", max(steps, 0), *table[1:]) if table[:1] == ("step",) else table
+                self.steps += header[1] == "[[" and table == ("step",)
+                self._found.setdefault(table[:1], number)
+                table = ("step", max(self.steps - 1, 0), *table[1:]) if table[:1] == ("step",) else table
                 self._found.setdefault(table, number)
             elif key := _KEY.match(line):
                 parts = _parts(key[1])

@@ -108,8 +108,12 @@ def _steps(fields: Fields) -> tuple[Step, ...]:
     if not isinstance(table, list) or not all(isinstance(one, dict) for one in table):
         raise Bad(("step",), "the steps are not a list of tables", "write [[step]], in double brackets, above each")
     if len(table) > LIMITS.steps_max:
-        raise Bad(("step",), f"there are {len(table)} steps", f"use at most {LIMITS.steps_max}; map runs one step for many items")
+        raise too_many_steps(len(table))
     return tuple(step_of(one, ("step", i)) for i, one in enumerate(table))
+
+
+def too_many_steps(count: int) -> Bad:
+    return Bad(("step",), f"there are {count} steps", f"use at most {LIMITS.steps_max}; map runs one step for many items")
 
 
 def step_of(table: Document, where: Place) -> Step:

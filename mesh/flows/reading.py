@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from mesh.flows.lines import Lines
-from mesh.flows.parsing import flow_of
+from mesh.flows.parsing import flow_of, too_many_steps
 from mesh.flows.problems import Bad, FlowError, Place, Problem
 from mesh.flows.spec import Flow
 from mesh.limits import FlowLimits
 
-BYTES_MAX = FlowLimits().file_bytes_max
+LIMITS = FlowLimits()
+BYTES_MAX = LIMITS.file_bytes_max
 _AT_LINE = re.compile(r"\(at line ([0-9]+), column [0-9]+\)")
 
 
@@ -32,11 +33,11 @@ class Text:
         self.name = name
         self.text = text
         self.is_json = text.lstrip()[:1] == "{"
-        self._lines = None if self.is_json else Lines(text)
+        self.lines = None if self.is_json else Lines(text)
 
     def line_of(self, place: Place) -> int:
         """0 where that is not known: a JSON text is one line as a rule."""
-        return self._lines.of(place) if self._lines else 0
+        return self.lines.of(place) if self.lines else 0
 
     def error(self, *problems: Problem, ids: tuple[str, ...] = ()) -> FlowError:
         return FlowError(problems, file=self.name, line_of=self.line_of, ids=ids)
@@ -79,7 +80,12 @@ def read_bytes(data: bytes, name: str = "flow") -> tuple[Flow, Text]:
 def read_text(text: str, name: str = "flow") -> tuple[Flow, Text]:
     """Raises FlowError."""
     source = Text(text, name)
-    found = _document(source)
+    try:
+        if source.lines and source.lines.steps > LIMITS.steps_max:
+            raise too_many_steps(source.lines.steps)  # before a parser takes seconds over them
+        found = _document(source)
+    except Bad as bad:
+        raise source.error(bad.problem) from None
     try:
         return flow_of(found), source
     except Bad as bad:
