@@ -203,5 +203,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 18_150
-    assert lines("mesh/**/*.py") <= 57_900
+    assert lines("mesh/**/*.py") <= 58_900
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

@@ -11,9 +11,7 @@ from mesh.flows.inputs import input_of
 from mesh.flows.interpreter import interpret
 from mesh.flows.problems import FlowError
 from mesh.flows.reading import flow_from
-
-FLOW = "mesh.flow"
-"""The capability of a flow: its task's arguments are ``{"spec": the flow's document, "input": {...}}``."""
+from mesh.flows.spec import FLOW
 
 agent = Agent("flows", concurrency=256)
 

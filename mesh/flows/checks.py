@@ -16,14 +16,13 @@ from mesh.flows.expressions import ExpressionError, expressions_in, is_expressio
 from mesh.flows.fields import said
 from mesh.flows.order import Above, cycle_in
 from mesh.flows.problems import FlowError, Place, Problem
-from mesh.flows.reading import Text
-from mesh.flows.spec import Flow, Input, Step, canonical
+from mesh.flows.reading import Text, flow_from
+from mesh.flows.spec import FLOW, Document, Flow, Input, Step, canonical
 from mesh.limits import FlowLimits
 
 LIMITS = FlowLimits()
 OURS = "mesh."
 """Capabilities of the mesh itself; of these a flow may use another flow."""
-SUB_FLOW = "mesh.flow"
 
 
 def checked(flow: Flow, source: Text | None = None) -> Flow:
@@ -128,7 +127,7 @@ def _combinations(step: Step, where: Place) -> Iterator[Problem]:
         ):
             if there:
                 yield Problem((*where, key), f"it uses nothing that {key} could be about", f"add uses, or take {key} out")
-    elif step.uses.startswith(OURS) and step.uses != SUB_FLOW:
+    elif step.uses.startswith(OURS) and step.uses != FLOW:
         yield Problem((*where, "uses"), f"{step.uses!r} is the mesh's own", "use gate for a question, mesh.flow for a flow in a flow")
     if step.map is not None and step.loop:
         yield Problem((*where, "loop"), "it has a map as well", "put one of them into a flow of its own, and use mesh.flow")
@@ -153,7 +152,8 @@ def _combinations(step: Step, where: Place) -> Iterator[Problem]:
 def _expressions(flow: Flow, step: Step, where: Place, above: Above) -> Iterator[Problem]:
     many = ("item", "index") if step.map is not None or step.loop else ()
     own = _Mentions(flow, above, where, step, many)
-    for key, value in (("with", step.arguments), ("gate", step.gate.question if step.gate else "")):
+    yield from _inner(step.uses, step.arguments, (*where, "with"))
+    for key, value in (("with", own_part(step.uses, step.arguments)), ("gate", step.gate.question if step.gate else "")):
         for place, text in expressions_in(value, (*where, key)):
             yield from own.at(place).check(text)
     for key, value in (("when", step.when), ("map", step.map)):
@@ -165,11 +165,30 @@ def _expressions(flow: Flow, step: Step, where: Place, above: Above) -> Iterator
         if action is None:
             continue
         after = _Mentions(flow, above, where, step, many, itself=key == "compensate")
-        parts = {"with": action.arguments, "value": action.value}
+        yield from _inner(action.uses, action.arguments, (*where, key, "with"))
+        parts = {"with": own_part(action.uses, action.arguments), "value": action.value}
         for place, text in expressions_in(parts, (*where, key)):
             yield from after.at(place).check(text)
-        if action.uses.startswith(OURS) and action.uses != SUB_FLOW:
+        if action.uses.startswith(OURS) and action.uses != FLOW:
             yield Problem((*where, key), f"{action.uses!r} is the mesh's own", "use a capability of an agent")
+
+
+def own_part(uses: str, arguments: Document | None) -> Document | None:
+    """Without a flow that stands in a flow: its expressions are its own."""
+    if uses == FLOW and arguments and isinstance(arguments.get("spec"), dict):
+        return {name: value for name, value in arguments.items() if name != "spec"}
+    return arguments
+
+
+def _inner(uses: str, arguments: Document | None, where: Place) -> Iterator[Problem]:
+    """What is wrong with a flow that stands in a flow."""
+    if uses == FLOW and arguments and isinstance(arguments.get("spec"), dict):
+        try:
+            found = check(flow_from(arguments["spec"]))
+        except FlowError as error:
+            found = list(error.problems)
+        for problem in found:
+            yield Problem((*where, "spec", *problem.where), problem.reason, problem.fix)
 
 
 class _Mentions:

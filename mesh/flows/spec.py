@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Document = dict[str, Any]
+FLOW = "mesh.flow"
+"""The capability of a flow: its task's arguments are ``{"spec": the flow's document, "input": {...}}``."""
 JOINS = ("all", "any", "settled")
 """And ``quorum(n)``."""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from mesh import Context
 from mesh.errors import InvalidArgument, MeshError, NoSuchCapability, Overloaded, TaskFailed, TimedOut, TooBig
+from mesh.flows.checks import own_part
 from mesh.flows.expressions import ExpressionError, filled, value_of
 from mesh.flows.run import State
 from mesh.flows.saga import RETRIES, Committed, Saga
@@ -106,7 +107,7 @@ class Working:
     async def _once(self, step: Step, name: str, seen: int, item: Any = None, index: int | None = None) -> Any:
         many = {} if index is None else {"item": item, "index": index}
         scope = self._state.scope(seen, **many)
-        arguments = filled(step.arguments, scope)
+        arguments = _filled(step.uses, step.arguments, scope)
         try:
             result = await self._child(step, self._named(step, name, arguments), step.uses, arguments)
         except ENDS as error:
@@ -123,7 +124,7 @@ class Working:
         if not action.uses:
             self._state.degraded.append(said | {"instead": "value"})
             return filled(action.value, scope)
-        given = arguments if action.arguments is None else filled(action.arguments, scope)
+        given = arguments if action.arguments is None else _filled(action.uses, action.arguments, scope)
         try:
             result = await self._child(step, f"{name}/fallback", action.uses, given, fallback=True)
         except ENDS as error:
@@ -141,7 +142,7 @@ class Working:
         scope = self._state.scope(seen, **many)
         scope["steps"] = _WithOwn(scope["steps"], work.step.id, work.result)
         try:
-            given = work.arguments if action.arguments is None else filled(action.arguments, scope)
+            given = work.arguments if action.arguments is None else _filled(action.uses, action.arguments, scope)
             await self._child(work.step, f"{work.name}/undo", action.uses, given, undo=True)
         except ENDS as error:
             raise StepFailed.of(error) from error
@@ -179,6 +180,12 @@ class Working:
             hedge=step.hedge,
             priority=step.priority or None,
         )
+
+
+def _filled(uses: str, arguments: Document, scope: Document) -> Document:
+    """Arguments with their values; those of a flow in a flow are the inner one's own affair."""
+    found: Document = filled(own_part(uses, arguments), scope)
+    return {name: found.get(name, arguments[name]) for name in sorted(arguments)}
 
 
 class _WithOwn(dict[str, Any]):

@@ -62,6 +62,9 @@ WRONG = {
     "a dashed id": (HEAD + A.replace('"a"', '"a-b"'), 4, "cannot be an id", "ASCII letters"),
     "a word of the language": (HEAD + A.replace('"a"', '"in"'), 4, "cannot be an id", "ASCII letters"),
     "a long id": (HEAD + A.replace('"a"', f'"{"a" * 65}"'), 4, "cannot be an id", "at most 64"),
+    "a flow in a flow that is none": (
+        HEAD + A.replace("x.y", "mesh.flow") + 'with.spec = { flow = "g", step = [{ id = "z", uses = "x", needs = ["y"] }] }\n',
+        6, "there is no step 'y'", "add it"),
     "an id twice": (HEAD + A + A, 7, "'a' is the id of step 1 as well", "another id"),
     "a number as id": (HEAD + A.replace('"a"', "5"), 4, "5 is no text", 'write id = "..."'),
     "a capability of 1 MB": (HEAD + A.replace("x.y", "x" * 1_000_000), 5, "1000000 characters", "at most"),
