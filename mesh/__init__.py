@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from mesh.context import Context
     from mesh.errors import MeshError, StreamRestarted
     from mesh.files import File
+    from mesh.flows.builder import flow
     from mesh.retry import Retry
     from mesh.secret import Secret
 
-__all__ = ["Agent", "Bid", "Context", "File", "MeshError", "Retry", "Secret", "StreamRestarted", "connect"]
+__all__ = ["Agent", "Bid", "Context", "File", "MeshError", "Retry", "Secret", "StreamRestarted", "connect", "flow"]
 
 _HOMES = {
     "Agent": "mesh.agent",
@@ -37,6 +38,7 @@ _HOMES = {
     "Secret": "mesh.secret",
     "StreamRestarted": "mesh.errors",
     "connect": "mesh.client",
+    "flow": "mesh.flows.builder",
 }
 
 

@@ -38,6 +38,8 @@ NAME_CHARACTERS_MAX = 64
 CONCURRENCY_MAX = 1024
 RETRIES_MAX = 1000
 LIMIT_MAX = 100_000
+OURS = "mesh."
+"""Capabilities of the mesh itself, such as ``mesh.flow``: only its own modules declare them."""
 _NAME_FIX = f"use letters, digits, - and _, parts joined by dots, at most {NAME_CHARACTERS_MAX} characters"
 
 
@@ -224,6 +226,8 @@ class Agent:
         chosen = function.__name__ if name is None else name
         _check_name("the capability's name", chosen)
         what = f"capability {chosen!r}"
+        if chosen.startswith(OURS) and not self.made_in.startswith(OURS):
+            raise DeclarationError(what, f"names that begin with {OURS} are the mesh's own", "give it another name")
         if chosen in self.capabilities:
             raise DeclarationError(what, f"agent {self.name!r} has it already", "give one of them name=...")
         for timeout, seconds in zip(("timeout_s", "queue_timeout_s", "heartbeat_timeout_s"), times, strict=True):

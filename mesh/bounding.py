@@ -30,6 +30,13 @@ def bounds_ms(queue_s: float | None, run_s: float | None, heartbeat_s: float | N
     return queue_ms, run_ms, heartbeat_ms
 
 
+def checked_retries(retries: int | None) -> int:
+    """Tries after a failure of the handler; -1 where nothing is said."""
+    if retries is not None and (type(retries) is not int or retries < 0):
+        raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
+    return -1 if retries is None else retries
+
+
 def checked_key(key: str) -> str:
     """The key that makes work one task of the whole mesh; "": none."""
     if not isinstance(key, str) or len(key) > TASK_KEY_CHARACTERS_MAX:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh import values
-from mesh.answering import KEEP, answer_gate, send_signal, waiting_gates
-from mesh.bounding import checked_key, checked_s, wait_ms
+from mesh.answering import KEEP as KEEP
+from mesh.answering import answer_gate, send_signal, waiting_gates
+from mesh.bounding import checked_key, checked_retries, checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
@@ -140,7 +141,7 @@ class Work:
         """
         params = await self._params(capability, arguments)
         params["timeout_ms"] = round(self._task_timeout_s * 1000) if self._task_timeout_s else 0
-        params["retries"] = -1 if self._retries is None else self._retries
+        params["retries"] = checked_retries(self._retries)
         params |= {"by": _who(), "key": self._key}
         body = await self._connection.ask("submit", params, timeout_s=TIMEOUT_S, what=f"the submit of {capability!r}")
         return Task(self._mesh, str(body["task"]), str(body["survives"]))
@@ -235,8 +236,7 @@ class Mesh(Work):
         it gets its turn. `share`: a key, such as a tenant's name; waiting work of one priority is taken key by key in turns, however much
         of each there is. Steps and calls of a handler have priority and share of its task.
         """
-        if retries is not None and (type(retries) is not int or retries < 0):
-            raise UsageError(f"retries={retries!r}", fix="give a whole number, at least 0")
+        checked_retries(retries)
         checked_s(timeout_s)
         how = how_of(
             queue_timeout_s=queue_timeout_s,

@@ -147,6 +147,7 @@ class Context:
         self,
         *,
         timeout_s: float | None = None,
+        retries: int | None = None,
         queue_timeout_s: float | None = None,
         run_timeout_s: float | None = None,
         heartbeat_timeout_s: float | None = None,
@@ -159,10 +160,10 @@ class Context:
     ) -> Context:
         """The same context with options of each step and call: ``await ctx.options(where={"gpu": True}).step("train", "model.train")``.
 
-        They mean what they mean in ``Mesh.options``. A step's options count when it is begun; a replay of it changes nothing.
-        Raises UsageError.
+        They mean what they mean in ``Mesh.options``; `retries` are a step's. A step's options count when it is begun; a replay of it
+        changes nothing. Raises UsageError.
         """
-        from mesh.bounding import checked_s
+        from mesh.bounding import checked_retries, checked_s
         from mesh.options import how_of
 
         within_s = checked_s(timeout_s)
@@ -177,7 +178,7 @@ class Context:
             hedge=hedge,
             priority=priority,
             share=share,
-        ) | {"timeout_ms": round(within_s * 1000) if within_s else 0}
+        ) | {"timeout_ms": round(within_s * 1000) if within_s else 0, "retries": checked_retries(retries)}
         return other
 
     def step(self, name: str, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:

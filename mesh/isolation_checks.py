@@ -111,12 +111,14 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
 
 def _how(params: dict[str, Any]) -> dict[str, Any]:
     """What is said of where, when and how long."""
-    how: dict[str, Any] = {name: params[name] for name in ("bounds", "placement", "rank", "timeout_ms") if name in params}
+    how: dict[str, Any] = {name: params[name] for name in ("bounds", "placement", "rank", "timeout_ms", "retries") if name in params}
     bounds_of(how)
     placement_of(how)
     rank_of(how)
     if number_of(how, "timeout_ms", 0) < 0:
         raise BadFrame("bad_timeout_ms")
+    if number_of(how, "retries", -1) < -1:
+        raise BadFrame("bad_retries")
     return how
 
 

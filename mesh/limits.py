@@ -434,6 +434,26 @@ class IsolationLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowLimits:
+    """Of one flow: its driver holds all of this in memory, and asks its manager for each step anew when it is replayed."""
+
+    file_bytes_max: int = 4 * 1024 * 1024
+    """Of a file that is read; what it says in short has to fit `spec_bytes_max`."""
+    spec_bytes_max: int = 384 * 1024
+    """Of its canonical form, which travels as an argument together with the input: below `body_bytes_max`."""
+    steps_max: int = 10_000
+    inputs_max: int = 256
+    map_width_max: int = 10_000
+    """Items of one map. Wider ones are for a map of maps: a step per item costs its manager about 2 KiB."""
+    turns_max: int = 1000
+    """Of one loop: each is a step of its own."""
+    in_flight_max: int = 256
+    """Steps of one flow begun and not ended, map items included. More keeps more nodes busy, fewer leave room to other work."""
+    expression_characters_max: int = 1000
+    """What an expression costs grows with its length; longer ones are for a capability."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     membership: MembershipLimits = field(default_factory=MembershipLimits)
     trust: TrustLimits = field(default_factory=TrustLimits)
@@ -443,3 +463,4 @@ class Limits:
     files: FileLimits = field(default_factory=FileLimits)
     links: LinkLimits = field(default_factory=LinkLimits)
     discovery: DiscoveryLimits = field(default_factory=DiscoveryLimits)
+    flows: FlowLimits = field(default_factory=FlowLimits)

@@ -169,7 +169,7 @@ def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: 
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
-        return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank, placement)
+        return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank, placement, params.get("retries", -1))
     if verb == "checkpoint":
         return handlers.Checkpoint(number, params["task"], params["fence"], params["value"])
     if verb in ("effect", "effected"):

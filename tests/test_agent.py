@@ -17,6 +17,14 @@ from mesh.errors import DeclarationError, UsageError
 from mesh.sync import Context as BlockingContext
 
 
+def test_the_names_of_the_mesh_itself_are_refused() -> None:
+    agent = Agent("mine")
+    with pytest.raises(DeclarationError, match=r"names that begin with mesh\. are the mesh's own"):
+
+        @agent.capability(name="mesh.flow")
+        async def flow() -> None: ...
+
+
 def test_the_decorator_returns_the_function_unchanged_and_makes_an_offer() -> None:
     agent = Agent("greeter", tags=["demo"], concurrency=3)
 

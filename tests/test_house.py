@@ -49,6 +49,17 @@ FLOORS = {
         "mesh.runtime.disk.backup",
         "mesh.runtime.disk.restore",
     ),
+    # The public API, and the values it is made of.
+    "mesh/flows/": (
+        "mesh",
+        "mesh.bounding",
+        "mesh.errors",
+        "mesh.files",
+        "mesh.flows",
+        "mesh.ids",
+        "mesh.labels",
+        "mesh.limits",
+    ),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }
 
@@ -232,5 +243,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 18_650
-    assert lines("mesh/**/*.py") <= 56_900
+    assert lines("mesh/**/*.py") <= 60_000
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

@@ -13,7 +13,7 @@ SIZE_MAX = 1000
 ENDED: dict[str, Any] = {"outcome": "ok", "output": b"1", "files": [["ab" * 32, 5]], "error": {}}
 WORK: dict[str, Any] = {"capability": "c", "input": b"{}", "files": [["ab" * 32, 5]]}
 PUT: dict[str, Any] = {"upload": "u", "offset": 0, "data": b"x", "last": True}
-HOW: dict[str, Any] = {"bounds": [0, 5, 0], "placement": {"where": ["gpu"], "hedge": True}, "rank": [9, "a"], "timeout_ms": 5}
+HOW: dict[str, Any] = {"bounds": [0, 5, 0], "placement": {"where": ["gpu"], "hedge": True}, "rank": [9, "a"], "timeout_ms": 5, "retries": 2}
 EFFECT: dict[str, Any] = {"key": "mail", "call": 1, "once": False}
 EFFECTED: dict[str, Any] = {"key": "mail", "call": 1, "output": b"1", "error": ""}
 REFUSED = (BadFrame, TypeError, ValueError, KeyError)
@@ -79,7 +79,10 @@ def test_an_error_is_cut_and_claims_no_more_than_a_handlers_failure() -> None:
         *[("call", WORK | change) for change in ({"input": b"x" * (SIZE_MAX + 1)}, {"files": [["x", 1]]}, {"files": None})],
         *[("call", WORK | {"bounds": bounds}) for bounds in ([0, 0], [0, -1, 0], "x")],
         *[("call", WORK | {"placement": placement}) for placement in ([], {"where": ["="]}, {"near": 7}, {"hedge": 1})],
-        *[("call", WORK | change) for change in ({"rank": [99, ""]}, {"rank": 1}, {"timeout_ms": -1}, {"timeout_ms": 1.5})],
+        *[
+            ("call", WORK | change)
+            for change in ({"rank": [99, ""]}, {"rank": 1}, {"timeout_ms": -1}, {"timeout_ms": 1.5}, {"retries": -2})
+        ],
         *[("step", WORK | change) for change in ({}, {"name": ""}, {"name": b"s"}, {"name": "s" * 201})],
         *[("put", PUT | change) for change in ({"offset": -1}, {"offset": 0.5}, {"data": "x"}, {"last": 1}, {"upload": ["u"]})],
         ("put", PUT | {"data": bytes(1024 * 1024 + 1)}),

@@ -152,6 +152,30 @@ def test_a_handler_says_when_to_try_again_and_on_what_to_give_up() -> None:
     run(story())
 
 
+def test_a_handler_says_how_often_its_step_is_tried() -> None:
+    agent, tries = Agent("a"), dict[str, int]()
+
+    @agent.capability(retries=1)
+    async def fails(name: str) -> str:
+        tries[name] = tries.get(name, 0) + 1
+        raise ValueError(name)
+
+    @agent.capability
+    async def drive(ctx: Context) -> None:
+        for name, retries in (("as declared", None), ("never", 0), ("thrice", 3)):
+            with pytest.raises(TaskFailed):
+                await ctx.options(retries=retries).step(name, "fails", name=name)
+        with pytest.raises(UsageError, match="retries=-1"):
+            ctx.options(retries=-1)
+
+    async def story() -> None:
+        async with LocalMesh(agents=[agent]) as m:
+            await (await m.submit("drive")).result()
+            assert tries == {"as declared": 2, "never": 1, "thrice": 4}
+
+    run(story())
+
+
 @pytest.mark.parametrize("classes", [[KeyError], (1,), KeyError])
 def test_give_up_on_takes_exception_classes(classes: Any) -> None:
     with pytest.raises(DeclarationError, match="give_up_on"):

@@ -1,7 +1,6 @@
 """What goes into a machine besides messages: commands, completions and facts. Deadlines are in `core/deadlines.py`.
 
-A *command* is what a local client or the runtime asks. A *completion* is the end of an effect. A *fact* is told by one machine to the
-others through the node; facts are always about something that has happened.
+A *command* is what a local client or the runtime asks. A *completion* is the end of an effect. A *fact* is told by one machine to the rest.
 """
 
 from __future__ import annotations
@@ -162,6 +161,7 @@ class Step:
     bounds: Bounds = UNBOUNDED
     rank: Rank = UNRANKED
     placement: Placement = ANYWHERE
+    retries: int = -1
 
 
 @dataclass(slots=True)

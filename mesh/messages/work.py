@@ -326,6 +326,8 @@ class StepAsk:
     bounds: Bounds = UNBOUNDED
     rank: Rank = UNRANKED
     placement: Placement = ANYWHERE
+    retries: int = -1
+    """Tries after a failure of its handler; -1: as many as its capability says."""
 
 
 @dataclass(slots=True)

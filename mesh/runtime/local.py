@@ -347,7 +347,8 @@ class LocalServer:
         parent, name, fence = text_of(params, "parent"), text_of(params, "name"), number_of(params, "fence", 0)
         request = self._request(connection, number, "step")
         how = bounds_of(params), rank_of(params), placement_of(params)
-        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, *how))
+        retries = number_of(params, "retries", -1)
+        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, *how, retries))
 
     def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         task, fence, value = text_of(params, "task"), number_of(params, "fence", 0), params.get("value")

@@ -21,7 +21,7 @@ from mesh.core.inputs import Remembered
 from mesh.core.keeping.blocks import bytes_of, members_set, page_of
 from mesh.core.keeping.inputs import ShelfRead, TaleRead
 from mesh.core.records.inputs import OpenFound
-from mesh.core.records.journal import FIRST_PREV, JournalWriter, last_of, roles
+from mesh.core.records.journal import FIRST_PREV, JournalWriter, bodies_of, last_of
 from mesh.core.records.still_open import sum_up
 from mesh.effects import FindOpen, ReadShelf, ReadTale, Remember, Shelve
 from mesh.ids import Hash, NodeId
@@ -235,7 +235,7 @@ class Disk:
         return page_of(((seq, entry, self._bodies_of(entry)) for seq, entry, _ in rows), effect, limits.tale_bytes_max)
 
     def _bodies_of(self, entry: Any) -> dict[Hash, bytes]:
-        return {name: self.bodies[name] for name, _, _ in roles(entry) if name in self.bodies}
+        return {name: self.bodies[name] for name in bodies_of(entry) if name in self.bodies}
 
     def read_shelf(self, effect: ReadShelf, limits: RecordsLimits) -> ShelfRead:
         own = self._own(effect.since, effect.until) if effect.author == self.node else iter(())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mesh.core.keeping.inputs import TaleRead
-from mesh.core.records.journal import keys, roles
+from mesh.core.records.journal import bodies_of, keys
 from mesh.effects import ReadTale
 from mesh.ids import Hash, NodeId, TaskId, content_hash
 from mesh.messages.keeping import Block, Position, Yield
@@ -92,7 +92,7 @@ def rows_of(block: Block, decode: Callable[[bytes], Any], wanted: Callable[[int]
     for seq, data in enumerate(block.entries, block.head.body.first):
         if wanted(seq):
             entry = decode(data)
-            yield seq, entry, {name: bodies[name] for name, _, _ in roles(entry) if name in bodies}
+            yield seq, entry, {name: bodies[name] for name in bodies_of(entry) if name in bodies}
 
 
 # ---- what its author has summed up

@@ -142,6 +142,13 @@ def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
             yield file, "file", "out"
 
 
+def bodies_of(entry: Any) -> tuple[Hash, ...]:
+    """The bodies that an entry comes with, wherever it is copied to: files travel by themselves, the outcome of an effect has no role."""
+    if type(entry) is Effected:
+        return (entry.output,) if entry.output else ()
+    return tuple(dict.fromkeys(name for name, role, _ in roles(entry) if role != "file"))
+
+
 def _task_only(entry: Any) -> tuple[str, ...]:
     return (entry.task,)
 

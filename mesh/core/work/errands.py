@@ -107,7 +107,7 @@ class Errands:
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
         ask = self._next_ask(now_s)
         what = (step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
-        message = StepAsk(ask, *what, step.bounds, step.rank, step.placement)
+        message = StepAsk(ask, *what, step.bounds, step.rank, step.placement, step.retries)
         size_max = self._limits.body_bytes_max
         yield from self._begin(now_s, step.request, step.parent, message, len(step.input), size_max)
 

@@ -53,6 +53,7 @@ class Steps:
                 durable=parent.durable,
                 timeout_ms=min(ask.timeout_ms, left_ms) if ask.timeout_ms and left_ms else ask.timeout_ms or left_ms,
                 files=ask.files,
+                retries=ask.retries,
                 by=parent.agent,
                 parent=parent.id,
                 step=ask.name,

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from mesh.core.keeping.blocks import SUMMED_MARK, TaleRow, end_of, fitting, members_set, needed, newest_sum, page_of, rows_of, telling
 from mesh.core.keeping.inputs import ShelfKnown, ShelfRead, TaleRead
-from mesh.core.records.journal import last_of, roles
+from mesh.core.records.journal import bodies_of, last_of
 from mesh.effects import LogState, ReadShelf, ReadTale, Shelve
 from mesh.ids import Hash, NodeId, TaskId
 from mesh.limits import RecordsLimits
@@ -197,12 +197,11 @@ class ShelfReader:
         data = [self._rows.entry_out(seq, entry) for seq, entry in stored]
         store_chain.check_root(self._rows.path, signed.body, data)
         entries = [decode_entry(entry) for entry in data]
-        names = dict.fromkeys(name for entry in entries for name, role, _ in roles(entry) if role != "file")
+        names = dict.fromkeys(name for entry in entries for name in bodies_of(entry))
         return Block(term, signed, tuple(data), tuple(self._bodies(names)), members_set(entries, term))
 
     def _bodies_by_name(self, entry: Any) -> dict[Hash, bytes]:
-        names = [name for name, _, _ in roles(entry)]
-        bodies = ((name, store_chain.read_body(self._connection, self._rows, name)) for name in names)
+        bodies = ((name, store_chain.read_body(self._connection, self._rows, name)) for name in bodies_of(entry))
         return {name: body for name, body in bodies if body is not None}
 
     def _bodies(self, names: dict[Hash, None]) -> Iterator[bytes]:

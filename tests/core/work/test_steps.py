@@ -50,6 +50,12 @@ def test_a_step_is_a_child_task_and_its_end_is_told(bench):
     assert [e.need for e in effects if type(e) is Send and type(e.message) is StepDone] == [Need.KEPT]
 
 
+def test_a_step_has_the_tries_that_its_parent_gives_it(bench):
+    parent = bench.held()
+    entries = [bench.entries(step(bench, parent, f"s{tries}", retries=tries), Submitted)[0] for tries in (-1, 0, 3)]
+    assert [entry.retries for entry in entries] == [-1, 0, 3]
+
+
 def test_asking_again_starts_nothing_and_answers_from_the_record(bench):
     parent = bench.held()
     _, child = bench.awarded(step(bench, parent))

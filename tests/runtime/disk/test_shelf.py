@@ -18,7 +18,7 @@ from mesh.effects import LogState, ReadShelf, ReadStory, ReadTale, Shelve
 from mesh.ids import content_hash
 from mesh.limits import RecordsLimits
 from mesh.messages.keeping import Ballot, Block, Yield
-from mesh.messages.records import Accepted, Guarded, Parked, Submitted, Summed
+from mesh.messages.records import Accepted, Effected, Guarded, Parked, Submitted, Summed
 from mesh.messages.signed import Signed
 from mesh.runtime.disk import store_file
 from mesh.runtime.disk.store import Store
@@ -221,6 +221,19 @@ def test_a_tale_gives_entries_with_their_bodies_page_by_page(desk: Any, wren: An
     assert [seq for seq, _, _ in rest.rows] == [5] and not rest.more
     end = tale(desk, store, wren.node, 5)
     assert (end.rows, end.more) == ((), False)
+
+
+def test_the_outcome_of_an_effect_goes_where_its_entry_goes(desk: Any, wren: Any) -> None:
+    """In a tale, and in what is read of the own journal for its keepers: else a second take-over finds the deed without its outcome."""
+    store, me, body = desk.start(), desk.signer.node, b'"sent"'
+    entry = Effected("t1", 1, "mail", 1, content_hash(body))
+    writer = JournalWriter(wren.node, 1, seal=lambda signed: hashlib.sha256(body_bytes(wren.seal(signed))).digest())
+    data = (encode_entry(entry),)
+    keep(desk, store, wren.node, [Block(1, writer.commit(data, 5), data, (body,))])
+    assert [bodies for _, _, bodies in tale(desk, store, wren.node).rows] == [{content_hash(body): body}]
+    desk.write(store, entry, bodies={content_hash(body): body})
+    desk.told.wait(lambda item: isinstance(item, NewHead))
+    assert [block.bodies for block in read(desk, store, me)] == [(body,)]
 
 
 def test_of_a_tale_about_some_tasks_only_commits_that_name_them_are_read(desk: Any, wren: Any) -> None:

@@ -1,0 +1,26 @@
+"""The agent that runs flows: the stock handler of ``mesh.flow``. Every node can serve it; it holds nothing between two runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mesh import Agent, Context
+from mesh.errors import InvalidArgument
+from mesh.flows.checks import checked
+from mesh.flows.inputs import input_of
+from mesh.flows.interpreter import interpret
+from mesh.flows.problems import FlowError
+from mesh.flows.reading import flow_from
+from mesh.flows.spec import FLOW
+
+agent = Agent("flows", concurrency=256)
+
+
+@agent.capability(name=FLOW, idempotent=True)
+async def run(ctx: Context, spec: dict[str, Any], input: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run a flow: `spec` is its document, `input` what it is started with."""
+    try:
+        flow = checked(flow_from(spec))
+    except FlowError as error:
+        raise InvalidArgument(error.message, "spec", fix=error.fix) from error
+    return await interpret(flow, input_of(flow, input or {}), ctx)
