@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mesh.errors import UsageError
+from mesh.gates import Decision, Waits, gate_options
 from mesh.ids import Fence, TaskId
 from mesh.keyed import Keyed
 
@@ -100,7 +101,7 @@ _DONE = _Done()
 class Context:
     """For ``async def`` handlers. `task` says what this runs for, `lifespan` is what ``@agent.lifespan`` yielded."""
 
-    __slots__ = ("_how", "_keyed", "_loop", "_port", "_thread", "checkpointed", "task")
+    __slots__ = ("_how", "_keyed", "_loop", "_port", "_thread", "_waits", "checkpointed", "task")
 
     def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop, checkpointed: Any = None) -> None:
         self.task = task
@@ -110,6 +111,7 @@ class Context:
         self._loop = loop
         self._thread = threading.get_ident()
         self._keyed = Keyed(task, port)
+        self._waits = Waits(task, port)
         self._how: Document = {}
 
     @property
@@ -236,10 +238,42 @@ class Context:
 
         return effect_of(db, Transaction(self.task.key, self.task.fence, key, function), blocking=blocking)
 
-    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
-        """Wait, on a clock that `LocalMesh` can make virtual."""
+    def sleep(self, seconds: float, name: str = "") -> Coroutine[Any, Any, None]:
+        """Wait, on a clock that `LocalMesh` can make virtual. With a `name` it is a step: a second attempt does not begin it anew."""
         self._check_thread()
-        return self._port.sleep(self.task, seconds)
+        return self._waits.sleep(seconds, name) if name else self._port.sleep(self.task, seconds)
+
+    def signal(self, name: str, timeout_s: float | None = None) -> Coroutine[Any, Any, Any]:
+        """Wait for the next signal of that name to this task, and return its value (``m.signal(task, name, value)``, ``mesh signal``).
+
+        Durable as a step is; a signal that was sent before anybody waited for it is not lost. Raises TimedOut after `timeout_s`.
+        """
+        self._check_thread()
+        return self._waits.signal(name, timeout_s)
+
+    def approval(
+        self,
+        question: str,
+        *,
+        name: str = "",
+        subject: Any = None,
+        quorum: int = 1,
+        approvers: Sequence[str] = (),
+        separate: bool | None = None,
+        expires_s: float | None = None,
+        on_expire: str = "deny",
+        escalate_to: Sequence[str] = (),
+    ) -> Coroutine[Any, Any, Decision]:
+        """A gate: wait until people have answered `question` about `subject` (JSON), with ``mesh approve`` or ``mesh deny`` at any node.
+
+        `quorum` nodes have to approve; one denial denies. `approvers`: names of the nodes that may answer, else all whose certificates let
+        them. `separate`: whether the node that the work was submitted at may not approve it; None: so it is in mode ``ca``. After
+        `expires_s` it is denied; with `on_expire` ``"escalate"`` those in `escalate_to` may answer, too, once half of that time is over.
+        The answers hold for exactly these inputs: asked again with others, it is another gate. Durable as a step is, so it is no hurry.
+        """
+        self._check_thread()
+        how = gate_options(expires_s, quorum=quorum, approvers=approvers, separate=separate, on_expire=on_expire, escalate_to=escalate_to)
+        return self._waits.approval(question, name, subject, how, expires_s)
 
     def secret(self, name: str) -> Coroutine[Any, Any, Secret]:
         """The secret `name` of the home that this worker's node belongs to: ``(await ctx.secret("db")).reveal()``.
@@ -317,9 +351,19 @@ class BlockingContext:
         effect = self._context._transaction(db, function, key, blocking=True)
         return self._context._keyed.perform_here(key, effect, False, self._wait)
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, name: str = "") -> None:
         """As `Context.sleep`."""
-        self._wait(self._context._port.sleep(self.task, seconds))
+        waits, port = self._context._waits, self._context._port
+        self._wait(waits.sleep(seconds, name) if name else port.sleep(self.task, seconds))
+
+    def signal(self, name: str, timeout_s: float | None = None) -> Any:
+        """As `Context.signal`."""
+        return self._wait(self._context._waits.signal(name, timeout_s))
+
+    def approval(self, question: str, *, name: str = "", subject: Any = None, expires_s: float | None = None, **rules: Any) -> Decision:
+        """As `Context.approval`."""
+        how = gate_options(expires_s, **rules)
+        return self._wait(self._context._waits.approval(question, name, subject, how, expires_s))
 
     def secret(self, name: str) -> Secret:
         """As `Context.secret`."""

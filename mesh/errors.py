@@ -89,9 +89,6 @@ class NoNode(MeshError):
     exit_code = 3
     fix = "mesh up"
 
-    def __init__(self, message: str = "no node runs here", *, fix: str | None = None, code: str | None = None) -> None:
-        super().__init__(message, fix=fix, code=code)
-
 
 class NodeLost(NoNode):
     """The connection to the node ended while an answer was awaited. A submitted task goes on; a plain call is gone."""

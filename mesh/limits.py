@@ -54,6 +54,8 @@ class TrustLimits:
 class WorkLimits:
     """Timers of the contract net on a LAN."""
 
+    separate_duties: bool = False
+    """Whether who asked for work may not approve its gates, where a gate does not say so itself. So it is in mode ``ca``."""
     lease_s: float = 3.0
     """Shorter finds a silent contractor sooner and forgives shorter pauses."""
     margin_s: float = 0.5

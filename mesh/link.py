@@ -53,7 +53,7 @@ class Link:
                 lambda: Channel(self._on_message, self._on_closed, on_turn=self._on_turn), str(self.path)
             )
         except OSError as error:
-            raise NoNode(fix="mesh up") from error
+            raise NoNode(f"nobody listens at {self.path}: its node has just ended, or has just been started", fix="mesh up") from error
         try:
             self.node = await self.ask("hello", {"v": VERSION}, timeout_s=10.0)
         except BaseException:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from mesh.core import inputs
 from mesh.core.records.story import Story, gathered
 from mesh.core.work import inputs as handlers
+from mesh.core.work.gates import verdict_of
 from mesh.errors import NoNode, NoSuchFile, Refused, TimedOut, UsageError, from_body
 from mesh.files import Shelf
+from mesh.messages.signed import Signed
 from mesh.messages.work import Placement
 from mesh.sim.host import Host
 from mesh.sim.story import read_story
@@ -88,10 +90,10 @@ class Connection:
     def _command(self, verb: str, number: int, params: dict[str, Any]) -> Any:
         if verb == "stream":
             self._streams[params["stream"]] = number
-            return replace(_command("call", number, params, self._worker), stream=True)
+            return replace(_command(self._host.name, "call", number, params, self._worker), stream=True)
         if verb == "next":
             return inputs.StreamNext(number, self._streams.get(params["stream"], 0), params["after"], params["epoch"])
-        return _command(verb, number, params, self._worker)
+        return _command(self._host.name, verb, number, params, self._worker)
 
     # ---- answered here
 
@@ -136,10 +138,12 @@ class Connection:
         raise NoSuchFile(f"the file {params['file'][:12]}... is in no living node's store")
 
 
-def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any:
+def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: int) -> Any:
     """The node's command for a verb of the local protocol."""
     if verb == "ask":
-        return inputs.Enquire(number, params["question"], params["key"], params["args"])
+        question, key, args = params["question"], params["key"], params["args"]
+        words = (Signed(node, verdict_of(key, args, 0)),) if question == "answer" else ()
+        return inputs.Enquire(number, question, key, args, words)
     if verb == "down":
         return inputs.Leave(number)
     if verb == "drain":

@@ -339,16 +339,18 @@ class LocalMesh:
 
     def _open_work(self) -> bool:
         """Have the nodes something to do beyond waiting for handlers? Then their time has to pass."""
-        live = waits = held = readers = 0
+        live = waits = held = readers = asked = 0
         for host in self.world.living():
             statistics = host.assembly.manager.statistics()
             live, held = live + statistics.live + statistics.claiming, held + statistics.held
             waits += statistics.waiting + resting(host)
             readers += statistics.readers_waiting
+            desk = host.assembly.desk.statistics()
+            asked += desk.asking - desk.waiting
         running = sum(attachment.runner.statistics().running + attachment.runner.statistics().queued for attachment in self._running())
         # A handler waits for its reader, and he for it: their messages are on the way, or were lost and are sent again.
         crossing = readers and any(attachment.runner.for_readers for attachment in self._running())
-        return live > held + waits or held != running or bool(crossing)
+        return live > held + waits or held != running or bool(crossing) or asked > 0
 
 
 async def _end_of(future: asyncio.Future[None]) -> None:

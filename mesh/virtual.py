@@ -15,7 +15,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
-from mesh.core.work.task import BACKOFF
+from mesh.core.work.task import BACKOFF, WAITING
 from mesh.core.work.waits import BackoffEnds
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.sim.host import Host
@@ -203,8 +203,8 @@ def hasten(host: Host, by_s: float) -> None:
 
 
 def resting(host: Host) -> int:
-    """Tasks that wait for the time of their next try, and for nothing else."""
-    return sum(task.state == BACKOFF for task in host.assembly.manager.book.tasks.values())
+    """Tasks that wait for the time of their next try, or for somebody outside, and for nothing else."""
+    return sum(task.state in (BACKOFF, WAITING) for task in host.assembly.manager.book.tasks.values())
 
 
 class HostTime:

@@ -47,10 +47,8 @@ class Leave:
 
 @dataclass(slots=True)
 class Drain:
-    """This node takes no more work and gives back what has not started; `undo`: it takes work again.
-
-    Answered by ``{"draining", "running"}``: at once, or within `wait_ms` when nothing runs any more.
-    """
+    """This node takes no more work and gives back what has not started; `undo`: it takes work again. Answered by
+    ``{"draining", "running"}``: at once, or within `wait_ms` when nothing runs any more."""
 
     request: int
     wait_ms: int = 0
@@ -174,6 +172,7 @@ class Enquire:
     question: str
     key: str = ""
     args: dict[str, Any] = field(default_factory=dict)
+    words: tuple[Signed, ...] = ()
 
 
 @dataclass(slots=True)

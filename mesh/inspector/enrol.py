@@ -154,7 +154,7 @@ def _show_init(document: dict[str, Any]) -> str:
 
 def invite(
     role: Annotated[
-        list[str] | None, typer.Option("--role", help="member (default), worker, requester or observer. May be repeated.")
+        list[str] | None, typer.Option("--role", help="member (default), worker, requester, observer or approver. May be repeated.")
     ] = None,
     offer: Annotated[
         list[str] | None, typer.Option("--offer", metavar="PATTERN", help="Capabilities it may offer, like 'ocr.*'. May be repeated.")

@@ -17,7 +17,7 @@ def trust(
     code: Annotated[
         str | None, typer.Argument(metavar="CODE", help="Let in the machine that shows this code (`mesh join --ask`).", show_default=False)
     ] = None,
-    role: Annotated[list[str] | None, typer.Option("--role", help="With CODE: member (default), worker, requester or observer.")] = None,
+    role: Annotated[list[str] | None, typer.Option("--role", help="With CODE: as mesh invite --role; member.")] = None,
     home: HomeOption = None,
     node: NodeOption = None,
     timeout: LookTimeout = 10.0,

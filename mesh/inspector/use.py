@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from mesh.client import TIMEOUT_S, Mesh
-from mesh.errors import TimedOut, UsageError, task_error
+from mesh.errors import NodeLost, TimedOut, UsageError, task_error
 from mesh.inspector import fitting, streaming
+from mesh.inspector.gates import telling_gates
 from mesh.inspector.render import clean, say, value_text
 from mesh.inspector.shell import (
     LOOK_S,
@@ -277,9 +278,12 @@ def submit(
 
 
 async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
-    """The `result` document. Raises TimedOut, saying that the work goes on."""
+    """The `result` document. Raises TimedOut, saying that the work goes on; NodeLost, saying how to ask again."""
     try:
-        return await mesh.result(task, timeout_s=timeout_s)
+        async with telling_gates(mesh, task):
+            return await mesh.result(task, timeout_s=timeout_s)
+    except NodeLost as error:
+        raise NodeLost(f"the node that was asked went away; {task} outlives it", fix=f"mesh result {task}") from error
     except TimedOut as error:
         raise TimedOut(f"{task} has not ended within {timeout_s:g} s; it goes on", fix=f"mesh result {task}") from error
 

@@ -26,13 +26,25 @@ GROUPS: dict[str, dict[str, str]] = {
         "drain": "drain",
         "down": "start",
     },
-    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "retry": "use", "get": "use", "secret": "secrets"},
+    "Use": {
+        "call": "use",
+        "submit": "use",
+        "result": "use",
+        "cancel": "use",
+        "retry": "use",
+        "get": "use",
+        "secret": "secrets",
+        "approve": "gates",
+        "deny": "gates",
+        "signal": "gates",
+    },
     "Watch": {
         "status": "watch",
         "nodes": "watch",
         "caps": "watch",
         "tasks": "watch",
         "task": "watch",
+        "approvals": "gates",
         "why": "watch",
         "trace": "watch",
         "lineage": "watch",
@@ -166,7 +178,8 @@ def _usage(error: TyperException, words: list[str]) -> tuple[str, str]:
     if name is not None and message.startswith("No such option"):
         if path == "mesh":
             return f"mesh has no option {name} before the verb", f"mesh VERB {name}, or mesh --help"
-        if name == "--name" and context and any("--node" in each.opts for each in context.command.params):
-            return f"{path} has no option {name}", f"{path} --node NAME"
+        other = {"--name": "--node", "--node": "--name"}.get(name)
+        if other and context and any(other in each.opts for each in context.command.params):
+            return f"{path} has no option {name}", f"{path} {other} NAME"
         return f"{path} has no option {name}", f"{path} {sorted(possible)[0]}" if possible else f"{path} --help"
     return message[:1].lower() + message[1:], f"{path} --help"

@@ -16,6 +16,7 @@ from mesh.inspector.effects import award_words, effects_of, show_effects
 from mesh.inspector.render import clean, seconds, table
 
 CANCELLED, FAILED = "cancelled", "failed"
+WAIT = "mesh.wait"
 
 
 def score_ms(candidate: dict[str, Any]) -> int:
@@ -38,7 +39,7 @@ def explain(task: str, entries: list[dict[str, Any]], names: Mapping[str, str] =
     """The ``why`` document: one item per decision, in order, each with what became of it. `names`: what nodes are called here, by id."""
     own = [entry for entry in entries if entry.get("task") == task]
     decisions = [_decision(entry, own, names) for entry in own if entry["kind"] == "Decided"]
-    events = [_event(entry) for entry in own if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Finished")]
+    events = [_event(entry, names) for entry in own if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Answered", "Finished")]
     return {
         "schema": "mesh.why/1",
         "task": task,
@@ -88,9 +89,10 @@ def _outcome(fence: int, own: list[dict[str, Any]]) -> str:
     return "bound" if any(entry.get("fence") == fence and entry["kind"] == "Bound" for entry in own) else "offered"
 
 
-def _event(entry: dict[str, Any]) -> dict[str, Any]:
-    keys = ("kind", "wall_ms", "reason", "by", "state", "agent", "step", "parent", "error")
-    return {key: entry[key] for key in keys if entry.get(key)}
+def _event(entry: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    keys = ("kind", "wall_ms", "reason", "by", "state", "agent", "step", "parent", "error", "node", "person", "note", "event", "word")
+    said = {"approve": entry["approve"], "node": names.get(entry["node"], entry["node"])} if entry["kind"] == "Answered" else {}
+    return {key: entry[key] for key in keys if entry.get(key)} | said
 
 
 def show(document: dict[str, Any]) -> str:
@@ -119,7 +121,9 @@ def show(document: dict[str, Any]) -> str:
         lines.append(table(("NODE", "AGENT", "SCORE", "START", "SERVICE", "COST", "NOTE"), rows, empty="nobody was asked"))
         lines.append(f"rule: {clean(decision['rule'])}")
         lines.append("recomputed from the record: " + ("agrees" if decision["agrees"] else "DISAGREES"))
-    if not document["decisions"]:
+    if document["capability"] == WAIT:
+        lines += _waited(document["events"])
+    elif not document["decisions"]:
         reasons = [event["reason"] for event in document["events"] if event["kind"] == "Parked"]
         over = any(event["kind"] == "Finished" for event in document["events"])
         lines.append(("never awarded" if over else "not awarded yet") + (f": {clean(reasons[-1])}" if reasons else ""))
@@ -129,6 +133,19 @@ def show(document: dict[str, Any]) -> str:
     lines.append("")
     lines.append("record: " + ("every entry's signature and inclusion proof verified" if document["verified"] else "NOT VERIFIED"))
     return "\n".join(lines)
+
+
+def _waited(events: list[dict[str, Any]]) -> Iterator[str]:
+    """What a wait was told, by whom."""
+    step = next((event.get("step", "") for event in events if event["kind"] == "Submitted"), "")
+    yield f"nobody runs it: a wait, {clean(step)}"
+    for event in events:
+        if event["kind"] == "Answered":
+            what = "signal" if event.get("event") else "approved" if event["approve"] else "denied"
+            note = f": {clean(event['note'])}" if event.get("note") else ""
+            yield f"{what} by {clean(event.get('person', ''))} at {clean(short(event.get('node', '')))}{note}"
+    if not any(event["kind"] in ("Answered", "Finished") for event in events):
+        yield "nobody has answered yet"
 
 
 def _end(events: list[dict[str, Any]]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import claims, enrol, keeping, membership, records, session, slots, trust, work
+from mesh.messages import claims, enrol, keeping, membership, records, session, slots, trust, waits, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -86,6 +86,7 @@ SIGNED: dict[str, type] = {
     "renewal": enrol.Renewal,
     "hello": session.Hello,
     "welcome": session.Welcome,
+    "verdict": waits.Verdict,
 }
 """Tag of each kind of signed object. The tag is inside the signed bytes: one kind can never be passed off as another."""
 

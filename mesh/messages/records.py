@@ -230,6 +230,24 @@ class Effected:
 
 
 @dataclass(slots=True)
+class Answered:
+    """By the manager: somebody has settled a wait, or said his part of it. `word`: of a gate, the signed `Verdict` itself."""
+
+    task: TaskId
+    node: NodeId
+    """At which it was said."""
+    person: str
+    approve: bool = True
+    note: str = ""
+    output: Hash = ""
+    """Of the signal's value, or of what is to stand in place of what was asked about: JSON."""
+    event: str = ""
+    """Of a signal: what its sender calls it. The same twice is one."""
+    word: bytes = b""
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
 class Finished:
     """By the manager: the one terminal state. `error` is JSON. `output` is the hash of the result's JSON, empty without one."""
 
@@ -427,5 +445,6 @@ ENTRIES = (
     Sworn,
     Freed,
     Summed,
+    Answered,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

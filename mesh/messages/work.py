@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
+from mesh.messages.signed import Signed
 
 FileRef = tuple[Hash, int]
 """A file's hash and its size in bytes."""
@@ -394,6 +395,8 @@ class Ask:
     question: str
     key: str
     args: bytes = b"{}"
+    words: tuple[Signed, ...] = ()
+    """What the asker, or whoever he speaks for, has put his name to: a `Verdict`."""
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
+from mesh.messages.waits import Verdict
 from mesh.runtime import clock, ended
 from mesh.runtime.disk.blobs import Blobs
 from mesh.runtime.disk.kek import Prompt
@@ -149,6 +150,7 @@ class NodeProcess:
         options: NodeOptions,
     ) -> None:
         limits, while_used = Limits(), options.while_used
+        limits = replace(limits, work=replace(limits.work, separate_duties=identity.credentials.mode == "ca"))
         self.folder, self.identity, self.listening = folder, identity, listening
         self._settings, self._where = settings, where
         self._stop = anyio.Event()
@@ -233,8 +235,14 @@ class NodeProcess:
             sources=self._linked,
             may_request=self.identity.may_request,
             may_ask=self.identity.may_ask,
+            seal=self._sealed,
             secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit, self._noted).read,
         )
+
+    def _sealed(self, verdict: Verdict) -> Signed:
+        """A person's word at this node, as it goes on record elsewhere."""
+        unsigned = Signed(self.identity.node, verdict)
+        return Signed(unsigned.author, verdict, self.identity.signer.seal(unsigned))
 
     def _discovery(self, limits: Limits) -> Discovery | None:
         """None where a node is to be found by seeds alone: on request, and over IPv6."""

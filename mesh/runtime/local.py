@@ -15,6 +15,7 @@ import asyncio
 import inspect
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -25,13 +26,17 @@ import anyio
 import anyio.abc
 
 from mesh.core.inputs import Call, Drain, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
+from mesh.core.work.desk import ALL, ONE
+from mesh.core.work.gates import verdict_of
 from mesh.core.work.inputs import Checkpoint, EffectBegin, EffectEnd
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Overloaded, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
+from mesh.messages.signed import Signed
+from mesh.messages.waits import WAIT, Verdict
 from mesh.runtime.disk.blobs import Blobs
-from mesh.runtime.params_local import bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of
+from mesh.runtime.params_local import bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of, work_of
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers
@@ -40,11 +45,9 @@ VERSION = 1
 CONNECTIONS_MAX = 1024
 REQUESTS_MAX = 20_000
 """Unanswered, of all connections together: beyond, a request is refused as `overloaded`."""
-FILES_MAX = 256
-"""Named in one value."""
 PIECE_BYTES_MAX = 4 * 1024 * 1024
 FETCH_TIMEOUT_S = 60.0
-QUESTIONS = ("task", "tasks", "result", "cancel", "retry", "story", "hash", "body", "audit", "logs")
+QUESTIONS = (*ONE, *ALL)
 
 Decoder = Callable[[dict[str, Any]], dict[str, Any]]
 View = Callable[[dict[str, Any]], dict[str, Any] | Awaitable[dict[str, Any]]]
@@ -104,11 +107,12 @@ class LocalServer:
         may_request: Callable[[str], bool] | None = None,
         may_ask: Callable[[str], bool] | None = None,
         secret: Secret | None = None,
+        seal: Callable[[Verdict], Signed],
     ) -> None:
         self._path, self._me, self._name, self._tell = path, me, name or me, tell
         self._workers, self._blobs, self._views, self._limits = workers, blobs, views, limits
         self._stop, self._decoders, self._sources = stop, decoders or {}, sources
-        self._may_request, self._may_ask, self._secret = may_request, may_ask, secret
+        self._may_request, self._may_ask, self._secret, self._seal = may_request, may_ask, secret, seal
         self._boot = os.urandom(8).hex()
         self._connections: dict[_Connection, None] = {}
         self._requests: dict[int, tuple[_Connection, int, str]] = {}
@@ -367,24 +371,13 @@ class LocalServer:
         self._tell(self._me, EffectEnd(self._request(connection, number, "effected"), *said, output, error))
 
     def _work(self, params: dict[str, Any]) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
-        """What call, submit and step share. Raises BadFrame, TooBig."""
-        capability, data, files = params.get("capability"), params.get("input"), params.get("files", [])
-        if type(capability) is not str or type(data) is not bytes or type(files) is not list:
-            raise BadFrame("bad_work")
-        if self._may_request is not None and not self._may_request(capability):
-            raise Refused(
-                f"this home's certificate does not let it ask for {capability}",
-                fix="mesh id; mesh invite --request, there",
-                code="not_granted",
-            )
-        if len(data) > self._limits.body_bytes_max:
-            raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self._limits.body_bytes_max)
-        if len(files) > FILES_MAX:
-            raise TooBig(f"{len(files)} files in one value, over the {FILES_MAX} that may travel together", fix="pack them into an archive")
-        for file in files:
-            if type(file) is not list or [type(part) for part in file] != [str, int]:
-                raise BadFrame("bad_work")
-        return capability, data, max(0, number_of(params, "timeout_ms", 0)), tuple((sha256, size) for sha256, size in files)
+        """What call, submit and step share. Raises BadFrame, TooBig, Refused."""
+        work = work_of(params, self._limits.body_bytes_max)
+        capability = work[0]
+        if self._may_request is not None and capability != WAIT and not self._may_request(capability):
+            message = f"this home's certificate does not let it ask for {capability}"
+            raise Refused(message, fix="mesh id; mesh invite --request, there", code="not_granted")
+        return work
 
     def _do_ask(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         question, key, args = text_of(params, "question"), text_of(params, "key"), params.get("args", {})
@@ -394,7 +387,12 @@ class LocalServer:
             raise Refused(
                 f"this home's certificate does not let it ask for {question}", fix="mesh id; mesh invite --role, there", code="not_granted"
             )
-        self._tell(self._me, Enquire(self._request(connection, number, question), question, key, args))
+        words: tuple[Signed, ...] = ()
+        if question == "answer":
+            if (verdict := verdict_of(key, args, time.time_ns() // 1_000_000)) is None:
+                raise BadFrame("bad_answer")
+            words = (self._seal(verdict),)
+        self._tell(self._me, Enquire(self._request(connection, number, question), question, key, args, words))
 
     def _do_down(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         wait_ms = max(0, number_of(params, "wait_ms", round(1000 * self._limits.drain_s)))

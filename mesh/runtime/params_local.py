@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.errors import Refused
+from mesh.errors import Refused, TooBig
 from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_MAX, Fence, Rank, TaskId, is_label
 from mesh.messages.work import Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
+
+FILES_MAX = 256
+"""Named in one value."""
+
+
+def work_of(params: dict[str, Any], input_bytes_max: int) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
+    """Capability, arguments, timeout in milliseconds (0: none) and files. Raises also TooBig."""
+    capability, data, files = params.get("capability"), params.get("input"), params.get("files", [])
+    if type(capability) is not str or type(data) is not bytes or type(files) is not list:
+        raise BadFrame("bad_work")
+    if len(data) > input_bytes_max:
+        raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=input_bytes_max)
+    if len(files) > FILES_MAX:
+        raise TooBig(f"{len(files)} files in one value, over the {FILES_MAX} that may travel together", fix="pack them into an archive")
+    for file in files:
+        if type(file) is not list or [type(part) for part in file] != [str, int]:
+            raise BadFrame("bad_work")
+    return capability, data, max(0, number_of(params, "timeout_ms", 0)), tuple((sha256, size) for sha256, size in files)
 
 
 def effect_of(params: dict[str, Any]) -> tuple[TaskId, Fence, str, int]:

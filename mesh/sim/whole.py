@@ -32,8 +32,10 @@ def _shows(world: World, name: NodeId, seq: int) -> bool:
 
 
 def _was_kept(image: Image) -> bool:
-    """Whether two others kept that journal already: a node cannot tell from an earlier image that they do by now (docs/keepers.md)."""
-    return any(type(entry) is Guarded and len(entry.members) > 2 for _, entry, _ in image.kept["rows"])
+    """Whether two others kept that journal when the image was taken: a node cannot tell from any other that they do by now
+    (docs/keepers.md)."""
+    rosters = [entry for _, entry, _ in image.kept["rows"] if type(entry) is Guarded]
+    return bool(rosters) and len(rosters[-1].members) > 2
 
 
 def is_kept(world: World, name: NodeId) -> bool:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, trust, work
+from mesh.messages.waits import WAIT
 from mesh.wire.patterns import covers
 
-BELONG, OFFER, REQUEST, OBSERVE, READ, ISSUE = "belong", "offer", "request", "observe", "read", "issue"
+BELONG, OFFER, REQUEST, OBSERVE, READ, APPROVE, ISSUE = "belong", "offer", "request", "observe", "read", "approve", "issue"
 
 RIGHTS: dict[str, str] = {
     BELONG: "take part in membership, and answer what was asked",
@@ -25,17 +26,20 @@ RIGHTS: dict[str, str] = {
     REQUEST: "ask for work, manage and cancel it",
     OBSERVE: "ask about nodes, tasks and records: who, when, why, by hash",
     READ: "read payloads: files, arguments and results",
+    APPROVE: "answer gates: let waiting work go on, or deny it",
     ISSUE: "admit members, renew their certificates, revoke those it admitted",
 }
 
 ROLES: dict[str, frozenset[str]] = {
-    "member": frozenset((BELONG, OFFER, REQUEST, OBSERVE, READ)),
+    "member": frozenset((BELONG, OFFER, REQUEST, OBSERVE, READ, APPROVE)),
     "worker": frozenset((BELONG, OFFER, READ)),
     "requester": frozenset((BELONG, REQUEST, OBSERVE, READ)),
     "observer": frozenset((BELONG, OBSERVE)),
+    "approver": frozenset((BELONG, OBSERVE, READ, APPROVE)),
     "issuer": frozenset((ISSUE,)),
 }
 """A member may do all that work needs; a worker runs what it is given; a requester has work done; an observer looks on and sees no payload;
+an approver looks on, sees what it is about, and answers gates;
 an issuer holds an issuer's key besides."""
 
 QUESTIONS: dict[str, str] = {
@@ -49,6 +53,9 @@ QUESTIONS: dict[str, str] = {
     "body": READ,
     "cancel": REQUEST,
     "retry": REQUEST,
+    "signal": REQUEST,
+    "waits": READ,
+    "answer": APPROVE,
 }
 """What each question in an Ask needs, beside the kind itself."""
 
@@ -161,7 +168,7 @@ def _asks_within(rights: Rights, message: Any) -> bool:
 
 
 def _steps_within(rights: Rights, message: work.StepAsk) -> bool:
-    return covers(rights.requests, message.capability)
+    return message.capability == WAIT or covers(rights.requests, message.capability)
 
 
 def _may_ask(rights: Rights, message: work.Ask) -> bool:

@@ -41,7 +41,7 @@ OPENED_BYTES_MAX = 8 * 1024 * 1024
 """Verified statements remembered, by size: a rumour comes from several sides, and is verified once."""
 OLD_KEY_MS = 3_600_000
 """After a node took a new identity key, what it had signed with the old one and is still under way counts so long."""
-STATEMENTS = (*TRUST_TAGS, "alive", "suspect", "left", "commit", "witness", "yield", "ballot", "binding", "hello", "welcome")
+STATEMENTS = (*TRUST_TAGS, "alive", "suspect", "left", "commit", "witness", "yield", "ballot", "binding", "hello", "welcome", "verdict")
 """Tags of what stands alone; other signed objects are opened elsewhere, or are parts of these."""
 JOURNALED = ("commit", "yield")
 """Tags of what stands in a log for ever: whatever key its author had then counts."""

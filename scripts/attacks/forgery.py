@@ -68,6 +68,7 @@ EXEMPT: dict[tuple[str, str], str] = {
             "witness",
             "yield",
             "ballot",
+            "verdict",
             "certificate",
             "deed",
             "revocation",

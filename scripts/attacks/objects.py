@@ -30,7 +30,7 @@ TRUST = ("revocation", "amendment")
 HOMES = ("join", "ask", "renewal")
 OWN = ("alive", "left", "commit", "yield", "binding", "hello", "welcome")
 """Only for the node that they are about."""
-OPEN_TO_ALL = ("suspect", "witness", "ballot")
+OPEN_TO_ALL = ("suspect", "witness", "ballot", "verdict")
 NODES = (*OWN, *OPEN_TO_ALL)
 """What nodes say. Together the five groups are all tags; a test sees to it."""
 GREETINGS = ("hello", "welcome")

@@ -114,6 +114,8 @@ def _statements(cls: type, name: str, world: World) -> tuple[Signed, ...]:
         return (block(world, "1").head,)
     if name in ("ballot", "ballots"):
         return (sealed(world.c, Ballot(world.a.node, 3, world.b.node)),)
+    if name == "words":
+        return (sealed(world.c, sample_of(SIGNED["verdict"], world)),)
     if name == "votes":
         return (sealed(world.c, Suspect(world.a.node, 1, 1, True)),)
     if name == "witnesses":

@@ -15,7 +15,6 @@ from typing import Any
 from mesh.messages.membership import Alive, Offer
 from mesh.messages.signed import Signed
 from mesh.messages.trust import HOME, ISSUER, NODE, Binding, Certificate, Deed
-from mesh.wire.authorization import ROLES
 from mesh.wire.chain import join_chain
 from mesh.wire.codec import encode, encode_object, kind_of
 from mesh.wire.envelope import Batch, Expectations, Opened, Session, frame_message, open_envelope, seal_flush
@@ -58,6 +57,10 @@ def deed_of(first: Signer, home: str) -> bytes:
     return sealed(first, Deed(first.node, home, first.public_key), mesh="").raw
 
 
+ISSUED = ("member", "worker", "requester", "observer", "issuer")
+"""What the issuers of these meshes may give: fixed, as it stands in golden frames."""
+
+
 @dataclass(frozen=True)
 class Line:
     """Who signs whom, down to one node. `first` holds the node's first key, where it took another since."""
@@ -73,7 +76,7 @@ class Line:
         deed = deed_of(self.first or self.node, self.home.node)
         past = (self.first.public_key,) if self.first else ()
         plans = (
-            (self.root, ISSUER, self.issuer, {"roles": (*ROLES,)}),
+            (self.root, ISSUER, self.issuer, {"roles": ISSUED}),
             (self.issuer, HOME, self.home, {}),
             (self.home, NODE, self.node, {"deed": deed, "past_keys": past, "serial": 2 if self.first else 1}),
         )

@@ -58,6 +58,12 @@ async def noisy(ctx: Context, text: str) -> None:
     ctx.log("and that was all")
 
 @agent.capability
+async def careful(ctx: Context, n: int) -> dict:
+    """Asks first, then waits to be told."""
+    decision = await ctx.approval("pay it?", subject={"n": n})
+    return {"ok": decision.approved, "out": decision.output, "told": await ctx.signal("go")}
+
+@agent.capability
 async def forever(ctx: Context) -> None:
     """Waits until it is cancelled."""
     await ctx.sleep(3600)

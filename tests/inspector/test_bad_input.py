@@ -117,6 +117,7 @@ def test_help_shows_what_is_typed(verb: str, usage: str, mesh: Callable[..., Any
         ("revoke", 2, "NODE", "mesh revoke --help"),
         ("rotate", 2, "KEY", "mesh rotate --help"),
         ("down --name x", 2, "no option --name", "mesh down --node NAME"),
+        ("run --node x a.py", 2, "no option --node", "mesh run --name NAME"),
         ("secret", 2, "'action'. Choose from: set, list, remove", "mesh secret --help"),
         ("service nonsense", 2, "'action': 'nonsense' is not one of", "mesh service --help"),
         ("--home x nodes", 2, "--home before the verb", "mesh VERB --home"),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from mesh import Agent, Context
-from mesh.inspector import why
+from mesh.errors import NodeLost
+from mesh.inspector import use, why
 from mesh.testing import LocalMesh
 
 
@@ -75,5 +78,21 @@ def test_what_is_done_is_done_to_the_last_percent() -> None:
             m.kill("n1")
             m.restart("n1")
             assert ((await m.at("n1").task(task.id))["progress"]) == 1.0
+
+    run(story())
+
+
+def test_who_waits_for_a_task_at_a_node_that_dies_is_told_to_ask_again() -> None:
+    """Not to start that node: the task outlives it, and any other node answers."""
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [worker()]}) as m:
+            task = await m.submit("work", seconds=60.0)
+            waiting = asyncio.create_task(use._ended(m.at("n1"), task.id, 3600))
+            await m.sleep(1)
+            m.kill("n1")
+            with pytest.raises(NodeLost) as error:
+                await waiting
+            assert (error.value.fix, error.value.exit_code) == (f"mesh result {task.id}", 3)
 
     run(story())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mesh.inspector import enrolment, logs, shell
 from mesh.inspector.verbs import verbs
 
 ERROR = {"schema": str, "code": str, "message": str, "fix": str}
@@ -35,6 +36,7 @@ HOST = {"host": str, "state": str, "changed": list, "node": str, "message": str,
 SERVICE = {"units": [{"unit": str, "path": str, "state": str, "pid": int, "runs": str}], "changed": list, "note": str, "type": list}
 REFUSED = 5
 ELSEWHERE = "tests/inspector/test_enrol.py runs it"
+GATED = "tests/inspector/test_gates.py runs it"
 MEMBER = {"name": str, "id": str, "home": str, "roles": list, "offers": list, "requests": list, "expires": str}
 TRUST = {
     "mesh": str,
@@ -147,6 +149,24 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("secret remove nothing", REFUSED),
         "timeout": Case("secret list", 0, {"secrets": []}),
     },
+    "approve": {
+        "ok": GATED,
+        "empty": Case(f"approve {NO_TASK}", REFUSED),
+        "no node": Case(f"approve {NO_TASK}", 3),
+        "timeout": Case(f"approve {NO_TASK}", 4),
+    },
+    "deny": {
+        "ok": GATED,
+        "empty": Case(f"deny {NO_TASK}", REFUSED),
+        "no node": Case(f"deny {NO_TASK}", 3),
+        "timeout": Case(f"deny {NO_TASK}", 4),
+    },
+    "signal": {
+        "ok": GATED,
+        "empty": Case(f"signal {NO_TASK} news", REFUSED),
+        "no node": Case(f"signal {NO_TASK} news", 3),
+        "timeout": Case(f"signal {NO_TASK} news", 4),
+    },
     "status": {
         "ok": Case("status", 0, STATUS),
         "empty": Case("status", 0, STATUS),
@@ -176,6 +196,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "empty": Case(f"task {NO_TASK}", REFUSED),
         "no node": Case(f"task {NO_TASK}", 3),
         "timeout": Case(f"task {NO_TASK}", 4),
+    },
+    "approvals": {
+        "ok": Case("approvals", 0, {"gates": [], "missing": []}),
+        "empty": Case("approvals", 0, {"gates": [], "missing": []}),
+        "no node": Case("approvals", 3),
+        "timeout": Case("approvals", 4),
     },
     "why": {
         "ok": Case(
@@ -311,14 +337,23 @@ def matches(found: Any, shape: Any) -> bool:
 
 
 @pytest.mark.parametrize(("verb", "situation"), [(verb, at) for verb, row in TABLE.items() for at in row if isinstance(row[at], Case)])
-def test_verb(verb: str, situation: str, mesh: Callable[..., Any], facts: dict[str, str], request: pytest.FixtureRequest) -> None:
+def test_verb(
+    verb: str,
+    situation: str,
+    mesh: Callable[..., Any],
+    facts: dict[str, str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (shell, enrolment, logs):
+        monkeypatch.setattr(module, "SLACK_S", 0.05)  # who says nothing at all says nothing later either
     case = TABLE[verb][situation]
     assert isinstance(case, Case)
     homes = {"ok": "node", "empty": "bare", "no node": "nobody", "timeout": "hung"}
     home = request.getfixturevalue("node" if verb == "up" and situation == "empty" else homes[situation])
     words = [word.format(**facts) for word in case.words.split(" ")] + ([] if verb == "demo" else ["--home", str(home)])
     if situation == "timeout" and verb not in NO_TIMEOUT_OPTION:
-        words += ["--timeout", "0.2"]
+        words += ["--timeout", "0.1"]
     talk = mesh(*words)
     assert talk.code == case.code, talk.err + talk.out
     ran = mesh(*words, "--json")

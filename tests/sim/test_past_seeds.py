@@ -25,6 +25,7 @@ PAST = {
     "a leader shipped nothing to whom he had let go and needed again": ("80208", KEPT, "40", "3", "3"),
     "two led in one term, since one did not count a revoked keeper": ("72011", KEPT, "40", "3", "3"),
     "an author that was led asked too early, and never again": ("200092", f"{KEPT},stale_disk", "40", "3", "3"),
+    "of two keepers each was needed to lead by the other, and the third had forgotten": ("250497", f"{KEPT},stale_disk", "40", "3", "3"),
     "a call was judged before its time was over": ("120366", KEPT, "40", "3", "3"),
 }
 

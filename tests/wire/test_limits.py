@@ -40,6 +40,7 @@ def test_what_is_meant_where_nothing_is_said(world: World) -> None:
 
 def test_what_opens_and_what_is_inside() -> None:
     said = ("revocation", "amendment", "alive", "suspect", "left", "commit", "witness", "yield", "ballot", "binding", "hello", "welcome")
+    said += ("verdict",)
     assert keyring.JOURNALED == ("commit", "yield")
     assert said == keyring.STATEMENTS == keyring.SAID.tags == keyring.KEPT.tags
     assert (keyring.SAID.lasting, keyring.SAID.history) == (keyring.JOURNALED, ())
@@ -55,9 +56,10 @@ def test_the_names_of_rights() -> None:
         authorization.REQUEST,
         authorization.OBSERVE,
         authorization.READ,
+        authorization.APPROVE,
         authorization.ISSUE,
     )
-    assert rights == ("belong", "offer", "request", "observe", "read", "issue") == tuple(authorization.RIGHTS)
+    assert rights == ("belong", "offer", "request", "observe", "read", "approve", "issue") == tuple(authorization.RIGHTS)
 
 
 def test_what_a_window_remembers_by_itself() -> None:

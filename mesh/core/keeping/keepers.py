@@ -275,7 +275,7 @@ class Keepers:
     def _give_up(self) -> None:
         """What is being carried into the own log may come to lie on both sides of a cut in it: nothing of it shall count."""
         for kept in self._logs.values():
-            if kept.replica.author != self._me and kept.replica.role == LEADER and kept.replica.term not in kept.yields:
+            if kept.replica.author != self._me and kept.is_carrying():
                 kept.replica.resign()
 
     def _watermark(self) -> Effects:
@@ -443,7 +443,8 @@ class Keepers:
             return
         if not self._memory.is_sure(now_s, replica):
             return
-        if due.author == self._me or self._own.replica.role == LEADER:  # whoever takes over must be able to keep what he takes
+        # Whoever takes over must be able to keep what he takes; to tell the author what he lacks takes nothing.
+        if due.author == self._me or self._own.replica.role == LEADER or kept.helps:
             yield from self._carry(now_s, kept, replica.campaign())
 
     def _fall_behind(self) -> Effects:
@@ -466,7 +467,7 @@ class Keepers:
         for kept in list(self._logs.values()):
             replica = kept.replica
             if self._is_stuck(now_s, kept):
-                replica.resign()
+                kept.give_up()
             elif replica.role == LEADER:
                 yield from self._carry(now_s, kept, self._beat(replica))
             elif replica.author != self._me and self._vigil.silent(now_s, replica):
@@ -475,7 +476,7 @@ class Keepers:
     def _is_stuck(self, now_s: float, kept: Kept) -> bool:
         """Chosen to take over, and unable to: its own log is led by others, or has too few keepers. Two such could wait for each other."""
         replica = kept.replica
-        if replica.author == self._me or replica.role != LEADER or replica.term in kept.yields:
+        if replica.author == self._me or replica.role != LEADER or replica.term in kept.yields or kept.is_helping(self._directory):
             return False
         return self._own.replica.role != LEADER or self._directory.guard.led_until_s < now_s
 

@@ -54,6 +54,22 @@ class Kept:
         self.settled: dict[int, None] = {}
         """Those terms of them that are known to count."""
 
+    def is_carrying(self) -> bool:
+        """Its tasks are on their way into the own journal, and count for nothing yet."""
+        replica = self.replica
+        return replica.role == LEADER and self.taking == replica.term and replica.term not in self.yields
+
+    def give_up(self) -> None:
+        """This leader can do nothing with what it was chosen for."""
+        self.helps = False
+        self.replica.resign()
+
+    def is_helping(self, directory: Directory) -> bool:
+        """Its author is here, and is being told what he lacks. Needs no journal of one's own: two may need that of each other."""
+        replica = self.replica
+        author, peer = directory.get(replica.author), replica.peers.get(replica.author)
+        return self.helps and author is not None and author.linked and peer is not None and peer.match < replica.log.last
+
 
 class Takeover:
     def __init__(self, directory: Directory, limits: KeepingLimits) -> None:
@@ -67,7 +83,8 @@ class Takeover:
     def settle(self, kept: Kept) -> Effects:
         """What follows from what a replica has become: chosen, or sure of more."""
         replica = kept.replica
-        if replica.role == LEADER and kept.taking != replica.term:
+        guard = self._directory.guard
+        if replica.role == LEADER and kept.taking != replica.term and guard.leads and not guard.behind:
             kept.taking = replica.term
             yield self._read(kept, replica.log.taken_up_to(replica.log.last))
         if replica.kept > kept.kept_told:

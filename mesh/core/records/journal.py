@@ -20,6 +20,7 @@ from mesh.core.records import merkle
 from mesh.ids import Hash, NodeId
 from mesh.messages.records import (
     Accepted,
+    Answered,
     Audited,
     Bound,
     CancelAsked,
@@ -120,7 +121,7 @@ def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
     """The content hashes an entry names: ``(hash, as, way)``. `way` is ``in`` or ``out``.
 
     `as`: ``input`` for arguments and files that were read, ``output`` for a result, ``file`` for a file that was made,
-    ``checkpoint`` for what a handler kept.
+    ``checkpoint`` for what a handler kept, ``answer`` for what somebody said to a wait.
     """
     kind = type(entry)
     if kind is Submitted or kind is Accepted:
@@ -131,6 +132,9 @@ def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
                 yield file, "input", "in"
     elif kind is Checkpointed:
         yield entry.output, "checkpoint", "out"
+    elif kind is Answered:
+        if entry.output:
+            yield entry.output, "answer", "out"
     elif kind is Finished or kind is Ended:
         if entry.output:
             yield entry.output, "output", "out"
@@ -171,7 +175,7 @@ def _audit_and_subject(entry: Audited) -> tuple[str, ...]:
 
 _KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
     **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed, Intended, Effected, Claimed), _task_only),
-    **dict.fromkeys((Submitted, Finished, Accepted, Ended, Checkpointed), _task_and_hashes),
+    **dict.fromkeys((Submitted, Finished, Accepted, Ended, Checkpointed, Answered), _task_and_hashes),
     Audited: _audit_and_subject,
     Summed: lambda _entry: (SUMMED,),
 }

@@ -21,13 +21,14 @@ from mesh.core.work.calibration import Calibration
 from mesh.core.work.holder import Holder
 from mesh.core.work.latencies import Latencies
 from mesh.core.work.lines import Line, recount
-from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAKE, Task
+from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task
 from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Append, Need, Send
 from mesh.ids import UNRANKED, Fence, NodeId, Rank, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
 from mesh.messages.records import Submitted
+from mesh.messages.waits import WAIT
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
 
 Effects = Iterator[Any]
@@ -90,6 +91,8 @@ class Book:
         self._labelled: dict[str, dict[str, Line]] = {}
         """By capability: lines of work that asks for labels."""
         self.woken: dict[str, Line] = {}
+        self.waits: list[Task] = []
+        """Waits that have begun in this turn."""
         self.vacated: list[tuple[Holder, str]] = []
         """Where an award of a capability has ended in this turn: a slot may be idle there."""
         self.requests: dict[int, Task] = {}
@@ -257,6 +260,10 @@ class Book:
             self._labelled.pop(line.capability, None)
 
     def enqueue(self, task: Task, *, urgent: bool = False) -> None:
+        if task.capability == WAIT:
+            task.move(WAIT_FOR)
+            self.waits.append(task)
+            return
         line = self.line_of(task)
         line.turns.add(task.id, task, back=urgent)
         line.fresh.append(task)

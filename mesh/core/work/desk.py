@@ -1,10 +1,10 @@
 """The desk: a local client's questions about the mesh's work go to the node that can answer, or to all, and come back as one reply.
 
-    Enquire task | cancel | retry | story   --> the task's author, now or not at all
+    Enquire task | cancel | retry | story | signal | answer   --> the task's author, now or not at all
             result                  --> the task's author, for as long as the client waits, through broken links
             (where he is gone, sends on to one who is gone, or knows it no more: all are asked, and look into what they keep. The first
             good answer counts; what changes something is then asked of him who gave it)
-            tasks | hash            --> every linked node; merged when all have answered or gather_s is over, naming who is missing
+            tasks | hash | waits    --> every linked node; merged when all have answered or gather_s is over, naming who is missing
             audit                   --> this node; every linked node where ``args["all"]`` says so, as packed stories
             body                    --> every linked node; the first that has the bytes
             logs                    --> every linked node: whoever ran an attempt has its lines
@@ -33,9 +33,9 @@ from mesh.limits import WorkLimits
 from mesh.messages.keeping import Took
 from mesh.messages.work import SEARCH, Answer, Ask
 
-ONE = ("task", "result", "cancel", "retry", "story")
-ALL = ("tasks", "hash", "body", "audit", "logs")
-CHANGING = ("cancel", "retry")
+ONE = ("task", "result", "cancel", "retry", "story", "signal", "answer")
+ALL = ("tasks", "hash", "body", "audit", "logs", "waits")
+CHANGING = ("cancel", "retry", "signal", "answer")
 HOPS_MAX = 8
 DENIED_MAX = 2
 """Once is not enough: it may be on its way from one to another."""
@@ -53,6 +53,8 @@ class DeskStatistics:
     """One moment; counts since the start of this life."""
 
     asking: int
+    waiting: int
+    """Of those, for a result, however long that takes."""
     steps: int
     asked: int
     steps_asked: int
@@ -150,7 +152,7 @@ class Desk:
             node, key = self._me if here else "", enquire.key
         if question == "audit" and key:
             key = self._named(key) or key
-        elif question == "logs" and key:
+        elif question in ("logs", "waits") and key:
             key = self._resolve(key)[1]
         yield from self._ask(now_s, enquire, node, key)
 
@@ -204,7 +206,7 @@ class Desk:
             silent = (row for row in self._directory.rows() if row.node not in asked and row.state != LEFT)
             missing = {row.node: None for row in silent if not row.revoked}
         ask = self._next_ask(now_s)
-        message = Ask(ask, question, key, json.dumps(enquire.args).encode())
+        message = Ask(ask, question, key, json.dumps(enquire.args).encode(), enquire.words)
         self._open[ask] = _Question(enquire.request, message, asked, missing, gather=not node)
         self._asks[enquire.request] = ask
         self._asked += 1
@@ -362,7 +364,7 @@ class Desk:
         if question.message.question == "audit":
             return reply(self._me, self._me, question.request, True, {"pages": sorted(question.pages), "missing": missing})
         rows = question.rows
-        if question.message.question == "tasks":
+        if question.message.question in ("tasks", "waits"):
             rows = sorted({row["task"]: row for row in rows}.values(), key=_youngest_first)
         return reply(self._me, self._me, question.request, True, {"tasks": rows, "missing": missing})
 
@@ -441,7 +443,8 @@ class Desk:
         self._deadlines.clear(AskDue(ask))
 
     def statistics(self) -> DeskStatistics:
-        return DeskStatistics(len(self._open), len(self._steps), self._asked, self._steps.asked, self._steps.repeated)
+        waiting = sum(question.message.question == "result" for question in self._open.values())
+        return DeskStatistics(len(self._open), waiting, len(self._steps), self._asked, self._steps.asked, self._steps.repeated)
 
 
 def joined(stories: Iterable[bytes]) -> bytes:

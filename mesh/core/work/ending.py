@@ -25,6 +25,7 @@ from mesh.core.work.task import (
     HELD,
     OFFERED,
     STOPPED,
+    WAITING,
     Task,
 )
 from mesh.core.work.waits import BackoffEnds, answer_result, step_done
@@ -66,6 +67,8 @@ class Ending:
         self._book, self._ring = book, ring
         self.on_finish: Callable[[float, Task], Effects] = lambda now_s, task: iter(())
         """What follows for its second attempt, or for the first."""
+        self.on_time: Callable[[float, Task], Effects] = lambda now_s, task: iter(())
+        """The time of a wait is over: ends it, if that is what it waits for."""
 
     # ---- the ways to end
 
@@ -82,6 +85,10 @@ class Ending:
         task.move(FAIL)
         task.error = error
         task.reason = str(error["code"])
+        return self._finish(now_s, task)
+
+    def settled(self, now_s: float, task: Task) -> Effects:
+        """A wait is over: it has its result."""
         return self._finish(now_s, task)
 
     def cancel(self, now_s: float, task: Task, by: str, reason: str) -> Effects:
@@ -117,6 +124,10 @@ class Ending:
                 self._leave(task, "timeout")
                 yield from self.stopped(now_s, task)
                 continue
+            if task.state == WAITING:
+                yield from self.on_time(now_s, task)
+                if task.ended:
+                    continue
             message = f"not finished within {task.timeout_ms / 1000:g} s ({task.state}{', ' + task.reason if task.reason else ''})"
             yield from self.fail(now_s, task, {"code": "timeout", "message": message, "fix": f"mesh why {task.id}"})
 

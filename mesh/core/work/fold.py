@@ -24,11 +24,13 @@ from mesh.core.work.task import (
     PENDING,
     TERMINAL,
     Intent,
+    Said,
     Task,
 )
 from mesh.effects import Need
 from mesh.ids import Hash, NodeId, TaskId, author_of, fence_of, term_of
 from mesh.messages.records import (
+    Answered,
     Bound,
     CancelAsked,
     Checkpointed,
@@ -78,6 +80,7 @@ class Fold:
             Lost: self._lost,
             Parked: self._parked,
             Checkpointed: self._checkpointed,
+            Answered: self._answered,
             CancelAsked: self._cancel_asked,
             Intended: self._intended,
             Effected: self._effected,
@@ -216,6 +219,11 @@ class Fold:
     def _checkpointed(self, entry: Checkpointed, bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None and entry.fence == task.fence:
             task.checkpoint, task.checkpoint_at = bodies.get(entry.output, b""), (entry.fence, 0)
+
+    def _answered(self, entry: Answered, bodies: dict[Hash, bytes]) -> None:
+        if (task := self._live(entry.task)) is not None:
+            said = Said(entry.node, entry.person, entry.approve, entry.note, bodies.get(entry.output, b""), entry.event)
+            task.said = (*task.said, said)
 
     def _cancel_asked(self, entry: CancelAsked, _bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None:

@@ -62,6 +62,7 @@ from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
 from mesh.core.work.task import CANCELLING
+from mesh.core.work.waiting import Waiting
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, HedgeDue, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
@@ -153,7 +154,8 @@ class Manager:
         self._of_handlers = Steps(book, leases, readback).inputs | EffectLedger(book, leases, readback).inputs
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
-        self._questions = Questions(book, ending, ring, readback, archive)
+        self._waiting = waiting = Waiting(book, ending)
+        self._questions = Questions(book, ending, ring, readback, archive, waiting)
         self.inputs: dict[type, Method] = self._of_clients() | self._of_contractors() | self._of_members() | self._of_time()
 
     def _of_clients(self) -> dict[type, Method]:
@@ -242,9 +244,11 @@ class Manager:
     # ---- the turn
 
     def _turn_ends(self, now_s: float, _me: NodeId, _turn: TurnEnds) -> Effects | None:
-        return self._say(now_s) if self.book.woken or self.book.dirty or self.book.vacated else None
+        return self._say(now_s) if self.book.waits or self.book.woken or self.book.dirty or self.book.vacated else None
 
     def _say(self, now_s: float) -> Effects:
+        if self.book.waits:
+            yield from self._waiting.look(now_s)
         yield from self._placing.drain(now_s)
         if self.book.vacated:
             yield from self._rebinding.look()

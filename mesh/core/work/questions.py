@@ -1,4 +1,5 @@
-"""Questions about this manager's tasks: task, tasks, result (waits), cancel, retry, call_story. Others belong to other machines."""
+"""Questions about this manager's tasks: task, tasks, result (waits), cancel, retry, call_story, and what is said to waits (`waiting.py`).
+Others belong to other machines."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from mesh.core.work.errands import json_object
 from mesh.core.work.readback import Readback
 from mesh.core.work.succession import moved
 from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
+from mesh.core.work.waiting import Waiting
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import ReadBody, Refused, Send
 from mesh.ids import PRIORITY_DEFAULT, NodeId, award_number, term_of
@@ -26,8 +28,9 @@ WAITERS_MAX = 64
 
 
 class Questions:
-    def __init__(self, book: Book, ending: Ending, ring: Ring, readback: Readback, archive: Archive) -> None:
+    def __init__(self, book: Book, ending: Ending, ring: Ring, readback: Readback, archive: Archive, waiting: Waiting) -> None:
         self._book, self._ending, self._ring, self._readback, self._archive = book, ending, ring, readback, archive
+        self._waiting = waiting
         self._again = Again(book, readback)
         self._answers = {
             "task": self._task,
@@ -36,6 +39,9 @@ class Questions:
             "cancel": self._cancel,
             "retry": self._retry,
             "call_story": self._call_story,
+            "signal": self._tell_wait,
+            "answer": self._tell_wait,
+            "waits": self._waits,
         }
 
     def on_ask(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
@@ -204,6 +210,25 @@ class Questions:
 
     def _retry_of(self, now_s: float, sender: NodeId, ask: Ask, task: Task | None) -> Send | ReadBody:
         return self._unknown(sender, ask) if task is None else self._again.retry(now_s, sender, ask, task)
+
+    # ---- waits
+
+    def _tell_wait(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        task = self.find(ask.key)
+        if task is None:
+            yield from self._elsewhere(sender, ask, lambda old: self._over(sender, ask, old))
+        else:
+            yield from self._waiting.answers[ask.question](now_s, sender, ask, task)
+
+    def _over(self, sender: NodeId, ask: Ask, task: Task | None) -> Send:
+        return self._unknown(sender, ask) if task is None else self._waiting.not_there(sender, ask, task)
+
+    def _waits(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        one = self.find(ask.key) if ask.key else None
+        tasks = [one] if one is not None else [] if ask.key else list(self._book.tasks.values())
+        yield from self._waiting.waits(now_s, sender, ask, tasks)
+
+    # ---- plain calls
 
     def call_story(self, task: str) -> dict[str, Any] | None:
         """A plain call's decisions and end, while it lives or is among those remembered; None: unknown, or no plain call."""

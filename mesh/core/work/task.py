@@ -4,6 +4,7 @@
        |                 |                 |                 |
        '--park--> parked '--park           '--free--> pending (declined, released, revoked, lost)
                                            '--retry-> backoff --ready--> pending
+    pending --wait--> waiting --settle--> done          a wait, which nobody runs (`waiting.py`)
 
 Invariant: every change of state goes through `TRANSITIONS`; what is not in it is a bug here and asserts. A task ends once, in ``done``,
 ``failed`` or ``cancelled``, and never leaves that state. The diagram in docs/ is generated from the table.
@@ -26,18 +27,19 @@ from mesh.messages.records import Candidate, Decided
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
-BACKOFF, COMMITTING, CANCELLING = "backoff", "committing", "cancelling"
+BACKOFF, COMMITTING, CANCELLING, WAITING = "backoff", "committing", "cancelling", "waiting"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 CLAIMING = "claiming"
 """No state of a task yet: it is one only if its key stands for it."""
 MOVED = "moved"
 """No state of a task, but of this node's part in it: another node drives it."""
 
-STATES = (PENDING, BIDDING, OFFERED, HELD, PARKED, BACKOFF, COMMITTING, CANCELLING, DONE, FAILED, CANCELLED)
+STATES = (PENDING, BIDDING, OFFERED, HELD, PARKED, BACKOFF, COMMITTING, CANCELLING, WAITING, DONE, FAILED, CANCELLED)
 TERMINAL = (DONE, FAILED, CANCELLED)
 
 ASK, AWARD, PARK, WAKE, ACCEPT, FREE = "ask", "award", "park", "wake", "accept", "free"
 RETRY, READY, RESULT, COMMIT, FAIL, CANCEL, STOPPED = "retry", "ready", "result", "commit", "fail", "cancel", "stopped"
+WAIT_FOR, SETTLE = "wait", "settle"
 
 TRANSITIONS: dict[tuple[str, str], str] = {
     (PENDING, ASK): BIDDING,
@@ -71,6 +73,10 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     (BACKOFF, FAIL): FAILED,
     (COMMITTING, FAIL): FAILED,
     (CANCELLING, FAIL): FAILED,
+    (PENDING, WAIT_FOR): WAITING,
+    (WAITING, SETTLE): DONE,
+    (WAITING, CANCEL): CANCELLED,
+    (WAITING, FAIL): FAILED,
 }
 """State and event -> state. A result of an award whose ACCEPT is still on its way counts as that ACCEPT first."""
 
@@ -108,6 +114,19 @@ class Intent:
     output_hash: Hash = ""
     error: str = ""
     """What its function raised the last time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One answer to a wait, as it is on record."""
+
+    node: NodeId
+    person: str
+    approve: bool
+    note: str = ""
+    output: bytes = b""
+    event: str = ""
+    """Of a signal: what its sender calls it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -212,6 +231,10 @@ class Task:
     """Workers' nodes that wait for this step: ``(node, ask)``."""
     children: dict[str, Task] | None = None
     """Steps by name. Shared by all attempts: that is the replay."""
+    signals: dict[str, list[str]] | None = None
+    """By name: what the senders of the signals it has got call them, in order; None: not looked at since the start."""
+    said: tuple[Said, ...] = ()
+    """Of a wait: what was answered so far."""
     effects: dict[str, Intent] | None = None
     """Effects by key, in the order they were first begun. Shared by all attempts too."""
 

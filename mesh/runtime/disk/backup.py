@@ -45,7 +45,9 @@ def back_up(folder: NodeFolder, target: Path, *, with_key: bool = True, prompt: 
     Raises Refused ``file_exists``, StoreError for a damaged journal, HomeError, MeshError ``disk_full``.
     """
     if not folder.journal_path.exists():
-        raise NoNode(f"there is no node {folder.name} in {folder.home.path}", fix="mesh up, or name one: --node NAME", code="no_such_node")
+        own = [each.name for each in folder.home.nodes()]
+        which, fix = (f", only {', '.join(own)}", f"mesh backup {target} --node {own[0]}") if own else ("", "mesh up")
+        raise NoNode(f"there is no node {folder.name} in {folder.home.path}{which}", fix=fix, code="no_such_node")
     made_ms = wall_ms()
     target = target / f"{folder.name}-{made_ms}.mesh-backup" if target.is_dir() else target
     if target.exists():

@@ -65,7 +65,7 @@ class Authority:
         root = self._root()
         life_ms = ISSUER_LIFE_MS[self.credentials.mode]
         home_ms = HOME_LIFE_MS[self.credentials.mode]
-        roles = ("member", "worker", "requester", "observer", ISSUER_ROLE)
+        roles = ("member", "worker", "requester", "observer", "approver", ISSUER_ROLE)
         return self._sign(
             root, ISSUER, node_id(key), key, name, life_ms, Grant(roles), ttl_ms=home_ms + BEGINS_EARLIER_MS if home_ms else 0
         )

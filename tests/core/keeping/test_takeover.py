@@ -9,9 +9,9 @@ import pytest
 from mesh.core.directory import DEAD, Directory, Heir
 from mesh.core.keeping.hearsay import SINGLE_WORDS_MAX
 from mesh.core.keeping.log import Log
-from mesh.core.keeping.replica import Replica
+from mesh.core.keeping.replica import LEADER, Peer, Replica
 from mesh.core.keeping.takeover import Kept, Takeover
-from mesh.effects import Send
+from mesh.effects import ReadTale, Send
 from mesh.limits import KeepingLimits
 from mesh.messages.keeping import Ballot, Block, Took, Yield
 from mesh.messages.signed import Signed
@@ -40,6 +40,10 @@ def kept(me: str, *terms: tuple[int, str]) -> Kept:
     made = Kept(Replica(AUTHOR, me, lambda at: (), log, term=log.last[0]))
     made.replica.kept = log.last
     return made
+
+
+def reads(effects: Any) -> list[Any]:
+    return [effect for effect in effects if type(effect) is ReadTale]
 
 
 def said(effects: Any) -> list[tuple[str, Took]]:
@@ -125,3 +129,24 @@ def test_what_one_alone_says_is_forgotten_some_time() -> None:
     for term in (1, 0):
         list(machine.on_took(1.0, "eve", Took((), words=((AUTHOR, 1, 4, term, TAKER),))))
     assert [heir.term for heir in directory.heirs[AUTHOR]] == [1]
+
+
+def test_who_cannot_keep_what_he_would_take_over_helps_the_author_all_the_same() -> None:
+    """Two of three, each with a block that the other's log lacks, could else wait for each other for good: the third has forgotten it."""
+    machine, directory = takeover(TAKER)
+    log = kept(TAKER, (2, OTHER))
+    log.replica.role, log.replica.term, log.helps = LEADER, 3, True
+    log.replica.peers = {AUTHOR: Peer(match=(1, 9))}
+    directory.guard.leads = False
+    assert not reads(machine.settle(log)) and not log.is_carrying(), "nothing is carried into a journal that nobody keeps"
+    assert log.is_helping(directory)
+    log.replica.peers[AUTHOR].match = (2, 9)
+    assert not log.is_helping(directory), "he has it now"
+    log.replica.peers[AUTHOR].match = (1, 9)
+    directory.ensure(AUTHOR).linked = False
+    assert not log.is_helping(directory), "he is gone: somebody has to take over"
+    log.give_up()
+    assert log.replica.role != LEADER and not log.helps
+
+    log.replica.role, directory.guard.leads = LEADER, True
+    assert reads(machine.settle(log)) and log.is_carrying()

@@ -13,6 +13,7 @@ from mesh.messages.claims import Cell, Choice, KeyRoster
 from mesh.messages.records import (
     ENTRIES,
     Accepted,
+    Answered,
     Audited,
     Bound,
     Calls,
@@ -148,6 +149,7 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Sworn(Cell("k", (1, 1, "a"), (0, 0, ""), Choice())), ()),
         (Freed((("k", "t"),)), ()),
         (Summed(9, (1, 4)), ("summed",)),
+        (Answered("t", "n", "ann", output=OUT), ("t", OUT)),
     ],
     ids=lambda value: type(value).__name__,
 )

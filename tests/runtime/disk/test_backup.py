@@ -354,6 +354,16 @@ def test_no_node_no_backup(tmp_path: Path) -> None:
     assert (code_of(error), error.value.exit_code) == ("no_such_node", 3)
 
 
+def test_which_of_several_nodes_is_asked_not_guessed(tmp_path: Path) -> None:
+    """They were all started with --name: none is the home's first."""
+    home = Home(tmp_path / "home")
+    for name in ("heron", "otter"):
+        (home.path / "nodes" / name).mkdir(parents=True)
+    with pytest.raises(MeshError) as error:
+        back_up(home.node(), tmp_path / "new")
+    assert error.value.message.endswith(", only heron, otter") and error.value.fix.endswith("/new --node heron")
+
+
 FULL = """
 mount -t tmpfs -o size=40k none "$1" || exit 77
 "$2" -m mesh.inspector.cli backup "$1/new" --home "$3" --json; code=$?

@@ -1,0 +1,70 @@
+"""What people and programs tell waiting work: signals, approvals. The client's side of `gates.py`.
+
+Invariant: an answer names the gate and the hash of exactly what was looked at; if that has changed since, it is refused, not applied. Asked
+again after a broken link, a signal is known by its event and counts once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from mesh import values
+from mesh.errors import NoSuchTask, UsageError
+from mesh.gates import checked_name
+
+Document = dict[str, Any]
+Ask = Callable[[str, str, Document], Coroutine[Any, Any, Document]]
+"""``(question, key, args)``, to the mesh."""
+
+KEEP = object()
+"""What was asked about stays as it is."""
+
+
+async def send_signal(ask: Ask, task: str, name: str, value: Any, event: str, by: str) -> Document:
+    """``{"task", "signal"}``. Raises UsageError, NoSuchTask, Refused if the task has ended."""
+    data, files = values.dump({"value": value})
+    if files:
+        raise UsageError("a signal carries no File: its bytes would not be kept", fix="send its hash, or a name")
+    args = values.load(data, None) | {"name": checked_name("a signal", name), "event": event or uuid.uuid4().hex, "by": by}
+    return await ask("signal", task, args)
+
+
+async def waiting_gates(ask: Ask, about: str) -> Document:
+    """The gates that wait, of the whole mesh, the newest first; `about`: of that gate, that task and its steps alone."""
+    body = await ask("waits", "", {})
+    rows = [row for row in body["tasks"] if not about or _is_about(row, about)]
+    return {"gates": rows, "missing": body["missing"]}
+
+
+def _is_about(row: Document, about: str) -> bool:
+    author, _, rest = about.partition(".")
+    return any(
+        str(row.get(field, "")).startswith(author) and str(row.get(field, "")).partition(".")[2] == rest
+        for field in ("task", "parent", "root")
+    )
+
+
+async def answer_gate(ask: Ask, gate: str, approve: bool, note: str, output: Any, by: str) -> Document:
+    """Approve or deny the one gate that `gate` names: its own id, or that of the task it belongs to, if only one waits there.
+
+    Raises NoSuchTask if none waits, UsageError if several do, Refused by the gate's own rules.
+    """
+    found = await waiting_gates(ask, gate)
+    rows = found["gates"]
+    if not rows:
+        away = f" (not asked: {', '.join(found['missing'])})" if found["missing"] else ""
+        raise NoSuchTask(f"no gate of {gate} waits for an answer{away}", fix="mesh approvals")
+    if len(rows) > 1:
+        names = ", ".join(row["task"] for row in rows[:5])
+        raise UsageError(f"{len(rows)} gates of {gate} wait: {names}", fix="name the one you mean")
+    row = rows[0]
+    args: Document = {"approve": approve, "note": note, "person": by, "input": row["input"]}
+    if output is not KEEP:
+        data, files = values.dump({"value": output})
+        if files:
+            raise UsageError("what takes the place of a gate's subject is no File", fix="put its hash there")
+        args["output"] = values.load(data, None)["value"]
+        args["edited"] = True
+    return await ask("answer", row["task"], args)

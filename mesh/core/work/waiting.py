@@ -1,0 +1,236 @@
+"""Waits: steps that nobody runs. Their manager holds them until somebody outside settles them, or their time is over.
+
+    STEP_ASK mesh.wait --> waiting --Ask signal, to the parent--> Answered entry --> done, with the signal's value
+                                   --Ask answer, a Verdict------> Answered entry --a quorum, or a denial--> done, with the decision
+                                   --its time is over-----------> done (a pause, a gate) or failed (a signal that did not come)
+
+Invariants: what is said to a wait is on record before anybody hears that it was; the outcome follows from what is on record (`gates.py`),
+so a successor comes to the same; the n-th signal of a name settles the n-th wait for it, whichever comes first; one event settles one wait.
+A gate's answer is for exactly the input it names, and of a gate asked again with other input the earlier one is over. Does not know flows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mesh.core.work.book import Book, Effects
+from mesh.core.work.ending import Ending
+from mesh.core.work.errands import json_object
+from mesh.core.work.gates import GATE, SIGNAL, Gate, Wait, outcome, wait_of
+from mesh.core.work.task import SETTLE, WAITING, Said, Task
+from mesh.core.work.waits import dumps
+from mesh.effects import Append, Need, Refused, Send
+from mesh.ids import NodeId, TaskId, author_of, content_hash
+from mesh.messages.records import Answered
+from mesh.messages.waits import WAIT, Verdict
+from mesh.messages.work import Answer, Ask
+
+EVENTS_REMEMBERED = 256
+"""Of the signals of one name that a task has had, the newest: a repeated one is known among them."""
+NAME_CHARACTERS_MAX = 200
+ROWS_MAX = 500
+MARK = "~"
+"""In the name of a gate's step, before what tells its inputs apart."""
+
+
+class Waiting:
+    def __init__(self, book: Book, ending: Ending) -> None:
+        self._book, self._ending = book, ending
+        ending.on_time = self.expired
+        self.answers: dict[str, Callable[[float, NodeId, Ask, Task], Effects]] = {"signal": self._signal, "answer": self._answer}
+        """To questions about one task of this manager."""
+
+    # ---- a wait begins, and ends
+
+    def look(self, now_s: float) -> Effects:
+        """Those that have begun to wait in this turn: what they wait for may be here already."""
+        begun, self._book.waits = self._book.waits, []
+        for task in begun:
+            if task.state != WAITING:
+                continue
+            wait = wait_of(task.input)
+            if isinstance(wait, str):
+                error = {"code": "bad_wait", "message": f"{wait} ({task.step})", "fix": "ctx.sleep, ctx.signal or ctx.approval"}
+                yield from self._ending.fail(now_s, task, error)
+                continue
+            if wait.kind == GATE:
+                yield from self._end_earlier(now_s, task)
+            yield from self._settle(now_s, task, wait)
+
+    def _end_earlier(self, now_s: float, gate: Task) -> Effects:
+        """The same gate with other inputs: whatever was or will be said of those counts for nothing here."""
+        parent, (name, mark, _) = self._book.tasks.get(gate.parent), gate.step.partition(MARK)
+        for other in list((parent.children or {}).values()) if parent is not None and mark else ():
+            if other is not gate and other.state == WAITING and other.step.partition(MARK)[0] == name:
+                yield from self._ending.cancel(now_s, other, gate.id, "asked again with other inputs")
+
+    def expired(self, now_s: float, task: Task) -> Effects:
+        """Its time is over. Settles it, if that is an outcome; the caller fails it otherwise."""
+        wait = wait_of(task.input)
+        if not isinstance(wait, str):
+            yield from self._settle(now_s, task, wait, expired=True)
+
+    def _settle(self, now_s: float, task: Task, wait: Wait, *, expired: bool = False) -> Effects:
+        output = outcome(wait, task.said, expired=expired)
+        if output is None:
+            return
+        task.move(SETTLE)
+        task.node, task.output, task.output_hash = self._book.me, output, content_hash(output)
+        yield from self._ending.settled(now_s, task)
+
+    def _say(self, now_s: float, task: Task, said: Said, word: bytes = b"") -> Effects:
+        digest = content_hash(said.output) if said.output else ""
+        task.said = (*task.said, said)
+        if task.durable:
+            what = (task.id, said.node, said.person, said.approve, said.note, digest, said.event, word, int(now_s * 1000))
+            yield Append(Answered(*what), {digest: said.output} if said.output else {})
+        wait = wait_of(task.input)
+        if task.state == WAITING and not isinstance(wait, str):
+            yield from self._settle(now_s, task, wait)
+
+    # ---- signals
+
+    def _signal(self, now_s: float, sender: NodeId, ask: Ask, parent: Task) -> Effects:
+        args = json_object(ask.args) or {}
+        name, value, event = args.get("name"), args.get("value"), args.get("event")
+        if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARACTERS_MAX or not isinstance(event, str) or not event:
+            yield self._no(sender, ask, "bad_signal", f"a signal has a name of 1 to {NAME_CHARACTERS_MAX} characters", "mesh signal --help")
+            return
+        if parent.ended or parent.capability == WAIT:
+            yield self.not_there(sender, ask, parent)
+            return
+        events = self._events(parent, name)
+        if event not in events[-EVENTS_REMEMBERED:]:
+            data = dumps(value)
+            if (refused := self._book.admission.refusal(now_s, len(data))) is not None:
+                yield Send(sender, Answer(ask.ask, False, dumps(refused)))
+                return
+            wait = self._wait_of(now_s, parent, name, len(events))
+            if wait.durable and not wait.seq:
+                yield from self._book.submit(wait)
+            yield from self._say(now_s, wait, Said(sender, str(args.get("by") or ""), True, "", data, event))
+        yield Send(sender, Answer(ask.ask, True, dumps({"task": parent.id, "signal": name})), need=parent.need)
+
+    def _wait_of(self, now_s: float, parent: Task, name: str, number: int) -> Task:
+        """The wait for this signal: the one that is asked for already, or a new one, for whoever asks."""
+        if parent.children is None:
+            parent.children = {}
+        step = signal_step(name, number)
+        child = parent.children.get(step)
+        if child is None:
+            what, data = parent.by or parent.agent, dumps({"wait": SIGNAL, "name": name, "n": number})
+            child = self._book.open(
+                now_s, WAIT, data, durable=parent.durable, timeout_ms=0, files=(), by=what, parent=parent.id, step=step, rank=parent.rank
+            )
+            parent.children[step] = child
+        return child
+
+    def _events(self, parent: Task, name: str) -> list[str]:
+        """What the senders of the signals of that name call them, in order."""
+        if parent.signals is None:
+            parent.signals = {}
+        events = parent.signals.get(name)
+        if events is None:
+            events = parent.signals[name] = []
+        children = parent.children or {}
+        while (child := children.get(signal_step(name, len(events)))) is not None and (child.said or child.ended):
+            events.append(child.said[0].event if child.said else "")  # "": nobody sent it in time
+        return events
+
+    # ---- gates
+
+    def _answer(self, now_s: float, sender: NodeId, ask: Ask, task: Task) -> Effects:
+        word = ask.words[0] if len(ask.words) == 1 and isinstance(ask.words[0].body, Verdict) else None
+        if task.ended or task.capability != WAIT or isinstance(wait := wait_of(task.input), str) or wait.kind != GATE:
+            yield self.not_there(sender, ask, task)
+            return
+        if word is None or word.author != sender or word.body.task != task.id:
+            yield self._no(sender, ask, "unsigned_verdict", "the answer to a gate is signed by the node that gives it", "mesh approve ID")
+            yield Refused("unsigned_verdict", sender)
+            return
+        verdict: Verdict = word.body
+        if any(one.node == sender and one.approve == verdict.approve for one in task.said):
+            yield self._state(sender, ask, task)
+            return
+        if (problem := self._unfit(now_s, sender, task, wait.gate, verdict)) is not None:
+            yield self._no(sender, ask, *problem)
+            yield Refused(problem[0], sender)
+            return
+        said = Said(sender, verdict.person, verdict.approve, verdict.note, verdict.output)
+        yield from self._say(now_s, task, said, word.raw)
+        yield self._state(sender, ask, task)
+
+    def _unfit(self, now_s: float, sender: NodeId, task: Task, gate: Gate, verdict: Verdict) -> tuple[str, str, str] | None:
+        """None, or why this answer does not count."""
+        show = f"mesh approvals {task.id}"
+        if verdict.input != task.input_hash:
+            return "gate_changed", "what was answered is not what this gate asks: it was asked again with other inputs", show
+        names = (sender, self._book.directory.name_of(sender))
+        age_ms = int((now_s - task.submitted_at_s) * 1000)
+        asked = gate.asked(age_ms, task.timeout_ms)
+        if asked and not any(name in asked for name in names):
+            return "not_approver", f"{names[1]} is not among those who may answer: {', '.join(asked)}", show
+        separate = self._book.limits.separate_duties if gate.separate is None else gate.separate
+        if separate and verdict.approve and sender == author_of(self._root(task)):
+            return "own_work", f"{names[1]} asked for this work, and may not approve it: another node has to", show
+        if verdict.output and json_object(b'{"x":' + verdict.output + b"}") is None:
+            return "bad_output", "what is to stand in its place is no JSON", show
+        return None
+
+    def _root(self, task: Task) -> TaskId:
+        """The submitted task that this one belongs to, as far up as this manager knows."""
+        while task.parent and (parent := self._book.find(task.parent)) is not None:
+            task = parent
+        return task.parent or task.id
+
+    def waits(self, now_s: float, sender: NodeId, ask: Ask, tasks: list[Task]) -> Effects:
+        """The gates among these tasks that wait, oldest first."""
+        rows = [row for task in tasks if (row := self._row(now_s, task)) is not None]
+        yield Send(sender, Answer(ask.ask, True, dumps({"tasks": rows[:ROWS_MAX], "more": max(0, len(rows) - ROWS_MAX)})))
+
+    def _row(self, now_s: float, task: Task) -> dict[str, Any] | None:
+        if task.capability != WAIT or task.state != WAITING or isinstance(wait := wait_of(task.input), str) or wait.kind != GATE:
+            return None
+        age_ms = max(0, int((now_s - task.submitted_at_s) * 1000))
+        parent = self._book.tasks.get(task.parent)
+        return {
+            "task": task.id,
+            "gate": wait.name,
+            "question": wait.gate.question,
+            "input": task.input_hash,
+            "arguments": json_object(task.input),
+            "parent": task.parent,
+            "root": self._root(task),
+            "capability": parent.capability if parent is not None else "",
+            "quorum": wait.gate.quorum,
+            "approvers": list(wait.gate.asked(age_ms, task.timeout_ms)),
+            "said": [{"node": one.node, "person": one.person, "approve": one.approve, "note": one.note} for one in task.said],
+            "age_ms": age_ms,
+            "left_ms": task.left_ms(now_s),
+            "manager": self._book.me,
+        }
+
+    # ---- answers
+
+    def _state(self, sender: NodeId, ask: Ask, task: Task) -> Send:
+        said = [{"node": one.node, "person": one.person, "approve": one.approve} for one in task.said]
+        body = {"task": task.id, "parent": task.parent, "state": task.state, "said": said}
+        return Send(sender, Answer(ask.ask, True, dumps(body)), need=task.need)
+
+    def not_there(self, sender: NodeId, ask: Ask, task: Task) -> Send:
+        """What `task` cannot be told, since it has ended or does not wait for that."""
+        if ask.question == "answer" and task.capability != WAIT:
+            return self._no(sender, ask, "no_gate", f"{task.id} is no gate: nobody has to approve it", "mesh approvals")
+        if task.ended:
+            return self._no(sender, ask, "task_ended", f"{task.id} has ended: it is {task.state}", f"mesh task {task.id}")
+        return self._no(sender, ask, "no_handler", f"{task.id} is a wait: signal the task that waits", f"mesh signal {task.parent} NAME")
+
+    @staticmethod
+    def _no(sender: NodeId, ask: Ask, code: str, message: str, fix: str) -> Send:
+        return Send(sender, Answer(ask.ask, False, dumps({"code": code, "message": message, "fix": fix})), need=Need.FREE)
+
+
+def signal_step(name: str, number: int) -> str:
+    """The name of the step in which a task waits for its signal of that name, counted from 0."""
+    return f"signal/{name}/{number}"

@@ -1,0 +1,28 @@
+"""What people answer to work that waits for them. A `Verdict` is signed by the node at which it was given, and stands on record as it was
+signed: who wants to know whether a gate was passed rightly asks nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh.ids import Hash, TaskId
+
+WAIT = "mesh.wait"
+"""The capability of steps that nobody runs: their manager holds them until somebody settles them, or their time is over."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Of one person about one gate. Body of a signed object."""
+
+    task: TaskId
+    input: Hash
+    """Of exactly what was asked: of anything else it says nothing."""
+    approve: bool
+    person: str
+    """Who answers, as the account's owner is called there; the node vouches for the account, not for the name."""
+    note: str = ""
+    output: bytes = b""
+    """JSON in place of what was asked about; empty: as it is."""
+    at_ms: int = 0
+    """By the signer's clock."""
