@@ -10,11 +10,14 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib import import_module
 
+LIMIT_S = 120
 LATER = ("mesh.client", "mesh.joining", "mesh.runtime.app", "typer._adapters")
 """What verbs load only when they are at work."""
 
@@ -22,15 +25,17 @@ LATER = ("mesh.client", "mesh.joining", "mesh.runtime.app", "typer._adapters")
 class Shell:
     """Ends with `close`, or with whoever has it."""
 
-    def __init__(self, environ: dict[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
         words = [sys.executable, "-m", "attacks.shell"]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True)
 
-    def run(self, *words: str, says: str = "") -> subprocess.CompletedProcess[str]:
-        """One command line, to its end, with `says` on its standard input."""
+    def run(
+        self, *words: str, says: str = "", environ: Mapping[str, str] | None = None, folder: str = "."
+    ) -> subprocess.CompletedProcess[str]:
+        """One command line in `folder`, with `says` on its standard input, to its end: it is killed after LIMIT_S. `environ`: else our own."""
         process = self._process
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps([words, says]) + "\n")
+        process.stdin.write(json.dumps([words, says, dict(environ or {}), folder]) + "\n")
         process.stdin.flush()
         code, out, err = json.loads(process.stdout.readline())
         return subprocess.CompletedProcess(words, code, out, err)
@@ -46,11 +51,16 @@ def main() -> None:
         import_module(module)
     gc.freeze()
     for line in iter(sys.stdin.readline, ""):
-        words, says = json.loads(line)
+        words, says, environ, folder = json.loads(line)
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             stdin.write(says.encode())
             stdin.seek(0)
             if (pid := os.fork()) == 0:
+                if environ:
+                    os.environ.clear()
+                    os.environ.update(environ)
+                os.chdir(folder)
+                signal.alarm(LIMIT_S)
                 run(words, stdin.fileno(), out.fileno(), err.fileno())
             _, status = os.waitpid(pid, 0)
             said = [file.seek(0) or file.read().decode() for file in (out, err)]
