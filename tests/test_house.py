@@ -244,5 +244,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 18_650
-    assert lines("mesh/**/*.py") <= 60_300
+    assert lines("mesh/**/*.py") <= 61_500
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120
