@@ -15,6 +15,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
+from mesh.core.work.book import QueuesDue
 from mesh.core.work.task import BACKOFF, WAITING
 from mesh.core.work.waits import BackoffEnds
 from mesh.core.work.wheel import TimeoutsDue
@@ -32,7 +33,7 @@ SETTLE_IN_LINE_S = 1.2
 """The same while tasks are in line: longer than a node waits before it says that nobody offers something."""
 LIVED_S = 60.0
 """So much of a test's own sleep the nodes live through (a second costs a small mesh half a millisecond): leases end, the dead are found."""
-PATIENT = (BackoffEnds, TimeoutsDue)
+PATIENT = (BackoffEnds, QueuesDue, TimeoutsDue)
 """What nodes wait for in user time: however long it is, nothing else of theirs depends on it."""
 EVENTS_PER_TURN = 500
 
@@ -176,6 +177,7 @@ class VirtualTime:
         left_s = min(waits, default=0.0)
         if left_s > SETTLE_S:
             self._skipped_s += left_s
+            self._touched_s = self._world.now_s  # what is due now has to be told to whoever waits for it, before more is skipped
             for host in self._world.living():
                 hasten(host, left_s)
 

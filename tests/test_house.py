@@ -56,6 +56,7 @@ FLOORS = {
         "mesh.errors",
         "mesh.files",
         "mesh.flows",
+        "mesh.gates",
         "mesh.ids",
         "mesh.labels",
         "mesh.limits",

@@ -17,10 +17,11 @@ from typing import Any
 from mesh import Context
 from mesh.errors import MeshError
 from mesh.flows.expressions import ExpressionError, filled
+from mesh.flows.gating import StepFailed, settled
 from mesh.flows.run import DONE, FAILED, SKIPPED, UNREACHED, Ended, Failure, State
 from mesh.flows.saga import Saga
 from mesh.flows.spec import Document, Flow, Step, hash_of
-from mesh.flows.working import StepFailed, Working, side_by_side
+from mesh.flows.working import Working, side_by_side
 
 
 class FlowFailed(MeshError):
@@ -153,12 +154,20 @@ class _Interpreter:
         return {"output": output, **by_fate, "degraded": state.degraded}
 
     async def _undone(self, failure: Failure) -> FlowFailed:
-        """Undo what was committed, the last first, whatever becomes of each."""
-        undone, not_undone = [], []
+        """Undo what was committed, the last first, whatever becomes of each; then people are asked about what could not be undone."""
+        undone, stuck = [], []
         for work in self._saga.to_undo():
             try:
                 await self._working.undo(work)
                 undone.append(work.name)
             except StepFailed as error:
-                not_undone.append(f"{work.name}: {error.message}" + (f" (task {error.task})" if error.task else ""))
-        return FlowFailed(failure, undone, not_undone)
+                self._ctx.log(f"{work.name} could not be undone: {error.message}")
+                stuck.append((work, error))
+        answers = await asyncio.gather(*(settled(self._ctx, work, error.message) for work, error in stuck))
+        by_hand = [f"{work.name} by hand" for (work, _), answer in zip(stuck, answers) if answer]
+        not_undone = [
+            f"{work.name}: {error.message}" + (f" (task {error.task})" if error.task else "")
+            for (work, error), answer in zip(stuck, answers)
+            if not answer
+        ]
+        return FlowFailed(failure, undone + by_hand, not_undone)

@@ -15,9 +15,11 @@ import json
 from typing import Any
 
 from mesh import Context
-from mesh.errors import InvalidArgument, MeshError, NoSuchCapability, Overloaded, TaskFailed, TimedOut, TooBig
+from mesh.errors import InvalidArgument, NoSuchCapability, Overloaded, TaskFailed, TimedOut, TooBig
 from mesh.flows.checks import own_part
 from mesh.flows.expressions import ExpressionError, filled, value_of
+from mesh.flows.fields import said
+from mesh.flows.gating import StepFailed, ask
 from mesh.flows.run import State
 from mesh.flows.saga import RETRIES, Committed, Saga
 from mesh.flows.spec import Action, Document, Step, Timeouts
@@ -28,19 +30,6 @@ FALLBACK_AFTER_S = 30.0
 """How long a step that has a fallback waits to be taken, where its timeouts do not say: then nobody is there who could."""
 ENDS = (TaskFailed, InvalidArgument, TimedOut, NoSuchCapability, TooBig)
 """How a step's own work fails. Anything else is about the flow's task: it was replaced, or it asks for other work than it did before."""
-
-
-class StepFailed(Exception):
-    """A step has failed for good."""
-
-    def __init__(self, message: str, task: str = "") -> None:
-        super().__init__(message)
-        self.message, self.task = message, task
-
-    @classmethod
-    def of(cls, error: MeshError) -> StepFailed:
-        task = getattr(error, "task", "") or (error.fix.removeprefix("mesh why ") if error.fix.startswith("mesh why ") else "")
-        return cls(error.message, task)
 
 
 class Working:
@@ -109,20 +98,34 @@ class Working:
         scope = self._state.scope(seen, **many)
         arguments = _filled(step.uses, step.arguments, scope)
         try:
-            result = await self._child(step, self._named(step, name, arguments), step.uses, arguments)
-        except ENDS as error:
+            result = await self._asked_and_done(step, name, arguments, scope)
+        except StepFailed as failed:
             if step.fallback is None:
-                raise StepFailed.of(error) from error
-            return await self._instead(step, step.fallback, name, arguments, scope, StepFailed.of(error))
+                raise
+            return await self._instead(step, step.fallback, name, arguments, scope, failed)
         if step.compensate is not None:
             await self._saga.committed(Committed(name, step, arguments, seen, item, index, result))
         return result
 
+    async def _asked_and_done(self, step: Step, name: str, arguments: Document, scope: Document) -> Any:
+        if step.gate is not None:
+            subject = arguments if step.uses or arguments else {need: scope["steps"][need] for need in step.needs if need in scope["steps"]}
+            decision = await ask(self._ctx, step.gate, name, subject, scope)
+            if not step.uses:
+                return {"approved": True, "output": decision.output, "by": list(decision.by), "note": decision.note}
+            if not isinstance(decision.output, dict):
+                raise StepFailed(f"what was put in place of its arguments is no table: {said(decision.output)}")
+            arguments = decision.output
+        try:
+            return await self._child(step, self._named(step, name, arguments), step.uses, arguments)
+        except ENDS as error:
+            raise StepFailed.of(error) from error
+
     async def _instead(self, step: Step, action: Action, name: str, arguments: Document, scope: Document, why: StepFailed) -> Any:
         """The fallback: the flow goes on, and its result says so."""
-        said = {"step": name, "because": why.message, "task": why.task}
+        told = {"step": name, "because": why.message, "task": why.task}
         if not action.uses:
-            self._state.degraded.append(said | {"instead": "value"})
+            self._state.degraded.append(told | {"instead": "value"})
             return filled(action.value, scope)
         given = arguments if action.arguments is None else _filled(action.uses, action.arguments, scope)
         try:
@@ -130,7 +133,7 @@ class Working:
         except ENDS as error:
             other = StepFailed.of(error)
             raise StepFailed(f"{why.message}; and its fallback {action.uses}: {other.message}", other.task or why.task) from error
-        self._state.degraded.append(said | {"instead": action.uses})
+        self._state.degraded.append(told | {"instead": action.uses})
         return result
 
     async def undo(self, work: Committed) -> None:

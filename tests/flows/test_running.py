@@ -203,8 +203,8 @@ def test_steps_have_the_options_that_the_flow_gives_them() -> None:
     assert run(outcome('retry = 3\nlabels = ["zone=eu"]\nwith = { until = 4 }\n')) == 4
     with pytest.raises(TaskFailed, match="not yet"):
         run(outcome("retry = 2\nwith = { until = 4 }\n"))
-    for times, why in (('run = "20s"', "20 s"), ('total = "20s"', "20 s"), ('heartbeat = "20s"', "no sign of life")):
-        with pytest.raises(TaskFailed, match=rf"step 'a' failed: .*{why}"):
+    for times in ('run = "20s"', 'total = "20s"'):
+        with pytest.raises(TaskFailed, match=r"step 'a' failed: .* 20 s"):
             run(outcome(f"timeouts = {{ {times} }}\nwith = {{ until = 1 }}\n"))
     with pytest.raises(TaskFailed, match="step 'a' failed: nobody took 'flaky' within its queue timeout"):
         run(outcome('labels = { zone = "us" }\ntimeouts = { queue = "5s" }\nwith = { until = 1 }\n'))
