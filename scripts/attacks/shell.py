@@ -32,7 +32,7 @@ class Shell:
     def run(
         self, *words: str, says: str = "", environ: Mapping[str, str] | None = None, folder: str = "."
     ) -> subprocess.CompletedProcess[str]:
-        """One command line in `folder`, with `says` on its standard input, to its end: killed after LIMIT_S. `environ`: else our own."""
+        """One command line in `folder`, with `says` on its standard input, to its end or for LIMIT_S. `environ`: else our own."""
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps([words, says, dict(environ or {}), folder]) + "\n")
