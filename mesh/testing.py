@@ -380,6 +380,8 @@ class _Runner(Runner):
             self._waits[task] -= 1
             if not self._waits[task]:
                 del self._waits[task]
+            else:
+                self._mesh._time.dealing = True
 
     async def wait_for_reader(self, run: Run, work: Awaitable[None]) -> None:
         self.for_readers += 1

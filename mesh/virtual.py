@@ -67,6 +67,8 @@ class VirtualTime:
         self._touched = False
         self.waiting = 0
         """Clients whose answer is out."""
+        self.dealing = False
+        """A handler that waits for several things has got one of them, and does not look busy while it deals with that."""
         self.living = 0
         """Sleeps of the test that the nodes live through."""
 
@@ -112,8 +114,9 @@ class VirtualTime:
         while True:
             for _ in range(ROUNDS):
                 await asyncio.sleep(0)
-                if not self._busy():
+                if not self._busy() and not self.dealing:
                     break
+            self.dealing = False
             if self._busy():
                 if not await self._changes_within(REAL_WAIT_S):
                     self._advance(self._world.now_s + BESIDE_S)

@@ -46,7 +46,7 @@ class Working:
                 return await self._each(step, seen)
             if step.loop is not None:
                 return await self._turns(step, seen)
-            return await self._once(step, step.id, seen)
+            return await self._once(step, self._state.name_of(step), seen)
         except ExpressionError as error:
             raise StepFailed(f"{error.reason}; {error.fix}") from error
 
@@ -64,7 +64,7 @@ class Working:
         async def work() -> None:
             for index, item in queue:
                 try:
-                    results[index] = await self._once(step, f"{step.id}[{index}]", seen, item, index)
+                    results[index] = await self._once(step, f"{self._state.name_of(step)}[{index}]", seen, item, index)
                 except (StepFailed, ExpressionError) as error:
                     failures[index] = error if isinstance(error, StepFailed) else StepFailed(f"{error.reason}; {error.fix}")
 
@@ -81,7 +81,7 @@ class Working:
         assert step.loop is not None
         last: Any = None
         for turn in range(step.loop.max):
-            last = await self._once(step, f"{step.id}#{turn + 1}", seen, last, turn)
+            last = await self._once(step, f"{self._state.name_of(step)}#{turn + 1}", seen, last, turn)
             if self.truth(step.loop.until, self._state.scope(seen, item=last, index=turn), "until"):
                 return last
         raise StepFailed(f"after {step.loop.max} turns {step.loop.until[1:].strip()!r} is still not true")
@@ -94,6 +94,7 @@ class Working:
         return value
 
     async def _once(self, step: Step, name: str, seen: int, item: Any = None, index: int | None = None) -> Any:
+        await self._state.go.wait()
         many = {} if index is None else {"item": item, "index": index}
         scope = self._state.scope(seen, **many)
         arguments = _filled(step.uses, step.arguments, scope)
@@ -212,7 +213,12 @@ async def side_by_side(works: Any) -> None:
             for work in works:
                 group.create_task(work())
     except BaseExceptionGroup as errors:
-        inner: BaseException = errors
-        while isinstance(inner, BaseExceptionGroup):
-            inner = inner.exceptions[0]
-        raise inner from None
+        raise innermost(errors) from None
+
+
+def innermost(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first thing that went wrong in it."""
+    inner: BaseException = errors
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner

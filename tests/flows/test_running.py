@@ -90,7 +90,7 @@ with = { a = "$steps.many[2]", b = "$steps.again" }
 def test_steps_maps_and_loops_pass_their_results_on() -> None:
     shop = Shop()
     found = run(ended(SUMS, shop, n=3))
-    assert found == {"output": {"total": 22, "each": [4, 9, 14]}, "skipped": [], "failed": [], "left": [], "degraded": []}
+    assert found == {"output": {"total": 22, "each": [4, 9, 14]}, "skipped": [], "failed": [], "left": [], "degraded": [], "version": 1}
     assert sorted(shop.did) == sorted(("add", a, b) for a, b in ((3, 1), (4, 0), (8, 1), (12, 2), (4, 2), (6, 2), (14, 8)))
 
 
