@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ class Port(Protocol):
 
     def sleep(self, task: TaskInfo, seconds: float) -> Coroutine[Any, Any, None]: ...
 
+    def publish(self, task: TaskInfo, topic: str, event_id: str, given: Document) -> Coroutine[Any, Any, Document]: ...
+
     def secret(self, task: TaskInfo, name: str) -> Coroutine[Any, Any, Secret]: ...
 
 
@@ -100,7 +103,7 @@ _DONE = _Done()
 class Context:
     """For ``async def`` handlers. `task` says what this runs for, `lifespan` is what ``@agent.lifespan`` yielded."""
 
-    __slots__ = ("_how", "_keyed", "_loop", "_port", "_thread", "checkpointed", "task")
+    __slots__ = ("_events", "_how", "_keyed", "_loop", "_port", "_thread", "checkpointed", "task")
 
     def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop, checkpointed: Any = None) -> None:
         self.task = task
@@ -111,6 +114,8 @@ class Context:
         self._thread = threading.get_ident()
         self._keyed = Keyed(task, port)
         self._how: Document = {}
+        self._events = [0]
+        """Published so far: one count for all copies that `options` makes."""
 
     @property
     def lifespan(self) -> Any:
@@ -240,6 +245,19 @@ class Context:
         self._check_thread()
         return self._port.sleep(self.task, seconds)
 
+    def publish(self, topic: str, /, *, event_id: str = "", **values: Any) -> Coroutine[Any, Any, Document]:
+        """Tell everybody who subscribes to `topic`, as `Mesh.publish`. The tasks that follow are no children of this one.
+
+        Without an `event_id` it is made of this task's id and of how often the handler has published: an attempt that does the same in the
+        same order publishes nothing twice.
+        """
+        self._check_thread()
+        return self._port.publish(self.task, topic, event_id or self._next_event(), values)
+
+    def _next_event(self) -> str:
+        self._events[0] += 1
+        return hashlib.sha256(f"{self.task.id}/{self._events[0]}".encode()).hexdigest()[:32]
+
     def secret(self, name: str) -> Coroutine[Any, Any, Secret]:
         """The secret `name` of the home that this worker's node belongs to: ``(await ctx.secret("db")).reveal()``.
 
@@ -319,6 +337,11 @@ class BlockingContext:
     def sleep(self, seconds: float) -> None:
         """As `Context.sleep`."""
         self._wait(self._context._port.sleep(self.task, seconds))
+
+    def publish(self, topic: str, /, *, event_id: str = "", **values: Any) -> Document:
+        """As `Context.publish`."""
+        context = self._context
+        return self._wait(context._port.publish(context.task, topic, event_id or context._next_event(), values))
 
     def secret(self, name: str) -> Secret:
         """As `Context.secret`."""

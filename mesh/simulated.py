@@ -14,6 +14,7 @@ from mesh.core.work import inputs as handlers
 from mesh.errors import NoNode, NoSuchFile, Refused, TimedOut, UsageError, from_body
 from mesh.files import Shelf
 from mesh.messages.work import Placement
+from mesh.runtime.params_local import COMMANDS
 from mesh.sim.host import Host
 from mesh.sim.story import read_story
 
@@ -138,6 +139,10 @@ class Connection:
 
 def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any:
     """The node's command for a verb of the local protocol."""
+    if verb in COMMANDS:
+        asked = COMMANDS[verb](params)
+        asked.request = number
+        return asked
     if verb == "ask":
         return inputs.Enquire(number, params["question"], params["key"], params["args"])
     if verb == "down":
@@ -166,8 +171,6 @@ def _command(verb: str, number: int, params: dict[str, Any], worker: int) -> Any
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
         return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank, placement)
-    if verb == "checkpoint":
-        return handlers.Checkpoint(number, params["task"], params["fence"], params["value"])
     if verb in ("effect", "effected"):
         effect = (params["task"], params["fence"], params["key"], params["call"])
         if verb == "effect":

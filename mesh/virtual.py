@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
+from dataclasses import replace
 
+from mesh.core.triggers.inputs import TicksDue
 from mesh.core.work.task import BACKOFF
 from mesh.core.work.waits import BackoffEnds
 from mesh.core.work.wheel import TimeoutsDue
@@ -32,9 +34,10 @@ SETTLE_IN_LINE_S = 1.2
 """The same while tasks are in line: longer than a node waits before it says that nobody offers something."""
 LIVED_S = 60.0
 """So much of a test's own sleep the nodes live through (a second costs a small mesh half a millisecond): leases end, the dead are found."""
-PATIENT = (BackoffEnds, TimeoutsDue)
+PATIENT = (BackoffEnds, TimeoutsDue, TicksDue)
 """What nodes wait for in user time: however long it is, nothing else of theirs depends on it."""
 EVENTS_PER_TURN = 500
+NEVER_S = 366 * 86_400.0
 
 
 class Alarm:
@@ -55,6 +58,9 @@ class VirtualTime:
 
     def __init__(self, world: World, *, busy: Callable[[], bool], open_work: Callable[[], bool]) -> None:
         self._world = world
+        world.wall_ms = self._wall_ms
+        # Nobody sets a clock here: only ticks are looked for.
+        world.limits = replace(world.limits, triggers=replace(world.limits.triggers, look_s=NEVER_S))
         self._busy = busy
         self._open_work = open_work
         self._skipped_s = 0.0
@@ -72,6 +78,11 @@ class VirtualTime:
     def now_s(self) -> float:
         """User time."""
         return self._world.now_s + self._skipped_s
+
+    def _wall_ms(self, host: Host) -> int:
+        """A node asks for it, and waits for nothing until it knows: no time may be skipped meanwhile."""
+        self._touched_s = self._world.now_s
+        return host.clock.wall_ms(self.now_s())
 
     def touch(self) -> None:
         """Something happened that user code will notice, or that it did."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.claims import Cell, KeyRoster
 from mesh.messages.signed import Signed
+from mesh.messages.triggers import Mark, PlanRow
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
 # ---- the chain
@@ -399,6 +400,22 @@ class Summed:
     at_ms: int = 0
 
 
+@dataclass(slots=True)
+class Planned:
+    """What this node knows that people said of a schedule."""
+
+    row: PlanRow
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Ticked:
+    """How far a schedule has come, as this node knows it: not every tick, since keys hold those in between."""
+
+    mark: Mark
+    at_ms: int = 0
+
+
 ENTRIES = (
     Opened,
     Submitted,
@@ -427,5 +444,7 @@ ENTRIES = (
     Sworn,
     Freed,
     Summed,
+    Planned,
+    Ticked,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

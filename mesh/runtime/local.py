@@ -25,13 +25,13 @@ import anyio
 import anyio.abc
 
 from mesh.core.inputs import Call, Drain, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
-from mesh.core.work.inputs import Checkpoint, EffectBegin, EffectEnd
+from mesh.core.work.inputs import EffectBegin, EffectEnd
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Overloaded, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.limits import WorkLimits
 from mesh.runtime.disk.blobs import Blobs
-from mesh.runtime.params_local import bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of
+from mesh.runtime.params_local import COMMANDS, bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers
@@ -126,7 +126,6 @@ class LocalServer:
             "next": self._do_next,
             "submit": self._do_submit,
             "step": self._do_step,
-            "checkpoint": self._do_checkpoint,
             "effect": self._do_effect,
             "effected": self._do_effected,
             "ask": self._do_ask,
@@ -222,6 +221,11 @@ class LocalServer:
                 self._workers.take(connection.worker, verb, params)
             elif (do := self._verbs.get(verb)) is not None:
                 do(connection, number, params)
+            elif (command := COMMANDS.get(verb)) is not None:
+                asked = command(params)
+                self._check_request(getattr(asked, "capability", ""))
+                asked.request = self._request(connection, number, verb)
+                self._tell(self._me, asked)
             elif verb in self._views:
                 self._do_view(connection, number, verb, params)
             else:
@@ -345,12 +349,6 @@ class LocalServer:
         how = bounds_of(params), rank_of(params), placement_of(params)
         self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, *how))
 
-    def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        task, fence, value = text_of(params, "task"), number_of(params, "fence", 0), params.get("value")
-        if type(value) is not bytes:
-            raise BadFrame("bad_checkpoint")
-        self._tell(self._me, Checkpoint(self._request(connection, number, "checkpoint"), task, fence, value))
-
     def _do_effect(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         task, fence, key, call, once = *effect_of(params), params.get("once")
         if not connection.worker or type(once) is not bool:
@@ -370,12 +368,7 @@ class LocalServer:
         capability, data, files = params.get("capability"), params.get("input"), params.get("files", [])
         if type(capability) is not str or type(data) is not bytes or type(files) is not list:
             raise BadFrame("bad_work")
-        if self._may_request is not None and not self._may_request(capability):
-            raise Refused(
-                f"this home's certificate does not let it ask for {capability}",
-                fix="mesh id; mesh invite --request, there",
-                code="not_granted",
-            )
+        self._check_request(capability)
         if len(data) > self._limits.body_bytes_max:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self._limits.body_bytes_max)
         if len(files) > FILES_MAX:
@@ -384,6 +377,11 @@ class LocalServer:
             if type(file) is not list or [type(part) for part in file] != [str, int]:
                 raise BadFrame("bad_work")
         return capability, data, max(0, number_of(params, "timeout_ms", 0)), tuple((sha256, size) for sha256, size in files)
+
+    def _check_request(self, capability: str) -> None:
+        if capability and self._may_request is not None and not self._may_request(capability):
+            message = f"this home's certificate does not let it ask for {capability}"
+            raise Refused(message, fix="mesh id; mesh invite --request, there", code="not_granted")
 
     def _do_ask(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         question, key, args = text_of(params, "question"), text_of(params, "key"), params.get("args", {})

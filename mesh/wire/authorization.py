@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, trust, work
+from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, triggers, trust, work
 from mesh.wire.patterns import covers
 
 BELONG, OFFER, REQUEST, OBSERVE, READ, ISSUE = "belong", "offer", "request", "observe", "read", "issue"
@@ -103,6 +103,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         claims.KeysAsk,
         claims.KeysTold,
         claims.KeysFree,
+        triggers.Schedules,
         work.Cfp,
         work.Backlog,
         work.Award,
@@ -164,6 +165,10 @@ def _steps_within(rights: Rights, message: work.StepAsk) -> bool:
     return covers(rights.requests, message.capability)
 
 
+def _plans_within(rights: Rights, message: triggers.Schedules) -> bool:
+    return rights.requests == ("*",) or all(covers(rights.requests, plan.capability) for row in message.rows for plan in row.plan)
+
+
 def _may_ask(rights: Rights, message: work.Ask) -> bool:
     return QUESTIONS.get(message.question) in rights.rights
 
@@ -173,6 +178,7 @@ _WITHIN: dict[type, Callable[[Rights, Any], bool]] = {
     work.Award: _asks_within,
     work.StepAsk: _steps_within,
     work.Ask: _may_ask,
+    triggers.Schedules: _plans_within,
 }
 
 

@@ -35,9 +35,11 @@ from mesh.messages.records import (
     Guarded,
     Inherited,
     Opened,
+    Planned,
     Rostered,
     Submitted,
     Sworn,
+    Ticked,
     TookOver,
 )
 
@@ -102,6 +104,22 @@ class Keys:
     def numbers(self) -> Iterable[int]:
         yield from self._rosters
         yield from self._cells.values()
+
+
+class Triggers:
+    """Triggers: of each schedule what people said last, and how far it has come. All of them: they are few, and bounded."""
+
+    def __init__(self) -> None:
+        self._newest: dict[tuple[type, str], int] = {}
+
+    def add(self, seq: int, entry: Any) -> None:
+        if type(entry) is Planned:
+            self._newest[Planned, entry.row.name] = seq
+        elif type(entry) is Ticked:
+            self._newest[Ticked, entry.mark.name] = seq
+
+    def numbers(self) -> Iterable[int]:
+        return self._newest.values()
 
 
 class Held:
@@ -252,7 +270,8 @@ class StillOpen:
     def __init__(self, me: NodeId, limits: RecordsLimits) -> None:
         self._most = limits.sum_open_max
         self._facts, self._keys, self._held, self._work = Facts(), Keys(me), Held(limits.sum_ended_max), Work(me, limits)
-        self._add = tuple(part.add for part in (self._facts, self._keys, self._held, self._work))
+        self._triggers = Triggers()
+        self._add = tuple(part.add for part in (self._facts, self._keys, self._triggers, self._held, self._work))
 
     def add(self, seq: int, entry: Any) -> None:
         for add in self._add:
@@ -260,6 +279,7 @@ class StillOpen:
 
     def numbers(self, taken: int) -> tuple[int, ...] | None:
         """Ascending; None: more than `sum_open_max`. `taken`: others drive the tasks that were submitted up to that entry."""
-        parts = (self._facts.numbers(), self._keys.numbers(), self._held.numbers(), self._work.numbers(taken))
+        few = (self._facts, self._keys, self._triggers, self._held)
+        parts = (*(part.numbers() for part in few), self._work.numbers(taken))
         found = sorted({seq for part in parts for seq in part})
         return tuple(found) if len(found) <= self._most else None

@@ -34,14 +34,17 @@ from mesh.messages.records import (
     Lost,
     Opened,
     Parked,
+    Planned,
     Rekeyed,
     Rostered,
     Submitted,
     Summed,
     Sworn,
+    Ticked,
     TookOver,
 )
 from mesh.messages.signed import Signed
+from mesh.messages.triggers import Mark, PlanRow
 
 
 def seal(signed: Signed) -> bytes:
@@ -148,6 +151,8 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Sworn(Cell("k", (1, 1, "a"), (0, 0, ""), Choice())), ()),
         (Freed((("k", "t"),)), ()),
         (Summed(9, (1, 4)), ("summed",)),
+        (Planned(PlanRow("p", 1, "a")), ()),
+        (Ticked(Mark("p", 1)), ()),
     ],
     ids=lambda value: type(value).__name__,
 )
