@@ -72,8 +72,8 @@ class Triggering:
         return await publish(connection.ask, getattr(connection, "shelf", None), topic, event_id, values, _who())
 
     async def schedules(self) -> Document:
-        """``{"schedules": [{"name", "capability", "next_ms", "last_ms", "task", "paused", ...}]}``: agents' and people's."""
-        return {"schema": "mesh.schedules/1", **await self._schedule("list")}
+        """``{"action", "schedules": [{"name", "capability", "next_ms", "last_ms", "task", "paused", ...}]}``: agents' and people's."""
+        return {"schema": "mesh.schedule/1", "action": "list", **await self._schedule("list")}
 
     async def add_schedule(
         self, name: str, when: str, capability: str, /, *, arguments: Document | None = None, **options: Any

@@ -37,6 +37,7 @@ FLOORS = {
         "mesh.joining",
         "mesh.labels",
         "mesh.launch",
+        "mesh.schedules",
         "mesh.inspector",
         "mesh.runtime.condition",
         "mesh.runtime.ended",

@@ -26,7 +26,17 @@ GROUPS: dict[str, dict[str, str]] = {
         "drain": "drain",
         "down": "start",
     },
-    "Use": {"call": "use", "submit": "use", "result": "use", "cancel": "use", "retry": "use", "get": "use", "secret": "secrets"},
+    "Use": {
+        "call": "use",
+        "submit": "use",
+        "result": "use",
+        "cancel": "use",
+        "retry": "use",
+        "get": "use",
+        "secret": "secrets",
+        "schedule": "triggers",
+        "publish": "triggers",
+    },
     "Watch": {
         "status": "watch",
         "nodes": "watch",

@@ -76,6 +76,8 @@ class Ticker:
         self._last = 0
         self._waiting: list[ScheduleAsk] = []
         """Commands that wait for the time of day."""
+        self._told: list[Mark] = []
+        """Marks that do: whether they are to be believed."""
         self._quiet_until_s = float("inf")
         self._acted = self._skipped = self._failed = 0
         self.inputs: dict[type, Any] = {
@@ -105,6 +107,9 @@ class Ticker:
         yield from self._book.on_schedules(now_s, sender, news)
         if news.rows:
             self._look_at(now_s, now_s)
+        if news.marks and len(self._told) < self._limits.schedules_max:  # a mark that is lost is no loss
+            self._told += news.marks
+            yield ReadWall(need=Need.FREE)
 
     def _look_at(self, now_s: float, at_s: float) -> None:
         """At the latest then."""
@@ -115,6 +120,8 @@ class Ticker:
         yield ReadWall(need=Need.FREE)
 
     def _on_wall_read(self, now_s: float, _me: NodeId, read: WallRead) -> Effects:
+        told, self._told = self._told, []
+        yield from self._book.take_marks(now_s, read.wall_ms, told)
         asked, self._waiting = self._waiting, []
         for ask in asked:
             yield from self._answered(now_s, ask, read.wall_ms)
