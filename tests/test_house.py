@@ -193,5 +193,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 18_950
-    assert lines("mesh/**/*.py") <= 57_100
+    assert lines("mesh/**/*.py") <= 57_400
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

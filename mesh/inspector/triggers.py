@@ -37,26 +37,34 @@ class Overlap(enum.StrEnum):
     ALLOW = "allow"
 
 
+NameArgument = Annotated[str | None, typer.Argument(help="Of the schedule, mesh-wide.", show_default=False)]
+CapabilityArgument = Annotated[str | None, typer.Argument(help="What is to be done at each tick.", show_default=False)]
+WordsArgument = Annotated[list[str] | None, typer.Argument(help="name=text  name:=JSON", show_default=False)]
+EveryOption = Annotated[str | None, typer.Option("--every", metavar="TIME", help="30s, 5m, 12h, 1d.", show_default=False, callback=filled)]
+CronOption = Annotated[
+    str | None, typer.Option("--cron", metavar="TEXT", help="A cron expression: '0 6 * * 1-5'.", show_default=False, callback=filled)
+]
+ZoneOption = Annotated[
+    str | None, typer.Option("--tz", metavar="ZONE", help="Of --cron. [default: UTC]", show_default=False, callback=filled)
+]
+JitterOption = Annotated[float, typer.Option("--jitter", metavar="SECONDS", help="Each tick so much later at most.")]
+CatchUpOption = Annotated[CatchUp, typer.Option("--catch-up", help="Which missed ticks are made good.")]
+CatchUpMaxOption = Annotated[int, typer.Option("--catch-up-max", metavar="N", help="Of all: the newest N.")]
+OverlapOption = Annotated[Overlap, typer.Option("--overlap", help="While the task before has not ended.")]
+
+
 def schedule(
     action: Annotated[Action, typer.Argument(show_default=False)],
-    name: Annotated[str | None, typer.Argument(help="Of the schedule, mesh-wide.", show_default=False)] = None,
-    capability: Annotated[str | None, typer.Argument(help="What is to be done at each tick.", show_default=False)] = None,
-    words: Annotated[list[str] | None, typer.Argument(help="name=text  name:=JSON", show_default=False)] = None,
-    every: Annotated[
-        str | None, typer.Option("--every", metavar="TIME", help="30s, 5m, 12h, 1d.", show_default=False, callback=filled)
-    ] = None,
-    cron: Annotated[
-        str | None, typer.Option("--cron", metavar="TEXT", help="A cron expression: '0 6 * * 1-5'.", show_default=False, callback=filled)
-    ] = None,
-    tz: Annotated[
-        str | None, typer.Option("--tz", metavar="ZONE", help="Of --cron. [default: UTC]", show_default=False, callback=filled)
-    ] = None,
-    jitter: Annotated[
-        float, typer.Option("--jitter", metavar="SECONDS", help="Each tick so much later at most.", show_default=False)
-    ] = 0.0,
-    catch_up: Annotated[CatchUp, typer.Option("--catch-up", help="Which missed ticks are made good.")] = CatchUp.NONE,
-    catch_up_max: Annotated[int, typer.Option("--catch-up-max", metavar="N", help="Of all: the newest N.")] = 100,
-    overlap: Annotated[Overlap, typer.Option("--overlap", help="While the task before has not ended.")] = Overlap.SKIP,
+    name: NameArgument = None,
+    capability: CapabilityArgument = None,
+    words: WordsArgument = None,
+    every: EveryOption = None,
+    cron: CronOption = None,
+    tz: ZoneOption = None,
+    jitter: JitterOption = 0.0,
+    catch_up: CatchUpOption = CatchUp.NONE,
+    catch_up_max: CatchUpMaxOption = 100,
+    overlap: OverlapOption = Overlap.SKIP,
     timeout: LookTimeout = LOOK_S,
     home: HomeOption = None,
     node: NodeOption = None,

@@ -88,9 +88,13 @@ def schedule_of(params: dict[str, Any]) -> ScheduleAsk:
 
 def plan_of(fields: Any) -> Plan:
     """A schedule, field by field: what its values mean the client has looked at."""
-    if type(fields) is not list or tuple(map(type, fields)) != _PLAN_FIELDS:
+    if not is_plan(fields):
         raise BadFrame("bad_schedule")
     return Plan(*fields)
+
+
+def is_plan(fields: Any) -> bool:
+    return type(fields) is list and tuple(map(type, fields)) == _PLAN_FIELDS
 
 
 def subscribers_of(params: dict[str, Any]) -> SubscribersAsk:

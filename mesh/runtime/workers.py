@@ -31,7 +31,8 @@ from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import Refused
 from mesh.ids import NodeId
 from mesh.messages.membership import Offer
-from mesh.runtime.params_local import plan_of
+from mesh.messages.triggers import Plan
+from mesh.runtime.params_local import is_plan
 from mesh.runtime.protocol_local import BadFrame, Channel
 from mesh.runtime.stated import stated_of
 
@@ -227,6 +228,8 @@ class Workers:
         queue_timeout_ms, heartbeat_ms, limit, rate, rate_ms, topics, plans = fields[_TAGS_AT + 1 :]
         if not all(type(topic) is str and is_pattern(topic) for topic in topics):
             raise self._refuse("bad_attach", "patterns of topics")
+        if not all(map(is_plan, plans)):
+            raise self._refuse("bad_attach", "the form of a schedule")
         return replace(
             Offer(*fields[:_TAGS_AT]),
             tags=tuple(tags),
@@ -236,7 +239,7 @@ class Workers:
             rate=rate,
             rate_ms=rate_ms,
             topics=tuple(topics),
-            schedules=tuple(map(plan_of, plans)),
+            schedules=tuple(Plan(*plan) for plan in plans),
         )
 
     def _refuse(self, code: str, wanted: str) -> Refused:

@@ -165,10 +165,6 @@ def _steps_within(rights: Rights, message: work.StepAsk) -> bool:
     return covers(rights.requests, message.capability)
 
 
-def _plans_within(rights: Rights, message: triggers.Schedules) -> bool:
-    return rights.requests == ("*",) or all(covers(rights.requests, plan.capability) for row in message.rows for plan in row.plan)
-
-
 def _may_ask(rights: Rights, message: work.Ask) -> bool:
     return QUESTIONS.get(message.question) in rights.rights
 
@@ -178,7 +174,6 @@ _WITHIN: dict[type, Callable[[Rights, Any], bool]] = {
     work.Award: _asks_within,
     work.StepAsk: _steps_within,
     work.Ask: _may_ask,
-    triggers.Schedules: _plans_within,
 }
 
 

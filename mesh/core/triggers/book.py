@@ -46,6 +46,9 @@ class Book:
     def change(self, now_s: float, now_ms: int, ask: ScheduleAsk, plans: Mapping[str, Plan]) -> Effects:
         name, mine = ask.plan[0].name if ask.plan else ask.name, self.table.rows.get(ask.name)
         own = mine.plan if mine is not None else ()
+        if not self.may():
+            yield _no(ask, "not_granted", "this node's certificate lets it manage no work", "mesh id; mesh invite --role, there")
+            return
         if ask.action == "add":
             if (there := plans.get(name)) is not None:
                 yield self._added_twice(ask, there)
@@ -125,12 +128,21 @@ class Book:
     def _is_ahead(self, mark: Mark, now_ms: int) -> bool:
         return mark.upto_ms > now_ms + 1000 * self._limits.ahead_s
 
+    def may(self) -> bool:
+        """Whether this node's certificate lets it manage work: else it acts on no tick, and nobody would hear it."""
+        row = self._directory.get(self._me)
+        return row is not None and row.keeps
+
     def _tell(self, news: Schedules, *, need: Need, but: NodeId = "") -> Effects:
+        if not self.may():
+            return
         for row in self._directory.rows():
             if row.linked and row.node not in (self._me, but):
                 yield Send(row.node, news, need=need)
 
     def _on_member_linked(self, _now_s: float, _me: NodeId, linked: MemberLinked) -> Effects:
+        if not self.may():
+            return
         rows, marks, most = list(self.table.rows.values()), list(self.table.marks.values()), self._limits.page_max
         for at in range(0, max(len(rows), len(marks)), most):
             yield Send(linked.node, Schedules(tuple(rows[at : at + most]), tuple(marks[at : at + most])))

@@ -167,8 +167,7 @@ class Ticker:
         if due is None:
             coming = self._calendar.after(plan, max(base_ms, now_ms))
             return 1000 * limits.look_s if coming is None else coming + jitter_ms(plan, coming) - now_ms
-        mine = self._directory.get(self._me)
-        if mine is None or not mine.keeps:
+        if not self._book.may():
             return 1000 * limits.look_s
         stagger_ms = round(1000 * limits.stagger_s)
         early_ms = due + jitter_ms(plan, due) + self._turn(plan.name) * stagger_ms - now_ms

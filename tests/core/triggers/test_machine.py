@@ -82,8 +82,7 @@ class Bench:
             case Append():
                 self.journals[node].append(effect.entry)
             case Send():
-                if not (self.lossy and effect.message.marks):
-                    self.feed(effect.to, node, effect.message)
+                self.feed(effect.to, node, Schedules(effect.message.rows) if self.lossy else effect.message)
             case ReadWall():
                 self.feed(node, node, WallRead(self.wall_ms + self.skew_ms[node]))
             case Reply():
@@ -285,3 +284,17 @@ def test_an_answer_that_never_comes_is_not_waited_for_for_ever() -> None:
     bench.advance(60)
     assert len(bench.ticks) >= before + 3
     assert ticker.statistics().acted >= len(asked) and deadlines.next() is not None
+
+
+def test_who_may_manage_no_work_acts_on_nothing_and_says_nothing() -> None:
+    bench = Bench()
+    for node in NODES:
+        bench.start(node)
+        for _, _, directory in bench.nodes.values():
+            directory.ensure("a").keeps = False
+    bench.advance(5)
+    refused = bench.say("add", "p", plan())
+    assert not refused.ok and refused.body["code"] == "not_granted"
+    bench.feed("b", "b", ScheduleAsk(1, "add", "p", (plan(),)))
+    bench.advance(300)
+    assert bench.ticks == [1, 2, 3, 4, 5] and all(task[0] in "bc" for task in bench.tasks.values())
