@@ -208,6 +208,9 @@ class Agent(Triggers):
 
         return declare if function is None else declare(function)
 
+    def _imply(self, function: Any, local: dict[str, Any]) -> None:
+        self._declare(function, None, False, (None, None, None), 0, (), "retry", "1", ("worker", None, None, None), None, local)
+
     def _declare(
         self,
         function: F,

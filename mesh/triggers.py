@@ -10,6 +10,7 @@ Misuse raises here, where it stands. Runs nothing: schedules are acted on by the
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,9 +39,8 @@ class Triggers:
         self.implied: dict[str, None] = {}
         """Capabilities that a trigger made."""
 
-    if TYPE_CHECKING:
-
-        def capability(self, function: F, /) -> F: ...
+    def _imply(self, function: Any, local: dict[str, Any]) -> None:
+        raise NotImplementedError
 
     def every(
         self,
@@ -67,8 +67,10 @@ class Triggers:
 
         from mesh.schedules import plan_of
 
+        local = sys._getframe(1).f_locals
+
         def declare(function: F) -> F:
-            capability = self._made(function)
+            capability = self._made(function, local)
             given = dict(arguments or {})
             wants_tick = "tick" in capability.shape.parameters and "tick" not in given
             what = f"every {when!r} of {capability.name!r}"
@@ -101,8 +103,10 @@ class Triggers:
         """
         from mesh.schedules import checked_pattern
 
+        local = sys._getframe(1).f_locals
+
         def declare(function: F) -> F:
-            capability = self._made(function)
+            capability = self._made(function, local)
             what, topics = f"on {pattern!r} of {capability.name!r}", self.topics.get(capability.name, ())
             try:
                 checked = checked_pattern(pattern)
@@ -117,11 +121,11 @@ class Triggers:
 
         return declare
 
-    def _made(self, function: Any) -> Capability:
+    def _made(self, function: Any, local: dict[str, Any]) -> Capability:
         """The capability that the function is; made one with all that is usual, if it is none yet."""
         known = [capability for capability in self.capabilities.values() if capability.function is function]
         if not known:
-            self.capability(function)
+            self._imply(function, local)
             self.implied[function.__name__] = None
             known = [self.capabilities[function.__name__]]
         return known[-1]

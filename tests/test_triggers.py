@@ -11,7 +11,7 @@ import pytest
 
 from mesh import Agent, Context
 from mesh.core.triggers.calendar import turn
-from mesh.errors import Refused, UsageError
+from mesh.errors import DeclarationError, Refused, UsageError
 from mesh.testing import LocalMesh
 
 HOUR_S = 3600.0
@@ -377,3 +377,85 @@ def test_events_wait_for_who_is_away() -> None:
 
     lived(story)
     assert got == ["late"]
+
+
+# ---- declarations
+
+
+def test_a_trigger_makes_a_capability_and_stands_in_its_offer() -> None:
+    agent = Agent("a")
+
+    @agent.every("5m", jitter_s=3, catch_up="all", catch_up_max=7, arguments={"n": 3})
+    @agent.every("0 6 * * 1-5", tz="Europe/Berlin", name="early")
+    @agent.capability(retries=2)
+    async def sweep(n: int = 1, tick: str = "") -> int:
+        return n
+
+    @agent.on("file.*")
+    @agent.on("order.**")
+    def load(path: str = "") -> str:
+        return path
+
+    first, second = agent.offers()
+    assert [(plan.name, plan.cron, plan.tz, plan.every_ms, plan.input) for plan in first.schedules] == [
+        ("early", "0 6 * * 1-5", "Europe/Berlin", 0, b"{}"),
+        ("a.sweep", "", "", 300_000, b'{"n":3}'),
+    ]
+    assert all(plan.wants_tick for plan in first.schedules) and first.retries == 2
+    assert (second.capability, second.topics) == ("load", ("order.**", "file.*"))
+
+
+@pytest.mark.parametrize(
+    ("when", "options", "words"),
+    [
+        ("5 minutes", {}, "neither an interval nor a cron expression"),
+        ("-5m", {}, "neither an interval nor a cron expression"),
+        ("10ms", {}, "out of range"),
+        ("400d", {}, "out of range"),
+        ("5m", {"tz": "UTC"}, "no time zone"),
+        ("61 * * * *", {}, "no cron expression: Bad minute"),
+        ("0 0 31 2 *", {}, "no cron expression|never comes"),
+        ("0 6 * * *", {"tz": "Mars/Olympus"}, "knows no time zone 'Mars/Olympus'"),
+        (5, {}, "no time"),
+        ("5m", {"jitter_s": -1}, "jitter_s is -1"),
+        ("5m", {"catch_up": "some"}, "catch_up is 'some'"),
+        ("5m", {"catch_up": "all", "catch_up_max": 0}, "catch_up_max is 0"),
+        ("5m", {"overlap": "maybe"}, "overlap is 'maybe'"),
+        ("5m", {"name": "a b"}, "cannot be the name"),
+        ("5m", {"arguments": {"m": 1}}, "no argument 'm'"),
+        ("5m", {"arguments": {"n": "x"}}, "argument 'n' is wrong"),
+        ("5m", {"arguments": {"n": object()}}, "not plain JSON"),
+    ],
+)
+def test_a_schedule_that_cannot_work_is_refused_where_it_stands(when: Any, options: dict[str, Any], words: str) -> None:
+    agent = Agent("a")
+
+    async def sweep(n: int = 1) -> int:
+        return n
+
+    with pytest.raises(DeclarationError, match=words) as caught:
+        agent.every(when, **options)(sweep)
+    assert caught.value.fix and caught.value.exit_code == 2
+
+
+def test_what_else_is_wrong_with_triggers() -> None:
+    agent = Agent("a")
+
+    async def needs(path: str) -> None: ...
+
+    with pytest.raises(DeclarationError, match="argument 'path' is missing"):
+        agent.every("5m")(needs)
+    for pattern in ("", "a..b", "**.a", "a b", 5):
+        with pytest.raises(DeclarationError, match="no pattern of topics"):
+            agent.on(pattern)(needs)  # type: ignore[arg-type]
+    agent.on("file.*")(needs)
+    with pytest.raises(DeclarationError, match="one already"):
+        agent.on("file.*")(needs)
+    with pytest.raises(DeclarationError, match="below the trigger"):
+        agent.capability(needs)
+
+    async def other() -> None: ...
+
+    agent.every("5m", name="x")(other)
+    with pytest.raises(DeclarationError, match="a schedule 'x' already"):
+        agent.every("6m", name="x")(other)
