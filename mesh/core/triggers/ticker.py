@@ -133,7 +133,7 @@ class Ticker:
             wait_ms = yield from self._look(now_s, read.wall_ms, plan, plans)
             at_s = min(at_s, now_s + wait_ms / 1000)
         self._work = {name: work for name, work in self._work.items() if name in plans}
-        self._look_at(now_s, at_s)
+        self._deadlines.set(TicksDue(), at_s)  # all were looked at: what was meant before counts no more
 
     # ---- which schedules there are
 

@@ -74,7 +74,8 @@ class Bench:
     def feed(self, node: str, sender: str, body: Any) -> None:
         if node not in self.nodes:
             return
-        for effect in self.nodes[node][0].inputs[type(body)](self.now_s, sender, body) or ():
+        # One input to its end before what follows from it, as in a node.
+        for effect in list(self.nodes[node][0].inputs[type(body)](self.now_s, sender, body) or ()):
             self.perform(node, effect)
 
     def perform(self, node: str, effect: Any) -> None:
@@ -127,8 +128,8 @@ class Model:
         self.catch_up = catch_up
         self.tick = 0
         self.fired: set[int] = set()
-        self.said: dict[str, tuple[int, bool, int]] = {}
-        """What each node knows of what people said: version, paused, since which tick."""
+        self.said: dict[str, tuple[int, str, bool, int]] = {}
+        """What each node knows of what people said: version, at which node, paused, since which tick."""
         self.upto: dict[str, int] = {}
         self.up: set[str] = set()
 
@@ -143,9 +144,9 @@ class Model:
         """Act on what is due: of several ticks only the newest may be in time."""
         self.know()
         said = next((self.said[node] for node in self.up if node in self.said), None)
-        if said is None or said[1]:
+        if said is None or said[2]:
             return
-        base = max(said[2], *(self.upto.setdefault(node, self.tick) for node in self.up))
+        base = max(said[3], *(self.upto.setdefault(node, self.tick) for node in self.up))
         keep = CATCH_UP_MAX if self.catch_up == "all" else int(in_time or self.catch_up == "last")
         if base < self.tick and keep:
             self.fired.update(range(max(base, self.tick - keep) + 1, self.tick + 1))
@@ -161,7 +162,7 @@ class Schedule(RuleBasedStateMachine):
             self.model.up.add(node)
         self.bench.advance(5)
         assert self.bench.say("add", "p", plan(every_ms=LONG_MS, catch_up=catch_up)).ok
-        self.model.said = dict.fromkeys(NODES, (1, False, 0))
+        self.model.said = dict.fromkeys(NODES, (1, min(NODES), False, 0))
         self.model.look(in_time=False)
         self.settle()
 
@@ -200,8 +201,9 @@ class Schedule(RuleBasedStateMachine):
     def pause_or_resume(self, paused: bool) -> None:
         assert self.bench.say("pause" if paused else "resume").ok
         self.model.know()
-        version, _, since = self.model.said[min(self.model.up)]
-        after = version + 1, paused, since if paused else self.model.tick
+        at = min(self.model.up)
+        version, _, _, since = self.model.said[at]
+        after = version + 1, at, paused, since if paused else self.model.tick
         self.model.said.update(dict.fromkeys(self.model.up, after))
         self.settle()
 
