@@ -157,6 +157,29 @@ def test_without_a_majority_it_fires_after_the_heal_and_once() -> None:
     sweeper.assert_one_task_per_tick()
 
 
+def test_while_no_key_can_be_claimed_nothing_piles_up() -> None:
+    sweeper = Sweeper("10s", name="piling", overlap="allow")
+
+    async def story() -> None:
+        async with mesh_of(sweeper) as m:
+            await m.sleep(25)
+            m.partition(["n1"], ["n2", "n3"])
+            m.partition(["n2"], ["n3"])
+            await m.sleep(15)  # what was begun before the cut was noticed is one tick for each at most
+            before = len(sweeper.ticks)
+            for _ in range(10):
+                await m.sleep(60)
+            problem = (await rows(m))["piling"]["problem"]
+            m.heal()
+            await m.sleep(9)
+            assert len(sweeper.ticks) - before <= 12, "those of the last minute, and what hung since the cut: not sixty"
+            assert "those who keep the mesh's keys are away" in problem
+            await m.sleep(50)
+
+    lived(story)
+    sweeper.assert_one_task_per_tick()
+
+
 # ---- what was missed
 
 

@@ -174,11 +174,23 @@ class Ticker:
         if early_ms > 0:
             return min(early_ms, stagger_ms)  # who comes before may be gone by then
         wait_s = max(self._quiet_until_s, work.again_s) - now_s
+        if wait_s <= 0 and (away := self._away()):
+            work.problem, work.again_s = f"too many of those who keep the mesh's keys are away: {away}", now_s + limits.again_s
+            wait_s = limits.again_s
         if wait_s > 0:
             return round(1000 * wait_s)
         work.again_s = now_s + limits.answer_s  # whatever becomes of the request
         yield from self._act(plan, work, due)
         return round(1000 * limits.answer_s)
+
+    def _away(self) -> str:
+        """Why no key can be claimed from here; "": it may be. What is claimed in vain would come all at once when they are back."""
+        keepers = self._directory.guard.key_keepers
+        rows = {node: self._directory.get(node) for node in keepers}
+        # Where a majority was revoked the others begin anew, as soon as somebody asks.
+        here = [node for node, row in rows.items() if node == self._me or self._directory.revoked(node) or (row is not None and row.linked)]
+        away = [node for node in keepers if node not in here]
+        return ", ".join(map(self._directory.name_of, away)) if 2 * len(away) >= len(keepers) > 0 else ""
 
     def _act(self, plan: Plan, work: _Work, tick_ms: int) -> Effects:
         """Ask after the task before, where that matters, else submit this tick's."""
