@@ -8,7 +8,7 @@ wildcard in hours or minutes: as Debian's cron does. An expression that is none 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import Any
@@ -68,10 +68,19 @@ def zone_of(name: str) -> tzinfo:
 
 
 class Almanac:
-    """The driver's component that reads the wall clock."""
+    """The driver's component that reads the wall clock. `others`: by how many milliseconds that of each linked node is ahead of it; 0: by
+    none worth naming."""
 
-    def __init__(self, me: NodeId, tell: Callable[[NodeId, Any], None], wall_ms: Callable[[], int]) -> None:
-        self.effects: dict[type, Callable[[Any], None]] = {ReadWall: lambda _: tell(me, WallRead(wall_ms()))}
+    def __init__(
+        self, me: NodeId, tell: Callable[[NodeId, Any], None], wall_ms: Callable[[], int], others: Callable[[], Iterable[int]]
+    ) -> None:
+        self._wall_ms, self._others = wall_ms, others
+        self.effects: dict[type, Callable[[Any], None]] = {ReadWall: lambda _: tell(me, WallRead(self.now_ms()))}
+
+    def now_ms(self) -> int:
+        """By this clock, if most others agree with it; else by theirs, and where as many go each way by the slower: nobody acts early."""
+        ahead = sorted((0, *self._others()))
+        return self._wall_ms() + ahead[(len(ahead) - 1) // 2]
 
     def flush(self) -> None:
         """Nothing is collected."""

@@ -188,7 +188,7 @@ class NodeProcess:
         self.local = self._make_local(limits)
         self.discovery = self._discovery(limits)
         # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
-        almanac = Almanac(identity.node, tell, clock.wall_ms)
+        almanac = Almanac(identity.node, tell, clock.wall_ms, lambda: [self.links.clocks.get(node, 0) for node in self._linked()])
         for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden, almanac):
             self.driver.add(component)
 

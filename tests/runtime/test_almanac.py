@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.runtime.almanac import CronTicks, zone_of
+from mesh.core.triggers.inputs import ReadWall, WallRead
+from mesh.runtime.almanac import Almanac, CronTicks, zone_of
 
 BERLIN = "Europe/Berlin"
 TICKS = CronTicks()
@@ -67,3 +69,24 @@ def test_a_zone_that_is_none_is_named() -> None:
     assert zone_of("") is UTC
     with pytest.raises(ValueError, match="knows no time zone 'Mars/Olympus'"):
         zone_of("Mars/Olympus")
+
+
+@pytest.mark.parametrize(
+    ("others", "ahead"),
+    [
+        ((), 0),
+        ((0, 0), 0),
+        ((0, 3_600_000), 0),
+        ((-3_600_000, -3_600_000), -3_600_000),
+        ((3_600_000, 3_600_000), 3_600_000),
+        ((3_600_000,), 0),
+        ((-3_600_000,), -3_600_000),
+        ((0, 3_600_000, 3_600_000), 0),
+        ((0, -3_600_000, -3_600_000), -3_600_000),
+    ],
+)
+def test_a_clock_that_most_others_contradict_is_not_gone_by(others: tuple[int, ...], ahead: int) -> None:
+    told: list[Any] = []
+    almanac = Almanac("me", lambda node, body: told.append((node, body)), lambda: 10**12, lambda: others)
+    almanac.effects[ReadWall](ReadWall())
+    assert told == [("me", WallRead(10**12 + ahead))]
