@@ -47,6 +47,8 @@ GUARDED_MAX = 256
 """Changes of who keeps the journal, the newest: all but the last ones matter only where those were taken back."""
 TAKEN_MAX = 1024
 """Take-overs by this node, the newest. (Which of older ones count is learned again from their logs.)"""
+TRIGGERS_MAX = 2000
+"""What is known of schedules, the newest: as many rows and as many marks as a table holds."""
 ALL = 1 << 62
 
 
@@ -107,16 +109,22 @@ class Keys:
 
 
 class Triggers:
-    """Triggers: of each schedule what people said last, and how far it has come. All of them: they are few, and bounded."""
+    """Triggers: of each schedule what people said last, and how far it has come."""
 
     def __init__(self) -> None:
         self._newest: dict[tuple[type, str], int] = {}
 
     def add(self, seq: int, entry: Any) -> None:
         if type(entry) is Planned:
-            self._newest[Planned, entry.row.name] = seq
+            self._note(seq, Planned, entry.row.name)
         elif type(entry) is Ticked:
-            self._newest[Ticked, entry.mark.name] = seq
+            self._note(seq, Ticked, entry.mark.name)
+
+    def _note(self, seq: int, kind: type, name: str) -> None:
+        self._newest.pop((kind, name), None)
+        self._newest[kind, name] = seq
+        if len(self._newest) > TRIGGERS_MAX:
+            del self._newest[next(iter(self._newest))]
 
     def numbers(self) -> Iterable[int]:
         return self._newest.values()

@@ -15,11 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ALIVE, DEAD, Directory
 from mesh.core.inputs import Enquire, MemberLinked, Replay, Started, Submit
+from mesh.core.records.still_open import StillOpen
 from mesh.core.triggers.calendar import NoCron, moment
 from mesh.core.triggers.inputs import ReadWall, ScheduleAsk, WallRead
 from mesh.core.triggers.ticker import Ticker
 from mesh.effects import Append, Refused, Reply, Send, Tell
-from mesh.limits import TriggerLimits
+from mesh.limits import RecordsLimits, TriggerLimits
+from mesh.messages.records import Planned, Ticked
 from mesh.messages.triggers import Mark, Plan, Schedules
 
 NODES = ("a", "b", "c")
@@ -300,3 +302,17 @@ def test_who_may_manage_no_work_acts_on_nothing_and_says_nothing() -> None:
     bench.feed("b", "b", ScheduleAsk(1, "add", "p", (plan(),)))
     bench.advance(300)
     assert bench.ticks == [1, 2, 3, 4, 5] and all(task[0] in "bc" for task in bench.tasks.values())
+
+
+def test_a_start_reads_the_newest_of_each_schedule_and_no_more() -> None:
+    bench = three()
+    assert bench.say("pause").ok and bench.say("resume").ok
+    bench.advance(300)
+    still = StillOpen("a", RecordsLimits())
+    for seq, entry in enumerate(bench.journals["a"], 1):
+        still.add(seq, entry)
+    numbers = still.numbers(0)
+    assert numbers is not None and [type(bench.journals["a"][seq - 1]) for seq in numbers] == [Planned, Ticked]
+    kept = [bench.journals["a"][seq - 1] for seq in numbers]
+    table = bench.nodes["a"][0]._book.table
+    assert kept[0].row == table.rows["p"] and kept[1].mark == table.marks["p"]
