@@ -289,6 +289,10 @@ class Mesh(Work, Triggering):
         """One task. Raises NoSuchTask."""
         return {"schema": "mesh.task/1", **await self._ask("task", task)}
 
+    async def checkpoint(self, task: str) -> Document:
+        """``{"task", "state", "checkpoint"}``: what a running task's handler has kept last by ``ctx.checkpoint``; None: nothing."""
+        return {"schema": "mesh.checkpoint/1", **await self._ask("kept", task)}
+
     async def result(self, task: str, *, timeout_s: float | None = None) -> Document:
         """Wait for a task's end: ``{"task", "state", "result"}``, or ``"error"`` if it failed. Raises TimedOut, NoSuchTask."""
         params = {"question": "result", "key": task, "args": {}}
