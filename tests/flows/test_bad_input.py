@@ -46,6 +46,9 @@ WRONG = {
     "nested too deep": (HEAD + A + "with = { a = " + "[" * 40 + "]" * 40 + " }\n", 6, "nested more than 32 deep", "as input"),
     "nested beyond all": (HEAD + A + "with = { a = " + "[" * 5000 + "]" * 5000 + " }\n", 1, "nested too deep", "as input"),
     # ---- the whole
+    "too much to put on record": (
+        'flow = "f"\n' + "".join(f'[[step]]\nid = "s{i}"\nuses = "x"\ncompensate = "y"\n' for i in range(801)),
+        2, "801 steps have", "at most 800"),
     "no name": (A, 1, "it has no name", 'begin with flow = "name"'),
     "a name with a path": ('flow = "../x"\n' + A, 1, "'../x' cannot be a name", "letters"),
     "no steps": ('flow = "f"\n', 1, "it has no steps", r"add \[\[step\]\]"),
