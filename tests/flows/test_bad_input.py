@@ -79,6 +79,8 @@ WRONG = {
     "a cycle": (HEAD + A + 'needs = ["b"]\n' + B, 6, "wait for one another: .* -> .* -> ", "take '.' out of the needs"),
     "an unknown step": (HEAD + A + B.replace('["a"]', '["aa"]'), 9, "there is no step 'aa'", "did you mean 'a'"),
     "a need twice": (HEAD + A + B.replace('["a"]', '["a", "a"]'), 9, "'a' is there twice", "once"),
+    "a need of 1 MB": (HEAD + A + f'needs = ["{"x" * 1_000_000}"]\n', 6, "has 1000000 characters", "at most 200"),
+    "a key of 1 MB": (HEAD + A + f'{"k" * 1_000_000} = 1\n', 6, "no key 'kkk", "the keys are"),
     "needs of numbers": (HEAD + A + "needs = [1]\n", 6, "no list of texts", "write needs"),
     "a wide fan-out": (HEAD + A + f"map = [{'1,' * 10_001}]\nmax_parallel = 5\n", 6, "10001 items", "at most 10000"),
     # ---- fields
