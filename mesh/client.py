@@ -261,9 +261,9 @@ class Mesh(Work):
         """Every node this one knows."""
         return await self._view("nodes")
 
-    async def caps(self) -> Document:
-        """What can be called, and who offers it."""
-        return await self._view("caps")
+    async def caps(self, *, everything: bool = False) -> Document:
+        """What can be called, and who offers it. `everything`: the mesh's own capabilities too, such as ``mesh.flow``."""
+        return await self._view("caps", {"all": True} if everything else {})
 
     async def statistics(self) -> Document:
         """Every component's counters."""

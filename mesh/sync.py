@@ -121,8 +121,8 @@ class Mesh(View):
     def nodes(self) -> Document:
         return self._portal.call(self._mesh.nodes)
 
-    def caps(self) -> Document:
-        return self._portal.call(self._mesh.caps)
+    def caps(self, *, everything: bool = False) -> Document:
+        return self._portal.call(partial(self._mesh.caps, everything=everything))
 
     def statistics(self) -> Document:
         return self._portal.call(self._mesh.statistics)

@@ -43,6 +43,7 @@ FLOORS = {
         "mesh.runtime.ended",
         "mesh.runtime.home",
         "mesh.runtime.settings",
+        "mesh.runtime.stock",
         "mesh.runtime.app",
         "mesh.runtime.disk.vault",
         "mesh.runtime.disk.secrets",

@@ -124,6 +124,7 @@ def up(
 
         ready(run_async(where, start))
         return
+    from mesh.inspector.stock import STOCK
     from mesh.runtime.app import NodeOptions, serve
 
     options = NodeOptions(
@@ -137,6 +138,7 @@ def up(
         while_used,
         accept_rollback,
         prompter(),
+        STOCK,
     )
     life: NodeOptions | None = options
     while life is not None:  # the next one begins under the credentials that are on disk then
@@ -334,7 +336,7 @@ def _until_changed(targets: list[str], child: subprocess.Popen[bytes]) -> None:
 def _take_down(folder: NodeFolder) -> None:
     async def action() -> None:
         async with connect(folder.home.path, folder.name, READY_S) as mesh:
-            if not (await mesh.status())["workers"]:
+            if all(worker["stock"] for worker in (await mesh.status())["workers"]):
                 await mesh.down()
 
     import asyncio

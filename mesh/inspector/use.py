@@ -195,7 +195,7 @@ def call(
         to, arguments = _out(out), parse_arguments(words or [], whole)
         options = mesh.options(timeout_s=timeout, **placed)
         if hedge:
-            fitting.say_hedge(fitting.offered(await mesh.caps(), capability))
+            fitting.say_hedge(fitting.offered(await mesh.caps(everything=True), capability))
         began_s = time.monotonic()
         try:
             async with fitting.telling_why_it_waits(mesh, capability, where or []):
@@ -260,7 +260,7 @@ def submit(
         placed = _placed(where, near, apart, hedge, priority, share)
         options = mesh.options(retries=retries, key=key or "", **bounds, **placed)
         # Before the submit: nothing that fails may stand between what was acknowledged and its id.
-        caps, nodes = await mesh.caps(), await mesh.nodes()
+        caps, nodes = await mesh.caps(everything=True), await mesh.nodes()
         fitting.check(fitting.offered(caps, capability), arguments, hedge)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}

@@ -103,10 +103,15 @@ def _show_nodes(document: dict[str, Any]) -> str:
 
 
 def caps(
-    home: HomeOption = None, node: NodeOption = None, timeout: LookTimeout = LOOK_S, as_json: JsonOption = False, watch: WatchOption = False
+    everything: Annotated[bool, typer.Option("--all", help="Those of the mesh itself too, which every node offers: mesh.flow.")] = False,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    timeout: LookTimeout = LOOK_S,
+    as_json: JsonOption = False,
+    watch: WatchOption = False,
 ) -> None:
     """What can be called, and who offers it."""
-    ask(Where(home, node, as_json, timeout), Mesh.caps, _show_caps, watch=watch)
+    ask(Where(home, node, as_json, timeout), lambda mesh: mesh.caps(everything=everything), _show_caps, watch=watch)
 
 
 def _show_caps(document: dict[str, Any]) -> str:
