@@ -78,7 +78,7 @@ class Port(Protocol):
     def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Coroutine[Any, Any, Any]:
         """`how`: what `Context.options` says, as fields of the request to the node."""
 
-    def checkpoint(self, task: TaskInfo, value: Any) -> Coroutine[Any, Any, None]: ...
+    def checkpoint(self, task: TaskInfo, value: Any, signals: dict[str, int], anew: bool) -> Coroutine[Any, Any, None]: ...
 
     def sleep(self, task: TaskInfo, seconds: float) -> Coroutine[Any, Any, None]: ...
 
@@ -103,15 +103,16 @@ class Context:
 
     __slots__ = ("_how", "_keyed", "_loop", "_port", "_thread", "_waits", "checkpointed", "task")
 
-    def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop, checkpointed: Any = None) -> None:
+    def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop, kept: Document | None = None) -> None:
+        """`kept`: the newest checkpoint, as it was written; empty or None: none."""
         self.task = task
-        self.checkpointed = checkpointed
+        self.checkpointed = (kept or {}).get("value")
         """What an earlier attempt of this task kept last, by `checkpoint`; None: nothing."""
         self._port = port
         self._loop = loop
         self._thread = threading.get_ident()
         self._keyed = Keyed(task, port)
-        self._waits = Waits(task, port)
+        self._waits = Waits(task, port, (kept or {}).get("signals") or {})
         self._how: Document = {}
 
     @property
@@ -197,14 +198,16 @@ class Context:
         self._check_thread()
         return self._port.call(self.task, capability, arguments, self._how)
 
-    def checkpoint(self, value: Any) -> Coroutine[Any, Any, None]:
+    def checkpoint(self, value: Any, *, anew: bool = False) -> Coroutine[Any, Any, None]:
         """Keep `value` for whoever has to go on in this handler's place: the next attempt finds the newest in `checkpointed`.
 
         Returns when it is safe: for submitted work in the manager's journal (an entry each: not for every row of a table), for a call in
-        its memory. JSON of at most 64 KiB. Raises TooBig, UsageError for a File in it, Refused if the task runs elsewhere by now.
+        its memory. JSON of at most 64 KiB. With `anew` all steps, effects and signals until now are forgotten, and their names are free
+        again: so a loop without end takes bounded room. None of them may be under way then. Raises TooBig, UsageError for a File in it,
+        Refused if the task runs elsewhere by now.
         """
         self._check_thread()
-        return self._port.checkpoint(self.task, value)
+        return self._port.checkpoint(self.task, value, self._waits.had(anew), anew)
 
     def effect(self, key: str, function: Callable[[], Any], *, at_most_once: bool = False) -> Coroutine[Any, Any, Any]:
         """Do something to the outside world, once per `key` of this task, and return its outcome (JSON, as results are).
@@ -338,9 +341,9 @@ class BlockingContext:
         """As `Context.checkpointed`."""
         return self._context.checkpointed
 
-    def checkpoint(self, value: Any) -> None:
+    def checkpoint(self, value: Any, *, anew: bool = False) -> None:
         """As `Context.checkpoint`."""
-        self._wait(self._context._port.checkpoint(self.task, value))
+        self._wait(self._context._port.checkpoint(self.task, value, self._context._waits.had(anew), anew))
 
     def effect(self, key: str, function: Callable[[], Any], *, at_most_once: bool = False) -> Any:
         """As `Context.effect`; a plain function runs in this very thread."""

@@ -50,13 +50,19 @@ class Decision:
 
 
 class Waits:
-    """Those of one run of a handler. Counts the signals of each name that were waited for."""
+    """Those of one run of a handler. Counts the signals of each name that were waited for; `had`: before it last began anew."""
 
-    __slots__ = ("_port", "_signals", "_task")
+    __slots__ = ("_had", "_port", "_signals", "_task")
 
-    def __init__(self, task: TaskInfo, port: Port) -> None:
+    def __init__(self, task: TaskInfo, port: Port, had: dict[str, int]) -> None:
         self._task, self._port = task, port
-        self._signals: dict[str, int] = {}
+        self._had, self._signals = had, dict(had)
+
+    def had(self, anew: bool) -> dict[str, int]:
+        """How many signals of each name the next attempt need not wait for, if it goes on from a checkpoint that is made now."""
+        if anew:
+            self._had = dict(self._signals)
+        return self._had
 
     def signal(self, name: str, timeout_s: float | None) -> Coroutine[Any, Any, Any]:
         name, number = checked_name("a signal", name), self._signals.get(name, 0)

@@ -70,6 +70,13 @@ def said(params: dict[str, Any]) -> list[str]:
     return [str(text)[:LINE_CHARS_MAX] for _, _, text in lines]
 
 
+def _counts(value: Any) -> list[list[Any]]:
+    """Names, and how many of each."""
+    if type(value) is not list or len(value) > FILES_MAX or any(type(one) is not list for one in value):
+        raise BadFrame("bad_checkpoint")
+    return [[_text(name), _call(count)] for name, count in value]
+
+
 def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
     """The parameters, made anew of what is known."""
     if verb == "secret":
@@ -82,7 +89,7 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
     if verb == "checkpoint":
         if type(params["value"]) is not bytes or len(params["value"]) > size_max:
             raise BadFrame("bad_checkpoint")
-        return {"value": params["value"]}
+        return {"value": params["value"], "anew": params["anew"] is True, "signals": _counts(params["signals"])}
     if verb in ("step", "call"):
         data = params["input"]
         if type(data) is not bytes or len(data) > size_max:

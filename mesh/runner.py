@@ -232,7 +232,7 @@ class Runner:
         for secret in secrets:
             secret.resolve(await self._text_of(run, secret.name))
         if shape.context:
-            context = Context(self._info(run), self, self._loop, values.load(run.checkpoint, None)["value"] if run.checkpoint else None)
+            context = Context(self._info(run), self, self._loop, values.load(run.checkpoint, None) if run.checkpoint else {})
             arguments[shape.context] = BlockingContext(context) if shape.blocking else context
         if shape.streams:
             return b"", await self._generate(run, arguments)
@@ -350,19 +350,20 @@ class Runner:
             )
         return await self._effect(task, "step", capability, arguments, how | {"parent": task.id, "fence": task.fence, "name": name})
 
-    async def checkpoint(self, task: TaskInfo, value: Any) -> None:
-        data, files = values.dump({"value": value})
+    async def checkpoint(self, task: TaskInfo, value: Any, signals: dict[str, int], anew: bool) -> None:
+        data, files = values.dump({"value": value, "signals": signals} if signals else {"value": value})
         if files:
             raise UsageError("a checkpoint holds no File: its bytes would not outlive this node", fix="keep its content, or make it a step")
         run = self._living(task)
         if run.redactor is not None:
             run.redactor.check("the checkpoint", data)
-        await self._keep(run, data)
+        await self._keep(run, data, anew, [list(one) for one in signals.items()] if anew else [])
 
-    async def _keep(self, run: Run, data: bytes) -> dict[str, Any]:
+    async def _keep(self, run: Run, data: bytes, anew: bool, signals: list[list[Any]]) -> dict[str, Any]:
         """Past the lease no checkpoint is kept, as no other effect starts."""
         await self._may_start(run)
-        return await self._wait(run, self._ask("checkpoint", {"task": run.task, "fence": run.fence, "value": data}))
+        what = {"task": run.task, "fence": run.fence, "value": data, "anew": anew, "signals": signals}
+        return await self._wait(run, self._ask("checkpoint", what))
 
     async def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Any:
         return await self._effect(task, "call", capability, arguments, self._living(task).child(self._clock.now_ms(), how))
@@ -442,7 +443,7 @@ class Runner:
             await run.outflow.put(params["data"])
             return {}
         if verb == "checkpoint":
-            return await self._keep(run, params["value"])
+            return await self._keep(run, params["value"], params["anew"], params["signals"])
         if verb == "step":
             return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
         if verb == "call":

@@ -171,7 +171,8 @@ def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: 
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
         return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank, placement, params.get("retries", -1))
     if verb == "checkpoint":
-        return handlers.Checkpoint(number, params["task"], params["fence"], params["value"])
+        signals = tuple((name, had) for name, had in params["signals"])
+        return handlers.Checkpoint(number, params["task"], params["fence"], params["value"], params["anew"], signals)
     if verb in ("effect", "effected"):
         effect = (params["task"], params["fence"], params["key"], params["call"])
         if verb == "effect":

@@ -393,9 +393,9 @@ class _Runner(Runner):
         async with self._waiting(task.id):
             return await super().step(task, name, capability, arguments, how)
 
-    async def checkpoint(self, task: TaskInfo, value: Any) -> None:
+    async def checkpoint(self, task: TaskInfo, value: Any, signals: dict[str, int], anew: bool) -> None:
         async with self._waiting(task.id):
-            await super().checkpoint(task, value)
+            await super().checkpoint(task, value, signals, anew)
 
     async def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Any:
         async with self._waiting(task.id):

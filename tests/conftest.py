@@ -30,6 +30,7 @@ from mesh.core.inputs import (
 from mesh.core.work.inputs import EffectBegin, EffectEnd
 from mesh.effects import Execute, Need, Price, Reply, Stop
 from mesh.limits import WorkLimits
+from mesh.messages.signed import Signed
 from mesh.reconnecting import Reconnecting
 from mesh.runtime.clock import now_ms
 from mesh.runtime.disk.blobs import Blobs
@@ -93,6 +94,7 @@ class Toy:
             name="toy",
             stop=self.stopped.set,
             secret=self._secret,
+            seal=lambda verdict: Signed("toy", verdict, b"signed"),
         )
         self.home = Home(folder / "home")
         self.audited: list[tuple[str, str, str, str]] = []

@@ -138,3 +138,78 @@ def test_a_twin_that_was_given_up_keeps_nothing_any_more() -> None:
             assert kept == [None, "first"]
 
     run(story())
+
+
+def looper(did: list[int], every: int = 20, rounds: int = 10) -> Agent:
+    """A loop that is long, and forgets what it has done every so many turns."""
+    agent = Agent("looper")
+
+    @agent.capability(idempotent=True)
+    async def one(ctx: Context, i: int) -> int:
+        await ctx.sleep(0.1)
+        did.append(i)
+        return i
+
+    @agent.capability(idempotent=True)
+    async def loop(ctx: Context) -> list[Any]:
+        state: dict[str, Any] = ctx.checkpointed or {"round": 0, "sum": 0, "told": []}
+        while state["round"] < rounds:
+            for turn in range(every):
+                state["sum"] += await ctx.step(f"turn {turn}", "one", i=state["round"] * every + turn)
+            if state["round"] % 2:
+                state["told"].append(await ctx.signal("news"))
+            state["round"] += 1
+            await ctx.checkpoint(state, anew=True)
+        return [state["sum"], state["told"]]
+
+    return agent
+
+
+def test_a_loop_that_begins_anew_takes_bounded_room_and_repeats_no_step_whoever_dies() -> None:
+    """Signals that came early wait for the round that asks for them."""
+
+    async def story() -> None:
+        did: list[int] = []
+        agent = looper(did)
+        async with LocalMesh(nodes={"n1": [], "n2": [agent], "n3": [agent], "n4": [agent]}) as m:
+            while (task := await m.at("n1").submit("loop")).survives != "node-loss":
+                await task.cancel()
+                await m.sleep(1)
+                did.clear()
+            for number in range(5):  # more than it waits for just now: the later ones are not lost when it begins anew
+                await m.at("n4").signal(task.id, "news", number)
+            killed: list[str] = []
+            result = asyncio.ensure_future(m.at("n4").result(task.id))
+            while not result.done():
+                books = [host.assembly.manager.book for host in m.world.living()]
+                for mine in [book.tasks[task.id] for book in books if task.id in book.tasks]:
+                    assert len(mine.children or {}) <= 20 + 6, "the steps of one round, and signals"
+                if len(killed) < 2 and len(did) > (50, 120)[len(killed)]:
+                    killed.append(("n1", "n2")[len(killed)])
+                    m.kill(killed[-1])
+                    if killed == ["n1", "n2"]:
+                        m.restart("n1")  # two of the three that keep a journal may not be gone at once
+                await m.sleep(0.5)
+            assert (await result)["result"] == [sum(range(200)), [0, 1, 2, 3, 4]]
+            assert len(killed) == 2 and len(set(did)) == 200
+            assert len(did) <= 200 + len(killed), "what was under way may run twice, what had ended does not"
+
+    run(story())
+
+
+def test_after_a_restart_it_knows_only_the_steps_of_its_newest_round() -> None:
+    async def story() -> None:
+        did: list[int] = []
+        agent = looper(did, rounds=6)
+        async with LocalMesh(nodes={"n1": [agent], "n2": []}) as m:
+            task = await m.at("n1").submit("loop")
+            while len(did) < 30:
+                await m.sleep(0.01)
+            m.power_cut("n1")
+            m.restart("n1")
+            for number in range(3):
+                await m.at("n1").signal(task.id, "news", number)
+            assert (await m.at("n1").result(task.id))["result"] == [sum(range(120)), [0, 1, 2]]
+            assert sorted(set(did)) == list(range(120)) and len(did) <= 120 + 1, "a step that was under way may run twice, none else"
+
+    run(story())

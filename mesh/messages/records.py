@@ -192,6 +192,10 @@ class Checkpointed:
     fence: Fence
     output: Hash
     at_ms: int = 0
+    anew: bool = False
+    """And begins anew from there: its steps and effects until now are forgotten."""
+    signals: tuple[tuple[str, int], ...] = ()
+    """With `anew`: how many signals of each name it has had."""
 
 
 @dataclass(slots=True)

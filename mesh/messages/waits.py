@@ -26,3 +26,15 @@ class Verdict:
     """JSON in place of what was asked about; empty: as it is."""
     at_ms: int = 0
     """By the signer's clock."""
+
+
+def signal_step(name: str, number: int) -> str:
+    """The name of the step in which a task waits for its signal of that name, counted from 0."""
+    return f"signal/{name}/{number}"
+
+
+def signal_of(step: str) -> tuple[str, int] | None:
+    """Which signal a step of that name waits for; None: none."""
+    kind, _, rest = step.partition("/")
+    name, _, number = rest.rpartition("/")
+    return (name, int(number)) if kind == "signal" and name and number.isdecimal() else None

@@ -360,6 +360,10 @@ class CheckpointAsk:
     task: TaskId
     fence: Fence
     value: bytes
+    anew: bool = False
+    """The steps, effects and signals that it has had until now are forgotten: their names are free again."""
+    signals: tuple[tuple[str, int], ...] = ()
+    """With `anew`: how many signals of each name it has had."""
 
 
 @dataclass(slots=True)

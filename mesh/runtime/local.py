@@ -36,7 +36,7 @@ from mesh.limits import WorkLimits
 from mesh.messages.signed import Signed
 from mesh.messages.waits import WAIT, Verdict
 from mesh.runtime.disk.blobs import Blobs
-from mesh.runtime.params_local import bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of, work_of
+from mesh.runtime.params_local import anew_of, bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of, work_of
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers
@@ -354,7 +354,8 @@ class LocalServer:
         task, fence, value = text_of(params, "task"), number_of(params, "fence", 0), params.get("value")
         if type(value) is not bytes:
             raise BadFrame("bad_checkpoint")
-        self._tell(self._me, Checkpoint(self._request(connection, number, "checkpoint"), task, fence, value))
+        anew = anew_of(params)
+        self._tell(self._me, Checkpoint(self._request(connection, number, "checkpoint"), task, fence, value, *anew))
 
     def _do_effect(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         task, fence, key, call, once = *effect_of(params), params.get("once")

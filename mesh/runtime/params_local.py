@@ -9,6 +9,8 @@ from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_M
 from mesh.messages.work import Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
 
+SIGNALS_MAX = 256
+"""Names of signals that one task has waited for."""
 FILES_MAX = 256
 """Named in one value."""
 
@@ -75,6 +77,17 @@ def rank_of(params: dict[str, Any]) -> Rank:
     if not 0 <= priority <= PRIORITY_MAX or len(share) > SHARE_CHARS_MAX:
         raise BadFrame("bad_rank")
     return priority, share
+
+
+def anew_of(params: dict[str, Any]) -> tuple[bool, tuple[tuple[str, int], ...]]:
+    """Of a checkpoint: whether the task begins anew from it, and how many signals of each name it has had."""
+    anew, signals = params.get("anew", False), params.get("signals", [])
+    if type(anew) is not bool or type(signals) is not list or len(signals) > SIGNALS_MAX:
+        raise BadFrame("bad_checkpoint")
+    for signal in signals:
+        if type(signal) is not list or [type(part) for part in signal] != [str, int]:
+            raise BadFrame("bad_checkpoint")
+    return anew, tuple((name, had) for name, had in signals)
 
 
 def digest_of(params: dict[str, Any]) -> str:

@@ -28,12 +28,15 @@ from mesh.messages.claims import KeyRoster
 from mesh.messages.records import (
     Accepted,
     Audited,
+    Checkpointed,
     Closed,
+    Effected,
     Ended,
     Forgone,
     Freed,
     Guarded,
     Inherited,
+    Intended,
     Opened,
     Rostered,
     Submitted,
@@ -147,6 +150,8 @@ class Work:
         self._fold = Fold(ALL)
         self._told: dict[TaskId, list[int]] = {}
         """Of each task the entries outside of regions."""
+        self._passing: dict[TaskId, list[int]] = {}
+        """Of each live task those that it needs no more once it begins anew: checkpoints and effects."""
         self._drafts: dict[Draft, Region] = {}
         self._within: dict[TaskId, list[Region]] = {}
         self._region = Region([])
@@ -173,7 +178,13 @@ class Work:
 
     def _tell(self, seq: int, entry: Any) -> None:
         self._fold.apply(entry, {}, seq)
-        self._told.setdefault(entry.task, []).append(seq)
+        told, passing = self._told, self._passing
+        if type(entry) is Checkpointed and entry.anew:
+            passing[entry.task] = [seq]
+        elif type(entry) in (Checkpointed, Intended, Effected):
+            passing.setdefault(entry.task, []).append(seq)
+        else:
+            told.setdefault(entry.task, []).append(seq)
         task = self._fold.tasks.get(entry.task)
         if task is not None and task.ended:
             self._ended.setdefault(entry.task)
@@ -213,12 +224,13 @@ class Work:
             yield from region.seqs
         for name in keep:
             yield from self._told.get(name, ())
+            yield from self._passing.get(name, ())
         for name in keyed:
             if name not in keep:
                 yield from (tasks[name].seq, tasks[name].end_seq)
 
     def _matters(self, task: Task, taken: int) -> bool:
-        while task.ended and task.parent in self._fold.tasks:
+        while task.ended and not task.is_past and task.parent in self._fold.tasks:
             task = self._fold.tasks[task.parent]
         return not task.ended and task.seq > taken
 

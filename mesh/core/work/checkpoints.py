@@ -4,7 +4,8 @@
                                  --stale fence----------> STEP_DONE refused              next AWARD --> its handler
 
 Invariant: the newest of the newest attempt that kept one is what the next award carries; a repeated or overtaken question changes nothing.
-After a restart the fold has it again. A plain call's lives in memory, as the call does.
+After a restart the fold has it again. A plain call's lives in memory, as the call does. One that begins anew (`anew`) forgets the steps,
+effects and signals until then, so a loop without end takes bounded room; nobody waits any more for what the same attempt had asked before.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Checkpoints:
             task.checkpoint, task.checkpoint_at = ask.value, (task.fence, ask.ask)
             if task.durable:
                 digest = content_hash(ask.value)
-                yield Append(Checkpointed(task.id, task.fence, digest, int(now_s * 1000)), {digest: ask.value})
+                entry = Checkpointed(task.id, task.fence, digest, int(now_s * 1000), ask.anew, ask.signals)
+                yield Append(entry, {digest: ask.value})
+            if ask.anew:
+                task.begin_anew(dict(ask.signals))
         yield Send(sender, StepDone(ask.ask, task.id, DONE), need=task.need)
 
     def _refusal(self, sender: NodeId, ask: CheckpointAsk, task: Task | None) -> str:

@@ -112,7 +112,8 @@ class Errands:
         yield from self._begin(now_s, step.request, step.parent, message, len(step.input), size_max)
 
     def _do_checkpoint(self, now_s: float, me: NodeId, checkpoint: Checkpoint) -> Iterator[Any]:
-        message = CheckpointAsk(self._next_ask(now_s), checkpoint.task, checkpoint.fence, checkpoint.value)
+        what = (checkpoint.task, checkpoint.fence, checkpoint.value, checkpoint.anew, checkpoint.signals)
+        message = CheckpointAsk(self._next_ask(now_s), *what)
         size_max = self._limits.checkpoint_bytes_max
         yield from self._begin(now_s, checkpoint.request, checkpoint.task, message, len(checkpoint.value), size_max)
 

@@ -219,6 +219,8 @@ class Fold:
     def _checkpointed(self, entry: Checkpointed, bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None and entry.fence == task.fence:
             task.checkpoint, task.checkpoint_at = bodies.get(entry.output, b""), (entry.fence, 0)
+            if entry.anew:
+                task.begin_anew(dict(entry.signals))
 
     def _answered(self, entry: Answered, bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None:

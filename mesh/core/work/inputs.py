@@ -15,6 +15,8 @@ class Checkpoint:
     task: TaskId
     fence: Fence
     value: bytes
+    anew: bool = False
+    signals: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(slots=True)

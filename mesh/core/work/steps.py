@@ -37,6 +37,9 @@ class Steps:
             return
         if parent.state == OFFERED:
             yield from self._leases.bind(now_s, parent)
+        if (ask.fence, ask.ask) < parent.anew_at:
+            yield Refused("late_step", sender)  # asked before the parent began anew: nobody waits for it any more
+            return
         if parent.children is None:
             parent.children = {}
         child = parent.children.get(ask.name)

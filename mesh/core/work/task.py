@@ -15,8 +15,9 @@ Source: the contract net of Smith (1980) with the binding step at ACCEPT (Aknine
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.core.work.stream import Stream
@@ -24,6 +25,7 @@ from mesh.core.work.turns import NO_TURN, Turn
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, UNRANKED, Fence, Hash, NodeId, Rank, TaskId, fence_of
 from mesh.messages.records import Candidate, Decided
+from mesh.messages.waits import signal_of
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
@@ -92,6 +94,8 @@ NO_AWARD: Fence = fence_of(FIRST_TERM, 0)
 
 OUTCOME_KEPT_BYTES = 4096
 """Outcomes of effects up to here stay in memory; larger ones of durable tasks are read from the store when asked for."""
+EVENTS_REMEMBERED = 256
+"""Of the signals of one name that a task has had, the newest: a repeated one is known among them."""
 EFFECTS_SHOWN_MAX = 20
 """Of a task that has ended, the newest, and before them those whose outcome is not known. The journal has them all."""
 
@@ -127,6 +131,15 @@ class Said:
     output: bytes = b""
     event: str = ""
     """Of a signal: what its sender calls it."""
+
+
+@dataclass(slots=True, eq=False)
+class Events:
+    """The signals of one name that a task has got."""
+
+    count: int = 0
+    newest: deque[str] = field(default_factory=lambda: deque(maxlen=EVENTS_REMEMBERED))
+    """What their senders call them; "": it did not come in time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -231,8 +244,14 @@ class Task:
     """Workers' nodes that wait for this step: ``(node, ask)``."""
     children: dict[str, Task] | None = None
     """Steps by name. Shared by all attempts: that is the replay."""
-    signals: dict[str, list[str]] | None = None
-    """By name: what the senders of the signals it has got call them, in order; None: not looked at since the start."""
+    signals: dict[str, Events] | None = None
+    """By name: those that it has got; None: not looked at since the start."""
+    signals_had: dict[str, int] = field(default_factory=dict)
+    """Of each name, when it last began anew."""
+    anew_at: tuple[Fence, int] = (0, 0)
+    """When that was: under which fence, by which question."""
+    is_past: bool = False
+    """Of a step: its parent has begun anew since, and knows it no more."""
     said: tuple[Said, ...] = ()
     """Of a wait: what was answered so far."""
     effects: dict[str, Intent] | None = None
@@ -271,6 +290,18 @@ class Task:
         """An award was accepted: another attempt."""
         self.attempts += 1
         self.tried = (*self.tried[1 - TRIED_MAX :], (self.fence, node))
+
+    def begin_anew(self, had: dict[str, int]) -> None:
+        """What it has done so far is in its newest checkpoint: steps that have ended, and effects, are forgotten. `had`: how many signals
+        of each name it has had; later ones wait for it."""
+        self.signals_had, self.anew_at, self.effects, self.signals = had, self.checkpoint_at, None, None
+        children, self.children = self.children or {}, {}
+        for name, child in children.items():
+            signal = signal_of(name)
+            if child.ended and (signal is None or signal[1] < had.get(signal[0], 0)):
+                child.is_past = True
+            else:
+                self.children[name] = child
 
     def left_ms(self, now_s: float) -> int:
         """Until its deadline, at least 1; 0: it has none."""

@@ -18,16 +18,14 @@ from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.errands import json_object
 from mesh.core.work.gates import GATE, SIGNAL, Gate, Wait, outcome, wait_of
-from mesh.core.work.task import SETTLE, WAITING, Said, Task
+from mesh.core.work.task import SETTLE, WAITING, Events, Said, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, TaskId, author_of, content_hash
 from mesh.messages.records import Answered
-from mesh.messages.waits import WAIT, Verdict
+from mesh.messages.waits import WAIT, Verdict, signal_step
 from mesh.messages.work import Answer, Ask
 
-EVENTS_REMEMBERED = 256
-"""Of the signals of one name that a task has had, the newest: a repeated one is known among them."""
 NAME_CHARACTERS_MAX = 200
 ROWS_MAX = 500
 MARK = "~"
@@ -101,12 +99,12 @@ class Waiting:
             yield self.not_there(sender, ask, parent)
             return
         events = self._events(parent, name)
-        if event not in events[-EVENTS_REMEMBERED:]:
+        if event not in events.newest:
             data = dumps(value)
             if (refused := self._book.admission.refusal(now_s, len(data))) is not None:
                 yield Send(sender, Answer(ask.ask, False, dumps(refused)))
                 return
-            wait = self._wait_of(now_s, parent, name, len(events))
+            wait = self._wait_of(now_s, parent, name, events.count)
             if wait.durable and not wait.seq:
                 yield from self._book.submit(wait)
             yield from self._say(now_s, wait, Said(sender, str(args.get("by") or ""), True, "", data, event))
@@ -126,16 +124,17 @@ class Waiting:
             parent.children[step] = child
         return child
 
-    def _events(self, parent: Task, name: str) -> list[str]:
-        """What the senders of the signals of that name call them, in order."""
+    def _events(self, parent: Task, name: str) -> Events:
+        """The signals of that name so far."""
         if parent.signals is None:
             parent.signals = {}
         events = parent.signals.get(name)
         if events is None:
-            events = parent.signals[name] = []
+            events = parent.signals[name] = Events(parent.signals_had.get(name, 0))
         children = parent.children or {}
-        while (child := children.get(signal_step(name, len(events)))) is not None and (child.said or child.ended):
-            events.append(child.said[0].event if child.said else "")  # "": nobody sent it in time
+        while (child := children.get(signal_step(name, events.count))) is not None and (child.said or child.ended):
+            events.count += 1
+            events.newest.append(child.said[0].event if child.said else "")
         return events
 
     # ---- gates
@@ -229,8 +228,3 @@ class Waiting:
     @staticmethod
     def _no(sender: NodeId, ask: Ask, code: str, message: str, fix: str) -> Send:
         return Send(sender, Answer(ask.ask, False, dumps({"code": code, "message": message, "fix": fix})), need=Need.FREE)
-
-
-def signal_step(name: str, number: int) -> str:
-    """The name of the step in which a task waits for its signal of that name, counted from 0."""
-    return f"signal/{name}/{number}"
