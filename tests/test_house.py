@@ -35,6 +35,7 @@ FLOORS = {
         "mesh.worker",
         "mesh.failures",
         "mesh.files",
+        "mesh.flows",
         "mesh.joining",
         "mesh.labels",
         "mesh.launch",

@@ -336,7 +336,7 @@ def _until_changed(targets: list[str], child: subprocess.Popen[bytes]) -> None:
 def _take_down(folder: NodeFolder) -> None:
     async def action() -> None:
         async with connect(folder.home.path, folder.name, READY_S) as mesh:
-            if all(worker["stock"] for worker in (await mesh.status())["workers"]):
+            if not (await mesh.status())["workers"]:
                 await mesh.down()
 
     import asyncio

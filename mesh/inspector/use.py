@@ -268,8 +268,8 @@ def submit(
         if wait:
             if not as_json:
                 say(f"task {task.id}")
-            answer = await _ended(mesh, task.id, timeout)
-            _raise_failure(answer)
+            answer = await ended(mesh, task.id, timeout)
+            raise_failure(answer)
             saved = await _save(mesh, answer["result"], to)
             document |= {"state": answer["state"], "result": answer["result"]} | ({"saved": saved} if saved else {})
         return document
@@ -277,7 +277,7 @@ def submit(
     ask(Where(home, node, as_json, timeout), action, lambda document: _show_result(document) if wait else str(document["task"]))
 
 
-async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
+async def ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
     """The `result` document. Raises TimedOut, saying that the work goes on; NodeLost, saying how to ask again."""
     try:
         async with telling_gates(mesh, task):
@@ -288,7 +288,7 @@ async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
         raise TimedOut(f"{task} has not ended within {timeout_s:g} s; it goes on", fix=f"mesh result {task}") from error
 
 
-def _raise_failure(answer: dict[str, Any]) -> None:
+def raise_failure(answer: dict[str, Any]) -> None:
     if answer["state"] != "done":
         error = task_error(answer.get("error") or {}, answer["task"], answer["state"])
         if isinstance(error, TimedOut):
@@ -310,9 +310,9 @@ def result(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to = _out(out)
-        answer = await _ended(mesh, task, timeout)
+        answer = await ended(mesh, task, timeout)
         if answer["state"] != "done" and not as_json:
-            _raise_failure(answer)
+            raise_failure(answer)
         if answer["state"] == "done":
             saved = await _save(mesh, answer["result"], to)
             answer |= {"saved": saved} if saved else {}

@@ -48,13 +48,16 @@ def _show_status(document: dict[str, Any]) -> str:
     up = seconds(1000 * document["uptime_s"])
     lines = [f"! {clean(finding['message'])}\n  try: {clean(finding['fix'])}" for finding in document["findings"]]
     lines += [f"note: {clean(note['message'])}\n  try: {clean(note['fix'])}" for note in document["notes"]]
-    workers = ", ".join(f"{clean(worker['agent'])} (pid {worker['pid']})" for worker in document["workers"]) or "none: mesh run FILE.py"
+    workers, stock = (
+        ", ".join(f"{clean(worker['agent'])} (pid {worker['pid']})" for worker in document.get(kind) or ()) for kind in ("workers", "stock")
+    )
     tasks, journal = document["tasks"], document["journal"]
     rows = {
         "node": f"{clean(document['node'])}  {clean(short(document['id']))}  pid {document['pid']}  up {up}",
         "addr": clean(document["addr"]),
         "mesh": f"{clean(document['mesh_name'])} (mode {document['mode']})  {clean(document['mesh'])}",
-        "workers": workers,
+        "workers": workers or "none: mesh run FILE.py",
+        "stock": stock,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
         "resources": ", ".join(

@@ -12,13 +12,16 @@ and does not know what its processes do: `mesh.inspector.stock` says what is in 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 
 from mesh.messages.membership import Offer
@@ -35,6 +38,8 @@ HEALTHY_S = 60.0
 """Whoever lived so long before does not count as failing again and again."""
 ENDING_S = 10.0
 """A process that was told to end has so long for it, then it is killed."""
+_ENDING: list[subprocess.Popen[bytes]] = []
+"""Processes that end with their node, which does not wait for them: dropping their handles would warn of a child left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +131,15 @@ class StockWorkers:
                 await wanted.wait()
             finally:
                 self._standing_by -= 1
-            process, pair = self._start(stock, number)
+            came = asyncio.Event()
+            process, pair = self._start(stock, number, came.set)
             reader, writer = await asyncio.open_connection(sock=pair)
             ended = asyncio.ensure_future(reader.read(1))
             try:
-                lives = await self._until_idle(number, ended)
+                lives = await self._until_idle(number, came, ended)
             except asyncio.CancelledError:
                 writer.close()
+                _ENDING.append(process)
                 raise
             if lives:
                 self._workers.rest(number)
@@ -142,27 +149,32 @@ class StockWorkers:
             if not lives:
                 return
 
-    def _start(self, stock: Stock, number: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    def _start(self, stock: Stock, number: int, came: Callable[[], None]) -> tuple[subprocess.Popen[bytes], socket.socket]:
         """The process, and our end of the pair. Nothing is awaited before the node knows whom to expect."""
         ours, theirs = socket.socketpair()
-        with theirs, self._log.open("ab") as out:
+        with theirs, open(self._log, "ab", opener=_private) as out:
             words = [*stock.command, str(self._sock)]
-            process = subprocess.Popen(words, stdin=theirs, stdout=out, stderr=out, start_new_session=True)
-        self._workers.expect(number, process.pid)
+            process = subprocess.Popen(words, stdin=theirs.fileno(), stdout=out, stderr=out, start_new_session=True)
+        self._workers.expect(number, process.pid, came)
         self._started += 1
         return process, ours
 
-    async def _until_idle(self, number: int, ended: asyncio.Future[bytes]) -> bool:
+    async def _until_idle(self, number: int, came: asyncio.Event, ended: asyncio.Future[bytes]) -> bool:
         """True when it has had nothing to do for a while; False when it has died, or did not attach."""
-        done, bound_s = -1, ATTACH_S
-        while True:
-            await asyncio.wait([ended], timeout=bound_s)
+        coming = asyncio.ensure_future(came.wait())
+        either: list[asyncio.Future[Any]] = [coming, ended]
+        await asyncio.wait(either, timeout=ATTACH_S, return_when=asyncio.FIRST_COMPLETED)
+        coming.cancel()
+        done = -1
+        while came.is_set():
+            await asyncio.wait([ended], timeout=self._idle_s)
             worker = self._workers.of(number)
-            if ended.done() or worker is None or worker.pid == 0:
+            if ended.done() or worker is None:
                 return False
             if not worker.running and worker.executed == done:
                 return True
-            done, bound_s = worker.executed, self._idle_s
+            done = worker.executed
+        return False
 
     async def _see_off(self, process: subprocess.Popen[bytes], writer: asyncio.StreamWriter, ended: asyncio.Future[bytes]) -> None:
         """Tell it to end, and see to it that it does."""
@@ -174,3 +186,8 @@ class StockWorkers:
         if process.poll() is None:
             process.kill()
         await anyio.to_thread.run_sync(process.wait)
+
+
+def _private(path: str, flags: int) -> int:
+    """For `open`: what is made is for this account alone."""
+    return os.open(path, flags, 0o600)

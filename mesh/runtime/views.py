@@ -75,7 +75,8 @@ class Views:
             "expires_ms": process.identity.expires_ms,
             "incarnation": journal.incarnation,
             "uptime_s": round(clock.now_s() - self._started_s, 1),
-            "workers": [{"agent": one.agent, "pid": one.pid, "stock": one.stock} for one in process.workers.attached()],
+            "workers": self._workers(stock=False),
+            "stock": self._workers(stock=True),
             "nodes": states,
             "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
             "draining": contractor.draining,
@@ -99,6 +100,10 @@ class Views:
             "notes": self._notes(),
             "healthy": not findings,
         }
+
+    def _workers(self, *, stock: bool) -> list[Document]:
+        """Those that somebody has started; or those that the node itself has, for what it offers by itself."""
+        return [{"agent": one.agent, "pid": one.pid} for one in self._process.workers.attached() if one.stock is stock]
 
     def _keepers(self) -> Document:
         """Who keeps this node's journal, and what that is worth to its work."""

@@ -113,8 +113,8 @@ class Workers:
     ) -> None:
         self._me, self._tell, self._on_last_gone, self._may_offer = me, tell, on_last_gone, may_offer
         self._workers: dict[int, _Worker] = {}
-        self._expected: dict[int, int] = {}
-        """Processes that will attach as a worker which stands by: pid to its number."""
+        self._expected: dict[int, tuple[int, Callable[[], None]]] = {}
+        """Processes that will attach as a worker which stands by: its number, and whom to tell, by pid."""
         self._last = 0
         self._dirty: dict[int, _Worker] = {}
         self._executed = self._ended = self._gone = 0
@@ -208,10 +208,8 @@ class Workers:
 
     def attach(self, channel: Channel, pid: int, params: dict[str, Any]) -> int:
         """A worker registers. Returns its number. Raises Refused, naming what is wrong."""
-        if (expected := self._workers.get(self._expected.pop(pid, 0))) is not None:
-            expected.channel, expected.pid = channel, pid
-            self._dirty[expected.number] = expected
-            return expected.number
+        if pid in self._expected:
+            return self._fill(*self._expected.pop(pid), channel, pid)
         agent, concurrency = params.get("agent"), params.get("concurrency")
         running, offers = params.get("running"), params.get("offers")
         if type(agent) is not str or not agent or type(concurrency) is not int or not 1 <= concurrency <= CONCURRENCY_MAX:
@@ -313,9 +311,19 @@ class Workers:
         self._tell(self._me, WorkerAttached(self._last, 0, offer.agent, (offer,), concurrency))
         return self._last
 
-    def expect(self, number: int, pid: int) -> None:
-        """Process `pid` will attach as that worker."""
-        self._expected = {known: other for known, other in self._expected.items() if other != number} | {pid: number}
+    def expect(self, number: int, pid: int, came: Callable[[], None]) -> None:
+        """Process `pid` will attach as that worker: `came` is called then."""
+        self._expected = {known: told for known, told in self._expected.items() if told[0] != number} | {pid: (number, came)}
+
+    def _fill(self, number: int, came: Callable[[], None], channel: Channel, pid: int) -> int:
+        """Whoever was expected is there, and gets what has waited for him."""
+        worker = self._workers.get(number)
+        if worker is None:
+            raise self._refuse("late", "to be in time")
+        worker.channel, worker.pid = channel, pid
+        self._dirty[number] = worker
+        came()
+        return number
 
     def rest(self, number: int) -> None:
         """Its process is not spoken to any more; the worker stands by."""
