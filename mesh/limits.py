@@ -449,6 +449,8 @@ class FlowLimits:
     """Of one loop: each is a step of its own."""
     in_flight_max: int = 256
     """Steps of one flow begun and not ended, map items included. More keeps more nodes busy, fewer leave room to other work."""
+    controls_max: int = 1000
+    """Times that one run is paused, resumed or patched; later ones are not looked at."""
     expression_characters_max: int = 1000
     """What an expression costs grows with its length; longer ones are for a capability."""
 

@@ -17,6 +17,7 @@ from mesh.errors import MeshError, NodeLost, NoNode, TimedOut, from_body
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 
 VERSION = 1
+HELLO_S = 10.0
 COARSE_S = 2.0
 SWEEP_S = 0.25
 """Bounds from COARSE_S on are kept to within SWEEP_S."""
@@ -55,7 +56,7 @@ class Link:
         except OSError as error:
             raise NoNode(f"nobody listens at {self.path}: its node has just ended, or has just been started", fix="mesh up") from error
         try:
-            self.node = await self.ask("hello", {"v": VERSION}, timeout_s=10.0)
+            self.node = await self.ask("hello", {"v": VERSION}, timeout_s=HELLO_S)
         except BaseException:
             self.close()
             raise

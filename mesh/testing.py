@@ -347,7 +347,7 @@ class LocalMesh:
             readers += statistics.readers_waiting
             desk = host.assembly.desk.statistics()
             asked += desk.asking - desk.waiting
-        running = sum(attachment.runner.statistics().running + attachment.runner.statistics().queued for attachment in self._running())
+        running = sum(len(attachment.runner.held()) for attachment in self._running())
         # A handler waits for its reader, and he for it: their messages are on the way, or were lost and are sent again.
         crossing = readers and any(attachment.runner.for_readers for attachment in self._running())
         return live > held + waits or held != running or bool(crossing) or asked > 0
@@ -368,7 +368,7 @@ class _Runner(Runner):
         """Runs that wait for the readers of their streams."""
 
     def computing(self) -> bool:
-        return self.statistics().running > len(self._waits) or bool(self._prices)
+        return len(self._runs) - len(self._queue) > len(self._waits) or bool(self._prices)
 
     @asynccontextmanager
     async def _waiting(self, task: TaskId) -> AsyncIterator[None]:
@@ -380,6 +380,8 @@ class _Runner(Runner):
             self._waits[task] -= 1
             if not self._waits[task]:
                 del self._waits[task]
+            else:
+                self._mesh._time.dealing = True
 
     async def wait_for_reader(self, run: Run, work: Awaitable[None]) -> None:
         self.for_readers += 1

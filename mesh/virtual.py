@@ -15,6 +15,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 
+from mesh.core.work.book import QueuesDue
 from mesh.core.work.task import BACKOFF, WAITING
 from mesh.core.work.waits import BackoffEnds
 from mesh.core.work.wheel import TimeoutsDue
@@ -32,7 +33,7 @@ SETTLE_IN_LINE_S = 1.2
 """The same while tasks are in line: longer than a node waits before it says that nobody offers something."""
 LIVED_S = 60.0
 """So much of a test's own sleep the nodes live through (a second costs a small mesh half a millisecond): leases end, the dead are found."""
-PATIENT = (BackoffEnds, TimeoutsDue)
+PATIENT = (BackoffEnds, QueuesDue, TimeoutsDue)
 """What nodes wait for in user time: however long it is, nothing else of theirs depends on it."""
 EVENTS_PER_TURN = 500
 
@@ -66,6 +67,8 @@ class VirtualTime:
         self._touched = False
         self.waiting = 0
         """Clients whose answer is out."""
+        self.dealing = False
+        """A handler that waits for several things has got one of them, and does not look busy while it deals with that."""
         self.living = 0
         """Sleeps of the test that the nodes live through."""
 
@@ -111,8 +114,9 @@ class VirtualTime:
         while True:
             for _ in range(ROUNDS):
                 await asyncio.sleep(0)
-                if not self._busy():
+                if not self._busy() and not self.dealing:
                     break
+            self.dealing = False
             if self._busy():
                 if not await self._changes_within(REAL_WAIT_S):
                     self._advance(self._world.now_s + BESIDE_S)
@@ -176,6 +180,7 @@ class VirtualTime:
         left_s = min(waits, default=0.0)
         if left_s > SETTLE_S:
             self._skipped_s += left_s
+            self._touched_s = self._world.now_s  # what is due now has to be told to whoever waits for it, before more is skipped
             for host in self._world.living():
                 hasten(host, left_s)
 

@@ -58,6 +58,7 @@ FLOORS = {
         "mesh.errors",
         "mesh.files",
         "mesh.flows",
+        "mesh.gates",
         "mesh.ids",
         "mesh.labels",
         "mesh.limits",
@@ -244,6 +245,6 @@ def test_budgets() -> None:
     def lines(pattern: str) -> int:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
-    assert lines("mesh/core/**/*.py") <= 18_650
+    assert lines("mesh/core/**/*.py") <= 18_750
     assert lines("mesh/**/*.py") <= 61_500
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

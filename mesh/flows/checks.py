@@ -117,7 +117,6 @@ def _combinations(step: Step, where: Place) -> Iterator[Problem]:
         yield Problem(where, "it does nothing", 'add uses = "a.capability", or a gate')
     if not step.uses:
         for key, there in (
-            ("with", step.arguments),
             ("map", step.map is not None),
             ("loop", step.loop),
             ("compensate", step.compensate),

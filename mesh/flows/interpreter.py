@@ -16,11 +16,15 @@ from typing import Any
 
 from mesh import Context
 from mesh.errors import MeshError
+from mesh.flows.control import Control
 from mesh.flows.expressions import ExpressionError, filled
+from mesh.flows.gating import StepFailed, settled
+from mesh.flows.patching import patched
+from mesh.flows.problems import FlowError, Problem
 from mesh.flows.run import DONE, FAILED, SKIPPED, UNREACHED, Ended, Failure, State
 from mesh.flows.saga import Saga
 from mesh.flows.spec import Document, Flow, Step, hash_of
-from mesh.flows.working import StepFailed, Working, side_by_side
+from mesh.flows.working import Working, innermost
 
 
 class FlowFailed(MeshError):
@@ -37,7 +41,7 @@ class FlowFailed(MeshError):
 
 
 async def interpret(flow: Flow, given: Document, ctx: Context) -> Document:
-    """Run it to its end: ``{"output", "skipped", "failed", "degraded", "left"}``. Raises FlowFailed, and what ends its task."""
+    """Run it to its end: ``{"output", "skipped", "failed", "left", "degraded", "version"}``. Raises FlowFailed, and what ends its task."""
     about = {"name": flow.name, "id": ctx.task.id, "version": flow.version, "hash": hash_of(flow)}
     return await _Interpreter(State(flow, given, about), ctx).run()
 
@@ -47,31 +51,80 @@ class _Interpreter:
         self._state, self._ctx = state, ctx
         self._saga = Saga(ctx)
         self._working = Working(ctx, state, self._saga)
+        self._control = Control(ctx, self._hold, self._change)
+        self._group: asyncio.TaskGroup | None = None
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._open = {step.id for step in state.sinks()}
+        """The ends of the flow that are still to come."""
+        self._news = asyncio.Event()
+        self._over = False
 
     async def run(self) -> Document:
-        state = self._state
-        sinks = [step.id for step in state.sinks()]
-        lives = asyncio.ensure_future(side_by_side(lambda step=step: self._live(step) for step in state.flow.steps))
-        ends = asyncio.ensure_future(asyncio.wait([state.end_of(sink) for sink in sinks]))
+        self._hold(False)
+        await self._control.recall()
         try:
-            await asyncio.wait([lives, ends], return_when=asyncio.FIRST_COMPLETED)
-            if lives.done():
-                await lives
-            output = self._output(sinks)
-            if isinstance(output, Failure):
-                await lives  # what is undone must not be under way any more
-                raise await self._undone(output)
-            return self._document(output)
-        finally:
-            for part in (lives, ends):
-                part.cancel()
-            await asyncio.gather(lives, ends, return_exceptions=True)
+            async with asyncio.TaskGroup() as self._group:
+                for step in self._state.flow.steps:
+                    self._begin(step)
+                listener = self._group.create_task(self._control.listen())
+                try:
+                    return await self._conclude()
+                finally:
+                    for part in (listener, *self._lives.values()):
+                        part.cancel()
+        except BaseExceptionGroup as errors:
+            raise innermost(errors) from None
+
+    async def _conclude(self) -> Document:
+        while self._open:
+            await self._news.wait()
+            self._news.clear()
+        self._over = True
+        output = self._output([step.id for step in self._state.sinks()])
+        if isinstance(output, Failure):
+            self._hold(False)  # what is undone must not be under way any more
+            await asyncio.wait(self._lives.values())
+            raise await self._undone(output)
+        return self._document(output)
+
+    # ---- changes
+
+    def _hold(self, held: bool) -> None:
+        if held and not self._over:
+            self._state.go.clear()
+        else:
+            self._state.go.set()
+
+    def _begin(self, step: Step) -> None:
+        assert self._group is not None, "only while it runs"
+        self._lives[step.id] = self._group.create_task(self._live(step))
+
+    def _change(self, patch: Any) -> Document:
+        """Apply it at once. Raises FlowError."""
+        state = self._state
+        if self._over:
+            raise FlowError([Problem((), "the flow is ending", "run it again")], file="patch")
+        before = {step.id for step in state.flow.steps}
+        state.flow, fresh = patched(state.flow, patch, lambda name: name in state.begun or name in state.ended)
+        after = {step.id: step for step in state.flow.steps}
+        for name in (*(before - after.keys()), *fresh):
+            if (life := self._lives.pop(name, None)) is not None:
+                life.cancel()
+        for name in fresh:
+            state.since[name] = state.flow.version
+            if self._group is not None:
+                self._begin(after[name])
+        self._open = {step.id for step in state.sinks() if step.id not in state.ended}
+        self._news.set()
+        return {"what": f"taken, version {state.flow.version}", "version": state.flow.version, "hash": hash_of(state.flow), "patch": patch}
 
     # ---- one step
 
     async def _live(self, step: Step) -> None:
         counted, verdict = await self._joined(step)
         seen = self._state.seen_by(counted)
+        await self._state.go.wait()
+        self._state.begun.add(step.id)
         self._end(step, Ended(verdict, seen=seen) if verdict else await self._done(step, seen))
 
     async def _done(self, step: Step, seen: int) -> Ended:
@@ -113,13 +166,15 @@ class _Interpreter:
         async def now() -> list[str]:
             return [need for need in step.needs if state.done(need)]
 
-        counted: list[str] = await self._ctx.effect(f"join/{step.id}", now)
+        counted: list[str] = await self._ctx.effect(f"join/{state.name_of(step)}", now)
         for need in counted:
             await asyncio.shield(state.end_of(need))
         return tuple(counted)
 
     def _end(self, step: Step, ended: Ended) -> None:
         self._state.end(step.id, ended)
+        self._open.discard(step.id)
+        self._news.set()
         if ended.failure is not None:
             self._ctx.log(f"step {step.id} failed: {ended.failure.message}")
         elif ended.fate != DONE:
@@ -150,15 +205,23 @@ class _Interpreter:
             fate = state.ended[step.id].fate if step.id in state.ended else "left"
             if fate != DONE:
                 by_fate["failed" if fate == UNREACHED else fate].append(step.id)
-        return {"output": output, **by_fate, "degraded": state.degraded}
+        return {"output": output, **by_fate, "degraded": state.degraded, "version": state.flow.version}
 
     async def _undone(self, failure: Failure) -> FlowFailed:
-        """Undo what was committed, the last first, whatever becomes of each."""
-        undone, not_undone = [], []
+        """Undo what was committed, the last first, whatever becomes of each; then people are asked about what could not be undone."""
+        undone, stuck = [], []
         for work in self._saga.to_undo():
             try:
                 await self._working.undo(work)
                 undone.append(work.name)
             except StepFailed as error:
-                not_undone.append(f"{work.name}: {error.message}" + (f" (task {error.task})" if error.task else ""))
-        return FlowFailed(failure, undone, not_undone)
+                self._ctx.log(f"{work.name} could not be undone: {error.message}")
+                stuck.append((work, error))
+        answers = await asyncio.gather(*(settled(self._ctx, work, error.message) for work, error in stuck))
+        by_hand = [f"{work.name} by hand" for (work, _), answer in zip(stuck, answers) if answer]
+        not_undone = [
+            f"{work.name}: {error.message}" + (f" (task {error.task})" if error.task else "")
+            for (work, error), answer in zip(stuck, answers)
+            if not answer
+        ]
+        return FlowFailed(failure, undone + by_hand, not_undone)

@@ -14,6 +14,7 @@ from mesh.errors import UsageError
 from mesh.flows.fields import Fields, said
 from mesh.flows.problems import Bad, Place
 from mesh.flows.spec import JOINS, Action, Document, Flow, Gate, Input, Loop, Step, Timeouts
+from mesh.gates import gate_options
 from mesh.ids import PRIORITY_MAX, PRIORITY_MIN
 from mesh.labels import labels_of
 from mesh.limits import FlowLimits
@@ -215,11 +216,25 @@ def _gate(fields: Fields) -> Gate | None:
         approvers=table.words("approvers", most=64),
         quorum=table.number("quorum", 1, 1, 64) or 1,
         expires_s=table.duration("expires"),
+        on_expire=table.text("on_expire", "deny"),
+        escalate_to=table.words("escalate_to", most=64),
+        separate=table.flag("separate") if "separate" in table.table else None,
     )
     if not gate.question:
         raise Bad(table.where, "it asks nothing", 'write gate = { question = "Publish it?" }')
+    table.has("separate")
     table.end()
+    try:
+        gate_options(gate.expires_s or None, **rules_of(gate))
+    except UsageError as error:
+        raise Bad(table.where, error.message, error.fix) from error
     return gate
+
+
+def rules_of(gate: Gate) -> Document:
+    """Of `Context.approval`, but for the time."""
+    found: Document = {"quorum": gate.quorum, "approvers": gate.approvers, "separate": gate.separate}
+    return found | {"on_expire": gate.on_expire, "escalate_to": gate.escalate_to}
 
 
 def _action(fields: Fields, key: str) -> Action | None:

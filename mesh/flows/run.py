@@ -47,6 +47,11 @@ class State:
     ended: dict[str, Ended] = field(default_factory=dict)
     degraded: list[Document] = field(default_factory=list)
     bit: dict[str, int] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    since: dict[str, int] = field(default_factory=dict)
+    """The version in which a step came or was replaced, where that is not the first: its work has names of its own."""
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while steps may begin."""
     _ends: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     def end_of(self, step: str) -> asyncio.Future[None]:
@@ -59,6 +64,10 @@ class State:
         self.ended[step] = ended
         if not (future := self.end_of(step)).done():
             future.set_result(None)
+
+    def name_of(self, step: Step) -> str:
+        """What its work is called."""
+        return f"{step.id}@{self.since[step.id]}" if step.id in self.since else step.id
 
     def done(self, step: str) -> bool:
         return step in self.ended and self.ended[step].fate == DONE

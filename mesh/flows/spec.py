@@ -53,12 +53,15 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A question to people, asked before the step begins; a step without `uses` is nothing but the question."""
+    """A question to people, asked before the step begins; a step without `uses` is nothing but the question. As in `Context.approval`."""
 
     question: str
     approvers: tuple[str, ...] = ()
     quorum: int = 1
     expires_s: float = 0.0
+    on_expire: str = "deny"
+    escalate_to: tuple[str, ...] = ()
+    separate: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +179,10 @@ def _input(one: Input) -> Document:
 
 
 def _gate(gate: Gate) -> Document:
-    found: Document = {"question": gate.question, "approvers": list(gate.approvers), "quorum": gate.quorum}
-    return _without_defaults(found | {"expires": duration(gate.expires_s)}, {"quorum": 1})
+    found: Document = {"question": gate.question, "approvers": list(gate.approvers), "quorum": gate.quorum, "on_expire": gate.on_expire}
+    found |= {"expires": duration(gate.expires_s), "escalate_to": list(gate.escalate_to)}
+    kept = _without_defaults(found, {"quorum": 1, "on_expire": "deny"})
+    return kept if gate.separate is None else kept | {"separate": gate.separate}
 
 
 def _action(action: Action) -> Document:

@@ -15,9 +15,11 @@ import json
 from typing import Any
 
 from mesh import Context
-from mesh.errors import InvalidArgument, MeshError, NoSuchCapability, Overloaded, TaskFailed, TimedOut, TooBig
+from mesh.errors import InvalidArgument, NoSuchCapability, Overloaded, TaskFailed, TimedOut, TooBig
 from mesh.flows.checks import own_part
 from mesh.flows.expressions import ExpressionError, filled, value_of
+from mesh.flows.fields import said
+from mesh.flows.gating import StepFailed, ask
 from mesh.flows.run import State
 from mesh.flows.saga import RETRIES, Committed, Saga
 from mesh.flows.spec import Action, Document, Step, Timeouts
@@ -28,19 +30,6 @@ FALLBACK_AFTER_S = 30.0
 """How long a step that has a fallback waits to be taken, where its timeouts do not say: then nobody is there who could."""
 ENDS = (TaskFailed, InvalidArgument, TimedOut, NoSuchCapability, TooBig)
 """How a step's own work fails. Anything else is about the flow's task: it was replaced, or it asks for other work than it did before."""
-
-
-class StepFailed(Exception):
-    """A step has failed for good."""
-
-    def __init__(self, message: str, task: str = "") -> None:
-        super().__init__(message)
-        self.message, self.task = message, task
-
-    @classmethod
-    def of(cls, error: MeshError) -> StepFailed:
-        task = getattr(error, "task", "") or (error.fix.removeprefix("mesh why ") if error.fix.startswith("mesh why ") else "")
-        return cls(error.message, task)
 
 
 class Working:
@@ -57,7 +46,7 @@ class Working:
                 return await self._each(step, seen)
             if step.loop is not None:
                 return await self._turns(step, seen)
-            return await self._once(step, step.id, seen)
+            return await self._once(step, self._state.name_of(step), seen)
         except ExpressionError as error:
             raise StepFailed(f"{error.reason}; {error.fix}") from error
 
@@ -75,7 +64,7 @@ class Working:
         async def work() -> None:
             for index, item in queue:
                 try:
-                    results[index] = await self._once(step, f"{step.id}[{index}]", seen, item, index)
+                    results[index] = await self._once(step, f"{self._state.name_of(step)}[{index}]", seen, item, index)
                 except (StepFailed, ExpressionError) as error:
                     failures[index] = error if isinstance(error, StepFailed) else StepFailed(f"{error.reason}; {error.fix}")
 
@@ -92,7 +81,7 @@ class Working:
         assert step.loop is not None
         last: Any = None
         for turn in range(step.loop.max):
-            last = await self._once(step, f"{step.id}#{turn + 1}", seen, last, turn)
+            last = await self._once(step, f"{self._state.name_of(step)}#{turn + 1}", seen, last, turn)
             if self.truth(step.loop.until, self._state.scope(seen, item=last, index=turn), "until"):
                 return last
         raise StepFailed(f"after {step.loop.max} turns {step.loop.until[1:].strip()!r} is still not true")
@@ -105,24 +94,39 @@ class Working:
         return value
 
     async def _once(self, step: Step, name: str, seen: int, item: Any = None, index: int | None = None) -> Any:
+        await self._state.go.wait()
         many = {} if index is None else {"item": item, "index": index}
         scope = self._state.scope(seen, **many)
         arguments = _filled(step.uses, step.arguments, scope)
         try:
-            result = await self._child(step, self._named(step, name, arguments), step.uses, arguments)
-        except ENDS as error:
+            result = await self._asked_and_done(step, name, arguments, scope)
+        except StepFailed as failed:
             if step.fallback is None:
-                raise StepFailed.of(error) from error
-            return await self._instead(step, step.fallback, name, arguments, scope, StepFailed.of(error))
+                raise
+            return await self._instead(step, step.fallback, name, arguments, scope, failed)
         if step.compensate is not None:
             await self._saga.committed(Committed(name, step, arguments, seen, item, index, result))
         return result
 
+    async def _asked_and_done(self, step: Step, name: str, arguments: Document, scope: Document) -> Any:
+        if step.gate is not None:
+            subject = arguments if step.uses or arguments else {need: scope["steps"][need] for need in step.needs if need in scope["steps"]}
+            decision = await ask(self._ctx, step.gate, name, subject, scope)
+            if not step.uses:
+                return {"approved": True, "output": decision.output, "by": list(decision.by), "note": decision.note}
+            if not isinstance(decision.output, dict):
+                raise StepFailed(f"what was put in place of its arguments is no table: {said(decision.output)}")
+            arguments = decision.output
+        try:
+            return await self._child(step, self._named(step, name, arguments), step.uses, arguments)
+        except ENDS as error:
+            raise StepFailed.of(error) from error
+
     async def _instead(self, step: Step, action: Action, name: str, arguments: Document, scope: Document, why: StepFailed) -> Any:
         """The fallback: the flow goes on, and its result says so."""
-        said = {"step": name, "because": why.message, "task": why.task}
+        told = {"step": name, "because": why.message, "task": why.task}
         if not action.uses:
-            self._state.degraded.append(said | {"instead": "value"})
+            self._state.degraded.append(told | {"instead": "value"})
             return filled(action.value, scope)
         given = arguments if action.arguments is None else _filled(action.uses, action.arguments, scope)
         try:
@@ -130,7 +134,7 @@ class Working:
         except ENDS as error:
             other = StepFailed.of(error)
             raise StepFailed(f"{why.message}; and its fallback {action.uses}: {other.message}", other.task or why.task) from error
-        self._state.degraded.append(said | {"instead": action.uses})
+        self._state.degraded.append(told | {"instead": action.uses})
         return result
 
     async def undo(self, work: Committed) -> None:
@@ -209,7 +213,12 @@ async def side_by_side(works: Any) -> None:
             for work in works:
                 group.create_task(work())
     except BaseExceptionGroup as errors:
-        inner: BaseException = errors
-        while isinstance(inner, BaseExceptionGroup):
-            inner = inner.exceptions[0]
-        raise inner from None
+        raise innermost(errors) from None
+
+
+def innermost(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first thing that went wrong in it."""
+    inner: BaseException = errors
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    return inner

@@ -26,6 +26,8 @@ class Verdict:
     """JSON in place of what was asked about; empty: as it is."""
     at_ms: int = 0
     """By the signer's clock."""
+    certificate: bytes = b""
+    """The signer's chain, so that the word can be judged by itself. (Members judge by what they know of him.)"""
 
 
 def signal_step(name: str, number: int) -> str:

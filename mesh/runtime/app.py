@@ -252,8 +252,8 @@ class NodeProcess:
 
     def _sealed(self, verdict: Verdict) -> Signed:
         """A person's word at this node, as it goes on record elsewhere."""
-        unsigned = Signed(self.identity.node, verdict)
-        return Signed(unsigned.author, verdict, self.identity.signer.seal(unsigned))
+        unsigned = Signed(self.identity.node, replace(verdict, certificate=self.identity.chain))
+        return replace(unsigned, raw=self.identity.signer.seal(unsigned))
 
     def _discovery(self, limits: Limits) -> Discovery | None:
         """None where a node is to be found by seeds alone: on request, and over IPv6."""

@@ -24,6 +24,7 @@ from mesh.ids import Fence, TaskId
 from mesh.messages.membership import Offer
 from mesh.sim.history import EffectTried, HandlerBegan, HandlerOver, Staffed
 from mesh.sim.reaching import KeyedSink, Reaching
+from mesh.sim.wait_steps import wait_output, wait_step
 
 if TYPE_CHECKING:
     from mesh.sim.host import Host
@@ -319,10 +320,11 @@ class Worker:
         run.asked += 1
         asked = run.asked
         self._tell(HandlerWaits(self.number, effect.task, effect.fence, True))
-        argument = json.dumps({"x": run.argument}).encode()
+        own = (f"{run.step}.{name}", name, json.dumps({"x": run.argument}).encode(), 0)
+        what = wait_step(name, run.argument) or own
         self._world.ask(
             self._host.name,
-            lambda request: Step(request, effect.task, effect.fence, f"{run.step}.{name}", name, argument),
+            lambda request: Step(request, effect.task, effect.fence, *what),
             lambda ok, body: self._step_answered(run, asked, ok, body),
         )
 
@@ -334,7 +336,8 @@ class Worker:
             return
         self._tell(HandlerWaits(self.number, run.effect.task, run.effect.fence, False))
         assert run.outputs is not None
-        run.outputs.append(json.loads(body["output"]))
+        step, output = run.skill.steps[run.step], json.loads(body["output"])
+        run.outputs.append(wait_output(step, run.argument, output) if wait_step(step, run.argument) else output)
         run.step += 1
         if run.step == len(run.skill.steps):
             self._done(run)

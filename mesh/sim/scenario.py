@@ -26,6 +26,7 @@ from mesh.sim.keyed import KeyedClients
 from mesh.sim.labour import Skill
 from mesh.sim.sometimes import Sometimes
 from mesh.sim.trace import Lines, Trace
+from mesh.sim.waiting import ASKING, People
 from mesh.sim.workload import PICKY, SKILLS, Clients, Staff
 from mesh.sim.world import Build, World
 
@@ -52,6 +53,7 @@ class Plan:
     hard: float = 1.0
     """So many times as many faults."""
     keys: float = 0.0
+    waits: float = 0.0
     """Keys per second under which clients submit, many at once."""
 
     @property
@@ -62,7 +64,7 @@ class Plan:
             faults = "all"
         rate = "" if self.rate == RATE else f" --rate {self.rate:g}"
         hard = "" if self.hard == 1.0 else f" --hard {self.hard:g}"
-        keys = "" if not self.keys else f" --keys {self.keys:g}"
+        keys = ("" if not self.keys else f" --keys {self.keys:g}") + ("" if not self.waits else f" --waits {self.waits:g}")
         return f"scripts/simulate --nodes {self.nodes} --seed {self.seed} --faults {faults} --until {self.until_s:g}{rate}{hard}{keys}"
 
 
@@ -106,10 +108,11 @@ class Scenario:
         self.trace = Trace(lines, deep=deep)
         self.world = World(names_of(plan.nodes), plan.seed, history=self.history, trace=self.trace, limits=limits, build_node=build_node)
         picky = tuple(skill for skill in PICKY if skill.name in plan.capabilities)
-        skills = (*skills, *picky)
+        skills = (*skills, *picky, *((ASKING,) if plan.waits else ()))
         self.staff = Staff(self.world, skills)
         self.clients = Clients(self.world, rate=plan.rate, until_s=plan.until_s, capabilities=plan.capabilities, skills=skills)
         self.keyed = KeyedClients(self.world, self.clients, rate=plan.keys, until_s=plan.until_s)
+        self.people = People(self.world, self.clients, rate=plan.waits, until_s=plan.until_s)
         schedule = plan.schedule
         if schedule is None:
             schedule = draw(self.world.rng("faults"), self.world.names, plan.kinds, plan.until_s, hard=plan.hard)

@@ -21,6 +21,7 @@ from benchmarks.common import Processes, mesh, processes, wait_for
 
 from attacks.arena import CLI, HERE, LIMIT_S, NOOP
 from attacks.canaries import Planted, report
+from attacks.shell import Shell
 from attacks.world import signer_of
 from mesh import File
 from mesh.core.inputs import Synced
@@ -97,6 +98,7 @@ class Stage:
             "PYTHONFAULTHANDLER": "1",
         }
         os.environ["TMPDIR"] = tempfile.tempdir = str(self.folder / "tmp")
+        self.shell = Shell({**self.environ, "PYTHONPATH": str(HERE.parent)})
         for number, name in enumerate(("otter", "heron")):
             (self.home(name) / "config.toml").write_text('bind = "127.0.0.1"\n')
             self.nodes[name] = self.planted.make("node", number)
@@ -108,9 +110,7 @@ class Stage:
         """One command line, as a person and as a program would give it. What it says of failures is kept for the search."""
         found: dict[str, Any] = {}
         for form in ((), ("--json",)):
-            done = subprocess.run(
-                [*CLI, *words, *form], input=says, capture_output=True, text=True, env=self.environ, timeout=LIMIT_S, check=False
-            )
+            done = self.shell.run(*words, *form, says=says)
             said = done.stderr + (done.stdout if done.returncode else "")
             self.places[f"output {len(self.places)} of mesh {words[0]} {' '.join(form)}"] = said.encode()
             if code is not None and done.returncode != code:
@@ -120,9 +120,7 @@ class Stage:
 
     def once(self, *words: str, says: str = "") -> dict[str, Any]:
         """A command that may be given only once."""
-        done = subprocess.run(
-            [*CLI, *words, "--json"], input=says, capture_output=True, text=True, env=self.environ, timeout=LIMIT_S, check=False
-        )
+        done = self.shell.run(*words, "--json", says=says)
         if done.returncode:
             raise SystemExit(f"mesh {' '.join(words)}: exit {done.returncode}, {done.stdout}{done.stderr}")
         self.places[f"output {len(self.places)} of mesh {words[0]}"] = done.stderr.encode()
@@ -185,6 +183,7 @@ def run(each: int, *, keep: bool = False) -> dict[str, Any]:
         with processes() as group:
             stage = Stage(group, planted, folder)
             use(stage)
+            stage.shell.close()
             stage.files()
         stage.places["wire"] = capture.stop()
         keys(stage)

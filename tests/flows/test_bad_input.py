@@ -101,6 +101,10 @@ WRONG = {
     "a loop and a map": (HEAD + A + 'map = [1]\nloop = { until = "$item == 1", max = 2 }\n', 7, "it has a map as well", "mesh.flow"),
     "a bound of no map": (HEAD + A + "max_parallel = 3\n", 6, "no map", "add map"),
     "a gate that asks nothing": (HEAD + '[[step]]\nid = "a"\ngate = { quorum = 2 }\n', 5, "it asks nothing", "question"),
+    "a gate for nobody": (
+        HEAD + '[[step]]\nid = "a"\ngate = { question = "ok?", quorum = 3, approvers = ["ann", "bob"] }\n', 5, "quorum=3", "from 1 to 2"),
+    "a gate that escalates to nobody": (
+        HEAD + '[[step]]\nid = "a"\ngate = { question = "ok?", on_expire = "escalate" }\n', 5, "escalates from approvers", "escalate_to"),
     "a gate that is undone": (HEAD + '[[step]]\nid = "a"\ngate = "ok?"\ncompensate = "x.z"\n', 6, "uses nothing", "take compensate out"),
     "a gate that is retried": (HEAD + '[[step]]\nid = "a"\ngate = "ok?"\nretry = 3\n', 6, "uses nothing", "take retry out"),
     "a value that undoes": (HEAD + A + "compensate = { value = 1 }\n", 6, "a value undoes nothing", "compensate ="),

@@ -38,7 +38,7 @@ fallback = "llm.small"
 [[step]]
 id = "review"
 needs = ["drafts"]
-gate = { question = "Publish it?", approvers = ["role:editor"], quorum = 2, expires = "3d" }
+gate = { question = "Publish it?", approvers = ["ann", "bob"], quorum = 2, expires = "3d" }
 
 [[step]]
 id = "publish"
@@ -62,7 +62,7 @@ def built() -> mesh.flows.builder.FlowBuilder:  # type: ignore[name-defined]
         first=log.parts[0],
         options={"hedge": True, "labels": {"region": "eu"}, "fallback": "llm.small"},
     )
-    how = {"approvers": ["role:editor"], "quorum": 2, "expires": "72h"}
+    how = {"approvers": ["ann", "bob"], "quorum": 2, "expires": "72h"}
     review = f.gate("review", "Publish it?", **how, options={"needs": drafts})
     undo = {"uses": "site.unpublish", "with": {"url": "$steps.publish.url"}}
     published = f.step("publish", "site.publish", pages=drafts, options={"needs": [review], "compensate": undo})

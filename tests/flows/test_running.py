@@ -90,7 +90,7 @@ with = { a = "$steps.many[2]", b = "$steps.again" }
 def test_steps_maps_and_loops_pass_their_results_on() -> None:
     shop = Shop()
     found = run(ended(SUMS, shop, n=3))
-    assert found == {"output": {"total": 22, "each": [4, 9, 14]}, "skipped": [], "failed": [], "left": [], "degraded": []}
+    assert found == {"output": {"total": 22, "each": [4, 9, 14]}, "skipped": [], "failed": [], "left": [], "degraded": [], "version": 1}
     assert sorted(shop.did) == sorted(("add", a, b) for a, b in ((3, 1), (4, 0), (8, 1), (12, 2), (4, 2), (6, 2), (14, 8)))
 
 
@@ -203,8 +203,8 @@ def test_steps_have_the_options_that_the_flow_gives_them() -> None:
     assert run(outcome('retry = 3\nlabels = ["zone=eu"]\nwith = { until = 4 }\n')) == 4
     with pytest.raises(TaskFailed, match="not yet"):
         run(outcome("retry = 2\nwith = { until = 4 }\n"))
-    for times, why in (('run = "20s"', "20 s"), ('total = "20s"', "20 s"), ('heartbeat = "20s"', "no sign of life")):
-        with pytest.raises(TaskFailed, match=rf"step 'a' failed: .*{why}"):
+    for times in ('run = "20s"', 'total = "20s"'):
+        with pytest.raises(TaskFailed, match=r"step 'a' failed: .* 20 s"):
             run(outcome(f"timeouts = {{ {times} }}\nwith = {{ until = 1 }}\n"))
     with pytest.raises(TaskFailed, match="step 'a' failed: nobody took 'flaky' within its queue timeout"):
         run(outcome('labels = { zone = "us" }\ntimeouts = { queue = "5s" }\nwith = { until = 1 }\n'))

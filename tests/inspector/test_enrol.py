@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mesh import joining
+from mesh import joining, link
 from mesh.runtime.home import Home
 from mesh.wire.token import read_token
 
@@ -456,6 +456,7 @@ def test_keys_are_replaced_one_after_the_other(town: Town) -> None:
 
 def test_a_node_that_does_not_come_back_is_named(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "RESTART_S", 0.3)
+    monkeypatch.setattr(link, "HELLO_S", 0.3)
     folder = Home(town.home("one")).node("lynx").make()
     with folder.lock(), socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder.make_socket_folder()))

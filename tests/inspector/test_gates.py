@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +71,47 @@ def test_bad_input_is_told_before_anything_is_sent(words: tuple[str, ...], mesh:
     ran = mesh(*words, "--home", str(node))
     assert ran.code == 2 and "try:  " in ran.err, ran.err
     assert json.loads(mesh(*words, "--home", str(node), "--json").out)["fix"]
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Any:
+    """The independent verifier, as a module."""
+    loader = SourceFileLoader("independent_verifier", str(Path(__file__).parents[2] / "scripts" / "verify"))
+    module = module_from_spec(spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
+    loader.exec_module(module)
+    return module
+
+
+def test_an_outsider_can_tell_who_approved_what_and_no_manager_can_make_it_up(
+    mesh: Callable[..., Any], node: Path, verifier: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = ("--home", str(node))
+    task = mesh("submit", "careful", "n:=4", *home).out.strip()
+    gate = wait_for_gate(mesh, node, task)["task"]
+    assert mesh("approve", gate, "--note", "fine", "--output", "5", *home).code == 0
+    exported = tmp_path / "journal"
+    assert mesh("verify", "--export", str(exported), *home).code == 0
+    monkeypatch.setattr("sys.argv", ["verify", str(exported)])
+    assert verifier.main() == 0
+    assert "each signed, under the root key" in capsys.readouterr().out
+
+    _, name, _, _, _, commits = verifier.read_export(exported)
+    entries = [verifier.canonical(entry, "an entry") for _, rows in commits for entry in rows]
+    asked = next(entry for entry in entries if entry[0] == "Submitted" and entry[1] == gate)
+    answered = next(entry for entry in entries if entry[0] == "Answered" and entry[1] == gate)
+    other = next(entry for entry in entries if entry[0] == "Submitted" and entry[1] != gate)
+
+    def judged(changed: dict[int, Any], submitted: list[Any] = asked) -> None:
+        gates = verifier.Gates()
+        gates.follow("Submitted", submitted, name, "there")
+        gates.follow("Answered", [changed.get(at, field) for at, field in enumerate(answered)], name, "here")
+        assert gates.answers == 1
+
+    judged({})
+    word = answered[8]
+    flipped = word[:-1] + bytes([word[-1] ^ 1])
+    for changed in ({1: task}, {2: "somebody"}, {3: "somebody else"}, {4: False}, {5: "no"}, {6: ""}, {8: flipped}):
+        with pytest.raises(verifier.Bad):
+            judged(changed)
+    with pytest.raises(verifier.Bad, match="other inputs"):
+        judged({}, [*asked[:3], other[3], *asked[4:]])

@@ -16,6 +16,11 @@ from typing import Any
 
 import pytest
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from attacks.shell import Shell  # noqa: E402
+
 MESH = [sys.executable, "-m", "mesh.inspector.cli"]
 LIMIT_S = 120.0
 
@@ -23,17 +28,15 @@ LIMIT_S = 120.0
 class Shells:
     """What a person does in a few shells: all with the same $MESH_HOME and folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, shell: Shell) -> None:
+        self.folder, self._shell = folder, shell
         self.home = folder / "home"
         self._started: list[subprocess.Popen[str]] = []
         self._environ = os.environ | {"MESH_HOME": str(self.home), "HOME": str(folder), "PYTHONUNBUFFERED": "1"}
 
     def run(self, *words: str, code: int = 0) -> str:
         """`mesh WORDS` to its end; what it printed."""
-        done = subprocess.run(
-            [*MESH, *words], cwd=self.folder, env=self._environ, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
+        done = self._shell.run(*words, environ=self._environ, folder=str(self.folder))
         assert done.returncode == code, f"{words} ended with {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
         self.said = done.stderr
         return done.stdout
@@ -94,10 +97,18 @@ class Shells:
                 os.kill(number, signal.SIGKILL)
 
 
+@pytest.fixture(scope="session")
+def shell() -> Iterator[Shell]:
+    """Where commands begin; what goes on running begins from nothing."""
+    made = Shell(os.environ | {"PYTHONPATH": str(SCRIPTS)})
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def shells() -> Iterator[Shells]:
+def shells(shell: Shell) -> Iterator[Shells]:
     folder = Path(tempfile.mkdtemp(prefix="mesh-story-"))
-    found = Shells(folder)
+    found = Shells(folder, shell)
     yield found
     found.clear()
     shutil.rmtree(folder)

@@ -53,39 +53,40 @@ def test_every_promised_field_is_true(shells: Any) -> None:
     assert not Home(shells.folder / "d" / "home").running()
 
 
-def test_ones_own_file_through_a_seed(shells: Any) -> None:
-    data = shells.folder / "my sales.csv"
-    with data.open("w", newline="") as file:
+def own_data(path: Path) -> Path:
+    with path.open("w", newline="") as file:
         writer = csv.writer(file, delimiter=";")
         writer.writerow(["day", "shop", "sold", "paid"])
         for number in range(2400):
             day = f"20{20 + number // 600:02}-{1 + number // 50 % 12:02}-{1 + number % 28:02}"
             writer.writerow([day, "north" if number % 2 else "south", number % 97, f"{100 + 50 * math.sin(number):.2f}"])
         writer.writerow(["2021-01-01", "north", "many", "1.00"])
-    document = shells.json("demo", "--dir", str(shells.folder / "d"), "--data", str(data), "--no-mdns")
+    return path
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a network of its own needs root and unshare")
+def test_ones_own_file_where_multicast_is_blocked(shells: Any) -> None:
+    """It says so, and goes on."""
+    data = own_data(shells.folder / "my sales.csv")
+    blocker = "import socket, subprocess, sys; s = socket.socket(2, 2); s.bind(('', 5353)); sys.exit(subprocess.call(sys.argv[1:]))"
+    demo = ["-m", "mesh.inspector.cli", "demo", "--json", "--dir", str(shells.folder / "d"), "--data", str(data)]
+    script = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, "-c", blocker, sys.executable, *demo]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(done.stdout)
     _all_true(document, "through a seed")
+    assert "because" in document["found_by"]
     assert document["source_sha256"] == sha256_of(data)
     assert "My sales" in Path(document["report"]).read_text()
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a network of its own needs root and unshare")
-def test_where_multicast_is_blocked_it_says_so_and_goes_on(shells: Any) -> None:
-    blocker = "import socket, subprocess, sys; s = socket.socket(2, 2); s.bind(('', 5353)); sys.exit(subprocess.call(sys.argv[1:]))"
-    words = ["-c", blocker, sys.executable, "-m", "mesh.inspector.cli", "demo", "--json", "--dir", str(shells.folder / "d")]
-    script = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, *words]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    _all_true(json.loads(done.stdout), "through a seed")
-    assert "because" in json.loads(done.stdout)["found_by"]
-
-
 def test_it_stays_up_and_a_second_one_takes_it_down_first(shells: Any) -> None:
-    words = ["demo", "--dir", "d"]
+    words = ["demo", "--dir", "d", "--no-mdns"]
     out = shells.run(*words)
     assert "\nok: 4 nodes, " in out and "The mesh is still up" in out
     assert f"mesh demo --stop --dir {shells.folder.resolve() / 'd'}" in out
     says = [line[line.index(" s  ") + 4 :] for line in shells.said.splitlines() if " s  " in line]
-    assert says[0].startswith("starting 4 nodes")
+    assert says[0].startswith("starting 4 nodes") and says[1].endswith("because mDNS is switched off"), says
     assert [line.split()[0] for line in says if line.startswith("KILLED")] == ["KILLED"]
     home = ["--home", str(shells.folder / "d" / "home"), "--node", "otter"]
     states = sorted(node["state"] for node in shells.json("nodes", *home)["nodes"])

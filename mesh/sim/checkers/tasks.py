@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.core.work.task import NO_AWARD
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.keeping import Took
 from mesh.messages.records import Decided, Finished, Submitted
+from mesh.messages.waits import WAIT
 from mesh.sim.history import (
     Answered,
     Appended,
@@ -140,6 +142,8 @@ class TaskChecker:
         kind, node = type(record.entry), record.node
         if kind is Submitted:
             self._submitted[node, record.entry.task] = record.seq
+            if record.entry.capability == WAIT:
+                self._decided[record.entry.task] = NO_AWARD  # nobody runs it, so nothing is ever decided
         if kind is Finished or kind is Decided or kind is Submitted:
             if record.copied:
                 self._copied.setdefault((node, record.entry.task), {})[kind, getattr(record.entry, "fence", 0)] = None

@@ -164,6 +164,16 @@ class Site:
     def ssh(self) -> tuple[str, ...]:
         return ("ssh", "-F", str(self.folder / "ssh_config"))
 
+    def keep_installed(self, machine: Machine) -> None:
+        """What pip has put there is kept for other tests: to install it takes longer than all that they do with it."""
+        shutil.copytree(machine.launched / "versions", self.folder / "versions", symlinks=True)
+
+    def install(self, machine: Machine) -> bool:
+        """As an earlier launch would have left it, if a test has kept that."""
+        if there := (self.folder / "versions").exists():
+            shutil.copytree(self.folder / "versions", machine.launched / "versions", symlinks=True)
+        return there
+
     def launch(self, *hosts: str, words: str = "up --no-mdns", timeout_s: float = LAUNCH_S, **more: Any) -> list[dict[str, Any]]:
         """What `mesh launch HOSTS -- WORDS` does after it has found out which mesh to join: these join none. A document per host."""
         job = prepare(shlex.split(words), more.pop("extras", []), more.pop("packages", []), **more)

@@ -35,7 +35,8 @@ def call(machine: Any, *words: str) -> Any:
 
 def test_with_services_from_nothing_to_agents_and_back(nas: Any, site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = _an_agent_that_changes(nas, site, tmp_path, note="")
+    words = _an_agent_that_changes(nas, site, tmp_path, ("version", "node", "files", "agent"), note="")
+    site.keep_installed(nas)
     units = nas.home / ".config/systemd/user"
     assert sorted(path.name for path in units.glob("*.service")) == ["mesh-run-my-transform-s.service", "mesh.service"]
     counting = _an_agent_with_a_package_of_its_own(nas, site, tmp_path)
@@ -46,8 +47,9 @@ def test_with_services_from_nothing_to_agents_and_back(nas: Any, site: Any, tmp_
     assert list(units.glob("**/mesh*")) == []
 
 
-def test_without_services_from_nothing_to_an_agent_and_back(box: Any, site: Any, tmp_path: Path) -> None:
-    _an_agent_that_changes(box, site, tmp_path, note="; until that machine restarts, as a process: systemctl --user does not answer: ")
+def test_without_services_to_an_agent_and_back(box: Any, site: Any, tmp_path: Path) -> None:
+    new = ("node", "files", "agent") if site.install(box) else ("version", "node", "files", "agent")
+    _an_agent_that_changes(box, site, tmp_path, new, note="; until that machine restarts, as a process: systemctl --user does not answer: ")
     assert list((box.home / ".config").rglob("mesh*")) == [], "nothing that only systemd would read"
     state = box.launched / "state.json"
     record = json.loads(state.read_text())
@@ -57,14 +59,14 @@ def test_without_services_from_nothing_to_an_agent_and_back(box: Any, site: Any,
     _down_to_nothing(box, site, "my-transform-s", "node")
 
 
-def _an_agent_that_changes(machine: Any, site: Any, folder: Path, *, note: str) -> str:
+def _an_agent_that_changes(machine: Any, site: Any, folder: Path, new: tuple[str, ...], *, note: str) -> str:
     """Launched, launched again, changed, broken, mended. Returns the words behind the dashes."""
     name, target = machine.name, folder / "my transform's.py"
     target.write_text(DOUBLE.format(factor=2))
     words = f'run "{target}" --no-mdns'
 
     fresh = site.one(name, words)
-    assert (fresh["state"], fresh["changed"]) == ("ok", ("version", "node", "files", "agent")), fresh
+    assert (fresh["state"], fresh["changed"]) == ("ok", new), fresh
     assert fresh["message"].startswith(f"transform@{fresh['node']} offers data.double{note}"), fresh
     assert call(machine, "data.double", "number:=21") == 42
 
@@ -249,6 +251,7 @@ def test_what_the_users_ssh_configuration_does_for_sessions_does_not_stop_a_laun
 
 
 def test_a_launched_host_is_a_member(nas: Any, site: Any, tmp_path: Path, mesh: Callable[..., Any]) -> None:
+    site.install(nas)
     home, target = str(tmp_path / "home"), tmp_path / "transform.py"
     target.write_text(DOUBLE.format(factor=2))
     (tmp_path / "home").mkdir()
