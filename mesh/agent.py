@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from mesh.errors import DeclarationError, UsageError
+from mesh.ids import OURS
 from mesh.labels import Amounts, Labels, amounts_of, labels_of, unmet
 from mesh.limits import IsolationLimits
 from mesh.messages.membership import Offer
@@ -40,8 +41,6 @@ NAME_CHARACTERS_MAX = 64
 CONCURRENCY_MAX = 1024
 RETRIES_MAX = 1000
 LIMIT_MAX = 100_000
-OURS = "mesh."
-"""Capabilities of the mesh itself, such as ``mesh.flow``: only its own modules declare them."""
 _NAME_FIX = f"use letters, digits, - and _, parts joined by dots, at most {NAME_CHARACTERS_MAX} characters"
 
 

@@ -265,9 +265,9 @@ class Mesh(Work, Triggering):
         """Every node this one knows."""
         return await self._view("nodes")
 
-    async def caps(self) -> Document:
-        """What can be called, and who offers it."""
-        return await self._view("caps")
+    async def caps(self, *, everything: bool = False) -> Document:
+        """What can be called, and who offers it. `everything`: the mesh's own capabilities too, such as ``mesh.flow``."""
+        return await self._view("caps", {"all": True} if everything else {})
 
     async def statistics(self) -> Document:
         """Every component's counters."""
@@ -288,6 +288,10 @@ class Mesh(Work, Triggering):
     async def task(self, task: str) -> Document:
         """One task. Raises NoSuchTask."""
         return {"schema": "mesh.task/1", **await self._ask("task", task)}
+
+    async def checkpoint(self, task: str) -> Document:
+        """``{"task", "state", "checkpoint"}``: what a running task's handler has kept last by ``ctx.checkpoint``; None: nothing."""
+        return {"schema": "mesh.checkpoint/1", **await self._ask("kept", task)}
 
     async def result(self, task: str, *, timeout_s: float | None = None) -> Document:
         """Wait for a task's end: ``{"task", "state", "result"}``, or ``"error"`` if it failed. Raises TimedOut, NoSuchTask."""
@@ -325,15 +329,18 @@ class Mesh(Work, Triggering):
         """Turn a gate down, as `approve` lets it pass."""
         return {"schema": "mesh.deny/1", **await answer_gate(self._ask, gate, False, note, KEEP, _who())}
 
-    async def story(self, task: str) -> Document:
-        """``{"task", "entries": [...]}``: every journal entry about it and its steps, each with who wrote it and whether that is proven."""
+    async def story(self, task: str, *, pages: int = 0) -> Document:
+        """``{"task", "entries": [...]}``: every journal entry about it and its steps, each with who wrote it and whether that is proven.
+
+        `pages`: at most so many of them, from its beginning; 0: all. Raises NoSuchTask, NoNode.
+        """
         entries: list[Document] = []
         since = 0
         while True:
             page = await self._ask("story", task, {"since": since} if since else {})
             entries += page["entries"]
-            since = int(page.get("more") or 0)
-            if not since:
+            since, pages = int(page.get("more") or 0), pages - 1
+            if not since or not pages:
                 return {"schema": "mesh.story/1", "task": _full(task, entries), "entries": entries}
 
     async def audit(self, about: str = "", *, everywhere: bool = False, since: int = 0, limit: int = 0) -> Document:
@@ -367,6 +374,10 @@ class Mesh(Work, Triggering):
     async def find(self, sha256: str) -> Document:
         """``{"tasks": [{"task", "as", "capability", ...}]}`` that read or made these bytes."""
         return {"schema": "mesh.find/1", "hash": sha256, **await self._ask("hash", sha256)}
+
+    async def body(self, sha256: str) -> bytes:
+        """The bytes behind a hash in a story: arguments, a result. Raises MeshError if nobody in reach has them."""
+        return bytes((await self._ask("body", sha256))["body"])
 
     # ---- files
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -133,8 +134,8 @@ class Mesh(View):
     def nodes(self) -> Document:
         return self._portal.call(self._mesh.nodes)
 
-    def caps(self) -> Document:
-        return self._portal.call(self._mesh.caps)
+    def caps(self, *, everything: bool = False) -> Document:
+        return self._portal.call(partial(self._mesh.caps, everything=everything))
 
     def statistics(self) -> Document:
         return self._portal.call(self._mesh.statistics)

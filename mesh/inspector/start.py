@@ -124,6 +124,7 @@ def up(
 
         ready(run_async(where, start))
         return
+    from mesh.inspector.stock import STOCK
     from mesh.runtime.app import NodeOptions, serve
 
     options = NodeOptions(
@@ -137,6 +138,7 @@ def up(
         while_used,
         accept_rollback,
         prompter(),
+        STOCK,
     )
     life: NodeOptions | None = options
     while life is not None:  # the next one begins under the credentials that are on disk then

@@ -214,7 +214,7 @@ class LocalServer:
             self._do_gone(connection, 0, {"id": number})
         self._blobs.forget_owner(connection)
         if connection.worker:
-            self._workers.gone(connection.worker)
+            self._workers.gone(connection.worker, connection.channel)
 
     def _take(self, connection: _Connection, message: list[Any]) -> None:
         number, verb, params = message
@@ -437,6 +437,7 @@ class LocalServer:
             raise BadFrame("attached_twice")
         connection.worker = self._workers.attach(connection.channel, connection.pid, params)
         self._answer(connection, number, True, {"worker": connection.worker})
+        self._workers.flush()  # what waited for it
 
     def _do_secret(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         name, task, fence = text_of(params, "name"), text_of(params, "task"), number_of(params, "fence", 0)

@@ -48,6 +48,7 @@ QUESTIONS: dict[str, str] = {
     "story": OBSERVE,
     "hash": OBSERVE,
     "audit": OBSERVE,
+    "kept": READ,
     "result": READ,
     "logs": READ,
     "body": READ,

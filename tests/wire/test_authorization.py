@@ -38,7 +38,7 @@ MAY: dict[str, str] = {
 """Who may send each kind. Written by hand: a new kind has no row here and fails."""
 MAY_ASK: dict[str, str] = {
     **dict.fromkeys(("task", "tasks", "story", "hash", "audit"), LOOKS),
-    **dict.fromkeys(("result", "body", "logs", "waits"), NOT_OBSERVER),
+    **dict.fromkeys(("kept", "result", "body", "logs", "waits"), NOT_OBSERVER),
     **dict.fromkeys(("cancel", "retry", "signal"), ASKS),
     "answer": "member approver",
 }
