@@ -27,6 +27,7 @@ from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
 from mesh.options import how_of
+from mesh.publishing import Triggering
 from mesh.reading import logs_of_node, logs_of_task
 from mesh.reconnecting import Reconnecting, find_socket
 from mesh.streaming import Stream
@@ -187,7 +188,7 @@ class View(Work):
         return self._parent
 
 
-class Mesh(Work):
+class Mesh(Work, Triggering):
     """What `connect` gives. Every method returns the JSON document of the command line's verb of the same name."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = TIMEOUT_S) -> None:
@@ -200,6 +201,9 @@ class Mesh(Work):
 
     @property
     def _mesh(self) -> Mesh:
+        return self
+
+    def _any(self) -> Mesh:
         return self
 
     @property
@@ -284,6 +288,10 @@ class Mesh(Work):
     async def task(self, task: str) -> Document:
         """One task. Raises NoSuchTask."""
         return {"schema": "mesh.task/1", **await self._ask("task", task)}
+
+    async def checkpoint(self, task: str) -> Document:
+        """``{"task", "state", "checkpoint"}``: what a running task's handler has kept last by ``ctx.checkpoint``; None: nothing."""
+        return {"schema": "mesh.checkpoint/1", **await self._ask("kept", task)}
 
     async def result(self, task: str, *, timeout_s: float | None = None) -> Document:
         """Wait for a task's end: ``{"task", "state", "result"}``, or ``"error"`` if it failed. Raises TimedOut, NoSuchTask."""

@@ -116,6 +116,18 @@ class Mesh(View):
     def options(self, **options: Any) -> View:
         return View(self._portal, self._mesh.options(**options))
 
+    def publish(self, topic: str, /, *, event_id: str = "", **values: Any) -> Document:
+        return self._portal.call(lambda: self._mesh.publish(topic, event_id=event_id, **values))
+
+    def schedules(self) -> Document:
+        return self._portal.call(self._mesh.schedules)
+
+    def add_schedule(self, name: str, when: str, capability: str, /, *, arguments: Document | None = None, **options: Any) -> Document:
+        return self._portal.call(lambda: self._mesh.add_schedule(name, when, capability, arguments=arguments, **options))
+
+    def change_schedule(self, action: str, name: str, /) -> Document:
+        return self._portal.call(self._mesh.change_schedule, action, name)
+
     def status(self) -> Document:
         return self._portal.call(self._mesh.status)
 

@@ -38,6 +38,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "approve": "gates",
         "deny": "gates",
         "signal": "gates",
+        "schedule": "triggers",
+        "publish": "triggers",
     },
     "Watch": {
         "status": "watch",

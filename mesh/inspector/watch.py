@@ -60,6 +60,7 @@ def _show_status(document: dict[str, Any]) -> str:
         "stock": stock,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
+        "gates": f"{document['gates']} wait for an approval; mesh approvals" if document.get("gates") else "",
         "resources": ", ".join(
             f"{clean(name)} {r['held']:g} of {r['total']:g} held" for name, r in (document.get("resources") or {}).items()
         ),

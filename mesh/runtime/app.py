@@ -29,6 +29,7 @@ from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
 from mesh.messages.waits import Verdict
 from mesh.runtime import clock, ended
+from mesh.runtime.almanac import Almanac, CronTicks
 from mesh.runtime.disk.blobs import Blobs
 from mesh.runtime.disk.kek import Prompt
 from mesh.runtime.disk.secrets import SecretDesk, Secrets
@@ -171,6 +172,7 @@ class NodeProcess:
             journal_seq=self.store.head_seq,
             head=self.store.head,
             begins=self.store.begins,
+            cron=CronTicks(),
         )
         self.registrar = Registrar(
             self.fresh_credentials,
@@ -192,7 +194,8 @@ class NodeProcess:
         self.local = self._make_local(limits)
         self.discovery = self._discovery(limits)
         # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
-        for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden):
+        almanac = Almanac(identity.node, tell, clock.wall_ms, lambda: [self.links.clocks.get(node, 0) for node in self._linked()])
+        for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden, almanac):
             self.driver.add(component)
 
     # ---- parts

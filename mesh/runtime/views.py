@@ -79,6 +79,7 @@ class Views:
             "stock": self._workers(stock=True),
             "nodes": states,
             "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
+            "gates": process.assembly.manager.waiting.count(),
             "draining": contractor.draining,
             "running": contractor.busy,
             "resources": {name: {"held": held / 1000, "total": total / 1000} for name, held, total in contractor.resources},

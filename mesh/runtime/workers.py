@@ -27,10 +27,13 @@ from mesh.core.inputs import (
     WorkerAttached,
     WorkerGone,
 )
+from mesh.core.triggers.topics import is_pattern
 from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import Refused
 from mesh.ids import NodeId
 from mesh.messages.membership import Offer
+from mesh.messages.triggers import Plan
+from mesh.runtime.params_local import is_plan
 from mesh.runtime.protocol_local import BadFrame, Channel
 from mesh.runtime.stated import stated_of
 
@@ -44,7 +47,7 @@ STREAMS = ("stdout", "stderr", "log")
 LOT_BYTES_MAX = 4 * 1024 * 1024
 """A lot with more bodies than this is cut into several frames."""
 
-_OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str, list, int, int, int, int, int)
+_OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str, list, int, int, int, int, int, list, list)
 _TAGS_AT = 11
 _OUTCOMES = ("ok", "error", "cancelled", "timeout", "worker_lost")
 
@@ -245,7 +248,11 @@ class Workers:
             raise self._refuse("bad_attach", "tags")
         if max(len(fields[9]), len(fields[10])) > SCHEMA_CHARACTERS_MAX:
             raise self._refuse("schema_too_big", f"{fields[0]}: a schema of at most {SCHEMA_CHARACTERS_MAX} characters")
-        queue_timeout_ms, heartbeat_ms, limit, rate, rate_ms = fields[_TAGS_AT + 1 :]
+        queue_timeout_ms, heartbeat_ms, limit, rate, rate_ms, topics, plans = fields[_TAGS_AT + 1 :]
+        if not all(type(topic) is str and is_pattern(topic) for topic in topics):
+            raise self._refuse("bad_attach", "patterns of topics")
+        if not all(map(is_plan, plans)):
+            raise self._refuse("bad_attach", "the form of a schedule")
         return replace(
             Offer(*fields[:_TAGS_AT]),
             tags=tuple(tags),
@@ -254,6 +261,8 @@ class Workers:
             limit=limit,
             rate=rate,
             rate_ms=rate_ms,
+            topics=tuple(topics),
+            schedules=tuple(Plan(*plan) for plan in plans),
         )
 
     def _refuse(self, code: str, wanted: str) -> Refused:

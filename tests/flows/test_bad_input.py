@@ -46,6 +46,9 @@ WRONG = {
     "nested too deep": (HEAD + A + "with = { a = " + "[" * 40 + "]" * 40 + " }\n", 6, "nested more than 32 deep", "as input"),
     "nested beyond all": (HEAD + A + "with = { a = " + "[" * 5000 + "]" * 5000 + " }\n", 1, "nested too deep", "as input"),
     # ---- the whole
+    "too much to put on record": (
+        'flow = "f"\n' + "".join(f'[[step]]\nid = "s{i}"\nuses = "x"\ncompensate = "y"\n' for i in range(801)),
+        2, "801 steps have", "at most 800"),
     "no name": (A, 1, "it has no name", 'begin with flow = "name"'),
     "a name with a path": ('flow = "../x"\n' + A, 1, "'../x' cannot be a name", "letters"),
     "no steps": ('flow = "f"\n', 1, "it has no steps", r"add \[\[step\]\]"),
@@ -76,6 +79,8 @@ WRONG = {
     "a cycle": (HEAD + A + 'needs = ["b"]\n' + B, 6, "wait for one another: .* -> .* -> ", "take '.' out of the needs"),
     "an unknown step": (HEAD + A + B.replace('["a"]', '["aa"]'), 9, "there is no step 'aa'", "did you mean 'a'"),
     "a need twice": (HEAD + A + B.replace('["a"]', '["a", "a"]'), 9, "'a' is there twice", "once"),
+    "a need of 1 MB": (HEAD + A + f'needs = ["{"x" * 1_000_000}"]\n', 6, "has 1000000 characters", "at most 200"),
+    "a key of 1 MB": (HEAD + A + f'{"k" * 1_000_000} = 1\n', 6, "no key 'kkk", "the keys are"),
     "needs of numbers": (HEAD + A + "needs = [1]\n", 6, "no list of texts", "write needs"),
     "a wide fan-out": (HEAD + A + f"map = [{'1,' * 10_001}]\nmax_parallel = 5\n", 6, "10001 items", "at most 10000"),
     # ---- fields

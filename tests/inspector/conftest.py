@@ -27,6 +27,7 @@ from mesh import Agent, Context, File
 
 agent = Agent("greeter")
 
+@agent.on("guest.*")
 @agent.capability
 async def greet(name: str) -> str:
     """Say hello."""

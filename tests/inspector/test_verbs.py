@@ -219,6 +219,20 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case(f"signal {NO_TASK} news", 3),
         "timeout": Case(f"signal {NO_TASK} news", 4),
     },
+    "schedule": {
+        "ok": Case("schedule add yearly --every 365d greet name=Bob", 0, {"action": str, "name": str}),
+        "empty": Case("schedule list", 0, {"schedules": []}),
+        "no node": Case("schedule pause nothing", 3),
+        "timeout": Case("schedule list", 4),
+    },
+    "publish": {
+        "ok": Case(
+            "publish guest.came name=Bob --id 7", 0, {"event": str, "subscribers": int, "tasks": [{"capability": str, "task": str}]}
+        ),
+        "empty": Case("publish guest.came", 0, {"event": str, "subscribers": int, "tasks": []}),
+        "no node": Case("publish guest.came", 3),
+        "timeout": Case("publish guest.came", 4),
+    },
     "status": {
         "ok": Case("status", 0, STATUS),
         "empty": Case("status", 0, STATUS),
