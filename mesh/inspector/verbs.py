@@ -69,6 +69,9 @@ SEVERAL = {
         "graph": "flow",
         "show": "flow",
         "list": "flow",
+        "pause": "flow_control",
+        "resume": "flow_control",
+        "patch": "flow_control",
         "cancel": "flow",
     }
 }

@@ -36,6 +36,7 @@ HOST = {"host": str, "state": str, "changed": list, "node": str, "message": str,
 SERVICE = {"units": [{"unit": str, "path": str, "state": str, "pid": int, "runs": str}], "changed": list, "note": str, "type": list}
 REFUSED = 5
 ELSEWHERE = "tests/inspector/test_enrol.py runs it"
+STEERED = "tests/inspector/test_flows.py runs it"
 GATED = "tests/inspector/test_gates.py runs it"
 MEMBER = {"name": str, "id": str, "home": str, "roles": list, "offers": list, "requests": list, "expires": str}
 TRUST = {
@@ -188,6 +189,24 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "empty": Case("flow list", 0, {"flows": [], "missing": []}),
         "no node": Case("flow list", 3),
         "timeout": Case("flow list", 4),
+    },
+    "flow pause": {
+        "ok": STEERED,
+        "empty": Case(f"flow pause {NO_TASK}", REFUSED),
+        "no node": Case(f"flow pause {NO_TASK}", 3),
+        "timeout": Case(f"flow pause {NO_TASK}", 4),
+    },
+    "flow resume": {
+        "ok": STEERED,
+        "empty": Case(f"flow resume {NO_TASK}", REFUSED),
+        "no node": Case(f"flow resume {NO_TASK}", 3),
+        "timeout": Case(f"flow resume {NO_TASK}", 4),
+    },
+    "flow patch": {
+        "ok": STEERED,
+        "empty": Case(f"flow patch {NO_TASK} {{file}}", 2),
+        "no node": Case(f"flow patch {NO_TASK} {{file}}", 3),
+        "timeout": Case(f"flow patch {NO_TASK} {{file}}", 4),
     },
     "flow cancel": {
         "ok": Case("flow cancel {flow_task}", 0, {"task": str, "state": str}),
