@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from mesh import values
 from mesh.answering import KEEP as KEEP
-from mesh.answering import answer_gate, send_signal, waiting_gates
+from mesh.answering import Answering
 from mesh.bounding import checked_key, checked_retries, checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
@@ -188,7 +188,7 @@ class View(Work):
         return self._parent
 
 
-class Mesh(Work, Triggering):
+class Mesh(Work, Triggering, Answering):
     """What `connect` gives. Every method returns the JSON document of the command line's verb of the same name."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = TIMEOUT_S) -> None:
@@ -306,28 +306,6 @@ class Mesh(Work, Triggering):
     async def retry(self, task: str) -> Document:
         """Submit a task that failed or was cancelled once more: ``{"task", "survives"}`` of the new one. Raises Refused, NoSuchTask."""
         return {"schema": "mesh.retry/1", **await self._ask("retry", task, {"by": _who()})}
-
-    async def signal(self, task: str, name: str, value: Any = None, *, event: str = "") -> Document:
-        """Tell a running task something that it waits for, or will: ``{"task", "signal"}``. Returns once that is safe.
-
-        `event`: what the sender calls this signal; the same twice counts once. Raises NoSuchTask, Refused if the task has ended.
-        """
-        return {"schema": "mesh.signal/1", **await send_signal(self._ask, task, name, value, event, _who())}
-
-    async def approvals(self, about: str = "") -> Document:
-        """``{"gates": [{"task", "question", "arguments", "root", ...}], "missing": [...]}``: what waits for somebody to approve it."""
-        return {"schema": "mesh.approvals/1", **await waiting_gates(self._ask, about)}
-
-    async def approve(self, gate: str, *, note: str = "", output: Any = KEEP) -> Document:
-        """Let a gate pass: ``{"task", "parent", "state", "said"}``. `output` takes the place of what was asked about.
-
-        `gate`: its id, or that of the task it belongs to, if only one waits there. Raises NoSuchTask, Refused, UsageError.
-        """
-        return {"schema": "mesh.approve/1", **await answer_gate(self._ask, gate, True, note, output, _who())}
-
-    async def deny(self, gate: str, *, note: str = "") -> Document:
-        """Turn a gate down, as `approve` lets it pass."""
-        return {"schema": "mesh.deny/1", **await answer_gate(self._ask, gate, False, note, KEEP, _who())}
 
     async def story(self, task: str, *, pages: int = 0) -> Document:
         """``{"task", "entries": [...]}``: every journal entry about it and its steps, each with who wrote it and whether that is proven.

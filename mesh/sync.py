@@ -128,6 +128,21 @@ class Mesh(View):
     def change_schedule(self, action: str, name: str, /) -> Document:
         return self._portal.call(self._mesh.change_schedule, action, name)
 
+    def signal(self, task: str, name: str, value: Any = None, *, event: str = "") -> Document:
+        return self._portal.call(partial(self._mesh.signal, task, name, value, event=event))
+
+    def approvals(self, about: str = "") -> Document:
+        return self._portal.call(self._mesh.approvals, about)
+
+    def approve(self, gate: str, *, note: str = "", output: Any = client.KEEP) -> Document:
+        return self._portal.call(partial(self._mesh.approve, gate, note=note, output=output))
+
+    def deny(self, gate: str, *, note: str = "") -> Document:
+        return self._portal.call(partial(self._mesh.deny, gate, note=note))
+
+    def checkpoint(self, task: str) -> Document:
+        return self._portal.call(self._mesh.checkpoint, task)
+
     def status(self) -> Document:
         return self._portal.call(self._mesh.status)
 

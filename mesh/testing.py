@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from mesh.agent import Agent
+from mesh.answering import Answering
 from mesh.capture import capturing
 from mesh.client import Mesh, Task, View
 from mesh.context import Document, TaskInfo
@@ -52,7 +53,7 @@ CLOSE_S = 5.0
 """Real time that handlers and lifespans have to end in."""
 
 
-class LocalMesh(Triggering):
+class LocalMesh(Triggering, Answering):
     """A mesh of simulated nodes that serve real agents.
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its

@@ -109,7 +109,7 @@ class Fields:
         for name in self.table:
             if name not in self._known:
                 near = difflib.get_close_matches(name[:WORD_MAX], self._known, 1)
-                fix = f"did you mean {near[0]!r}?" if near else f"the keys are: {', '.join(sorted(self._known))}"
+                fix = f"did you mean {near[0]!r}?" if near else f"the keys are: {', '.join(sorted(set(self._known)))}"
                 self.bad(name, f"there is no key {name[:60]!r} here", fix)
 
 
