@@ -287,7 +287,7 @@ def _show_run(found: Document) -> str:
     head += ", paused" if found["paused"] else ""
     head += f", {seconds(found['took_ms'])}" + (f", {found['attempts']} drivers" if found["attempts"] > 1 else "")
     rows = [
-        (step["step"], step["state"], step["uses"], ", then ".join(step["nodes"][-3:]) or "-", _pieces(step), _took(step), _note(step))
+        (step["step"], step["state"], step["uses"], ", ".join(step["nodes"]) or "-", _pieces(step), _took(step), _note(step))
         for step in found["steps"]
     ]
     text = f"{head}\n{table(('STEP', 'STATE', 'USES', 'ON', 'DONE', 'TOOK', 'NOTE'), rows, empty='no steps')}"
