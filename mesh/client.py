@@ -28,7 +28,7 @@ from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
 from mesh.options import how_of
 from mesh.publishing import Triggering
-from mesh.reading import logs_of_node, logs_of_task
+from mesh.reading import logs_of_node, logs_of_task, story_of
 from mesh.reconnecting import Reconnecting, find_socket
 from mesh.streaming import Stream
 
@@ -312,14 +312,7 @@ class Mesh(Work, Triggering, Answering):
 
         `pages`: at most so many of them, from its beginning; 0: all. Raises NoSuchTask, NoNode.
         """
-        entries: list[Document] = []
-        since = 0
-        while True:
-            page = await self._ask("story", task, {"since": since} if since else {})
-            entries += page["entries"]
-            since, pages = int(page.get("more") or 0), pages - 1
-            if not since or not pages:
-                return {"schema": "mesh.story/1", "task": _full(task, entries), "entries": entries}
+        return {"schema": "mesh.story/1", **await story_of(self._ask, task, pages)}
 
     async def audit(self, about: str = "", *, everywhere: bool = False, since: int = 0, limit: int = 0) -> Document:
         """``{"entries": [{"what", "about", "by", "note", "node", "wall_ms", "verified", ...}], "missing": [...]}``, oldest first.
@@ -465,13 +458,6 @@ class Mesh(Work, Triggering, Answering):
     async def _ask(self, question: str, key: str = "", args: Document | None = None) -> Document:
         params = {"question": question, "key": key, "args": args or {}}
         return await self._connection.ask("ask", params, timeout_s=self._timeout_s or VIEW_TIMEOUT_S, what=question)
-
-
-def _full(task: str, entries: list[Document]) -> str:
-    """The id as the journal has it, where `task` was shortened: the one whose end it is."""
-    ending = task.partition(".")[2]
-    found = [str(entry["task"]) for entry in entries if str(entry.get("task", "")).startswith(task.partition(".")[0])]
-    return next((one for one in found if one.partition(".")[2] == ending), task)
 
 
 def _who() -> str:

@@ -1,4 +1,4 @@
-"""Reading the logs of a task or a node: who ran it has the lines, the task's manager knows who that was.
+"""Reading the logs of a task or a node: who ran it has the lines, the task's manager knows who that was. And the story of a task.
 
     task row (who tried, under which fence) + one question to every linked node --pages--> lines in order of time, and whose are missing
 
@@ -49,6 +49,25 @@ async def logs_of_node(ask: Ask, node: str, after: dict[str, int]) -> Document:
         read[row["node"]] = row["after"]
         if not row["more"] or not after:
             return {"node": node, "lines": lines, "missing": [], "after": read}
+
+
+async def story_of(ask: Ask, task: str, pages: int) -> Document:
+    """``{"task", "entries"}``: at most so many pages, from its beginning; 0: all."""
+    entries: list[Document] = []
+    since = 0
+    while True:
+        page = await ask("story", task, {"since": since} if since else {})
+        entries += page["entries"]
+        since, pages = int(page.get("more") or 0), pages - 1
+        if not since or not pages:
+            return {"task": _full(task, entries), "entries": entries}
+
+
+def _full(task: str, entries: list[Document]) -> str:
+    """The id as the journal has it, where `task` was shortened: the one whose end it is."""
+    ending = task.partition(".")[2]
+    found = [str(entry["task"]) for entry in entries if str(entry.get("task", "")).startswith(task.partition(".")[0])]
+    return next((one for one in found if one.partition(".")[2] == ending), task)
 
 
 async def _gather(ask: Ask, task: str, after: dict[str, int]) -> tuple[list[Document], dict[str, Document], list[str], dict[str, int]]:

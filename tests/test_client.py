@@ -208,7 +208,7 @@ def test_importing_is_cheap(statement: str, absent: tuple[str, ...]) -> None:
 
 
 def test_the_public_names() -> None:
-    assert sorted(mesh.__all__) == ["Agent", "Bid", "Context", "File", "MeshError", "Retry", "Secret", "StreamRestarted", "connect"]
+    assert sorted(mesh.__all__) == ["Agent", "Bid", "Context", "File", "MeshError", "Retry", "Secret", "StreamRestarted", "connect", "flow"]
     assert all(getattr(mesh, name) is not None for name in mesh.__all__) and dir(mesh) == sorted(mesh.__all__)
     with pytest.raises(AttributeError):
         _ = mesh.nothing

@@ -1,4 +1,4 @@
-"""Flows: run, check, plan, graph, show, list, cancel."""
+"""Flows: run, check, plan, graph, show, list, pause, resume, patch, cancel."""
 
 from __future__ import annotations
 
@@ -277,16 +277,17 @@ def _shown(run: Run) -> Document:
     known = {name: row[name] for name in ("task", "state", "owner", "attempts", "age_ms", "took_ms", "survives", "reason", "note")}
     degraded = run.result.get("degraded", []) if isinstance(run.result, dict) else []
     version = run.result.get("version", run.flow.version) if isinstance(run.result, dict) else run.flow.version
-    about = {"flow": run.flow.name, "version": version, "input": run.given, "steps": run.steps, "degraded": degraded}
+    about = {"flow": run.flow.name, "version": version, "paused": run.paused, "input": run.given, "steps": run.steps, "degraded": degraded}
     return {"schema": "mesh.flow-show/1", **known, **about}
 
 
 def _show_run(found: Document) -> str:
     head = f"{clean(found['flow'])}, version {found['version']}: {clean(found['state'])}"
     head += f", driven by {clean(found['owner'])}" if found["owner"] and found["state"] == "held" else ""
+    head += ", paused" if found["paused"] else ""
     head += f", {seconds(found['took_ms'])}" + (f", {found['attempts']} drivers" if found["attempts"] > 1 else "")
     rows = [
-        (step["step"], step["state"], step["uses"], ", then ".join(step["nodes"][-3:]) or "-", _pieces(step), _took(step), _note(step))
+        (step["step"], step["state"], step["uses"], ", ".join(step["nodes"]) or "-", _pieces(step), _took(step), _note(step))
         for step in found["steps"]
     ]
     text = f"{head}\n{table(('STEP', 'STATE', 'USES', 'ON', 'DONE', 'TOOK', 'NOTE'), rows, empty='no steps')}"

@@ -1,10 +1,11 @@
-"""Flows that run: pause, resume, patch."""
+"""Flows that run, changed by hand: flow pause, resume, patch."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import tomllib
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,71 +14,91 @@ import typer
 from mesh.client import Mesh
 from mesh.errors import UsageError
 from mesh.flows import control
+from mesh.inspector.flow_facts import flow_task, run_of
 from mesh.inspector.render import clean
-from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, fail
+from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, bound, explained
 from mesh.inspector.watch import TaskArgument
 
 Document = dict[str, Any]
-PatchArgument = Annotated[
-    str, typer.Argument(metavar="FILE", help="TOML or JSON: base, [[add]], [[replace]], remove, output.", show_default=False)
-]
+PATCH_BYTES_MAX = 1024 * 1024
+PATCH_FORM = 'base = 1, then [[add]] and [[replace]] tables of steps, remove = ["id"], output = ...'
 
 
 def pause(
     task: TaskArgument, timeout: LookTimeout = LOOK_S, home: HomeOption = None, node: NodeOption = None, as_json: JsonOption = False
 ) -> None:
-    """Begin no more steps of a flow; what runs goes on to its end."""
-
-    async def action(mesh: Mesh) -> Document:
-        await control.pause(mesh, task)
-        return {"schema": "mesh.flow-pause/1", "task": task, "told": "pause"}
-
-    ask(Where(home, node, as_json, timeout), action, lambda found: f"{clean(found['task'])} was told to pause")
+    """Let a flow begin no more steps; what runs goes on to its end."""
+    _tell(Where(home, node, as_json, timeout), "pause", task, control.pause, "begins no more steps until: mesh flow resume")
 
 
 def resume(
     task: TaskArgument, timeout: LookTimeout = LOOK_S, home: HomeOption = None, node: NodeOption = None, as_json: JsonOption = False
 ) -> None:
     """Let a paused flow go on."""
+    _tell(Where(home, node, as_json, timeout), "resume", task, control.resume, "goes on")
 
+
+def _tell(where: Where, verb: str, task: str, do: Callable[[Mesh, str], Coroutine[Any, Any, None]], what: str) -> None:
     async def action(mesh: Mesh) -> Document:
-        await control.resume(mesh, task)
-        return {"schema": "mesh.flow-resume/1", "task": task, "told": "resume"}
+        full = await flow_task(mesh, task)
+        await do(mesh, full)
+        return {"schema": f"mesh.flow-{verb}/1", "task": full}
 
-    ask(Where(home, node, as_json, timeout), action, lambda found: f"{clean(found['task'])} was told to go on")
+    ask(where, action, lambda found: f"{clean(found['task'])} {what}")
 
 
 def patch(
     task: TaskArgument,
-    file: PatchArgument,
-    timeout: LookTimeout = control.VERDICT_S,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The change, in TOML or JSON.", show_default=False)],
+    timeout: Annotated[float, bound(control.VERDICT_S)] = control.VERDICT_S,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Change steps of a running flow that have not begun, and print what became of it; exit 2 if it is refused."""
-    try:
-        change = _read(file)
-    except UsageError as error:
-        fail(error, as_json)
+    """Change the steps of a flow that runs: add, replace, remove.
+
+    What has begun stays as it was. Without `base` in FILE the change is to the version that runs now. Exit 2 if it is refused.
+    """
 
     async def action(mesh: Mesh) -> Document:
-        verdict = await control.patch(mesh, task, change, sleep=asyncio.sleep, timeout_s=timeout)
-        return {"schema": "mesh.flow-patch/1", "task": task, "verdict": verdict}
+        change = _change(file)
+        run = await run_of(mesh, task)
+        change.setdefault("base", run.flow.version)
+        verdict = await control.patch(mesh, str(run.row["task"]), change, sleep=asyncio.sleep, timeout_s=timeout)
+        return {"schema": "mesh.flow-patch/1", "task": run.row["task"], "verdict": verdict, "version": change["base"] + 1, **_names(change)}
 
-    ask(Where(home, node, as_json, timeout), action, lambda found: f"{clean(found['task'])}: {clean(found['verdict'])}")
+    ask(Where(home, node, as_json, timeout), action, _show_patch)
 
 
-def _read(file: str) -> Document:
-    """Raises UsageError."""
+def _names(change: Document) -> Document:
+    """What it touches, by id."""
+    ids = {key: [str(step.get("id")) for step in change.get(key) or ()] for key in ("add", "replace")}
+    return {"added": ids["add"], "replaced": ids["replace"], "removed": list(change.get("remove") or ())}
+
+
+def _show_patch(found: Document) -> str:
+    parts = (f"{name} {', '.join(map(clean, found[name]))}" for name in ("added", "replaced", "removed") if found[name])
+    return f"{clean(found['verdict'])}: {'; '.join(parts) or 'nothing but its output'}"
+
+
+def _change(file: str) -> Document:
+    """The table in a file. Raises UsageError, with the line where that is known."""
     try:
-        text = Path(file).read_text("utf-8-sig")
-        found = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{file}: {reason}", fix="name a TOML or JSON file: base = 1, [[replace]] with id and uses") from error
+        with Path(file).open("rb") as opened:
+            data = opened.read(PATCH_BYTES_MAX + 1)
+    except OSError as error:
+        raise explained(error) from error
+    if len(data) > PATCH_BYTES_MAX:
+        raise UsageError(f"{file} is larger than {PATCH_BYTES_MAX // 1024} KiB", fix="change less at once")
+    try:
+        text = data.decode("utf-8-sig")
+        found = json.loads(text) if text.lstrip()[:1] == "{" else tomllib.loads(text.replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file}: it is neither TOML nor JSON: {error}", fix=PATCH_FORM) from error
+    if not isinstance(found, dict) or not found:
+        raise UsageError(f"{file}: there is no change in it", fix=PATCH_FORM)
     try:
         json.dumps(found, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{file}: {error}", fix="write dates as text, in quotes") from error
-    return dict(found) if isinstance(found, dict) else {}
+    return found

@@ -14,10 +14,12 @@ from mesh.client import Mesh
 from mesh.errors import MeshError, NoSuchTask, UsageError
 from mesh.flows import offers
 from mesh.flows.checks import checked
+from mesh.flows.control import SIGNAL
 from mesh.flows.expressions import ExpressionError, is_expression, value_of
+from mesh.flows.patching import patched
 from mesh.flows.problems import FlowError, line_about
 from mesh.flows.reading import Text, flow_from, read_file
-from mesh.flows.record import told
+from mesh.flows.record import ENDED, told
 from mesh.flows.spec import FLOW, Document, Flow
 from mesh.inspector import trace
 
@@ -36,6 +38,7 @@ class Run:
     children: list[Document]
     entries: list[Document]
     result: Any
+    paused: bool = False
 
     @property
     def steps(self) -> list[Document]:
@@ -89,17 +92,49 @@ def is_task(what: str) -> bool:
     return TASK.fullmatch(what) is not None and not Path(what).exists()
 
 
-async def run_of(mesh: Mesh, task: str) -> Run:
-    """Everything about one flow. Raises NoSuchTask, UsageError for a task that is no flow."""
+async def flow_task(mesh: Mesh, task: str) -> str:
+    """The full id of a flow's task. Raises NoSuchTask, UsageError for a task that is no flow."""
+    return str((await _row(mesh, task))["task"])
+
+
+async def _row(mesh: Mesh, task: str) -> Document:
     row = await mesh.task(task)
     if row["capability"] != FLOW:
         raise UsageError(f"{task} is no flow: it is work of {row['capability']}", fix=f"mesh task {task}")
+    return row
+
+
+async def run_of(mesh: Mesh, task: str) -> Run:
+    """Everything about one flow. Raises NoSuchTask, UsageError for a task that is no flow."""
+    row = await _row(mesh, task)
     full = str(row["task"])
     story = await mesh.story(full)
     arguments = await _arguments(mesh, full, story["entries"])
     result = (await mesh.result(full))["result"] if row["state"] == "done" else None
     children = await _children(mesh, full, story["entries"])
-    return Run(row, flow_from(arguments["spec"]), arguments.get("input") or {}, children, story["entries"], result)
+    flow = await _as_patched(mesh, flow_from(arguments["spec"]), full, story["entries"])
+    paused = row["state"] not in ENDED and await _paused(mesh, children, story["entries"])
+    return Run(row, flow, arguments.get("input") or {}, children, story["entries"], result, paused)
+
+
+async def _paused(mesh: Mesh, children: list[Document], entries: list[Document]) -> bool:
+    """What the newest signal said that its driver has taken."""
+    signals = {row["task"] for row in children if row["step"].startswith(f"signal/{SIGNAL}/")}
+    for entry in reversed(entries):
+        if entry["kind"] == "Finished" and entry["task"] in signals and entry["state"] == "done":
+            said = json.loads(await mesh.body(entry["output"]))
+            if isinstance(said, dict) and said.get("do") in ("pause", "resume"):
+                return bool(said["do"] == "pause")
+    return False
+
+
+async def _as_patched(mesh: Mesh, flow: Flow, task: str, entries: list[Document]) -> Flow:
+    """As it is now: with every change that its driver has put on record as taken."""
+    for entry in entries:
+        if entry["kind"] == "Effected" and entry["task"] == task and ": taken, version " in entry["key"]:
+            outcome = json.loads(await mesh.body(entry["output"]))
+            flow, _ = patched(flow, outcome["patch"], lambda _step: False)
+    return flow
 
 
 async def _children(mesh: Mesh, task: str, entries: list[Document]) -> list[Document]:

@@ -36,8 +36,8 @@ HOST = {"host": str, "state": str, "changed": list, "node": str, "message": str,
 SERVICE = {"units": [{"unit": str, "path": str, "state": str, "pid": int, "runs": str}], "changed": list, "note": str, "type": list}
 REFUSED = 5
 ELSEWHERE = "tests/inspector/test_enrol.py runs it"
+STEERED = "tests/inspector/test_flows.py runs it"
 GATED = "tests/inspector/test_gates.py runs it"
-CONTROLLED = "tests/inspector/test_flow_control.py runs it"
 MEMBER = {"name": str, "id": str, "home": str, "roles": list, "offers": list, "requests": list, "expires": str}
 TRUST = {
     "mesh": str,
@@ -191,22 +191,22 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "timeout": Case("flow list", 4),
     },
     "flow pause": {
-        "ok": CONTROLLED,
+        "ok": STEERED,
         "empty": Case(f"flow pause {NO_TASK}", REFUSED),
         "no node": Case(f"flow pause {NO_TASK}", 3),
         "timeout": Case(f"flow pause {NO_TASK}", 4),
     },
     "flow resume": {
-        "ok": CONTROLLED,
+        "ok": STEERED,
         "empty": Case(f"flow resume {NO_TASK}", REFUSED),
         "no node": Case(f"flow resume {NO_TASK}", 3),
         "timeout": Case(f"flow resume {NO_TASK}", 4),
     },
     "flow patch": {
-        "ok": CONTROLLED,
-        "empty": Case(f"flow patch {NO_TASK} {{flow}}", REFUSED),
-        "no node": Case(f"flow patch {NO_TASK} {{flow}}", 3),
-        "timeout": Case(f"flow patch {NO_TASK} {{flow}}", 4),
+        "ok": STEERED,
+        "empty": Case(f"flow patch {NO_TASK} {{file}}", 2),
+        "no node": Case(f"flow patch {NO_TASK} {{file}}", 3),
+        "timeout": Case(f"flow patch {NO_TASK} {{file}}", 4),
     },
     "flow cancel": {
         "ok": Case("flow cancel {flow_task}", 0, {"task": str, "state": str}),
