@@ -17,7 +17,7 @@ import anyio
 
 import mesh as package
 from mesh.client import Mesh, Task, connect
-from mesh.errors import MeshError
+from mesh.errors import MeshError, NoSuchTask
 from mesh.ids import short
 from mesh.inspector import lineage as lineage_view
 from mesh.inspector.play import ENTRY, Document, Play, deeds, names_of, step_rows, verdict_row, verdicts
@@ -64,6 +64,10 @@ class Regulated(Play):
         except MeshError as error:
             refused = error.code
             self._say(f"refused    {ENTRY} to approve its own work ({error.code}): {clean(error.message)}")
+        if refused != OWN_WORK:
+            raise MeshError(
+                f"the owner's own approval was not refused as {OWN_WORK}, but {refused or 'taken'}", fix=f"mesh why {gate['task']}"
+            )
         await self._answer(KILLED, gate, "the papers match")
         pids = self._kill(KILLED)
         self._say(f"KILLED     {KILLED}, right after its word: kill -9 {' '.join(map(str, pids))}")
@@ -88,7 +92,7 @@ class Regulated(Play):
         stale = ""
         try:
             await self._answer(SECOND, gate, "again")
-        except MeshError as error:
+        except NoSuchTask as error:
             stale = error.code
             self._say(f"refused    an answer to the earlier gate ({error.code})")
         await self._answer(THIRD, anew, "another account than was approved", approve=False)
@@ -163,11 +167,16 @@ class Regulated(Play):
         audit = {"export": str(export), "author": own["author"], "entries": own["entries"], "answers": answers}
         if not script.is_file():
             said = [f"{own['entries']} entries: every signature, link and hash holds" if own["ok"] else str(own["problem"])]
-            return audit | {"by": OWN_CHECK, "said": said, "good": own["ok"]}
+            return audit | {"by": OWN_CHECK, "said": said, "good": own["ok"], "found": "the journal is whole, by its node's own check"}
         done = await anyio.run_process([sys.executable, str(script), str(export), "--author", own["author"]], check=False)
         said = (done.stdout + done.stderr).decode().strip().splitlines()
         counted = any(line.strip().startswith(f"{answers} answers to gates, each signed") for line in said)
-        return audit | {"by": str(script), "said": said, "good": own["ok"] and done.returncode == 0 and counted}
+        return audit | {
+            "by": str(script),
+            "said": said,
+            "good": own["ok"] and done.returncode == 0 and counted,
+            "found": f"the audit found all {answers} answers signed",
+        }
 
     def _tell(self, document: Document, lineages: list[Document]) -> None:
         rows: list[tuple[str, ...]] = []
@@ -183,7 +192,7 @@ class Regulated(Play):
             (document["word_stands"], f"{document['killed']} was killed, its approval stood"),
             (document["voided"] and document["stale_refused"], "changed papers made two approvals void"),
             (document["paid_once"], "money left once"),
-            (document["audit"]["good"], "the audit found every answer signed"),
+            (document["audit"]["good"], document["audit"]["found"]),
             (document["lineage_verified"], f"lineage verified, {document['seconds']:.1f} s in all"),
         ]
         self._verdict(document, facts)
@@ -191,7 +200,7 @@ class Regulated(Play):
         self._look_around(f"lineage {task}", f"why {task}", f"task {task}", f"verify --export {document['audit']['export']}")
 
     def _tell_audit(self, audit: Document) -> None:
-        own = "the node's own check; scripts/verify in the source of lanmesh does it without any code of mesh"
+        own = "by its node; scripts/verify in its source does it without any code of mesh, and checks the answers, too"
         apart = own if audit["by"] == OWN_CHECK else "shares no code with mesh"
         print(f"\nThe journal of {ENTRY}, which managed both, verified by {clean(audit['by'])} ({apart})")
         for line in audit["said"]:

@@ -111,7 +111,6 @@ class Support(Play):
                     )
             if self._ask:
                 self._say("waiting for you; mesh deny instead of mesh approve withholds a reply")
-                await self._until(desk.approvals, lambda document: not {gate["root"] for gate in document["gates"]} & set(gates))
 
     # ---- the proof
 
