@@ -4,6 +4,7 @@
     @agent.capability                     what it can do; hints and docstring are the schema
     @agent.bid("name")                    what it asks for it; None declines
     @agent.lifespan                       what it opens once: models, connections
+    @agent.every("5m")  @agent.on("a.*")  what starts it by itself (`triggers.py`)
 
 Misuse raises here, where it stands, never at the first call. Runs nothing: that is `worker.py`.
 """
@@ -22,10 +23,12 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from mesh.errors import DeclarationError, UsageError
+from mesh.ids import OURS
 from mesh.labels import Amounts, Labels, amounts_of, labels_of, unmet
 from mesh.limits import IsolationLimits
 from mesh.messages.membership import Offer
 from mesh.schemas import Shape, shape_of
+from mesh.triggers import Triggers
 
 loading: ContextVar[bool] = ContextVar("loading", default=False)
 """True while `mesh run` imports a file: `Agent.run` at that file's end has nothing to do then."""
@@ -38,8 +41,6 @@ NAME_CHARACTERS_MAX = 64
 CONCURRENCY_MAX = 1024
 RETRIES_MAX = 1000
 LIMIT_MAX = 100_000
-OURS = "mesh."
-"""Capabilities of the mesh itself, such as ``mesh.flow``: only its own modules declare them."""
 _NAME_FIX = f"use letters, digits, - and _, parts joined by dots, at most {NAME_CHARACTERS_MAX} characters"
 
 
@@ -88,6 +89,8 @@ class Capability:
             limit=self.limit,
             rate=self.rate[0],
             rate_ms=self.rate[1],
+            topics=agent.topics.get(self.name, ()),
+            schedules=agent.plans.get(self.name, ()),
         )
 
 
@@ -100,7 +103,7 @@ class PriceFunction:
     is_async: bool
 
 
-class Agent:
+class Agent(Triggers):
     """A named set of capabilities, served by one worker process at a time (more of them share the work).
 
     `tags` are words for people and filters. `concurrency` is how many handlers run at once in one worker. `labels` say what its machine
@@ -123,6 +126,7 @@ class Agent:
             raise DeclarationError(f"agent {name!r}", f"concurrency is {concurrency!r}", f"give a whole number from 1 to {CONCURRENCY_MAX}")
         if isinstance(tags, str):
             raise DeclarationError(f"agent {name!r}", "tags is one text", f"write tags=[{tags!r}]")
+        super().__init__()
         self.name = name
         self.tags = tuple(tags)
         self.concurrency = concurrency
@@ -205,6 +209,9 @@ class Agent:
 
         return declare if function is None else declare(function)
 
+    def _imply(self, function: Any, local: dict[str, Any]) -> None:
+        self._declare(function, None, False, (None, None, None), 0, (), "retry", "1", ("worker", None, None, None), None, local)
+
     def _declare(
         self,
         function: F,
@@ -229,7 +236,8 @@ class Agent:
         if chosen.startswith(OURS) and not self.made_in.startswith(OURS):
             raise DeclarationError(what, f"names that begin with {OURS} are the mesh's own", "give it another name")
         if chosen in self.capabilities:
-            raise DeclarationError(what, f"agent {self.name!r} has it already", "give one of them name=...")
+            fix = "write @agent.capability below the trigger" if chosen in self.implied else "give one of them name=..."
+            raise DeclarationError(what, f"agent {self.name!r} has it already", fix)
         for timeout, seconds in zip(("timeout_s", "queue_timeout_s", "heartbeat_timeout_s"), times, strict=True):
             if seconds is not None and not 0 < seconds < 10_000_000:
                 raise DeclarationError(what, f"{timeout} is {seconds!r}", "give seconds above 0, or leave it out")

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh import values
 from mesh.errors import NoSuchTask, UsageError
 from mesh.gates import checked_name
+
+if TYPE_CHECKING:
+    from mesh.client import Mesh
 
 Document = dict[str, Any]
 Ask = Callable[[str, str, Document], Coroutine[Any, Any, Document]]
@@ -68,3 +71,38 @@ async def answer_gate(ask: Ask, gate: str, approve: bool, note: str, output: Any
         args["output"] = values.load(data, None)["value"]
         args["edited"] = True
     return await ask("answer", row["task"], args)
+
+
+class Answering:
+    """What a mesh has of this. `_any` is the client that asks. Each returns the JSON document of the command line's verb of that name."""
+
+    def _any(self) -> Mesh:
+        raise NotImplementedError
+
+    async def signal(self, task: str, name: str, value: Any = None, *, event: str = "") -> Document:
+        """Tell a running task something that it waits for, or will: ``{"task", "signal"}``. Returns once that is safe.
+
+        `event`: what the sender calls this signal; the same twice counts once. Raises NoSuchTask, Refused if the task has ended.
+        """
+        return {"schema": "mesh.signal/1", **await send_signal(self._any()._ask, task, name, value, event, _account())}
+
+    async def approvals(self, about: str = "") -> Document:
+        """``{"gates": [{"task", "question", "arguments", "root", ...}], "missing": [...]}``: what waits for somebody to approve it."""
+        return {"schema": "mesh.approvals/1", **await waiting_gates(self._any()._ask, about)}
+
+    async def approve(self, gate: str, *, note: str = "", output: Any = KEEP) -> Document:
+        """Let a gate pass: ``{"task", "parent", "state", "said"}``. `output` takes the place of what was asked about.
+
+        `gate`: its id, or that of the task it belongs to, if only one waits there. Raises NoSuchTask, Refused, UsageError.
+        """
+        return {"schema": "mesh.approve/1", **await answer_gate(self._any()._ask, gate, True, note, output, _account())}
+
+    async def deny(self, gate: str, *, note: str = "") -> Document:
+        """Turn a gate down, as `approve` lets it pass."""
+        return {"schema": "mesh.deny/1", **await answer_gate(self._any()._ask, gate, False, note, KEEP, _account())}
+
+
+def _account() -> str:
+    from mesh.client import _who
+
+    return _who()

@@ -21,12 +21,13 @@ from typing import Any, Protocol
 
 from mesh import values
 from mesh.answering import KEEP as KEEP
-from mesh.answering import answer_gate, send_signal, waiting_gates
+from mesh.answering import Answering
 from mesh.bounding import checked_key, checked_retries, checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
 from mesh.options import how_of
+from mesh.publishing import Triggering
 from mesh.reading import logs_of_node, logs_of_task
 from mesh.reconnecting import Reconnecting, find_socket
 from mesh.streaming import Stream
@@ -187,7 +188,7 @@ class View(Work):
         return self._parent
 
 
-class Mesh(Work):
+class Mesh(Work, Triggering, Answering):
     """What `connect` gives. Every method returns the JSON document of the command line's verb of the same name."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = TIMEOUT_S) -> None:
@@ -200,6 +201,9 @@ class Mesh(Work):
 
     @property
     def _mesh(self) -> Mesh:
+        return self
+
+    def _any(self) -> Mesh:
         return self
 
     @property
@@ -261,9 +265,9 @@ class Mesh(Work):
         """Every node this one knows."""
         return await self._view("nodes")
 
-    async def caps(self) -> Document:
-        """What can be called, and who offers it."""
-        return await self._view("caps")
+    async def caps(self, *, everything: bool = False) -> Document:
+        """What can be called, and who offers it. `everything`: the mesh's own capabilities too, such as ``mesh.flow``."""
+        return await self._view("caps", {"all": True} if everything else {})
 
     async def statistics(self) -> Document:
         """Every component's counters."""
@@ -285,6 +289,10 @@ class Mesh(Work):
         """One task. Raises NoSuchTask."""
         return {"schema": "mesh.task/1", **await self._ask("task", task)}
 
+    async def checkpoint(self, task: str) -> Document:
+        """``{"task", "state", "checkpoint"}``: what a running task's handler has kept last by ``ctx.checkpoint``; None: nothing."""
+        return {"schema": "mesh.checkpoint/1", **await self._ask("kept", task)}
+
     async def result(self, task: str, *, timeout_s: float | None = None) -> Document:
         """Wait for a task's end: ``{"task", "state", "result"}``, or ``"error"`` if it failed. Raises TimedOut, NoSuchTask."""
         params = {"question": "result", "key": task, "args": {}}
@@ -299,37 +307,18 @@ class Mesh(Work):
         """Submit a task that failed or was cancelled once more: ``{"task", "survives"}`` of the new one. Raises Refused, NoSuchTask."""
         return {"schema": "mesh.retry/1", **await self._ask("retry", task, {"by": _who()})}
 
-    async def signal(self, task: str, name: str, value: Any = None, *, event: str = "") -> Document:
-        """Tell a running task something that it waits for, or will: ``{"task", "signal"}``. Returns once that is safe.
+    async def story(self, task: str, *, pages: int = 0) -> Document:
+        """``{"task", "entries": [...]}``: every journal entry about it and its steps, each with who wrote it and whether that is proven.
 
-        `event`: what the sender calls this signal; the same twice counts once. Raises NoSuchTask, Refused if the task has ended.
+        `pages`: at most so many of them, from its beginning; 0: all. Raises NoSuchTask, NoNode.
         """
-        return {"schema": "mesh.signal/1", **await send_signal(self._ask, task, name, value, event, _who())}
-
-    async def approvals(self, about: str = "") -> Document:
-        """``{"gates": [{"task", "question", "arguments", "root", ...}], "missing": [...]}``: what waits for somebody to approve it."""
-        return {"schema": "mesh.approvals/1", **await waiting_gates(self._ask, about)}
-
-    async def approve(self, gate: str, *, note: str = "", output: Any = KEEP) -> Document:
-        """Let a gate pass: ``{"task", "parent", "state", "said"}``. `output` takes the place of what was asked about.
-
-        `gate`: its id, or that of the task it belongs to, if only one waits there. Raises NoSuchTask, Refused, UsageError.
-        """
-        return {"schema": "mesh.approve/1", **await answer_gate(self._ask, gate, True, note, output, _who())}
-
-    async def deny(self, gate: str, *, note: str = "") -> Document:
-        """Turn a gate down, as `approve` lets it pass."""
-        return {"schema": "mesh.deny/1", **await answer_gate(self._ask, gate, False, note, KEEP, _who())}
-
-    async def story(self, task: str) -> Document:
-        """``{"task", "entries": [...]}``: every journal entry about it and its steps, each with who wrote it and whether that is proven."""
         entries: list[Document] = []
         since = 0
         while True:
             page = await self._ask("story", task, {"since": since} if since else {})
             entries += page["entries"]
-            since = int(page.get("more") or 0)
-            if not since:
+            since, pages = int(page.get("more") or 0), pages - 1
+            if not since or not pages:
                 return {"schema": "mesh.story/1", "task": _full(task, entries), "entries": entries}
 
     async def audit(self, about: str = "", *, everywhere: bool = False, since: int = 0, limit: int = 0) -> Document:
@@ -363,6 +352,10 @@ class Mesh(Work):
     async def find(self, sha256: str) -> Document:
         """``{"tasks": [{"task", "as", "capability", ...}]}`` that read or made these bytes."""
         return {"schema": "mesh.find/1", "hash": sha256, **await self._ask("hash", sha256)}
+
+    async def body(self, sha256: str) -> bytes:
+        """The bytes behind a hash in a story: arguments, a result. Raises MeshError if nobody in reach has them."""
+        return bytes((await self._ask("body", sha256))["body"])
 
     # ---- files
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ class Port(Protocol):
 
     def sleep(self, task: TaskInfo, seconds: float) -> Coroutine[Any, Any, None]: ...
 
+    def publish(self, task: TaskInfo, topic: str, event_id: str, given: Document) -> Coroutine[Any, Any, Document]: ...
+
     def secret(self, task: TaskInfo, name: str) -> Coroutine[Any, Any, Secret]: ...
 
 
@@ -101,7 +104,7 @@ _DONE = _Done()
 class Context:
     """For ``async def`` handlers. `task` says what this runs for, `lifespan` is what ``@agent.lifespan`` yielded."""
 
-    __slots__ = ("_how", "_keyed", "_loop", "_port", "_thread", "_waits", "checkpointed", "task")
+    __slots__ = ("_events", "_how", "_keyed", "_loop", "_port", "_thread", "_waits", "checkpointed", "task")
 
     def __init__(self, task: TaskInfo, port: Port, loop: asyncio.AbstractEventLoop, kept: Document | None = None) -> None:
         """`kept`: the newest checkpoint, as it was written; empty or None: none."""
@@ -114,6 +117,8 @@ class Context:
         self._keyed = Keyed(task, port)
         self._waits = Waits(task, port, (kept or {}).get("signals") or {})
         self._how: Document = {}
+        self._events = [0]
+        """Published so far: one count for all copies that `options` makes."""
 
     @property
     def lifespan(self) -> Any:
@@ -278,6 +283,19 @@ class Context:
         how = gate_options(expires_s, quorum=quorum, approvers=approvers, separate=separate, on_expire=on_expire, escalate_to=escalate_to)
         return self._waits.approval(question, name, subject, how, expires_s)
 
+    def publish(self, topic: str, /, *, event_id: str = "", **values: Any) -> Coroutine[Any, Any, Document]:
+        """Tell everybody who subscribes to `topic`, as `Mesh.publish`. The tasks that follow are no children of this one.
+
+        Without an `event_id` it is made of this task's id and of how often the handler has published: an attempt that does the same in the
+        same order publishes nothing twice.
+        """
+        self._check_thread()
+        return self._port.publish(self.task, topic, event_id or self._next_event(), values)
+
+    def _next_event(self) -> str:
+        self._events[0] += 1
+        return hashlib.sha256(f"{self.task.id}/{self._events[0]}".encode()).hexdigest()[:32]
+
     def secret(self, name: str) -> Coroutine[Any, Any, Secret]:
         """The secret `name` of the home that this worker's node belongs to: ``(await ctx.secret("db")).reveal()``.
 
@@ -367,6 +385,11 @@ class BlockingContext:
         """As `Context.approval`."""
         how = gate_options(expires_s, **rules)
         return self._wait(self._context._waits.approval(question, name, subject, how, expires_s))
+
+    def publish(self, topic: str, /, *, event_id: str = "", **values: Any) -> Document:
+        """As `Context.publish`."""
+        context = self._context
+        return self._wait(context._port.publish(context.task, topic, event_id or context._next_event(), values))
 
     def secret(self, name: str) -> Secret:
         """As `Context.secret`."""

@@ -17,6 +17,9 @@ Hash = str
 Fence = int
 """``term << 32 | award number`` of one task; strictly growing; compared only within that task."""
 
+OURS = "mesh."
+"""Capabilities whose names begin so are the mesh's own, such as ``mesh.flow``: only its own modules declare them."""
+
 FIRST_TERM = 1
 
 BEGINNING_CHARACTERS_MIN = 6

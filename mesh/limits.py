@@ -449,10 +449,37 @@ class FlowLimits:
     """Of one loop: each is a step of its own."""
     in_flight_max: int = 256
     """Steps of one flow begun and not ended, map items included. More keeps more nodes busy, fewer leave room to other work."""
-    controls_max: int = 1000
+    recorded_max: int = 800
+    """Steps that can be undone, and joins that do not wait for all: each takes one of the effects that a task may have."""
+    controls_max: int = 100
     """Times that one run is paused, resumed or patched; later ones are not looked at."""
     expression_characters_max: int = 1000
     """What an expression costs grows with its length; longer ones are for a capability."""
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerLimits:
+    schedules_max: int = 1000
+    """Schedules that are known, people's and agents', and as many marks: about 300 bytes each."""
+    stagger_s: float = 2.0
+    """The node whose turn it is next acts on a tick so much later if nobody has: a keyed submit takes milliseconds. Smaller: a tick is
+    acted on sooner after a death, and more often asked for twice, in vain."""
+    late_s: float = 60.0
+    """A tick that nobody has acted on for so long is missed, and `catch_up` says what becomes of it: longer than any failover takes."""
+    settle_s: float = 3.0
+    """After its start a node acts on no tick for so long: it hears first what has been done meanwhile."""
+    look_s: float = 60.0
+    """The wall clock is looked at so often even if no tick is near: it may have been set."""
+    again_s: float = 5.0
+    """What could not be asked or submitted is tried again after that."""
+    answer_s: float = 30.0
+    """The same for what is not answered: a claim of a key is, within `claim_wait_s`."""
+    noted_s: float = 60.0
+    """Of one schedule a mark is written down so often at most. The ticks in between are held by their keys, which live far longer."""
+    ahead_s: float = 300.0
+    """A mark further ahead of this node's clock than that is not believed: twice what the clocks of linked nodes may be apart, and some."""
+    page_max: int = 100
+    """Rows and marks told in one message: about 30 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,3 +493,4 @@ class Limits:
     links: LinkLimits = field(default_factory=LinkLimits)
     discovery: DiscoveryLimits = field(default_factory=DiscoveryLimits)
     flows: FlowLimits = field(default_factory=FlowLimits)
+    triggers: TriggerLimits = field(default_factory=TriggerLimits)

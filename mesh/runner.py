@@ -27,6 +27,7 @@ from mesh.ids import Fence, TaskId
 from mesh.lending import Lending
 from mesh.outflow import Collected, Outflow, Relayed
 from mesh.prices import Prices
+from mesh.publishing import Publishes
 from mesh.reaching import Reach
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
@@ -39,7 +40,7 @@ STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
 
 
-class Runner:
+class Runner(Publishes):
     """`out(verb, item)` gets started, progress, said, ended and priced items; `ask` reaches the node. Use `flush` before frames leave.
 
     `isolation` runs the handlers that are to have a process of their own; without it they run here. `relayed`: this is such a process.

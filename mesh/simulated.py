@@ -16,6 +16,7 @@ from mesh.errors import NoNode, NoSuchFile, Refused, TimedOut, UsageError, from_
 from mesh.files import Shelf
 from mesh.messages.signed import Signed
 from mesh.messages.work import Placement
+from mesh.runtime.params_local import COMMANDS
 from mesh.sim.host import Host
 from mesh.sim.story import read_story
 
@@ -140,6 +141,10 @@ class Connection:
 
 def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: int) -> Any:
     """The node's command for a verb of the local protocol."""
+    if verb in COMMANDS:
+        asked = COMMANDS[verb](params)
+        asked.request = number
+        return asked
     if verb == "ask":
         question, key, args = params["question"], params["key"], params["args"]
         words = (Signed(node, verdict_of(key, args, 0)),) if question == "answer" else ()
@@ -170,9 +175,6 @@ def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: 
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
         return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank, placement, params.get("retries", -1))
-    if verb == "checkpoint":
-        signals = tuple((name, had) for name, had in params["signals"])
-        return handlers.Checkpoint(number, params["task"], params["fence"], params["value"], params["anew"], signals)
     if verb in ("effect", "effected"):
         effect = (params["task"], params["fence"], params["key"], params["call"])
         if verb == "effect":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -115,14 +116,41 @@ class Mesh(View):
     def options(self, **options: Any) -> View:
         return View(self._portal, self._mesh.options(**options))
 
+    def publish(self, topic: str, /, *, event_id: str = "", **values: Any) -> Document:
+        return self._portal.call(lambda: self._mesh.publish(topic, event_id=event_id, **values))
+
+    def schedules(self) -> Document:
+        return self._portal.call(self._mesh.schedules)
+
+    def add_schedule(self, name: str, when: str, capability: str, /, *, arguments: Document | None = None, **options: Any) -> Document:
+        return self._portal.call(lambda: self._mesh.add_schedule(name, when, capability, arguments=arguments, **options))
+
+    def change_schedule(self, action: str, name: str, /) -> Document:
+        return self._portal.call(self._mesh.change_schedule, action, name)
+
+    def signal(self, task: str, name: str, value: Any = None, *, event: str = "") -> Document:
+        return self._portal.call(partial(self._mesh.signal, task, name, value, event=event))
+
+    def approvals(self, about: str = "") -> Document:
+        return self._portal.call(self._mesh.approvals, about)
+
+    def approve(self, gate: str, *, note: str = "", output: Any = client.KEEP) -> Document:
+        return self._portal.call(partial(self._mesh.approve, gate, note=note, output=output))
+
+    def deny(self, gate: str, *, note: str = "") -> Document:
+        return self._portal.call(partial(self._mesh.deny, gate, note=note))
+
+    def checkpoint(self, task: str) -> Document:
+        return self._portal.call(self._mesh.checkpoint, task)
+
     def status(self) -> Document:
         return self._portal.call(self._mesh.status)
 
     def nodes(self) -> Document:
         return self._portal.call(self._mesh.nodes)
 
-    def caps(self) -> Document:
-        return self._portal.call(self._mesh.caps)
+    def caps(self, *, everything: bool = False) -> Document:
+        return self._portal.call(partial(self._mesh.caps, everything=everything))
 
     def statistics(self) -> Document:
         return self._portal.call(self._mesh.statistics)

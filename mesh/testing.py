@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from mesh.agent import Agent
+from mesh.answering import Answering
 from mesh.capture import capturing
 from mesh.client import Mesh, Task, View
 from mesh.context import Document, TaskInfo
@@ -33,13 +34,15 @@ from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import NodeLost, NoNode, UsageError
 from mesh.ids import TaskId
 from mesh.limits import Limits
+from mesh.publishing import Triggering
 from mesh.runner import Runner
 from mesh.runs import Run
+from mesh.runtime.almanac import CronTicks
 from mesh.sim.host import Host
 from mesh.sim.world import World
 from mesh.simulated import Connection, materialise
 from mesh.streaming import Stream
-from mesh.virtual import LIVED_S, HostTime, VirtualTime, resting
+from mesh.virtual import LIVED_S, HostTime, VirtualTime, has_own_work
 
 DEFAULT_NODES = ("n1", "n2", "n3")
 SYNC_S = 0.001
@@ -50,7 +53,7 @@ CLOSE_S = 5.0
 """Real time that handlers and lifespans have to end in."""
 
 
-class LocalMesh:
+class LocalMesh(Triggering, Answering):
     """A mesh of simulated nodes that serve real agents.
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its
@@ -75,7 +78,7 @@ class LocalMesh:
             for agent in served:
                 agent.offers()
         # A heap without a clock spread: tests read durations, not clocks.
-        self.world = World(tuple(self._agents), seed, limits=limits, sync_s=SYNC_S, clock_spread_s=0.0)
+        self.world = World(tuple(self._agents), seed, limits=limits, sync_s=SYNC_S, clock_spread_s=0.0, cron=CronTicks())
         self.world.on_down = self._went_down
         self.secrets = dict(secrets or {})
         self._attachments: dict[str, list[_Attachment]] = {name: [] for name in self._agents}
@@ -101,9 +104,8 @@ class LocalMesh:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for attachments in self._attachments.values():
-            for attachment in attachments:
-                attachment.close()
+        for attachment in self._running():
+            attachment.close()
         if self._services:
             # So that what follows a lifespan's `yield` runs, as at any orderly end.
             await asyncio.wait(self._services, timeout=CLOSE_S)
@@ -339,18 +341,8 @@ class LocalMesh:
 
     def _open_work(self) -> bool:
         """Have the nodes something to do beyond waiting for handlers? Then their time has to pass."""
-        live = waits = held = readers = asked = 0
-        for host in self.world.living():
-            statistics = host.assembly.manager.statistics()
-            live, held = live + statistics.live + statistics.claiming, held + statistics.held
-            waits += statistics.waiting + resting(host)
-            readers += statistics.readers_waiting
-            desk = host.assembly.desk.statistics()
-            asked += desk.asking - desk.waiting
         running = sum(len(attachment.runner.held()) for attachment in self._running())
-        # A handler waits for its reader, and he for it: their messages are on the way, or were lost and are sent again.
-        crossing = readers and any(attachment.runner.for_readers for attachment in self._running())
-        return live > held + waits or held != running or bool(crossing) or asked > 0
+        return has_own_work(self.world.living(), running, any(attachment.runner.for_readers for attachment in self._running()))
 
 
 async def _end_of(future: asyncio.Future[None]) -> None:
@@ -414,6 +406,10 @@ class _Runner(Runner):
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         async with self._waiting(task.id):
             await super().sleep(task, seconds)
+
+    async def publish(self, task: TaskInfo, topic: str, event_id: str, given: Document) -> Document:
+        async with self._waiting(task.id):
+            return await super().publish(task, topic, event_id, given)
 
 
 class _Attachment:

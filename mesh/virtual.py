@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
+from mesh.core.triggers.inputs import TicksDue
 from mesh.core.work.book import QueuesDue
 from mesh.core.work.task import BACKOFF, WAITING
 from mesh.core.work.waits import BackoffEnds
@@ -33,9 +35,10 @@ SETTLE_IN_LINE_S = 1.2
 """The same while tasks are in line: longer than a node waits before it says that nobody offers something."""
 LIVED_S = 60.0
 """So much of a test's own sleep the nodes live through (a second costs a small mesh half a millisecond): leases end, the dead are found."""
-PATIENT = (BackoffEnds, QueuesDue, TimeoutsDue)
+PATIENT = (BackoffEnds, QueuesDue, TicksDue, TimeoutsDue)
 """What nodes wait for in user time: however long it is, nothing else of theirs depends on it."""
 EVENTS_PER_TURN = 500
+NEVER_S = 366 * 86_400.0
 
 
 class Alarm:
@@ -56,6 +59,9 @@ class VirtualTime:
 
     def __init__(self, world: World, *, busy: Callable[[], bool], open_work: Callable[[], bool]) -> None:
         self._world = world
+        world.wall_ms = self._wall_ms
+        # Nobody sets a clock here: only ticks are looked for.
+        world.limits = replace(world.limits, triggers=replace(world.limits.triggers, look_s=NEVER_S))
         self._busy = busy
         self._open_work = open_work
         self._skipped_s = 0.0
@@ -75,6 +81,11 @@ class VirtualTime:
     def now_s(self) -> float:
         """User time."""
         return self._world.now_s + self._skipped_s
+
+    def _wall_ms(self, host: Host) -> int:
+        """A node asks for it, and waits for nothing until it knows: no time may be skipped meanwhile."""
+        self._touched_s = self._world.now_s
+        return host.clock.wall_ms(self.now_s())
 
     def touch(self) -> None:
         """Something happened that user code will notice, or that it did."""
@@ -210,6 +221,19 @@ def hasten(host: Host, by_s: float) -> None:
 def resting(host: Host) -> int:
     """Tasks that wait for the time of their next try, or for somebody outside, and for nothing else."""
     return sum(task.state in (BACKOFF, WAITING) for task in host.assembly.manager.book.tasks.values())
+
+
+def has_own_work(hosts: Iterable[Host], running: int, for_readers: bool) -> bool:
+    """Whether these nodes have more to do than to wait for `running` handlers, some of which may wait for the readers of their streams."""
+    live = waits = held = readers = asked = 0
+    for host in hosts:
+        statistics, desk = host.assembly.manager.statistics(), host.assembly.desk.statistics()
+        live, held = live + statistics.live + statistics.claiming, held + statistics.held
+        waits += statistics.waiting + resting(host)
+        readers += statistics.readers_waiting
+        asked += desk.asking - desk.waiting
+    # A handler waits for its reader, and he for it: their messages are on the way, or were lost and are sent again.
+    return live > held + waits or held != running or bool(readers and for_readers) or asked > 0
 
 
 class HostTime:

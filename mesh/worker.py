@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,7 +212,7 @@ class Worker:
             try:
                 return await link.ask(verb, params)
             except NodeLost:
-                if verb not in ("step", "secret", "checkpoint", "effect", "effected"):
+                if verb not in ("step", "secret", "checkpoint", "effect", "effected", "subscribers", "submit"):
                     raise
                 await lost.wait()
                 if link is self._link:
@@ -406,4 +406,5 @@ def _fields(offer: Any) -> list[Any]:
         "output_schema",
     )
     times = [offer.queue_timeout_ms, offer.heartbeat_ms]
-    return [*(getattr(offer, name) for name in names), list(offer.tags), *times, offer.limit, offer.rate, offer.rate_ms]
+    starts = [list(offer.topics), [list(astuple(plan)) for plan in offer.schedules]]
+    return [*(getattr(offer, name) for name in names), list(offer.tags), *times, offer.limit, offer.rate, offer.rate_ms, *starts]

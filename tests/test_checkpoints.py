@@ -43,6 +43,8 @@ def test_a_successor_goes_on_where_the_killed_one_was(way: str) -> None:
             work = asyncio.ensure_future(m.call("count") if way == "call" else (await m.submit("count")).result())
             await m.sleep(4.5)
             [row] = (await m.tasks())["tasks"]
+            if way == "submit":
+                assert (await m.at("n3").checkpoint(row["task"]))["checkpoint"] == list(range(4))
             m.kill(row["owner"])
             assert await work == list(range(10))
             assert [i for _, i in did] == list(range(10)), "nothing twice, nothing left out"

@@ -13,7 +13,7 @@ import pytest
 
 from mesh.core.work.task import STATES
 from mesh.errors import MeshError
-from mesh.inspector.verbs import GROUPS, MODULES
+from mesh.inspector.verbs import MODULES, verbs
 from mesh.limits import Limits
 from mesh.messages import KINDS, SIGNED
 from mesh.messages.records import ENTRIES
@@ -31,9 +31,8 @@ def test_generated_blocks_are_up_to_date() -> None:
 
 def test_every_verb_message_entry_and_limit_has_its_row() -> None:
     docs = {page.name: page.read_text() for page in PAGES}
-    for group, verbs in GROUPS.items():
-        for verb in verbs:
-            assert f"| {group} | `{verb}` |" in docs["operations.md"]
+    for group, verb, _ in verbs():
+        assert f"| {group} | `{verb}` |" in docs["operations.md"]
     for number, kind in KINDS.items():
         assert f"| {number} | {kind.__name__} |" in docs["protocol.md"]
         assert f"| {number} | {kind.__name__} |" in docs["security.md"], "who may send it"
@@ -55,6 +54,23 @@ def test_links_and_commands_are_real(page: Path) -> None:
         assert (ROOT / "scripts" / script).exists(), f"scripts/{script} is not there"
     for verb in set(re.findall(r"(?:`|^\$ |^    )mesh ([a-z]+)", text, re.MULTILINE)):
         assert verb in MODULES, f"mesh {verb} is no verb"
+
+
+def test_each_promise_stands_beside_a_test_that_exists() -> None:
+    page = ROOT / "docs" / "semantics.md"
+    links = re.findall(r"\[test\]\(([^)#]+)(?:#([^)]*))?\)", page.read_text())
+    assert len(links) > 40
+    for file, name in links:
+        target = page.parent / file
+        assert target.exists(), f"{file} is not there"
+        assert not name or f"def {name}(" in target.read_text(), f"{file} has no {name}"
+    promises = page.read_text().partition("## Not promised")[0].split("\n- ")[1:]
+    without = [
+        promise[:60]
+        for promise in promises
+        if "[test]" not in promise and "in its section below" not in promise and "Tasks have none" not in promise
+    ]
+    assert not without, f"promised, and held by no test: {without}"
 
 
 def test_every_state_of_a_task_is_explained() -> None:

@@ -35,14 +35,17 @@ FLOORS = {
         "mesh.worker",
         "mesh.failures",
         "mesh.files",
+        "mesh.flows",
         "mesh.joining",
         "mesh.labels",
         "mesh.launch",
+        "mesh.schedules",
         "mesh.inspector",
         "mesh.runtime.condition",
         "mesh.runtime.ended",
         "mesh.runtime.home",
         "mesh.runtime.settings",
+        "mesh.runtime.stock",
         "mesh.runtime.app",
         "mesh.runtime.disk.vault",
         "mesh.runtime.disk.secrets",
@@ -243,6 +246,6 @@ def test_budgets() -> None:
     def lines(pattern: str) -> int:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
-    assert lines("mesh/core/**/*.py") <= 18_750
-    assert lines("mesh/**/*.py") <= 61_500
+    assert lines("mesh/core/**/*.py") <= 19_600
+    assert lines("mesh/**/*.py") <= 64_500
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

@@ -14,6 +14,8 @@ from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.records.records import Beginning, Records
 from mesh.core.records.summing import Summing
+from mesh.core.triggers.calendar import Cron, NoCron
+from mesh.core.triggers.ticker import Ticker
 from mesh.core.work.contractor import Contractor
 from mesh.core.work.desk import Desk
 from mesh.core.work.files import Files
@@ -37,6 +39,7 @@ class Assembly:
     contractor: Contractor
     files: Files
     desk: Desk
+    ticker: Ticker
     deadlines: Deadlines
 
 
@@ -48,10 +51,12 @@ def build(
     journal_seq: int = 0,
     head: bytes = bytes(32),
     begins: Beginning | None = None,
+    cron: Cron | None = None,
 ) -> Assembly:
     """A node that has not started. `me` is its own row (its incarnation already raised and on disk).
 
     `journal_seq` and `head` are the last durable entry's number and the last commit's hash. Feed `Replay` for every entry, then `Started`.
+    `cron` knows cron expressions; without it schedules are intervals.
     """
     deadlines = Deadlines()
     directory = Directory(me.node, me.name, limits.keeping.heirs_max)
@@ -66,7 +71,8 @@ def build(
     contractor = Contractor(directory, deadlines, limits.work, Random(random.random()), me.incarnation)
     files = Files(directory, deadlines, limits.files)
     desk = Desk(directory, deadlines, limits.work)
+    ticker = Ticker(directory, deadlines, limits.triggers, cron or NoCron())
     summing = Summing(directory, limits.records)
-    machines = (membership, trust, records, summing, keepers, keys, manager, contractor, files, desk)
+    machines = (membership, trust, records, summing, keepers, keys, manager, contractor, files, desk, ticker)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
-    return Assembly(node, directory, membership, trust, records, keepers, keys, manager, contractor, files, desk, deadlines)
+    return Assembly(node, directory, membership, trust, records, keepers, keys, manager, contractor, files, desk, ticker, deadlines)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from mesh.core.deadlines import Deadlines
-from mesh.effects import Append, Later, Need, Refused, Send, Tell
+from mesh.effects import Append, Later, Need, Refused, Reply, Send, Tell
 from mesh.ids import NodeId
 from mesh.messages import KINDS
 
@@ -92,11 +92,12 @@ class Node:
             kind = type(effect)
             if kind is Tell:
                 todo.append((self.me, effect.fact))
-            elif kind is Send and effect.to == self.me:
+            elif (kind is Send and effect.to == self.me) or (kind is Reply and effect.request < 0):  # of a client that is a machine here
+                said = effect.message if kind is Send else effect
                 if effect.need is Need.KEPT and self._kept():
-                    effects.append(Later(effect.message, need=Need.KEPT, after=self.seq))
+                    effects.append(Later(said, need=Need.KEPT, after=self.seq))
                 else:
-                    todo.append((self.me, effect.message))
+                    todo.append((self.me, said))
             elif kind is Append:
                 self.seq += 1
                 effect.seq = self.seq

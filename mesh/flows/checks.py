@@ -57,6 +57,11 @@ def _sizes(flow: Flow) -> Iterator[Problem]:
         fix = "hand large values in as input or as a file, and use map for many like steps"
         yield Problem((), f"the flow has {size} bytes in short, and at most {LIMITS.spec_bytes_max} travel", fix)
 
+    recorded = sum((step.compensate is not None) + bool(step.quorum) for step in flow.steps)
+    if recorded > LIMITS.recorded_max:
+        reason = f"{recorded} steps have a compensate, or a join that does not wait for all"
+        yield Problem(("step",), reason, f"use at most {LIMITS.recorded_max} of these: put some into a flow of their own")
+
 
 def _inputs(flow: Flow) -> Iterator[Problem]:
     for name, one in flow.inputs.items():

@@ -18,6 +18,7 @@ from mesh.flows.spec import Document
 
 DEPTH_MAX = 32
 """Tables and lists inside one another."""
+WORD_MAX = 200
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_FIX = 'write a time with its unit: "200ms", "30s", "2m", "3h" or "7d", at most "365d"'
@@ -38,7 +39,7 @@ class Fields:
         """A value of plain JSON."""
         return plain(self.table[name], (*self.where, name)) if self.has(name) else default
 
-    def text(self, name: str, default: str = "", *, max: int = 200) -> str:
+    def text(self, name: str, default: str = "", *, max: int = WORD_MAX) -> str:
         if not self.has(name):
             return default
         value = self.table[name]
@@ -85,6 +86,8 @@ class Fields:
             self.bad(name, f"there are {len(value)} in it", f"give at most {most}")
         seen: set[str] = set()
         for word in value:
+            if len(word) > WORD_MAX:
+                self.bad(name, f"{said(word)} has {len(word)} characters", f"use at most {WORD_MAX}")
             if word in seen:
                 self.bad(name, f"{word!r} is there twice", "write it once")
             seen.add(word)
@@ -105,8 +108,8 @@ class Fields:
         """Raises Bad for the first key that nothing here has asked for."""
         for name in self.table:
             if name not in self._known:
-                near = difflib.get_close_matches(name, self._known, 1)
-                fix = f"did you mean {near[0]!r}?" if near else f"the keys are: {', '.join(sorted(self._known))}"
+                near = difflib.get_close_matches(name[:WORD_MAX], self._known, 1)
+                fix = f"did you mean {near[0]!r}?" if near else f"the keys are: {', '.join(sorted(set(self._known)))}"
                 self.bad(name, f"there is no key {name[:60]!r} here", fix)
 
 

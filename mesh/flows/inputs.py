@@ -19,9 +19,9 @@ def input_of(flow: Flow, given: Document) -> Document:
     takes = f"{flow.name} takes {', '.join(_form(name, one) for name, one in flow.inputs.items()) or 'no input'}"
     for name in given:
         if name not in flow.inputs:
-            near = difflib.get_close_matches(name, flow.inputs, 1)
+            near = difflib.get_close_matches(name[:64], flow.inputs, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InvalidArgument(f"the flow {flow.name} has no input {name!r}{hint}", name, fix=takes)
+            raise InvalidArgument(f"the flow {flow.name} has no input {name[:64]!r}{hint}", name, fix=takes)
     found = {}
     for name, one in flow.inputs.items():
         if name not in given:

@@ -15,6 +15,8 @@ from mesh.errors import UsageError
 
 Place = tuple[str | int, ...]
 """Keys and positions, from the outside in: ``("step", 0, "with", "url")``."""
+PART_MAX = 60
+"""Characters of a key that are shown."""
 SHOWN_MAX = 20
 """Problems that one error spells out."""
 
@@ -71,8 +73,14 @@ def place_of(where: Place, ids: Sequence[str] = ()) -> str:
     words = []
     if len(where) > 1 and where[0] == "step" and isinstance(where[1], int):
         known = where[1] < len(ids) and ids[where[1]]
-        words.append(f"step {ids[where[1]]!r}" if known else f"step {where[1] + 1}")
+        words.append(f"step {ids[where[1]][:PART_MAX]!r}" if known else f"step {where[1] + 1}")
         rest = where[2:]
     if rest:
-        words.append(".".join(map(str, rest)))
+        words.append(".".join(_shown(str(part)) for part in rest))
     return ", ".join(words)
+
+
+def _shown(part: str) -> str:
+    """A key as a terminal may see it."""
+    text = "".join(char if char.isprintable() else "?" for char in part[:PART_MAX])
+    return text if len(part) <= PART_MAX else f"{text}..."

@@ -1,10 +1,11 @@
-"""Undoing what was done, when a flow fails: the compensations of the steps that committed, the last one first.
+"""Undoing what was done, when a flow fails: the compensations of what its steps committed, the last step first.
 
-    a step with `compensate` commits --commit/N on record--> ... the flow fails --> NAME/undo for each, from the last to the first
+    a step with `compensate` ends --commit/N on record--> ... the flow fails --> NAME/undo for each piece of its work, the last one first
 
 Invariant: each is undone once, as a step of its own under its own name, so a driver that dies goes on where it was. The order is that of
-the record: place N is an effect of the flow's task, whose outcome is the name that committed N-th; a later attempt reads the places that
-are filled, and fills the next ones. A compensation that fails for good does not keep the others from being done.
+the record: place N is an effect of the flow's task, whose outcome is the step that ended N-th; a later attempt reads the places that are
+filled, and fills the next ones. Of a map the last item is undone first, of a loop the last turn. A compensation that fails for good does
+not keep the others from being done.
 """
 
 from __future__ import annotations
@@ -36,21 +37,21 @@ class Committed:
 class Saga:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._committed: dict[str, Committed] = {}
+        self._committed: dict[str, list[Committed]] = {}
         self._order: list[str] = []
         self._lock = asyncio.Lock()
 
-    async def committed(self, work: Committed) -> None:
-        """Put it on record, after whatever was put there before."""
-        self._committed[work.name] = work
+    async def committed(self, step: str, works: list[Committed]) -> None:
+        """Put it on record that `step` has ended, having done these: after whatever was put there before."""
+        self._committed[step] = sorted(works, key=lambda work: work.index or 0)
         async with self._lock:
-            while work.name not in self._order:
+            while step not in self._order:
                 self._order.append(await self._ctx.effect(f"commit/{len(self._order) + 1}", self._next))
 
     async def _next(self) -> str:
-        """The work that is known to be done and has no place yet, the oldest first: dicts keep their order."""
-        return next(name for name in self._committed if name not in self._order)
+        """The step that is known to have ended and has no place yet, the oldest first: dicts keep their order."""
+        return next(step for step in self._committed if step not in self._order)
 
     def to_undo(self) -> list[Committed]:
         """The last one first."""
-        return [self._committed[name] for name in reversed(self._order)]
+        return [work for step in reversed(self._order) for work in reversed(self._committed[step])]

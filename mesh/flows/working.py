@@ -15,7 +15,7 @@ import json
 from typing import Any
 
 from mesh import Context
-from mesh.errors import InvalidArgument, NoSuchCapability, Overloaded, TaskFailed, TimedOut, TooBig
+from mesh.errors import InvalidArgument, NodeBusy, NoSuchCapability, Overloaded, TaskFailed, TimedOut, TooBig
 from mesh.flows.checks import own_part
 from mesh.flows.expressions import ExpressionError, filled, value_of
 from mesh.flows.fields import said
@@ -38,17 +38,31 @@ class Working:
     def __init__(self, ctx: Context, state: State, saga: Saga) -> None:
         self._ctx, self._state, self._saga = ctx, state, saga
         self._room = asyncio.Semaphore(LIMITS.in_flight_max)
+        self._to_undo: dict[str, list[Committed]] = {}
+        """What a step that has not ended yet has done, by the step's name."""
 
     async def do(self, step: Step, seen: int) -> Any:
         """The step's result. Raises StepFailed."""
+        name = self._state.name_of(step)
+        result, failed = None, None
         try:
-            if step.map is not None:
-                return await self._each(step, seen)
-            if step.loop is not None:
-                return await self._turns(step, seen)
-            return await self._once(step, self._state.name_of(step), seen)
+            result = await self._done(step, name, seen)
+        except StepFailed as error:
+            failed = error
         except ExpressionError as error:
-            raise StepFailed(f"{error.reason}; {error.fix}") from error
+            failed = StepFailed(f"{error.reason}; {error.fix}")
+        if works := self._to_undo.pop(name, None):
+            await self._saga.committed(name, works)
+        if failed is not None:
+            raise failed
+        return result
+
+    async def _done(self, step: Step, name: str, seen: int) -> Any:
+        if step.map is not None:
+            return await self._each(step, seen)
+        if step.loop is not None:
+            return await self._turns(step, seen)
+        return await self._once(step, name, seen)
 
     async def _each(self, step: Step, seen: int) -> list[Any]:
         """For each item, `max_parallel` at once; all of them are tried, whatever becomes of the first."""
@@ -105,7 +119,8 @@ class Working:
                 raise
             return await self._instead(step, step.fallback, name, arguments, scope, failed)
         if step.compensate is not None:
-            await self._saga.committed(Committed(name, step, arguments, seen, item, index, result))
+            done = Committed(name, step, arguments, seen, item, index, result)
+            self._to_undo.setdefault(self._state.name_of(step), []).append(done)
         return result
 
     async def _asked_and_done(self, step: Step, name: str, arguments: Document, scope: Document) -> Any:
@@ -164,8 +179,8 @@ class Working:
             while True:
                 try:
                     return await self._under(step, fallback=fallback, undo=undo).step(name, uses, **arguments)
-                except Overloaded as full:  # its manager has all the work it may hold: the step is not lost, it has not begun
-                    await self._ctx.sleep(full.retry_after_s)
+                except NodeBusy as full:  # its manager has all the work it may hold: the step is not lost, it has not begun
+                    await self._ctx.sleep(full.retry_after_s if isinstance(full, Overloaded) else 1.0)
 
     def _under(self, step: Step, *, fallback: bool, undo: bool) -> Context:
         """The context with the step's options."""

@@ -115,7 +115,7 @@ async def telling_why_it_waits(mesh: Mesh, capability: str, where: list[str]) ->
     async def tell() -> None:
         await asyncio.sleep(QUIET_S)
         with contextlib.suppress(MeshError):
-            say_missing(await mesh.caps(), await mesh.nodes(), capability, where, "the call")
+            say_missing(await mesh.caps(everything=True), await mesh.nodes(), capability, where, "the call")
 
     telling = asyncio.ensure_future(tell())
     try:

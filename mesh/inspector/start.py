@@ -124,6 +124,7 @@ def up(
 
         ready(run_async(where, start))
         return
+    from mesh.inspector.stock import STOCK
     from mesh.runtime.app import NodeOptions, serve
 
     options = NodeOptions(
@@ -137,6 +138,7 @@ def up(
         while_used,
         accept_rollback,
         prompter(),
+        STOCK,
     )
     life: NodeOptions | None = options
     while life is not None:  # the next one begins under the credentials that are on disk then
@@ -281,7 +283,9 @@ async def _detach(targets: list[str], words: list[str], folder: NodeFolder) -> d
     while time.monotonic() < deadline:
         if process.poll() is not None:
             said, fix = last_words(log)
-            raise MeshError(f"the worker did not start: {said}", fix=fix or f"see {log}")
+            failed = MeshError(f"the worker did not start: {said}", fix=fix or f"see {log}")
+            failed.exit_code = process.returncode if process.returncode in (2, 5) else 1
+            raise failed
         agents = await _agents_of(folder, process.pid)
         if agents:
             say(f"worker {process.pid} runs on its own; what it says goes to {log}")

@@ -195,7 +195,7 @@ def call(
         to, arguments = _out(out), parse_arguments(words or [], whole)
         options = mesh.options(timeout_s=timeout, **placed)
         if hedge:
-            fitting.say_hedge(fitting.offered(await mesh.caps(), capability))
+            fitting.say_hedge(fitting.offered(await mesh.caps(everything=True), capability))
         began_s = time.monotonic()
         try:
             async with fitting.telling_why_it_waits(mesh, capability, where or []):
@@ -260,7 +260,7 @@ def submit(
         placed = _placed(where, near, apart, hedge, priority, share)
         options = mesh.options(retries=retries, key=key or "", **bounds, **placed)
         # Before the submit: nothing that fails may stand between what was acknowledged and its id.
-        caps, nodes = await mesh.caps(), await mesh.nodes()
+        caps, nodes = await mesh.caps(everything=True), await mesh.nodes()
         fitting.check(fitting.offered(caps, capability), arguments, hedge)
         task = await options.submit(capability, **arguments)
         document: dict[str, Any] = {"schema": "mesh.submit/1", "task": task.id, "survives": task.survives}
@@ -268,8 +268,8 @@ def submit(
         if wait:
             if not as_json:
                 say(f"task {task.id}")
-            answer = await _ended(mesh, task.id, timeout)
-            _raise_failure(answer)
+            answer = await ended(mesh, task.id, timeout)
+            raise_failure(answer)
             saved = await _save(mesh, answer["result"], to)
             document |= {"state": answer["state"], "result": answer["result"]} | ({"saved": saved} if saved else {})
         return document
@@ -277,7 +277,7 @@ def submit(
     ask(Where(home, node, as_json, timeout), action, lambda document: _show_result(document) if wait else str(document["task"]))
 
 
-async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
+async def ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
     """The `result` document. Raises TimedOut, saying that the work goes on; NodeLost, saying how to ask again."""
     try:
         async with telling_gates(mesh, task):
@@ -288,7 +288,7 @@ async def _ended(mesh: Mesh, task: str, timeout_s: float) -> dict[str, Any]:
         raise TimedOut(f"{task} has not ended within {timeout_s:g} s; it goes on", fix=f"mesh result {task}") from error
 
 
-def _raise_failure(answer: dict[str, Any]) -> None:
+def raise_failure(answer: dict[str, Any]) -> None:
     if answer["state"] != "done":
         error = task_error(answer.get("error") or {}, answer["task"], answer["state"])
         if isinstance(error, TimedOut):
@@ -310,9 +310,9 @@ def result(
 
     async def action(mesh: Mesh) -> dict[str, Any]:
         to = _out(out)
-        answer = await _ended(mesh, task, timeout)
+        answer = await ended(mesh, task, timeout)
         if answer["state"] != "done" and not as_json:
-            _raise_failure(answer)
+            raise_failure(answer)
         if answer["state"] == "done":
             saved = await _save(mesh, answer["result"], to)
             answer |= {"saved": saved} if saved else {}

@@ -33,10 +33,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "cancel": "use",
         "retry": "use",
         "get": "use",
+        "flow": "flow",
         "secret": "secrets",
         "approve": "gates",
         "deny": "gates",
         "signal": "gates",
+        "schedule": "triggers",
+        "publish": "triggers",
     },
     "Watch": {
         "status": "watch",
@@ -57,6 +60,19 @@ GROUPS: dict[str, dict[str, str]] = {
 }
 """group -> verb -> the module beside this one that holds the function of the verb's name."""
 MODULES = {verb: module for members in GROUPS.values() for verb, module in members.items()}
+
+SEVERAL = {
+    "flow": {
+        "run": "flow",
+        "check": "flow",
+        "plan": "flow",
+        "graph": "flow",
+        "show": "flow",
+        "list": "flow",
+        "cancel": "flow",
+    }
+}
+"""Verbs that are several, ``mesh flow run``: what follows them, and the module that holds its function (``list_``: a name was taken)."""
 
 CHANGE_KEYS = ("init", "grant", "revoke", "rotate")
 """Verbs that are never guessed: to type one of these by mistake cannot be undone."""
@@ -88,6 +104,28 @@ class WithRest(Verb):
         return super().parse_args(ctx, args[:at])
 
 
+def _command(module: str, name: str) -> Any:
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=HELP)
+    single.command(name, cls=WithRest if name in WITH_REST else Verb)(_function(module, name))
+    return typer.main.get_command(single)
+
+
+def _function(module: str, name: str) -> Any:
+    found = importlib.import_module(f"mesh.inspector.{module}")
+    return getattr(found, name, None) or getattr(found, f"{name}_")
+
+
+class Several(typer.core.TyperGroup):
+    """A verb that is several."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(SEVERAL[self.name or ""])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = SEVERAL[self.name or ""].get(cmd_name)
+        return None if module is None else _command(module, cmd_name)
+
+
 class Verbs(typer.core.TyperGroup):
     """`mesh` itself."""
 
@@ -98,13 +136,16 @@ class Verbs(typer.core.TyperGroup):
         module = MODULES.get(cmd_name)
         if module is None:
             return None
-        function = getattr(importlib.import_module(f"mesh.inspector.{module}"), cmd_name)
-        single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=HELP)
-        single.command(cmd_name, cls=WithRest if cmd_name in WITH_REST else Verb)(function)
-        return typer.main.get_command(single)
+        if cmd_name not in SEVERAL:
+            return _command(module, cmd_name)
+        several = typer.Typer(
+            cls=Several, name=cmd_name, help=_help(cmd_name, ""), rich_markup_mode=None, add_completion=False, context_settings=HELP
+        )
+        several.callback()(_mesh)
+        return typer.main.get_command(several)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        described = {verb: text for _, verb, text in verbs()}
+        described = {verb: _help(verb, "") for verb in MODULES}
         widest = max(map(len, described))
         for group, members in GROUPS.items():
             with formatter.section(group):
@@ -141,9 +182,16 @@ def parsed(verb: str, words: list[str]) -> dict[str, Any]:
 def verbs() -> Iterator[tuple[str, str, str]]:
     """``(group, verb, its one-line help)`` of every verb, for the help, the docs and the test that walks them all."""
     for group, members in GROUPS.items():
-        for verb, module in members.items():
-            function = getattr(importlib.import_module(f"mesh.inspector.{module}"), verb)
-            yield group, verb, (function.__doc__ or "").strip().split("\n")[0]
+        for verb in members:
+            for part in SEVERAL.get(verb, ("",)):
+                yield group, f"{verb} {part}".strip(), _help(verb, part)
+
+
+def _help(verb: str, part: str) -> str:
+    """Of a verb that is several, and no `part` of it: its module's first line."""
+    module = importlib.import_module(f"mesh.inspector.{SEVERAL[verb][part] if part else MODULES[verb]}")
+    about = module if verb in SEVERAL and not part else _function(module.__name__.rpartition(".")[2], part or verb)
+    return (about.__doc__ or "").strip().split("\n")[0]
 
 
 def dispatch(words: list[str]) -> int:

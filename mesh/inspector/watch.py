@@ -48,15 +48,19 @@ def _show_status(document: dict[str, Any]) -> str:
     up = seconds(1000 * document["uptime_s"])
     lines = [f"! {clean(finding['message'])}\n  try: {clean(finding['fix'])}" for finding in document["findings"]]
     lines += [f"note: {clean(note['message'])}\n  try: {clean(note['fix'])}" for note in document["notes"]]
-    workers = ", ".join(f"{clean(worker['agent'])} (pid {worker['pid']})" for worker in document["workers"]) or "none: mesh run FILE.py"
+    workers, stock = (
+        ", ".join(f"{clean(worker['agent'])} (pid {worker['pid']})" for worker in document.get(kind) or ()) for kind in ("workers", "stock")
+    )
     tasks, journal = document["tasks"], document["journal"]
     rows = {
         "node": f"{clean(document['node'])}  {clean(short(document['id']))}  pid {document['pid']}  up {up}",
         "addr": clean(document["addr"]),
         "mesh": f"{clean(document['mesh_name'])} (mode {document['mode']})  {clean(document['mesh'])}",
-        "workers": workers,
+        "workers": workers or "none: mesh run FILE.py",
+        "stock": stock,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
+        "gates": f"{document['gates']} wait for an approval; mesh approvals" if document.get("gates") else "",
         "resources": ", ".join(
             f"{clean(name)} {r['held']:g} of {r['total']:g} held" for name, r in (document.get("resources") or {}).items()
         ),
@@ -103,10 +107,15 @@ def _show_nodes(document: dict[str, Any]) -> str:
 
 
 def caps(
-    home: HomeOption = None, node: NodeOption = None, timeout: LookTimeout = LOOK_S, as_json: JsonOption = False, watch: WatchOption = False
+    everything: Annotated[bool, typer.Option("--all", help="Those of the mesh itself too, which every node offers: mesh.flow.")] = False,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    timeout: LookTimeout = LOOK_S,
+    as_json: JsonOption = False,
+    watch: WatchOption = False,
 ) -> None:
     """What can be called, and who offers it."""
-    ask(Where(home, node, as_json, timeout), Mesh.caps, _show_caps, watch=watch)
+    ask(Where(home, node, as_json, timeout), lambda mesh: mesh.caps(everything=everything), _show_caps, watch=watch)
 
 
 def _show_caps(document: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import claims, enrol, keeping, membership, records, session, slots, trust, waits, work
+from mesh.messages import claims, enrol, keeping, membership, records, session, slots, triggers, trust, waits, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -66,6 +66,7 @@ KINDS: dict[int, type] = {
     95: claims.KeysFree,
     96: slots.SlotAsk,
     97: slots.SlotGrant,
+    100: triggers.Schedules,
 }
 
 SIGNED: dict[str, type] = {

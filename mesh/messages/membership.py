@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mesh.ids import NodeId
 from mesh.messages.signed import Signed
+from mesh.messages.triggers import Plan
 
 
 @dataclass(slots=True)
@@ -43,6 +44,9 @@ class Offer:
     rate: int = 0
     rate_ms: int = 0
     """So many start within so long over the whole mesh; 0: no such bound."""
+    topics: tuple[str, ...] = ()
+    """Patterns of the topics whose events become its tasks."""
+    schedules: tuple[Plan, ...] = ()
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.claims import Cell, KeyRoster
 from mesh.messages.signed import Signed
+from mesh.messages.triggers import Mark, PlanRow
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
 # ---- the chain
@@ -421,6 +422,22 @@ class Summed:
     at_ms: int = 0
 
 
+@dataclass(slots=True)
+class Planned:
+    """What this node knows that people said of a schedule."""
+
+    row: PlanRow
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Ticked:
+    """How far a schedule has come, as this node knows it: not every tick, since keys hold those in between."""
+
+    mark: Mark
+    at_ms: int = 0
+
+
 ENTRIES = (
     Opened,
     Submitted,
@@ -450,5 +467,7 @@ ENTRIES = (
     Freed,
     Summed,
     Answered,
+    Planned,
+    Ticked,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

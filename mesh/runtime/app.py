@@ -23,12 +23,13 @@ import anyio.abc
 from mesh.core.assembly import Assembly, build
 from mesh.core.inputs import Audit, Found, Proclaim, Replay, Started
 from mesh.core.outbox import Outbox
-from mesh.ids import Fence, NodeId, TaskId
+from mesh.ids import OURS, Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
 from mesh.messages.signed import Signed
 from mesh.messages.waits import Verdict
 from mesh.runtime import clock, ended
+from mesh.runtime.almanac import Almanac, CronTicks
 from mesh.runtime.disk.blobs import Blobs
 from mesh.runtime.disk.kek import Prompt
 from mesh.runtime.disk.secrets import SecretDesk, Secrets
@@ -47,6 +48,7 @@ from mesh.runtime.local import LocalServer
 from mesh.runtime.restored import ask_around
 from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
 from mesh.runtime.sockets.addresses import split_address
+from mesh.runtime.stock import Stock, StockWorkers
 from mesh.runtime.trust import uninvited
 from mesh.runtime.trust.credentials import Credentials
 from mesh.runtime.trust.identity import Identity, load_identity
@@ -88,6 +90,8 @@ class NodeOptions:
     """Go on with a journal that is older than what this node remembers of it."""
     prompt: Prompt | None = None
     """Asks for the passphrase, where the vault opens with one."""
+    stock: tuple[Stock, ...] = ()
+    """What it offers by itself, with processes that it starts when there is work for them."""
     first_port: int = 0
     """Of the door in the life before: tried first, so that others find the node again where it was."""
 
@@ -168,6 +172,7 @@ class NodeProcess:
             journal_seq=self.store.head_seq,
             head=self.store.head,
             begins=self.store.begins,
+            cron=CronTicks(),
         )
         self.registrar = Registrar(
             self.fresh_credentials,
@@ -184,11 +189,13 @@ class NodeProcess:
         self.rotation = Rotation(self)
         self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
         self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None, may_offer=identity.may_offer)
+        self.stock = self._make_stock(options.stock)
         self.views = Views(self)
         self.local = self._make_local(limits)
         self.discovery = self._discovery(limits)
         # In the order in which they flush: what leaves for this machine's own processes does not wait for a signature.
-        for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden):
+        almanac = Almanac(identity.node, tell, clock.wall_ms, lambda: [self.links.clocks.get(node, 0) for node in self._linked()])
+        for component in (self.store, self.blobs, self.workers, self.local, self.links, self.warden, almanac):
             self.driver.add(component)
 
     # ---- parts
@@ -238,6 +245,13 @@ class NodeProcess:
             seal=self._sealed,
             secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit, self._noted).read,
         )
+
+    def _make_stock(self, stock: tuple[Stock, ...]) -> StockWorkers:
+        """Whoever may not ask for work cannot drive any: what is in stock asks for that of others."""
+        identity = self.identity
+        may = lambda capability: identity.may_offer(capability) and identity.may_request("*")  # noqa: E731
+        log = self.folder.path / "stock.log"
+        return StockWorkers(stock if self._settings.stock else (), self.workers, self.folder.socket_path, log, may)
 
     def _sealed(self, verdict: Verdict) -> Signed:
         """A person's word at this node, as it goes on record elsewhere."""
@@ -355,6 +369,7 @@ class NodeProcess:
             if self.discovery is not None:
                 await tasks.start(self.discovery.run)
                 tasks.start_soon(self._advertise, self.discovery)
+            tasks.start_soon(self.stock.run)
             tasks.start_soon(self._find_kin)
             tasks.start_soon(self._save_peers)
             tasks.start_soon(self._obey_signals)
@@ -388,7 +403,7 @@ class NodeProcess:
     async def _leave_if_never_used(self) -> None:
         """The worker this node was started for may have died before it attached."""
         await anyio.sleep(UNUSED_S)
-        if not self.workers.attached():
+        if not self.workers.in_use():
             self.local.leave()
 
     async def _advertise(self, discovery: Discovery) -> None:
@@ -397,7 +412,7 @@ class NodeProcess:
         while True:
             row = directory.get(directory.me)
             assert row is not None, "a node knows itself"
-            discovery.advertise(row.offers)
+            discovery.advertise([name for name in row.offers if not name.startswith(OURS)])
             await anyio.sleep(1.0)
 
     async def _find_kin(self) -> None:

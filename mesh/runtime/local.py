@@ -28,7 +28,7 @@ import anyio.abc
 from mesh.core.inputs import Call, Drain, Enquire, FileWanted, Leave, RequestGone, Step, StreamNext, Submit
 from mesh.core.work.desk import ALL, ONE
 from mesh.core.work.gates import verdict_of
-from mesh.core.work.inputs import Checkpoint, EffectBegin, EffectEnd
+from mesh.core.work.inputs import EffectBegin, EffectEnd
 from mesh.effects import Reply
 from mesh.errors import MeshError, NoNode, NoSuchFile, Overloaded, Refused, TooBig
 from mesh.ids import Fence, NodeId, TaskId
@@ -36,7 +36,7 @@ from mesh.limits import WorkLimits
 from mesh.messages.signed import Signed
 from mesh.messages.waits import WAIT, Verdict
 from mesh.runtime.disk.blobs import Blobs
-from mesh.runtime.params_local import anew_of, bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of, work_of
+from mesh.runtime.params_local import COMMANDS, bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of, work_of
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers
@@ -130,7 +130,6 @@ class LocalServer:
             "next": self._do_next,
             "submit": self._do_submit,
             "step": self._do_step,
-            "checkpoint": self._do_checkpoint,
             "effect": self._do_effect,
             "effected": self._do_effected,
             "ask": self._do_ask,
@@ -215,7 +214,7 @@ class LocalServer:
             self._do_gone(connection, 0, {"id": number})
         self._blobs.forget_owner(connection)
         if connection.worker:
-            self._workers.gone(connection.worker)
+            self._workers.gone(connection.worker, connection.channel)
 
     def _take(self, connection: _Connection, message: list[Any]) -> None:
         number, verb, params = message
@@ -226,6 +225,11 @@ class LocalServer:
                 self._workers.take(connection.worker, verb, params)
             elif (do := self._verbs.get(verb)) is not None:
                 do(connection, number, params)
+            elif (command := COMMANDS.get(verb)) is not None:
+                asked = command(params)
+                self._check_request(getattr(asked, "capability", ""))
+                asked.request = self._request(connection, number, verb)
+                self._tell(self._me, asked)
             elif verb in self._views:
                 self._do_view(connection, number, verb, params)
             else:
@@ -350,13 +354,6 @@ class LocalServer:
         retries = number_of(params, "retries", -1)
         self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, *how, retries))
 
-    def _do_checkpoint(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
-        task, fence, value = text_of(params, "task"), number_of(params, "fence", 0), params.get("value")
-        if type(value) is not bytes:
-            raise BadFrame("bad_checkpoint")
-        anew = anew_of(params)
-        self._tell(self._me, Checkpoint(self._request(connection, number, "checkpoint"), task, fence, value, *anew))
-
     def _do_effect(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         task, fence, key, call, once = *effect_of(params), params.get("once")
         if not connection.worker or type(once) is not bool:
@@ -374,11 +371,13 @@ class LocalServer:
     def _work(self, params: dict[str, Any]) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
         """What call, submit and step share. Raises BadFrame, TooBig, Refused."""
         work = work_of(params, self._limits.body_bytes_max)
-        capability = work[0]
-        if self._may_request is not None and capability != WAIT and not self._may_request(capability):
+        self._check_request(work[0])
+        return work
+
+    def _check_request(self, capability: str) -> None:
+        if capability not in ("", WAIT) and self._may_request is not None and not self._may_request(capability):
             message = f"this home's certificate does not let it ask for {capability}"
             raise Refused(message, fix="mesh id; mesh invite --request, there", code="not_granted")
-        return work
 
     def _do_ask(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         question, key, args = text_of(params, "question"), text_of(params, "key"), params.get("args", {})
@@ -438,6 +437,7 @@ class LocalServer:
             raise BadFrame("attached_twice")
         connection.worker = self._workers.attach(connection.channel, connection.pid, params)
         self._answer(connection, number, True, {"worker": connection.worker})
+        self._workers.flush()  # what waited for it
 
     def _do_secret(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         name, task, fence = text_of(params, "name"), text_of(params, "task"), number_of(params, "fence", 0)

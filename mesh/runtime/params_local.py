@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from mesh.core.triggers.inputs import ScheduleAsk, SubscribersAsk
+from mesh.core.work.inputs import Checkpoint
 from mesh.errors import Refused, TooBig
 from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_MAX, Fence, Rank, TaskId, is_label
+from mesh.messages.triggers import Plan
 from mesh.messages.work import Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
 
+_PLAN_FIELDS = (str, str, str, str, int, int, str, int, str, bytes, bool)
 SIGNALS_MAX = 256
 """Names of signals that one task has waited for."""
 FILES_MAX = 256
@@ -95,3 +100,40 @@ def digest_of(params: dict[str, Any]) -> str:
     if len(file) != 64 or not set(file) <= set("0123456789abcdef"):
         raise Refused(f"{file!r} is no SHA-256: it has 64 hexadecimal digits", fix="sha256sum FILE", code="bad_hash")
     return file
+
+
+def checkpoint_of(params: dict[str, Any]) -> Checkpoint:
+    task, fence, value = text_of(params, "task"), number_of(params, "fence", 0), params.get("value")
+    if type(value) is not bytes:
+        raise BadFrame("bad_checkpoint")
+    return Checkpoint(0, task, fence, value, *anew_of(params))
+
+
+def schedule_of(params: dict[str, Any]) -> ScheduleAsk:
+    action, name, plan = text_of(params, "action"), text_of(params, "name"), params.get("plan", [])
+    if action not in ("list", "add", "remove", "pause", "resume"):
+        raise BadFrame("bad_schedule")
+    return ScheduleAsk(0, action, name, (plan_of(plan),) if action == "add" else ())
+
+
+def plan_of(fields: Any) -> Plan:
+    """A schedule, field by field: what its values mean the client has looked at."""
+    if not is_plan(fields):
+        raise BadFrame("bad_schedule")
+    return Plan(*fields)
+
+
+def is_plan(fields: Any) -> bool:
+    return type(fields) is list and tuple(map(type, fields)) == _PLAN_FIELDS
+
+
+def subscribers_of(params: dict[str, Any]) -> SubscribersAsk:
+    return SubscribersAsk(0, text_of(params, "topic"))
+
+
+COMMANDS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "checkpoint": checkpoint_of,
+    "schedule": schedule_of,
+    "subscribers": subscribers_of,
+}
+"""Verbs that are one input to the node each; its request's number is filled in by whoever asks."""

@@ -5,6 +5,7 @@
     mdns = false
     bind = "192.168.1.20"           # which of this machine's addresses; else chosen (`interfaces.py`), and loopback in an open mesh
     advertise = "public"            # mDNS: names, not only tags
+    stock = false                   # do not run what nodes run by themselves: flows (`stock.py`)
     kek = "auto"                    # what opens the vault: keyring, passphrase, credential, file, or the first of these that is there
 
 Every error names the file, the field and what to write. Invariant: in an open mesh nothing listens beyond loopback: its keys are
@@ -49,6 +50,8 @@ class Settings:
     plain: bool = False
     """No encryption: for benchmarks, on loopback, in an open mesh."""
     kek: str = "auto"
+    stock: bool = True
+    """Offer what every node offers by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,12 @@ def load_settings(
     advertise = found.get("advertise", "")
     if advertise not in ("", "public", "blinded"):
         raise HomeError(f"{where}advertise: {advertise!r} is neither public nor blinded", fix='advertise = "blinded"')
-    for name, value in (("mdns", chosen_mdns), ("plain", found.get("plain", False))):
+    stock = found.get("stock", True)
+    for name, value in (("mdns", chosen_mdns), ("plain", found.get("plain", False)), ("stock", stock)):
         if not isinstance(value, bool):
             raise HomeError(f"{where}{name}: {value!r} is neither true nor false", fix=f"{name} = true")
     kek = _kek(found.get("kek", "auto"), where + "kek")
-    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False), kek)
+    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False), kek, stock)
 
 
 def remember_bind(home: Home, bind: str) -> None:

@@ -14,6 +14,7 @@ import anyio.to_thread
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, UNREACHABLE, Row
 from mesh.core.records.story import BadStory, Story, gathered, verify_story
 from mesh.errors import Refused
+from mesh.ids import OURS
 from mesh.messages.membership import Offer
 from mesh.runtime import clock
 from mesh.runtime.disk.store_file import StoreError
@@ -74,9 +75,11 @@ class Views:
             "expires_ms": process.identity.expires_ms,
             "incarnation": journal.incarnation,
             "uptime_s": round(clock.now_s() - self._started_s, 1),
-            "workers": [{"agent": worker.agent, "pid": worker.pid} for worker in process.workers.attached()],
+            "workers": self._workers(stock=False),
+            "stock": self._workers(stock=True),
             "nodes": states,
             "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
+            "gates": process.assembly.manager.waiting.count(),
             "draining": contractor.draining,
             "running": contractor.busy,
             "resources": {name: {"held": held / 1000, "total": total / 1000} for name, held, total in contractor.resources},
@@ -98,6 +101,10 @@ class Views:
             "notes": self._notes(),
             "healthy": not findings,
         }
+
+    def _workers(self, *, stock: bool) -> list[Document]:
+        """Those that somebody has started; or those that the node itself has, for what it offers by itself."""
+        return [{"agent": one.agent, "pid": one.pid} for one in self._process.workers.attached() if one.stock is stock]
 
     def _keepers(self) -> Document:
         """Who keeps this node's journal, and what that is worth to its work."""
@@ -176,6 +183,8 @@ class Views:
         for row in self._process.assembly.directory.rows():
             if row.state == ALIVE:
                 for name, offer in row.offers.items():
+                    if name.startswith(OURS):
+                        continue  # its name cannot be changed; which version of us says what is ours to mind
                     seen.setdefault(name, set()).add(offer.input_schema)
         return sorted(name for name, schemas in seen.items() if len(schemas) > 1)
 
@@ -205,7 +214,7 @@ class Views:
             "id": row.node,
             "state": row.state,
             "addr": row.door,
-            "caps": sorted(row.offers),
+            "caps": sorted(name for name in row.offers if not name.startswith(OURS)),
             "self": is_self,
             "linked": row.linked,
             "revoked": row.revoked,
@@ -216,12 +225,14 @@ class Views:
             "breakers": {name: load.breaker for name, load in sorted(row.load.items()) if load.breaker},
         }
 
-    def caps(self, _: Document) -> Document:
+    def caps(self, params: Document) -> Document:
+        """`all`: the mesh's own too, which every node offers by itself."""
         found: dict[str, list[tuple[Row, Offer]]] = {}
         for row in self._process.assembly.directory.rows():
             if row.state in (ALIVE, SUSPECT):
                 for name, offer in row.offers.items():
-                    found.setdefault(name, []).append((row, offer))
+                    if params.get("all") is True or not name.startswith(OURS):
+                        found.setdefault(name, []).append((row, offer))
         return {"schema": "mesh.caps/1", "caps": [_cap(name, found[name]) for name in sorted(found)]}
 
     # ---- the journal
@@ -283,6 +294,7 @@ class Views:
             "links": process.links,
             "blobs": process.blobs,
             "workers": process.workers,
+            "stock": process.stock,
             "local": process.local,
             "membership": process.assembly.membership,
             "trust": process.assembly.trust,

@@ -2,6 +2,7 @@
 
     Execute, Extend, Stop, Credit, Price  -->  [0, verb, {"items": [...]}]   one frame per worker and verb, once per turn
     attach, started, progress, said, items, ended, priced  -->  WorkerAttached, Handler*, Priced      connection lost  -->  WorkerGone
+    stand_by  -->  WorkerAttached, with no process yet: its lots wait until the one that is expected has attached (`stock.py`)
 
 Invariant: a worker number is never used twice in one life of the node, and is spoken of only between its WorkerAttached and its WorkerGone.
 Bodies pass through undecoded. Believes a worker's frames only after their shape has been checked; does not know what it was given.
@@ -26,10 +27,13 @@ from mesh.core.inputs import (
     WorkerAttached,
     WorkerGone,
 )
+from mesh.core.triggers.topics import is_pattern
 from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import Refused
 from mesh.ids import NodeId
 from mesh.messages.membership import Offer
+from mesh.messages.triggers import Plan
+from mesh.runtime.params_local import is_plan
 from mesh.runtime.protocol_local import BadFrame, Channel
 from mesh.runtime.stated import stated_of
 
@@ -43,7 +47,7 @@ STREAMS = ("stdout", "stderr", "log")
 LOT_BYTES_MAX = 4 * 1024 * 1024
 """A lot with more bodies than this is cut into several frames."""
 
-_OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str, list, int, int, int, int, int)
+_OFFER_FIELDS = (str, str, str, str, bool, int, int, str, bool, str, str, list, int, int, int, int, int, list, list)
 _TAGS_AT = 11
 _OUTCOMES = ("ok", "error", "cancelled", "timeout", "worker_lost")
 
@@ -57,6 +61,9 @@ class AttachedWorker:
     concurrency: int
     running: int
     capabilities: tuple[str, ...]
+    executed: int = 0
+    stock: bool = False
+    """Started by the node itself (`stock.py`); `pid` 0: its process is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +82,17 @@ class _Worker:
     agent: str
     concurrency: int
     capabilities: tuple[str, ...]
-    channel: Channel
+    channel: Channel | None
+    """None: nobody is there yet."""
     lots: dict[str, list[Any]] = field(default_factory=dict)
     running: int = 0
+    executed: int = 0
+    wanted: Callable[[], None] | None = None
+    """Of one that stands by: called when there is something for it and nobody is there."""
+
+    def snapshot(self) -> AttachedWorker:
+        known = (self.agent, self.pid, self.concurrency, self.running, self.capabilities, self.executed)
+        return AttachedWorker(*known, stock=self.wanted is not None)
 
 
 def _anything(capability: str) -> bool:
@@ -85,7 +100,7 @@ def _anything(capability: str) -> bool:
 
 
 class Workers:
-    """`tell` hands inputs to the node. `on_last_gone` is called when the last worker has left.
+    """`tell` hands inputs to the node. `on_last_gone` is called when the last worker has left that somebody else has started.
 
     `may_offer`: whether this home's certificate allows a capability. Connections belong to `local.py`, which passes on what concerns
     workers; there is nothing to run here.
@@ -101,6 +116,8 @@ class Workers:
     ) -> None:
         self._me, self._tell, self._on_last_gone, self._may_offer = me, tell, on_last_gone, may_offer
         self._workers: dict[int, _Worker] = {}
+        self._expected: dict[int, tuple[int, Callable[[], None]]] = {}
+        """Processes that will attach as a worker which stands by: its number, and whom to tell, by pid."""
         self._last = 0
         self._dirty: dict[int, _Worker] = {}
         self._executed = self._ended = self._gone = 0
@@ -119,6 +136,7 @@ class Workers:
         worker = self._workers.get(effect.worker)
         if worker is not None:
             self._executed += 1
+            worker.executed += 1
             worker.running += 1
             item = [
                 effect.task,
@@ -161,6 +179,8 @@ class Workers:
     def _add(self, worker: _Worker, verb: str, item: list[Any]) -> None:
         worker.lots.setdefault(verb, []).append(item)
         self._dirty[worker.number] = worker
+        if worker.channel is None and worker.wanted is not None:
+            worker.wanted()
 
     def flush(self) -> None:
         """Write what was collected, one frame per verb and worker. In the order execute, extend, stop: a stop finds what it stops."""
@@ -168,25 +188,31 @@ class Workers:
             return
         dirty, self._dirty = self._dirty, {}
         for worker in dirty.values():
+            channel = worker.channel
+            if channel is None:
+                continue  # until somebody is there
             lots, worker.lots = worker.lots, {}
             for verb in sorted(lots):
-                self._send(worker, verb, lots[verb])
-            worker.channel.flush()
+                self._send(channel, verb, lots[verb])
+            channel.flush()
 
-    def _send(self, worker: _Worker, verb: str, items: list[Any]) -> None:
+    @staticmethod
+    def _send(channel: Channel, verb: str, items: list[Any]) -> None:
         start, total = 0, 0
         for i, item in enumerate(items):
             total += sum(len(part) for part in item if type(part) is bytes)
             if total > LOT_BYTES_MAX:
-                worker.channel.send([0, verb, {"items": items[start : i + 1]}])
+                channel.send([0, verb, {"items": items[start : i + 1]}])
                 start, total = i + 1, 0
         if start < len(items):
-            worker.channel.send([0, verb, {"items": items[start:]}])
+            channel.send([0, verb, {"items": items[start:]}])
 
     # ---- frames
 
     def attach(self, channel: Channel, pid: int, params: dict[str, Any]) -> int:
         """A worker registers. Returns its number. Raises Refused, naming what is wrong."""
+        if pid in self._expected:
+            return self._fill(*self._expected.pop(pid), channel, pid)
         agent, concurrency = params.get("agent"), params.get("concurrency")
         running, offers = params.get("running"), params.get("offers")
         if type(agent) is not str or not agent or type(concurrency) is not int or not 1 <= concurrency <= CONCURRENCY_MAX:
@@ -222,7 +248,11 @@ class Workers:
             raise self._refuse("bad_attach", "tags")
         if max(len(fields[9]), len(fields[10])) > SCHEMA_CHARACTERS_MAX:
             raise self._refuse("schema_too_big", f"{fields[0]}: a schema of at most {SCHEMA_CHARACTERS_MAX} characters")
-        queue_timeout_ms, heartbeat_ms, limit, rate, rate_ms = fields[_TAGS_AT + 1 :]
+        queue_timeout_ms, heartbeat_ms, limit, rate, rate_ms, topics, plans = fields[_TAGS_AT + 1 :]
+        if not all(type(topic) is str and is_pattern(topic) for topic in topics):
+            raise self._refuse("bad_attach", "patterns of topics")
+        if not all(map(is_plan, plans)):
+            raise self._refuse("bad_attach", "the form of a schedule")
         return replace(
             Offer(*fields[:_TAGS_AT]),
             tags=tuple(tags),
@@ -231,6 +261,8 @@ class Workers:
             limit=limit,
             rate=rate,
             rate_ms=rate_ms,
+            topics=tuple(topics),
+            schedules=tuple(Plan(*plan) for plan in plans),
         )
 
     def _refuse(self, code: str, wanted: str) -> Refused:
@@ -267,19 +299,60 @@ class Workers:
         worker.running -= 1
         return HandlerEnded(worker.number, task, fence, outcome, output, refs, error, max(0, service_ms))
 
-    def gone(self, number: int) -> None:
-        """The worker's connection ended."""
-        worker = self._workers.pop(number, None)
-        if worker is not None:
-            self._dirty.pop(number, None)
-            self._gone += 1
-            self._tell(self._me, WorkerGone(worker.number, worker.pid))
-            if not self._workers and self._on_last_gone is not None:
-                self._on_last_gone()
+    def gone(self, number: int, channel: Channel | None = None) -> None:
+        """The worker's connection ended: that one, if it is named."""
+        worker = self._workers.get(number)
+        if worker is None or (channel is not None and worker.channel is not channel):
+            return
+        del self._workers[number]
+        self._dirty.pop(number, None)
+        self._gone += 1
+        self._tell(self._me, WorkerGone(worker.number, worker.pid))
+        if worker.wanted is None and not self.in_use() and self._on_last_gone is not None:
+            self._on_last_gone()
+
+    # ---- those that stand by
+
+    def stand_by(self, offer: Offer, concurrency: int, wanted: Callable[[], None]) -> int:
+        """Offer this, with nobody there who could do it; `wanted` is called, more than once, when there is work. Returns its number."""
+        self._last += 1
+        self._workers[self._last] = _Worker(self._last, 0, offer.agent, concurrency, (offer.capability,), None, wanted=wanted)
+        self._tell(self._me, WorkerAttached(self._last, 0, offer.agent, (offer,), concurrency))
+        return self._last
+
+    def expect(self, number: int, pid: int, came: Callable[[], None]) -> None:
+        """Process `pid` will attach as that worker: `came` is called then."""
+        self._expected = {known: told for known, told in self._expected.items() if told[0] != number} | {pid: (number, came)}
+
+    def _fill(self, number: int, came: Callable[[], None], channel: Channel, pid: int) -> int:
+        """Whoever was expected is there, and gets what has waited for him."""
+        worker = self._workers.get(number)
+        if worker is None:
+            raise self._refuse("late", "to be in time")
+        worker.channel, worker.pid = channel, pid
+        self._dirty[number] = worker
+        came()
+        return number
+
+    def rest(self, number: int) -> None:
+        """Its process is not spoken to any more; the worker stands by."""
+        worker = self._workers[number]
+        assert not worker.running, "what runs would be lost"
+        worker.channel, worker.pid = None, 0
+
+    def of(self, number: int) -> AttachedWorker | None:
+        worker = self._workers.get(number)
+        return None if worker is None else worker.snapshot()
+
+    # ---- looking
 
     def attached(self) -> list[AttachedWorker]:
-        """Who is attached, in order of attaching."""
-        return [AttachedWorker(w.agent, w.pid, w.concurrency, w.running, w.capabilities) for w in self._workers.values()]
+        """Whose process is there, in order of attaching."""
+        return [worker.snapshot() for worker in self._workers.values() if worker.channel is not None]
+
+    def in_use(self) -> bool:
+        """Whether somebody has started a worker that is attached."""
+        return any(worker.wanted is None for worker in self._workers.values())
 
     def statistics(self) -> WorkersStatistics:
         return WorkersStatistics(tuple(self.attached()), self._executed, self._ended, self._gone, dict(self._refused))

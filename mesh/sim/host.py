@@ -34,6 +34,7 @@ from mesh.core.inputs import (
 from mesh.core.keeping.inputs import ShelfKnown, Shelved
 from mesh.core.node import Node
 from mesh.core.outbox import Outbox
+from mesh.core.triggers.inputs import ReadWall, WallRead
 from mesh.effects import (
     Append,
     Credit,
@@ -124,7 +125,7 @@ class Host:
         self._perform: dict[type, Callable[[Any], None]] = {
             Send: self._send,
             Dial: self._dial,
-            HangUp: self._hang_up,
+            HangUp: lambda effect: world.network.hang_up(self.name, effect.peer),
             Reply: self._reply,
             Execute: self._to_worker,
             Extend: self._to_worker,
@@ -141,6 +142,7 @@ class Host:
             Uphold: self._uphold,
             Shelve: self._shelve,
             ReadShelf: lambda effect: self.tell(self.disk.read_shelf(effect, world.limits.records)),
+            ReadWall: lambda _: self.tell(WallRead(world.wall_ms(self))),
             ReadTale: lambda effect: self.tell(self.disk.read_tale(effect, world.limits.records)),
         }
 
@@ -412,9 +414,6 @@ class Host:
             self.world.push(self.world.now_s + 0.001, self.name, self.name, DialFailed(effect.address, "refused"))
         else:
             self.world.network.dial(self.name, target)
-
-    def _hang_up(self, effect: HangUp) -> None:
-        self.world.network.hang_up(self.name, effect.peer)
 
     def _reply(self, effect: Reply) -> None:
         self.world.history.add(Outward(self.world.now_s, self.name, effect))

@@ -17,6 +17,7 @@ from typing import Any
 from mesh.core.assembly import build
 from mesh.core.inputs import DialFailed, LinkDown, LinkUp, Proclaim, StoryRead
 from mesh.core.records.journal import AUDIT
+from mesh.core.triggers.calendar import Cron
 from mesh.effects import ReadStory
 from mesh.ids import NodeId
 from mesh.limits import Limits
@@ -59,6 +60,7 @@ class World:
         sync_s: float = 0.001,
         clock_spread_s: float = 1000.0,
         seeds: tuple[NodeId, ...] = (),
+        cron: Cron | None = None,
     ) -> None:
         self.seed = seed
         self.names = names
@@ -68,7 +70,7 @@ class World:
         self.trace = trace or Trace()
         self.network = Network(self, lambda name: self.rng(f"network {name}"))
         self.seeds = tuple(door(name) for name in seeds or names[:2])
-        self._build = build_node
+        self._build, self._cron = build_node, cron
         self._heap: list[tuple[float, int, Host | None, int, NodeId, Any]] = []
         self._count = 0
         self._request = 0
@@ -78,6 +80,8 @@ class World:
         """By a statement that somebody upholds: for good."""
         self.on_down: Callable[[NodeId], None] = lambda node: None
         """Told of every node's process that ends."""
+        self.wall_ms: Callable[[Host], int] = lambda host: host.clock.wall_ms(self.now_s)
+        """Unix time as a host believes it."""
         self.hosts: dict[NodeId, Host] = {}
         for name in names:
             rng = self.rng(f"host {name}")
@@ -91,7 +95,7 @@ class World:
     def build(self, me: Alive, random: Random, journal_seq: int, head: bytes) -> Any:
         if self._build is not None:
             return self._build(me, random, journal_seq, head)
-        return build(me, random=random, limits=self.limits, journal_seq=journal_seq, head=head)
+        return build(me, random=random, limits=self.limits, journal_seq=journal_seq, head=head, cron=self._cron)
 
     # ---- events
 

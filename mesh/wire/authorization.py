@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, trust, work
+from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, triggers, trust, work
 from mesh.messages.waits import WAIT
 from mesh.wire.patterns import covers
 
@@ -48,6 +48,7 @@ QUESTIONS: dict[str, str] = {
     "story": OBSERVE,
     "hash": OBSERVE,
     "audit": OBSERVE,
+    "kept": READ,
     "result": READ,
     "logs": READ,
     "body": READ,
@@ -110,6 +111,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         claims.KeysAsk,
         claims.KeysTold,
         claims.KeysFree,
+        triggers.Schedules,
         work.Cfp,
         work.Backlog,
         work.Award,

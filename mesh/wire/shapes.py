@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
-from mesh.limits import RecordsLimits
+from mesh.limits import RecordsLimits, TriggerLimits
 from mesh.messages.signed import Signed
 from mesh.wire.packing import BODY_BYTES_MAX, Refusal
 
@@ -38,6 +38,7 @@ NAME_MAX = 256
 REASON_MAX = 1024
 ROWS_MAX = 4096
 _RECORDS = RecordsLimits()
+_TRIGGERS = TriggerLimits()
 _ROWS_MAX = {
     ("Ship", "blocks"): _RECORDS.ship_blocks_max,
     ("Ship", "chains"): _RECORDS.ship_blocks_max,
@@ -49,6 +50,8 @@ _ROWS_MAX = {
     ("KeyRoster", "members"): _RECORDS.keepers_max,
     ("KeyRoster", "before"): _RECORDS.keepers_max,
     ("Choice", "members"): _RECORDS.keepers_max,
+    ("Schedules", "rows"): _TRIGGERS.page_max,
+    ("Schedules", "marks"): _TRIGGERS.page_max,
 }
 """Where fewer do: each of these costs whoever reads it a signature, a hash or a place in a table."""
 SIGNED_MAX = 256 * 1024
@@ -85,6 +88,11 @@ _TEXT_MAX = dict.fromkeys(
         "key",
         "near",
         "apart",
+        "cron",
+        "tz",
+        "catch_up",
+        "overlap",
+        "topics",
     ),
     NAME_MAX,
 )

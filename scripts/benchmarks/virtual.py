@@ -3,6 +3,7 @@
 retries      a capability that fails until thirty days have passed, tried again after up to two days; once async, once a plain function
 power cut    the same, and on the tenth day every machine loses its power for a day
 daily flow   a handler that sleeps a day at a time
+schedule     one that runs each morning, acted on by three nodes
 sleep        the test itself lets thirty days pass
 """
 
@@ -49,6 +50,12 @@ async def daily_flow(m: LocalMesh) -> None:
     assert await (await m.submit("daily")).result() == DAYS
 
 
+async def schedule(m: LocalMesh) -> None:
+    await m.add_schedule("morning", "0 6 * * *", "note", tz="Europe/Berlin")
+    await m.sleep(DAYS * DAY_S)
+    assert sum(row["capability"] == "note" for row in (await m.tasks())["tasks"]) == DAYS
+
+
 async def sleep(m: LocalMesh) -> None:
     await m.sleep(DAYS * DAY_S)
 
@@ -73,6 +80,9 @@ def agent(now_s: Callable[[], float]) -> Agent:
             await ctx.sleep(DAY_S)
         return DAYS
 
+    @made.capability
+    async def note() -> None: ...
+
     return made
 
 
@@ -95,6 +105,7 @@ def main() -> None:
         ("retries, plain function", plain_retries),
         ("retries, power cut", power_cut),
         ("daily flow", daily_flow),
+        ("schedule, each morning", schedule),
         ("sleep", sleep),
     )
     for name, story in stories:

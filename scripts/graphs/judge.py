@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -107,16 +108,29 @@ def _undoing(expected: Expected, events: list[Event], kills: list[Kill], error: 
             yield f"{after} was being undone before {before} was"
     for i, early in enumerate(undone):
         for late in undone[i + 1 :]:
-            if _first(events, "done", early) < _first(events, "begin", late):
-                yield f"{early} was done before {late} began, and is undone before it"
-            elif _surely_before(events, kills, early, late):
-                yield f"{early} was on record before {late} was done, and is undone before it"
+            here, there = (re.split(r"[#\[]", work)[0] for work in (early, late))
+            if here == there and _number(early) < _number(late):
+                yield f"{early} was done before {late}, and is undone before it"
+            elif here != there and _first(events, "done", early) < _first(events, "begin", late):
+                if max(_all(events, here)) < _first(events, "begin", late):
+                    yield f"{here} was done before {late} began, and is undone before it"
+            elif here != there and _surely_before(events, kills, here, there):
+                yield f"the end of {here} was on record before {there} ended, and it is undone before it"
+
+
+def _number(work: str) -> int:
+    return int(work.strip("]").replace("#", "[").partition("[")[2] or 0)
+
+
+def _all(events: list[Event], step: str) -> list[float]:
+    """When its work ended, each piece and each time."""
+    return [event.at_s for event in events if event.what != "begin" and re.fullmatch(rf"{step}([#\[][0-9]+\]?)?(/fallback)?", event.work)]
 
 
 def _surely_before(events: list[Event], kills: list[Kill], early: str, late: str) -> bool:
-    """`early` was done, and its place on record, before `late` was; nobody died around that."""
-    ends = [[event.at_s for event in events if event.what == "done" and event.work == work] for work in (early, late)]
-    if any(len(end) != 1 for end in ends):
+    """`early` ended, and that was on record, before `late` did; nobody died around that."""
+    ends = [_all(events, step) for step in (early, late)]
+    if any(not end for end in ends):
         return False
-    (first,), (second,) = ends
+    first, second = (max(end) for end in ends)
     return first + 0.3 < second and not any(first - 3 < kill.at_s < first + 0.3 for kill in kills)

@@ -46,6 +46,9 @@ WRONG = {
     "nested too deep": (HEAD + A + "with = { a = " + "[" * 40 + "]" * 40 + " }\n", 6, "nested more than 32 deep", "as input"),
     "nested beyond all": (HEAD + A + "with = { a = " + "[" * 5000 + "]" * 5000 + " }\n", 1, "nested too deep", "as input"),
     # ---- the whole
+    "too much to put on record": (
+        'flow = "f"\n' + "".join(f'[[step]]\nid = "s{i}"\nuses = "x"\ncompensate = "y"\n' for i in range(801)),
+        2, "801 steps have", "at most 800"),
     "no name": (A, 1, "it has no name", 'begin with flow = "name"'),
     "a name with a path": ('flow = "../x"\n' + A, 1, "'../x' cannot be a name", "letters"),
     "no steps": ('flow = "f"\n', 1, "it has no steps", r"add \[\[step\]\]"),
@@ -76,6 +79,9 @@ WRONG = {
     "a cycle": (HEAD + A + 'needs = ["b"]\n' + B, 6, "wait for one another: .* -> .* -> ", "take '.' out of the needs"),
     "an unknown step": (HEAD + A + B.replace('["a"]', '["aa"]'), 9, "there is no step 'aa'", "did you mean 'a'"),
     "a need twice": (HEAD + A + B.replace('["a"]', '["a", "a"]'), 9, "'a' is there twice", "once"),
+    "a need of 1 MB": (HEAD + A + f'needs = ["{"x" * 1_000_000}"]\n', 6, "has 1000000 characters", "at most 200"),
+    "a key of 1 MB": (HEAD + A + f'{"k" * 1_000_000} = 1\n', 6, "no key 'kkk", "the keys are"),
+    "a key that rings": (HEAD + A + '"a\\u001b[2Jb" = 1\n', 3, r"no key 'a\\x1b\[2Jb' here", "the keys are"),
     "needs of numbers": (HEAD + A + "needs = [1]\n", 6, "no list of texts", "write needs"),
     "a wide fan-out": (HEAD + A + f"map = [{'1,' * 10_001}]\nmax_parallel = 5\n", 6, "10001 items", "at most 10000"),
     # ---- fields
@@ -151,6 +157,7 @@ def test_what_cannot_be_run_is_refused_with_line_reason_and_fix(name: str) -> No
     assert re.search(fix, first.fix), first
     assert error.lines[0] == line, (error.lines, error.message[:200])
     assert error.message.startswith(f"flow:{line}: " if line else "flow: ") and len(error.message) < 8000
+    assert all(char.isprintable() or char == "\n" for char in error.message), "a terminal sees no control characters"
 
 
 def test_all_that_is_wrong_with_the_parts_is_told_at_once() -> None:

@@ -57,6 +57,23 @@ def test_a_paused_flow_begins_nothing_until_it_goes_on() -> None:
     run(story())
 
 
+def test_a_flow_stays_paused_when_its_driver_dies() -> None:
+    async def story() -> None:
+        line = Line()
+        async with LocalMesh(nodes={"n1": [], "n2": [flows], "n3": [flows], "n4": [line.agent]}) as m:
+            task = await m.at("n1").submit(FLOW, spec=CHAIN)
+            await m.sleep(5)
+            await control.pause(m.at("n1"), task.id)
+            [row] = [row for row in (await m.tasks())["tasks"] if row["task"] == task.id]
+            m.kill(row["owner"])
+            await m.sleep(50)
+            assert line.did == ["a"]
+            await control.resume(m.at("n4"), task.id)
+            assert (await task.result())["output"] == {"d": "d"} and line.did == ["a", "b", "c", "d"]
+
+    run(story())
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["undisturbed", "its driver is killed"])
 def test_a_patch_changes_what_has_not_begun(killed: bool) -> None:
     async def story() -> None:

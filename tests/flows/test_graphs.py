@@ -32,7 +32,7 @@ async def _first_only(self: Any, step: Any) -> tuple[tuple[str, ...], str]:
 @pytest.mark.parametrize(
     ("owner", "name", "wrong", "seen"),
     [
-        (Saga, "to_undo", lambda saga: [saga._committed[name] for name in saga._order], "is undone before it"),
+        (Saga, "to_undo", lambda saga: [work for step in saga._order for work in saga._committed[step]], "is undone before it"),
         (State, "lost", lambda state, step: False, "the flow succeeded, and should not"),
         (_Interpreter, "_joined", _first_only, "only .* had ended|and should not"),
     ],

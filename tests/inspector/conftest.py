@@ -27,6 +27,7 @@ from mesh import Agent, Context, File
 
 agent = Agent("greeter")
 
+@agent.on("guest.*")
 @agent.capability
 async def greet(name: str) -> str:
     """Say hello."""
@@ -191,7 +192,7 @@ def hung(root: Path) -> Iterator[Path]:
     lock = folder.lock()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder.make_socket_folder()))
-        listener.listen(64)
+        listener.listen(256)
         folder.write_info({"name": "lynx", "node": "x", "pid": 1, "door": "127.0.0.1:1", "socket": str(folder.socket_path)})
         yield home
     lock.release()

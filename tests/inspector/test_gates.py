@@ -27,6 +27,7 @@ def test_a_gate_is_seen_answered_and_on_record_with_its_signature(mesh: Callable
     assert "pay it?" in seen and '{"n": 3}' in seen and "0 of 1" in seen
     whole = mesh("approvals", gate["task"], *home).out
     assert f"mesh approve {gate['task']}" in whole and '"n": 3' in whole
+    assert "1 wait for an approval; mesh approvals" in mesh("status", *home).out
     assert "nobody has answered yet" in mesh("why", gate["task"], *home).out
 
     (tmp_path / "other.json").write_text('{"n": 2}')

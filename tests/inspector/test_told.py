@@ -88,7 +88,7 @@ def test_who_waits_for_a_task_at_a_node_that_dies_is_told_to_ask_again() -> None
     async def story() -> None:
         async with LocalMesh(nodes={"n1": [worker()]}) as m:
             task = await m.submit("work", seconds=60.0)
-            waiting = asyncio.create_task(use._ended(m.at("n1"), task.id, 3600))
+            waiting = asyncio.create_task(use.ended(m.at("n1"), task.id, 3600))
             await m.sleep(1)
             m.kill("n1")
             with pytest.raises(NodeLost) as error:

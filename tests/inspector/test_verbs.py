@@ -51,6 +51,16 @@ TRUST = {
 }
 IDENTITY = {"mesh": str, "name": str, "mode": str, "home": str, "roles": list, "expires": str, "path": str, "nodes": [], "past": []}
 BACKUP = {"file": str, "node": str, "id": str, "entries": int, "files": int, "bytes": int, "key": bool, "kek": str}
+PLAN = {"flow": str, "steps": [{"step": str, "uses": str, "candidates": list, "parked": bool}], "makespan_s": float, "unknown": list}
+FLOW = {"task": str, "flow": str, "state": str, "steps": [{"step": str, "state": str, "uses": str, "nodes": list, "tries": int}]}
+FLOW_FILE = """flow = "polite"
+input = { name = "string" }
+
+[[step]]
+id = "greet"
+uses = "greet"
+with = { name = "$input.name" }
+"""
 TABLE: dict[str, dict[str, Case | str]] = {
     "demo": {
         "ok": "tests/stories/test_demo.py runs it",
@@ -143,6 +153,48 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case(f"get {NONE} -o {{out}}", 3),
         "timeout": Case(f"get {NONE} -o {{out}}", 4),
     },
+    "flow run": {
+        "ok": Case("flow run {flow} name=Ann", 0, {"task": str, "survives": str, "flow": str}),
+        "empty": Case("flow run {file}", 2),
+        "no node": Case("flow run {flow} name=Ann", 3),
+        "timeout": Case("flow run {flow} name=Ann", 4),
+    },
+    "flow check": {
+        "ok": Case("flow check {flow}", 0, {"ok": bool, "flow": str, "steps": int, "warnings": [], "against_offers": bool}),
+        "empty": Case("flow check {flow}", 0, {"ok": bool, "warnings": [str]}),
+        "no node": Case("flow check {flow}", 0, {"against_offers": bool}),
+        "timeout": Case("flow check {flow}", 4),
+    },
+    "flow plan": {
+        "ok": Case("flow plan {flow} name=Ann", 0, PLAN),
+        "empty": Case("flow plan {flow}", 0, PLAN),
+        "no node": Case("flow plan {flow}", 3),
+        "timeout": Case("flow plan {flow}", 4),
+    },
+    "flow graph": {
+        "ok": Case("flow graph {flow_task}", 0, {"flow": str, "form": str, "states": dict, "text": str}),
+        "empty": Case(f"flow graph {NO_TASK}", REFUSED),
+        "no node": Case("flow graph {flow} --dot", 0, {"text": str}),
+        "timeout": Case(f"flow graph {NO_TASK}", 4),
+    },
+    "flow show": {
+        "ok": Case("flow show {flow_task}", 0, FLOW),
+        "empty": Case(f"flow show {NO_TASK}", REFUSED),
+        "no node": Case(f"flow show {NO_TASK}", 3),
+        "timeout": Case(f"flow show {NO_TASK}", 4),
+    },
+    "flow list": {
+        "ok": Case("flow list", 0, {"flows": [{"task": str, "flow": str, "state": str, "driver": str, "age_ms": int}], "missing": []}),
+        "empty": Case("flow list", 0, {"flows": [], "missing": []}),
+        "no node": Case("flow list", 3),
+        "timeout": Case("flow list", 4),
+    },
+    "flow cancel": {
+        "ok": Case("flow cancel {flow_task}", 0, {"task": str, "state": str}),
+        "empty": Case(f"flow cancel {NO_TASK}", REFUSED),
+        "no node": Case(f"flow cancel {NO_TASK}", 3),
+        "timeout": Case(f"flow cancel {NO_TASK}", 4),
+    },
     "secret": {
         "ok": Case("secret list", 0, {"secrets": []}),
         "empty": Case("secret list", 0, {"secrets": []}),
@@ -166,6 +218,20 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "empty": Case(f"signal {NO_TASK} news", REFUSED),
         "no node": Case(f"signal {NO_TASK} news", 3),
         "timeout": Case(f"signal {NO_TASK} news", 4),
+    },
+    "schedule": {
+        "ok": Case("schedule add yearly --every 365d greet name=Bob", 0, {"action": str, "name": str}),
+        "empty": Case("schedule list", 0, {"schedules": []}),
+        "no node": Case("schedule pause nothing", 3),
+        "timeout": Case("schedule list", 4),
+    },
+    "publish": {
+        "ok": Case(
+            "publish guest.came name=Bob --id 7", 0, {"event": str, "subscribers": int, "tasks": [{"capability": str, "task": str}]}
+        ),
+        "empty": Case("publish guest.came", 0, {"event": str, "subscribers": int, "tasks": []}),
+        "no node": Case("publish guest.came", 3),
+        "timeout": Case("publish guest.came", 4),
     },
     "status": {
         "ok": Case("status", 0, STATUS),
@@ -309,13 +375,18 @@ def test_every_verb_is_in_the_table() -> None:
 @pytest.fixture(scope="module")
 def facts(mesh: Callable[..., Any], node: Path, root: Path) -> dict[str, str]:
     """What the command lines of the table name."""
-    source, made = root / "quiet.txt", root / "made.txt"
+    source, made, flow = root / "quiet.txt", root / "made.txt", root / "polite.toml"
     source.write_text("quiet")
+    flow.write_text(FLOW_FILE)
     task = mesh("submit", "greet", "name=Ann", "--wait", "--home", str(node), "--json").document["task"]
     loud = mesh("submit", "shout", f"text=@{source}", "--wait", "-o", str(made), "--home", str(node), "--json").document
     failed = mesh("submit", "broken", "number=1", "--home", str(node), "--json").document["task"]
     mesh("result", failed, "--home", str(node), "--json")
+    polite = mesh("flow", "run", str(flow), "name=Ann", "--wait", "--home", str(node), "--json").document
+    assert polite["result"]["output"] == {"greet": "hello Ann"}
     return {
+        "flow": str(flow),
+        "flow_task": polite["task"],
         "task": task,
         "failed": failed,
         "file": str(source),
@@ -366,7 +437,7 @@ def test_verb(
         assert document["message"] and document["fix"]
     else:
         assert talk.out.strip()
-        assert document["schema"] == ("mesh.demo-stop/1" if verb == "demo" else f"mesh.{verb}/1")
+        assert document["schema"] == ("mesh.demo-stop/1" if verb == "demo" else f"mesh.{verb.replace(' ', '-')}/1")
         assert matches(document, case.shape), document
 
 

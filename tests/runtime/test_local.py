@@ -19,7 +19,7 @@ from mesh.link import Link
 from mesh.runtime import local
 from mesh.runtime.protocol_local import Splitter, frame
 
-OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", [], 0, 0, 4, 10, 1000]
+OFFER = ["c", "agent", "1", "", False, 0, 0, "retry", False, "{}", "{}", [], 0, 0, 4, 10, 1000, [], []]
 ATTACH = {"agent": "agent", "concurrency": 2, "offers": [OFFER], "running": []}
 CALL = {"capability": "c", "input": b"{}", "timeout_ms": 0, "files": []}
 
@@ -203,6 +203,8 @@ def test_leaving_without_a_client_stops_too(with_toy: Any) -> None:
         ({"offers": []}, "bad_attach"),
         ({"offers": [OFFER[:-1]]}, "bad_attach"),
         ({"offers": [[1, *OFFER[1:]]]}, "bad_attach"),
+        ({"offers": [[*OFFER[:-2], ["file.**.x"], []]]}, "bad_attach"),
+        ({"offers": [[*OFFER[:-1], [["p", "c"]]]]}, "bad_attach"),
         ({"offers": [[*OFFER[:9], "x" * 20_000, *OFFER[10:]]]}, "schema_too_big"),
         ({"running": [["t", "1"]]}, "bad_attach"),
     ],

@@ -30,7 +30,7 @@ MAY: dict[str, str] = {
     **dict.fromkeys(("SlotAsk", "SlotGrant"), WORKS),
     **dict.fromkeys(("Cfp", "Backlog", "Award", "Renew", "ResultAck", "Superseded", "Revoke", "Cancel", "Reclaim"), ASKS),
     **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took", "Taken", "EffectAnswer"), ASKS),
-    **dict.fromkeys(("ClaimAsk", "ClaimAnswer", "KeysAsk", "KeysTold", "KeysFree"), ASKS),
+    **dict.fromkeys(("ClaimAsk", "ClaimAnswer", "KeysAsk", "KeysTold", "KeysFree", "Schedules"), ASKS),
     "Ask": LOOKS,
     "FileAsk": NOT_OBSERVER,
     "Granted": "issuer",
@@ -38,7 +38,7 @@ MAY: dict[str, str] = {
 """Who may send each kind. Written by hand: a new kind has no row here and fails."""
 MAY_ASK: dict[str, str] = {
     **dict.fromkeys(("task", "tasks", "story", "hash", "audit"), LOOKS),
-    **dict.fromkeys(("result", "body", "logs", "waits"), NOT_OBSERVER),
+    **dict.fromkeys(("kept", "result", "body", "logs", "waits"), NOT_OBSERVER),
     **dict.fromkeys(("cancel", "retry", "signal"), ASKS),
     "answer": "member approver",
 }

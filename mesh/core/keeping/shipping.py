@@ -2,7 +2,8 @@
 
     own commits --note--> recent (bounded)        blocks(at): in recent? give; a page read for `at`? give; else nothing, and a read is asked
 
-Invariant: what is given follows the position asked for, in order and without a gap. Reads are asked once per log at a time.
+Invariant: what is given follows the position asked for, in order and without a gap, and is in the log as it is now. Reads are asked once
+per log at a time.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Shipping:
         run = log.run_after(at)
         if run is None:
             return ()
-        if log.author == self._me and self._recent_after is not None and self._recent_after <= at and end_of(self._recent[-1]) > at:
+        if log.author == self._me and self._has_recent(log, at):
             following: list[Block] = []
             for block in reversed(self._recent):  # mostly the last one: never look at all of them for it
                 if end_of(block) <= at:
@@ -58,10 +59,16 @@ class Shipping:
                 following.append(block)
             return fitting(reversed(following), self._limits.ship_bytes_max, self._blocks_max)
         page = self._pages.get(log.author)
-        if page is not None and page[0] == at:
+        if page is not None and page[0] == at and log.has(end_of(page[1][-1])):
             return page[1]
         self._read(log, at, *run)
         return ()
+
+    def _has_recent(self, log: Log, at: Position) -> bool:
+        """Whether recent blocks follow `at` in the log as it is now: others may have led it since they were noted, and cut it short."""
+        if self._recent_after is None or not self._recent_after <= at < end_of(self._recent[-1]):
+            return False
+        return log.has(end_of(self._recent[-1]))
 
     def _read(self, log: Log, at: Position, run: Run, end: int) -> None:
         if any(author == log.author for author, _ in self._asked.values()):

@@ -38,9 +38,11 @@ from mesh.messages.records import (
     Inherited,
     Intended,
     Opened,
+    Planned,
     Rostered,
     Submitted,
     Sworn,
+    Ticked,
     TookOver,
 )
 
@@ -48,6 +50,8 @@ GUARDED_MAX = 256
 """Changes of who keeps the journal, the newest: all but the last ones matter only where those were taken back."""
 TAKEN_MAX = 1024
 """Take-overs by this node, the newest. (Which of older ones count is learned again from their logs.)"""
+TRIGGERS_MAX = 2000
+"""What is known of schedules, the newest: as many rows and as many marks as a table holds."""
 ALL = 1 << 62
 
 
@@ -105,6 +109,28 @@ class Keys:
     def numbers(self) -> Iterable[int]:
         yield from self._rosters
         yield from self._cells.values()
+
+
+class Triggers:
+    """Triggers: of each schedule what people said last, and how far it has come."""
+
+    def __init__(self) -> None:
+        self._newest: dict[tuple[type, str], int] = {}
+
+    def add(self, seq: int, entry: Any) -> None:
+        if type(entry) is Planned:
+            self._note(seq, Planned, entry.row.name)
+        elif type(entry) is Ticked:
+            self._note(seq, Ticked, entry.mark.name)
+
+    def _note(self, seq: int, kind: type, name: str) -> None:
+        self._newest.pop((kind, name), None)
+        self._newest[kind, name] = seq
+        if len(self._newest) > TRIGGERS_MAX:
+            del self._newest[next(iter(self._newest))]
+
+    def numbers(self) -> Iterable[int]:
+        return self._newest.values()
 
 
 class Held:
@@ -264,7 +290,8 @@ class StillOpen:
     def __init__(self, me: NodeId, limits: RecordsLimits) -> None:
         self._most = limits.sum_open_max
         self._facts, self._keys, self._held, self._work = Facts(), Keys(me), Held(limits.sum_ended_max), Work(me, limits)
-        self._add = tuple(part.add for part in (self._facts, self._keys, self._held, self._work))
+        self._triggers = Triggers()
+        self._add = tuple(part.add for part in (self._facts, self._keys, self._triggers, self._held, self._work))
 
     def add(self, seq: int, entry: Any) -> None:
         for add in self._add:
@@ -272,6 +299,7 @@ class StillOpen:
 
     def numbers(self, taken: int) -> tuple[int, ...] | None:
         """Ascending; None: more than `sum_open_max`. `taken`: others drive the tasks that were submitted up to that entry."""
-        parts = (self._facts.numbers(), self._keys.numbers(), self._held.numbers(), self._work.numbers(taken))
+        few = (self._facts, self._keys, self._triggers, self._held)
+        parts = (*(part.numbers() for part in few), self._work.numbers(taken))
         found = sorted({seq for part in parts for seq in part})
         return tuple(found) if len(found) <= self._most else None

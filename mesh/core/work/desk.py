@@ -33,7 +33,7 @@ from mesh.limits import WorkLimits
 from mesh.messages.keeping import Took
 from mesh.messages.work import SEARCH, Answer, Ask
 
-ONE = ("task", "result", "cancel", "retry", "story", "signal", "answer")
+ONE = ("task", "kept", "result", "cancel", "retry", "story", "signal", "answer")
 ALL = ("tasks", "hash", "body", "audit", "logs", "waits")
 CHANGING = ("cancel", "retry", "signal", "answer")
 HOPS_MAX = 8

@@ -154,7 +154,7 @@ class Manager:
         self._of_handlers = Steps(book, leases, readback).inputs | EffectLedger(book, leases, readback).inputs
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
-        self._waiting = waiting = Waiting(book, ending)
+        self.waiting = waiting = Waiting(book, ending)
         self._questions = Questions(book, ending, ring, readback, archive, waiting)
         self.inputs: dict[type, Method] = self._of_clients() | self._of_contractors() | self._of_members() | self._of_time()
 
@@ -248,7 +248,7 @@ class Manager:
 
     def _say(self, now_s: float) -> Effects:
         if self.book.waits:
-            yield from self._waiting.look(now_s)
+            yield from self.waiting.look(now_s)
         yield from self._placing.drain(now_s)
         if self.book.vacated:
             yield from self._rebinding.look()

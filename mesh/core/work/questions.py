@@ -1,5 +1,5 @@
-"""Questions about this manager's tasks: task, tasks, result (waits), cancel, retry, call_story, and what is said to waits (`waiting.py`).
-Others belong to other machines."""
+"""Questions about this manager's tasks: task, tasks, kept, result (waits), cancel, retry, call_story; and what is said to waits
+(`waiting.py`). Others belong to other machines."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Questions:
         self._again = Again(book, readback)
         self._answers = {
             "task": self._task,
+            "kept": self._kept,
             "tasks": self._tasks,
             "result": self._result,
             "cancel": self._cancel,
@@ -135,6 +136,21 @@ class Questions:
         if task is None:
             return self._unknown(sender, ask)
         return Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | {"effects": self._effects(task)})))
+
+    def _kept(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        """The newest checkpoint of a task that runs: what its handler lets be known of itself, and nothing stops for that."""
+        task = self.find(ask.key)
+        if task is None:
+            yield from self._elsewhere(sender, ask, lambda old: self._kept_of(sender, ask, old))
+        else:
+            yield self._kept_of(sender, ask, task)
+
+    def _kept_of(self, sender: NodeId, ask: Ask, task: Task | None) -> Send:
+        if task is None:
+            return self._unknown(sender, ask)
+        kept = json_object(task.checkpoint) if task.checkpoint else None
+        body = {"task": task.id, "state": task.state, "checkpoint": (kept or {}).get("value")}
+        return Send(sender, Answer(ask.ask, True, dumps(body)))
 
     def _result_of(self, sender: NodeId, ask: Ask, task: Task | None) -> Send:
         return self._unknown(sender, ask) if task is None else answer_result(sender, ask.ask, task)

@@ -34,7 +34,7 @@ from mesh.runtime.trust.credentials import Credentials
 TABLE = "backup/1"
 PRIVATE_BYTES_MAX = 16 * 1024 * 1024
 _KEK = re.compile(r"kek\.\d+")
-_PASSING = re.compile(r"(node\.(lock|json|sock|log|ended)|worker\.log|lock|name|incarnation\.json|journal\.sqlite.*|\..*)")
+_PASSING = re.compile(r"(node\.(lock|json|sock|log|ended)|worker\.log|stock\.log|lock|name|incarnation\.json|journal\.sqlite.*|\..*)")
 """Of this machine, of this moment, or made anew by a restore."""
 
 

@@ -218,6 +218,8 @@ class Links:
         counts["clock_skewed"] += skewed
         if skewed:
             self.clocks[sender] = header.sent_ms - clock.wall_ms()
+        elif self.clocks:
+            self.clocks.pop(sender, None)
         for _, reason in refused:
             self.refusals[reason] += 1
             if self._hold_against(sender, reason):

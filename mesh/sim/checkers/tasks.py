@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.core.work.task import NO_AWARD
-from mesh.ids import Fence, NodeId, TaskId
+from mesh.ids import Fence, NodeId, TaskId, author_of
 from mesh.messages.keeping import Took
-from mesh.messages.records import Decided, Finished, Submitted
+from mesh.messages.records import Decided, Finished, Forgone, Submitted, TookOver
 from mesh.messages.waits import WAIT
 from mesh.sim.history import (
     Answered,
@@ -84,6 +84,8 @@ class TaskChecker:
         self._kept: dict[NodeId, int] = {}
         self._submitted: dict[tuple[NodeId, TaskId], int] = {}
         """The number under which a node that drives it wrote it down."""
+        self._own_copies: dict[NodeId, dict[TaskId, int]] = {}
+        """The same of its own tasks in what it has drafted of others', who had drafted them: that counts only if it takes over."""
         self._taken: dict[NodeId, int] = {}
         """Entries of that author up to here were kept when another took over from him, whether he ever heard of it or not."""
         self.watches: tuple[type, ...] = (Took,)
@@ -140,8 +142,14 @@ class TaskChecker:
     def _appended(self, record: Appended) -> Iterator[Verdict]:
         """Copies of another's entries say nothing new."""
         kind, node = type(record.entry), record.node
+        if kind is TookOver or kind is Forgone:
+            own = self._own_copies.pop(node, {})
+            self._submitted.update(((node, task), seq) for task, seq in own.items() if kind is TookOver)
         if kind is Submitted:
-            self._submitted[node, record.entry.task] = record.seq
+            if record.copied and author_of(record.entry.task) == node:
+                self._own_copies.setdefault(node, {})[record.entry.task] = record.seq
+            else:
+                self._submitted[node, record.entry.task] = record.seq
             if record.entry.capability == WAIT:
                 self._decided[record.entry.task] = NO_AWARD  # nobody runs it, so nothing is ever decided
         if kind is Finished or kind is Decided or kind is Submitted:

@@ -35,14 +35,17 @@ from mesh.messages.records import (
     Lost,
     Opened,
     Parked,
+    Planned,
     Rekeyed,
     Rostered,
     Submitted,
     Summed,
     Sworn,
+    Ticked,
     TookOver,
 )
 from mesh.messages.signed import Signed
+from mesh.messages.triggers import Mark, PlanRow
 
 
 def seal(signed: Signed) -> bytes:
@@ -150,6 +153,8 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Freed((("k", "t"),)), ()),
         (Summed(9, (1, 4)), ("summed",)),
         (Answered("t", "n", "ann", output=OUT), ("t", OUT)),
+        (Planned(PlanRow("p", 1, "a")), ()),
+        (Ticked(Mark("p", 1)), ()),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -1,0 +1,169 @@
+"""What the mesh knows of flows: the flow behind a task, what became of its steps, and which flows there are. For `flow.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mesh.client import Mesh
+from mesh.errors import MeshError, NoSuchTask, UsageError
+from mesh.flows import offers
+from mesh.flows.checks import checked
+from mesh.flows.expressions import ExpressionError, is_expression, value_of
+from mesh.flows.problems import FlowError, line_about
+from mesh.flows.reading import Text, flow_from, read_file
+from mesh.flows.record import told
+from mesh.flows.spec import FLOW, Document, Flow
+from mesh.inspector import trace
+
+TASK = re.compile(r"[a-z2-7]{4,32}\.[0-9]+\.[0-9]+")
+NAMED_MAX = 20
+"""Flows of a list whose names are looked up: each is a question to its manager and one for its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A flow that was started: its task's row, the flow and its input as they were handed in, its children, its result."""
+
+    row: Document
+    flow: Flow
+    given: Document
+    children: list[Document]
+    entries: list[Document]
+    result: Any
+
+    @property
+    def steps(self) -> list[Document]:
+        return told(self.flow, self.children, str(self.row["state"]), self.result)
+
+
+def read(path: str) -> tuple[Flow, Text]:
+    """The flow of a file, checked by itself, and its text. Raises UsageError, which tells every problem with file and line."""
+    try:
+        flow, source = read_file(path)
+        return checked(flow, source), source
+    except FlowError as error:
+        raise _several(error) from error
+
+
+def fitting(flow: Flow, source: Text, caps: Document) -> list[str]:
+    """What nobody offers now, in words. Raises UsageError for what fits nobody who does, as `read`."""
+    problems, ids = offers.check(flow, caps), tuple(step.id for step in flow.steps)
+    if wrong := [problem for problem in problems if not problem.warning]:
+        raise _several(source.error(*wrong, ids=ids))
+    return [line_about(problem, source.name, source.line_of(problem.where), ids) for problem in problems]
+
+
+def _several(error: FlowError) -> UsageError:
+    """The same with a line for each of its problems, where there are several."""
+    lines = error.message.split("\n")
+    if len(lines) == 1:
+        return error
+    told_all = UsageError(f"{error.file}: {len(error.problems)} problems", fix=error.fix, code=error.code)
+    told_all.details = error.message  # type: ignore[attr-defined]
+    return told_all
+
+
+def with_widths(flow: Flow, given: Document) -> Flow:
+    """With the lists of maps that depend on the input alone written out: how wide they are is known before anything runs."""
+    scope = {"input": given, "steps": {}, "flow": {"name": flow.name, "id": "", "version": flow.version, "hash": ""}}
+    steps = []
+    for step in flow.steps:
+        if is_expression(step.map):
+            try:
+                items = value_of(step.map, scope)
+            except ExpressionError:  # it depends on results, which are not there yet
+                items = None
+            step = replace(step, map=items) if isinstance(items, list) else step
+        steps.append(step)
+    return replace(flow, steps=tuple(steps))
+
+
+def is_task(what: str) -> bool:
+    """Whether this is the id of a task, and no file."""
+    return TASK.fullmatch(what) is not None and not Path(what).exists()
+
+
+async def run_of(mesh: Mesh, task: str) -> Run:
+    """Everything about one flow. Raises NoSuchTask, UsageError for a task that is no flow."""
+    row = await mesh.task(task)
+    if row["capability"] != FLOW:
+        raise UsageError(f"{task} is no flow: it is work of {row['capability']}", fix=f"mesh task {task}")
+    full = str(row["task"])
+    story = await mesh.story(full)
+    arguments = await _arguments(mesh, full, story["entries"])
+    result = (await mesh.result(full))["result"] if row["state"] == "done" else None
+    children = await _children(mesh, full, story["entries"])
+    return Run(row, flow_from(arguments["spec"]), arguments.get("input") or {}, children, story["entries"], result)
+
+
+async def _children(mesh: Mesh, task: str, entries: list[Document]) -> list[Document]:
+    """The steps' tasks from the record; how those stand that have not ended, their manager says."""
+    live = {row["task"]: row for row in (await mesh.tasks())["tasks"] if row["parent"] == task}
+    found = []
+    for row in trace.document(task, entries, int(time.time() * 1000))["rows"]:
+        if row["parent"] != task:
+            continue
+        now = live.get(row["task"])
+        found.append(
+            {
+                "step": row["step"],
+                "task": row["task"],
+                "capability": row["capability"],
+                "state": row["state"] if now is None or row["state"] == "done" else now["state"],
+                "nodes": [one["node"] for one in row["attempts"]],
+                "attempts": max(len(row["attempts"]), now["attempts"] if now else 0),
+                "reason": "" if now is None else now["reason"],
+                "begin_ms": row["submitted_ms"],
+                "end_ms": row["end_ms"],
+            }
+        )
+    return found
+
+
+async def _arguments(mesh: Mesh, task: str, entries: list[Document]) -> Document:
+    submitted = next((entry for entry in entries if entry["kind"] == "Submitted" and entry["task"] == task), None)
+    if submitted is None:
+        raise NoSuchTask(f"what is in reach of the record of {task} does not tell how it began", fix="mesh nodes")
+    found = json.loads(await mesh.body(submitted["input"]))
+    return found if isinstance(found, dict) and isinstance(found.get("spec"), dict) else {"spec": {}}
+
+
+async def flows(mesh: Mesh) -> Document:
+    """Every flow of the mesh, newest first, the newest with their names."""
+    answer = await mesh.tasks()
+    rows = [row for row in answer["tasks"] if row["capability"] == FLOW]
+    names = await asyncio.gather(*(_name(mesh, row["task"]) for row in rows[:NAMED_MAX]))
+    steps: dict[str, list[str]] = {}
+    for row in answer["tasks"]:
+        steps.setdefault(row["parent"], []).append(row["state"])
+    found = [
+        {
+            "task": row["task"],
+            "flow": names[i] if i < len(names) else "",
+            "state": row["state"],
+            "driver": row["owner"],
+            "progress": row["progress"],
+            "note": row["note"] or row["reason"],
+            "parked": sum(state == "parked" for state in steps.get(row["task"], ())),
+            "age_ms": row["age_ms"],
+            "tries": row["attempts"],
+            "parent": row["parent"],
+        }
+        for i, row in enumerate(rows)
+    ]
+    return {"flows": found, "missing": answer["missing"]}
+
+
+async def _name(mesh: Mesh, task: str) -> str:
+    """ "" where nobody in reach can tell."""
+    try:
+        arguments = await _arguments(mesh, task, (await mesh.story(task, pages=1))["entries"])
+    except MeshError:
+        return ""
+    return str(arguments["spec"].get("flow") or "")
