@@ -45,6 +45,7 @@ from mesh.runtime.links.links import Links
 from mesh.runtime.links.listening import Listening, listen
 from mesh.runtime.links.tls import server_context
 from mesh.runtime.local import LocalServer
+from mesh.runtime.notices import Notices
 from mesh.runtime.restored import ask_around
 from mesh.runtime.settings import Place, Settings, load_settings, place, ports_taken
 from mesh.runtime.sockets.addresses import split_address
@@ -190,6 +191,7 @@ class NodeProcess:
         self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
         self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None, may_offer=identity.may_offer)
         self.stock = self._make_stock(options.stock)
+        self.notices = Notices(settings.notify, lambda: self.assembly.manager.waiting.rows(clock.now_s()))
         self.views = Views(self)
         self.local = self._make_local(limits)
         self.discovery = self._discovery(limits)
@@ -370,6 +372,7 @@ class NodeProcess:
                 await tasks.start(self.discovery.run)
                 tasks.start_soon(self._advertise, self.discovery)
             tasks.start_soon(self.stock.run)
+            tasks.start_soon(self.notices.run)
             tasks.start_soon(self._find_kin)
             tasks.start_soon(self._save_peers)
             tasks.start_soon(self._obey_signals)

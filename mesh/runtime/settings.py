@@ -6,6 +6,7 @@
     bind = "192.168.1.20"           # which of this machine's addresses; else chosen (`interfaces.py`), and loopback in an open mesh
     advertise = "public"            # mDNS: names, not only tags
     stock = false                   # do not run what nodes run by themselves: flows (`stock.py`)
+    notify = ["notify-send"]        # run when a gate begins to wait at this node (`notices.py`)
     kek = "auto"                    # what opens the vault: keyring, passphrase, credential, file, or the first of these that is there
 
 Every error names the file, the field and what to write. Invariant: in an open mesh nothing listens beyond loopback: its keys are
@@ -52,6 +53,8 @@ class Settings:
     kek: str = "auto"
     stock: bool = True
     """Offer what every node offers by itself."""
+    notify: tuple[str, ...] = ()
+    """A command, in words, that is run when a gate begins to wait here (`notices.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,8 @@ def load_settings(
     for name, value in (("mdns", chosen_mdns), ("plain", found.get("plain", False)), ("stock", stock)):
         if not isinstance(value, bool):
             raise HomeError(f"{where}{name}: {value!r} is neither true nor false", fix=f"{name} = true")
-    kek = _kek(found.get("kek", "auto"), where + "kek")
-    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False), kek, stock)
+    kek, notify = _kek(found.get("kek", "auto"), where + "kek"), _words(found.get("notify", []), where + "notify")
+    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False), kek, stock, notify)
 
 
 def remember_bind(home: Home, bind: str) -> None:
@@ -194,6 +197,12 @@ def _kek(source: Any, where: str) -> str:
     if source not in ("auto", *SOURCES):
         raise HomeError(f"{where}: {source!r} is no source of a key: auto, {', '.join(SOURCES)}", fix='kek = "auto"')
     return str(source)
+
+
+def _words(command: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(command, list) or not all(isinstance(word, str) and word and "\0" not in word for word in command):
+        raise HomeError(f"{where}: a command is a list of words", fix='notify = ["notify-send", "mesh"]')
+    return tuple(command)
 
 
 def _doors(addresses: Any, option: str) -> tuple[str, ...]:

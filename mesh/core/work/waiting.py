@@ -188,10 +188,9 @@ class Waiting:
         rows = [row for task in tasks if (row := self._row(now_s, task)) is not None]
         yield Send(sender, Answer(ask.ask, True, dumps({"tasks": rows[:ROWS_MAX], "more": max(0, len(rows) - ROWS_MAX)})))
 
-    def count(self) -> int:
-        """Gates that wait here."""
-        waiting = (task for task in self._book.tasks.values() if task.state == WAITING)
-        return sum(not isinstance(wait := wait_of(task.input), str) and wait.kind == GATE for task in waiting)
+    def rows(self, now_s: float) -> list[dict[str, Any]]:
+        """The gates that wait here, for whoever looks after this node."""
+        return [row for task in self._book.tasks.values() if (row := self._row(now_s, task)) is not None]
 
     def _row(self, now_s: float, task: Task) -> dict[str, Any] | None:
         if task.capability != WAIT or task.state != WAITING or isinstance(wait := wait_of(task.input), str) or wait.kind != GATE:
