@@ -31,7 +31,7 @@ DEMOS = {
 def demo(
     name: Annotated[
         str,
-        typer.Argument(metavar="[NAME]", help="pipeline (if none is given), support or regulated.", show_default=False),
+        typer.Argument(metavar="NAME", help="pipeline (if none is given), support or regulated.", show_default=False),
     ] = PIPELINE,
     data: Annotated[
         str | None,

@@ -59,6 +59,7 @@ class Support(Play):
         self.limit_s = LIMIT_S + PERSON_S * ask
         self._documents = handbook()
         self._recovery_s: float | None = None
+        self._awards = 0
 
     async def act(self, mesh: Mesh) -> Document:
         ingest = await mesh.submit("kb.ingest", folder=str(self._documents))
@@ -87,6 +88,7 @@ class Support(Play):
     async def _strike(self, mesh: Mesh, task: str) -> None:
         """Kill who drives the task while it waits for a person, and wait until another node drives it on."""
         driver = (await mesh.task(task))["owner"]
+        self._awards = _awards_of_steps(task, (await mesh.story(task))["entries"])
         pids = self._kill(driver)
         self._say(f"KILLED    {driver}, which drives ticket {STRUCK + 1}: kill -9 {' '.join(map(str, pids))}")
         row = await self._until(
@@ -125,14 +127,15 @@ class Support(Play):
             tickets.append({"ticket": text, "task": task, **answer, **done, "verified": lineage["verified"]})
         entries = (await mesh.story(ingest))["entries"]
         [indexed] = deeds(lineage_view.document(ingest, entries), entries, names)
-        driven, *steps = tickets[STRUCK]["steps"]
+        driven = tickets[STRUCK]["steps"][0]
+        story = (await mesh.story(tasks[STRUCK]))["entries"]
         document = {
             "schema": "mesh.demo-support/1",
             "nodes": len(self.CREW),
             "found_by": self._found_by,
             "killed": self._killed,
             "reassigned": driven["attempts"] > 1 and driven["by"] != self._killed,
-            "steps_kept": all(step["attempts"] == 1 for step in steps),
+            "steps_kept": _awards_of_steps(tasks[STRUCK], story) == self._awards > 0,
             "indexed": indexed,
             "tickets": tickets,
             "quotes_hold": all(self._holds(citation) for ticket in tickets for citation in ticket["citations"]),
@@ -174,3 +177,9 @@ class Support(Play):
         self._verdict(document, facts)
         task = short(document["tickets"][STRUCK]["task"])
         self._look_around(f"why {task}", f"lineage {task}", f"trace {task}", "nodes --watch")
+
+
+def _awards_of_steps(task: str, entries: list[Document]) -> int:
+    """How often a step of the task was given to somebody, as far as the record goes."""
+    steps = {entry["task"] for entry in entries if entry["kind"] == "Submitted" and entry["parent"] == task}
+    return sum(entry["kind"] == "Decided" and entry["task"] in steps for entry in entries)

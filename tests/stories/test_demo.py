@@ -107,7 +107,7 @@ def test_it_stays_up_and_a_second_one_takes_it_down_first(shells: Any) -> None:
 
 
 def test_stop_ends_what_a_killed_demo_left_and_orphans_too(shells: Any) -> None:
-    process = shells.start("demo", "--dir", "d")
+    process = shells.start("demo", "pipeline", "--dir", "d")
     shells.line(process, "runs on")
     process.kill()
     process.wait()
