@@ -142,8 +142,15 @@ def test_a_flow_is_paused_changed_and_goes_on(mesh: Callable[..., Any], node: Pa
     shown = mesh("flow", "show", task, *home, "--json").document
     assert shown["paused"] and {step["step"]: step["state"] for step in shown["steps"]} == {"a": "done", "c": "waiting"}
     assert ", paused" in mesh("flow", "show", task, *home).out
+    assert mesh("flow", "replay", task, *home).out.splitlines()[-1] == "it is paused"
     assert mesh("flow", "resume", task, *home).code == 0
     assert mesh("result", task, *home, "--json").document["result"]["output"] == {"c": "hello 3"}
+    replay = mesh("flow", "replay", task, *home, "--json").document
+    what = {step["name"].partition("~")[0]: step["what"] for step in replay["steps"] if step["capability"] != "mesh.wait"}
+    assert what == {"a": "from the record", "c@2": "from the record"} and replay["agrees"]
+    assert replay["result"] == mesh("result", task, *home, "--json").document["result"]
+    other = mesh("flow", "replay", task, written(STEERED.replace("n = 3", "n = 4")), *home)
+    assert other.code == 1 and "on record it has other arguments" in other.out
     again = mesh("flow", "pause", task, *home)
     assert again.code == 5 and "has ended" in again.err
     assert mesh("flow", "pause", row["task"], *home).code == 2, "a task that is no flow"
