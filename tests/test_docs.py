@@ -56,6 +56,19 @@ def test_links_and_commands_are_real(page: Path) -> None:
         assert verb in MODULES, f"mesh {verb} is no verb"
 
 
+def test_each_promise_stands_beside_a_test_that_exists() -> None:
+    page = ROOT / "docs" / "semantics.md"
+    links = re.findall(r"\[test\]\(([^)#]+)(?:#([^)]*))?\)", page.read_text())
+    assert len(links) > 40
+    for file, name in links:
+        target = page.parent / file
+        assert target.exists(), f"{file} is not there"
+        assert not name or f"def {name}(" in target.read_text(), f"{file} has no {name}"
+    promises = page.read_text().partition("## Not promised")[0].split("\n- ")[1:]
+    without = [one[:60] for one in promises if "[test]" not in one and "in its section below" not in one]
+    assert not without, f"promised, and held by no test: {without}"
+
+
 def test_every_state_of_a_task_is_explained() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     table = page.partition("## States of a task\n")[2].partition("\n## ")[0]

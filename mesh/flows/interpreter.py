@@ -26,6 +26,9 @@ from mesh.flows.saga import Saga
 from mesh.flows.spec import Document, Flow, Step, hash_of
 from mesh.flows.working import Working, innermost
 
+SHOWN_MAX = 40
+"""Pieces of work that one message names."""
+
 
 class FlowFailed(MeshError):
     """A flow has failed: which step, its task, and what was undone."""
@@ -35,9 +38,14 @@ class FlowFailed(MeshError):
     def __init__(self, failure: Failure, undone: list[str], not_undone: list[str]) -> None:
         said = f"step {failure.step!r} failed: {failure.message}" if failure.step else failure.message
         said += f" (task {failure.task})" if failure.task else ""
-        said += f"; undone: {', '.join(undone)}" if undone else ""
-        said += f"; NOT undone: {'; '.join(not_undone)}" if not_undone else ""
+        said += f"; NOT undone: {'; '.join(_some(not_undone))}" if not_undone else ""
+        said += f"; undone: {', '.join(_some(undone))}" if undone else ""
         super().__init__(said, fix=f"mesh why {failure.task}" if failure.task else "mesh tasks")
+
+
+def _some(names: list[str]) -> list[str]:
+    """As many as a message has room for."""
+    return names if len(names) <= SHOWN_MAX else [*names[:SHOWN_MAX], f"and {len(names) - SHOWN_MAX} more"]
 
 
 async def interpret(flow: Flow, given: Document, ctx: Context) -> Document:

@@ -129,4 +129,8 @@ def _change(file: str) -> Document:
         raise UsageError(f"{file}: it is neither TOML nor JSON: {error}", fix=PATCH_FORM) from error
     if not isinstance(found, dict) or not found:
         raise UsageError(f"{file}: there is no change in it", fix=PATCH_FORM)
+    try:
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{file}: {error}", fix="write dates as text, in quotes") from error
     return found

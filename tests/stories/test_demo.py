@@ -117,3 +117,36 @@ def test_stop_ends_what_a_killed_demo_left_and_orphans_too(shells: Any) -> None:
     os.kill(info["pid"], signal.SIGKILL)  # its worker has lost its node
     assert shells.run("demo", "--stop", "--dir", "d") == "stopped 7 processes\n"
     assert _left(shells.folder) == []
+
+
+def test_support_is_driven_on_answered_elsewhere_and_cites(shells: Any) -> None:
+    document = shells.json("demo", "support", "--dir", "d", "--no-mdns")
+    assert document["schema"] == "mesh.demo-support/1" and document["ok"] is True
+    assert document["reassigned"] and document["steps_kept"] and document["quotes_hold"] and document["lineage_verified"]
+    plain, risky, unknown = document["tickets"]
+    assert (plain["state"], plain["escalated"], plain["answers"], plain["edited"]) == ("sent", [], [], False)
+    assert plain["citations"] and all(each["quote"] in plain["reply"] for each in plain["citations"])
+    assert (risky["escalated"], risky["edited"], risky["triage"]["queue"]) == (["security incident", "legal"], False, "security")
+    driven = risky["steps"][0]
+    assert driven["by"] != document["killed"] and [lost["node"] for lost in driven["lost"]] == [document["killed"]]
+    assert (unknown["escalated"], unknown["edited"], unknown["triage"]["language"]) == (["the documents do not answer it"], True, "de")
+    for ticket in (risky, unknown):
+        (answer,) = ticket["answers"]
+        assert (answer["node"], answer["approve"], answer["verified"]) == ("wren", True, True) and "in a person's place" in answer["note"]
+    assert _left(shells.folder) == []
+
+
+def test_regulated_pays_once_what_two_others_approved_and_is_audited_apart(shells: Any) -> None:
+    document = shells.json("demo", "regulated", "--dir", "d", "--no-mdns")
+    assert document["schema"] == "mesh.demo-regulated/1" and document["ok"] is True
+    assert (document["own_work"], document["stale_refused"]) == ("own_work", "unknown_task")
+    assert document["word_stands"] and document["voided"] and document["paid_once"] and document["lineage_verified"]
+    paid, void = document["payouts"]
+    assert [(one["node"], one["approve"], one["verified"]) for one in paid["answers"]] == [("wren", True, True), ("heron", True, True)]
+    assert document["killed"] == "wren" and paid["transfer"]["key"] == f"{paid['task']}/pay"
+    assert [(one["node"], one["approve"]) for one in void["answers"]] == [("heron", True), ("lynx", True), ("lynx", False)]
+    assert void["transfer"] is None and "nothing was paid" in void["report"]
+    audit = document["audit"]
+    assert audit["by"].endswith("scripts/verify") and audit["answers"] == 5 and Path(audit["export"]).is_file()
+    assert ": good. " in audit["said"][0] and "5 answers to gates, each signed" in audit["said"][1]
+    assert _left(shells.folder) == []
