@@ -75,6 +75,13 @@ def written(tmp_path: Path) -> Callable[[str], str]:
     return write
 
 
+def test_every_node_offers_flows_unless_it_is_told_not_to(mesh: Callable[..., Any], node: Path, bare: Path) -> None:
+    own = [cap for cap in mesh("caps", "--all", "--home", str(node), "--json").document["caps"] if cap["capability"].startswith("mesh.")]
+    assert [(cap["capability"], cap["offered_by"]) for cap in own] == [("mesh.flow", ["flows@otter"])]
+    assert "mesh.flow" not in mesh("caps", "--home", str(node)).out + mesh("nodes", "--home", str(node)).out
+    assert mesh("caps", "--all", "--home", str(bare), "--json").document["caps"] == []
+
+
 def test_all_that_is_wrong_with_a_file_is_told_before_anything_runs(mesh: Callable[..., Any], node: Path, written: Any) -> None:
     home, file = ("--home", str(node)), written(BAD)
     before = len(mesh("tasks", *home, "--json").document["tasks"])
