@@ -1,4 +1,4 @@
-"""Flows: run, check, plan, graph, show, list, pause, resume, patch, cancel."""
+"""Flows: run, check, plan, graph, show, list, pause, resume, patch, replay, cancel."""
 
 from __future__ import annotations
 

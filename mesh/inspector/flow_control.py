@@ -1,4 +1,4 @@
-"""Flows that run, changed by hand: flow pause, resume, patch."""
+"""Flows that run, changed and examined by hand: flow pause, resume, patch, replay."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import typer
 from mesh.client import Mesh
 from mesh.errors import UsageError
 from mesh.flows import control
-from mesh.inspector.flow_facts import flow_task, run_of
-from mesh.inspector.render import clean
+from mesh.flows.replay import replayed
+from mesh.inspector.flow_facts import flow_task, read, record_of, run_of
+from mesh.inspector.render import clean, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, bound, explained
 from mesh.inspector.watch import TaskArgument
 
@@ -68,6 +69,37 @@ def patch(
         return {"schema": "mesh.flow-patch/1", "task": run.row["task"], "verdict": verdict, "version": change["base"] + 1, **_names(change)}
 
     ask(Where(home, node, as_json, timeout), action, _show_patch)
+
+
+def replay(
+    task: TaskArgument,
+    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="This flow instead of the task's own.", show_default=False)] = None,
+    timeout: LookTimeout = LOOK_S,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a driver would do that took a flow over now, from the record; runs nothing.
+
+    With FILE: what that flow would make of the same record. Exit 1 if it asks for other work than what is on record.
+    """
+
+    async def action(mesh: Mesh) -> Document:
+        run = await run_of(mesh, task)
+        flow = read(file)[0] if file else run.started
+        return {"schema": "mesh.flow-replay/1", "task": run.row["task"], **await replayed(flow, run.given, await record_of(mesh, run))}
+
+    ask(Where(home, node, as_json, timeout), action, _show_replay, exit_code=lambda found: 0 if found["agrees"] else 1)
+
+
+def _show_replay(found: Document) -> str:
+    mine = [step for step in found["steps"] if not step["name"].startswith(f"signal/{control.SIGNAL}/")]
+    text = table(
+        ("STEP", "USES", "WHAT", ""), [(one["name"], one["capability"], one["what"], one["why"]) for one in mine], empty="no steps"
+    )
+    goes_on = "it is paused" if found["paused"] else "it goes on from there"
+    ends = {"done": "it ends as done", "failed": f"it fails: {clean(found['error'])}", "running": goes_on}[found["state"]]
+    return f"{text}\n{ends}" + ("" if found["agrees"] else "; it does not agree with the record")
 
 
 def _names(change: Document) -> Document:

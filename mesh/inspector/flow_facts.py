@@ -20,10 +20,13 @@ from mesh.flows.patching import patched
 from mesh.flows.problems import FlowError, line_about
 from mesh.flows.reading import Text, flow_from, read_file
 from mesh.flows.record import ENDED, told
+from mesh.flows.replay import LEFT, Child, Record
 from mesh.flows.spec import FLOW, Document, Flow
 from mesh.inspector import trace
 
 TASK = re.compile(r"[a-z2-7]{4,32}\.[0-9]+\.[0-9]+")
+BODIES_AT_ONCE = 32
+"""Questions for arguments and results, which may be on any node."""
 NAMED_MAX = 20
 """Flows of a list whose names are looked up: each is a question to its manager and one for its arguments."""
 
@@ -38,6 +41,8 @@ class Run:
     children: list[Document]
     entries: list[Document]
     result: Any
+    started: Flow
+    """As it was handed in, before anybody patched it."""
     paused: bool = False
 
     @property
@@ -112,9 +117,10 @@ async def run_of(mesh: Mesh, task: str) -> Run:
     arguments = await _arguments(mesh, full, story["entries"])
     result = (await mesh.result(full))["result"] if row["state"] == "done" else None
     children = await _children(mesh, full, story["entries"])
-    flow = await _as_patched(mesh, flow_from(arguments["spec"]), full, story["entries"])
+    started = flow_from(arguments["spec"])
+    flow = await _as_patched(mesh, started, full, story["entries"])
     paused = row["state"] not in ENDED and await _paused(mesh, children, story["entries"])
-    return Run(row, flow, arguments.get("input") or {}, children, story["entries"], result, paused)
+    return Run(row, flow, arguments.get("input") or {}, children, story["entries"], result, started, paused)
 
 
 async def _paused(mesh: Mesh, children: list[Document], entries: list[Document]) -> bool:
@@ -167,6 +173,35 @@ async def _arguments(mesh: Mesh, task: str, entries: list[Document]) -> Document
         raise NoSuchTask(f"what is in reach of the record of {task} does not tell how it began", fix="mesh nodes")
     found = json.loads(await mesh.body(submitted["input"]))
     return found if isinstance(found, dict) and isinstance(found.get("spec"), dict) else {"spec": {}}
+
+
+async def record_of(mesh: Mesh, run: Run) -> Record:
+    """What its driver was given, and what came of it."""
+    room = asyncio.Semaphore(BODIES_AT_ONCE)
+
+    async def value(sha256: str) -> Any:
+        async with room:
+            return json.loads(await mesh.body(sha256)) if sha256 else None
+
+    task = str(run.row["task"])
+    newest = {(entry["kind"], entry["task"]): entry for entry in run.entries if entry["kind"] in ("Submitted", "Finished", "Checkpointed")}
+
+    left = {entry["task"] for entry in run.entries if entry["kind"] == "CancelAsked" and entry["by"] == task}
+
+    async def child(row: Document) -> Child:
+        submitted, ended = newest["Submitted", row["task"]], newest.get(("Finished", row["task"]), {})
+        arguments, result = await asyncio.gather(value(submitted["input"]), value(ended.get("output", "")))
+        error = json.loads(ended["error"]) if ended.get("error") else None
+        state = LEFT if row["task"] in left else str(ended.get("state") or row["state"])
+        return Child(row["task"], row["capability"], state, arguments, result, error)
+
+    found = await asyncio.gather(*map(child, run.children))
+    outcomes = [entry for entry in run.entries if entry["kind"] == "Effected" and entry["task"] == task and entry["output"]]
+    effects = await asyncio.gather(*(value(entry["output"]) for entry in outcomes))
+    kept = await value(newest["Checkpointed", task]["output"]) if ("Checkpointed", task) in newest else None
+    names = (row["step"] for row in run.children)
+    known = {one["key"]: each for one, each in zip(outcomes, effects, strict=True)}
+    return Record(task, dict(zip(names, found, strict=True)), known, kept, run.paused)
 
 
 async def flows(mesh: Mesh) -> Document:

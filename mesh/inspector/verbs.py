@@ -72,6 +72,7 @@ SEVERAL = {
         "pause": "flow_control",
         "resume": "flow_control",
         "patch": "flow_control",
+        "replay": "flow_control",
         "cancel": "flow",
     }
 }

@@ -113,9 +113,9 @@ def root() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def here_only(home: Path) -> Path:
+def here_only(home: Path, more: str = "") -> Path:
     """Whatever mesh this home comes to be in, its nodes stay on this machine."""
-    Home(home).make().config_path.write_text('bind = "127.0.0.1"\nmdns = false\n')
+    Home(home).make().config_path.write_text(f'bind = "127.0.0.1"\nmdns = false\n{more}')
     return home
 
 
@@ -125,8 +125,8 @@ def on_loopback() -> Callable[[Path], Path]:
     return here_only
 
 
-def _up(home: Path, name: str) -> None:
-    start_node(Home(here_only(home)).node(name), ["--home", str(home), "--name", name, "--no-mdns"])
+def _up(home: Path, name: str, more: str = "") -> None:
+    start_node(Home(here_only(home, more)).node(name), ["--home", str(home), "--name", name, "--no-mdns"])
 
 
 def _down(home: Path) -> None:
@@ -171,9 +171,9 @@ class _Known:
 
 @pytest.fixture(scope="session")
 def bare(root: Path) -> Iterator[Path]:
-    """The home of a node with nothing on it, in an open mesh."""
+    """The home of a node with nothing on it, not even what is in stock, in an open mesh."""
     home = root / "bare"
-    _up(home, "heron")
+    _up(home, "heron", "stock = false\n")
     yield home
     _down(home)
 

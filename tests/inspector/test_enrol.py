@@ -300,6 +300,9 @@ def test_rights_end_where_the_invitation_ends_them(town: Town) -> None:
     town.worker("one", "a")
     until(lambda: "greet" in str(town.do("two", "caps")["caps"]), "the capability to be known")
     assert town.do("two", "call", "greet", "name=Bob", code=5)["code"] == "not_granted"
+    for home in ("one", "two"):
+        [own] = [cap for cap in town.do(home, "caps", "--all")["caps"] if cap["capability"].startswith("mesh.")]
+        assert own["offered_by"] == ["flows@a"], "who may not offer it, or ask for what flows ask for, does not"
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,13 @@ def written(tmp_path: Path) -> Callable[[str], str]:
     return write
 
 
+def test_every_node_offers_flows_unless_it_is_told_not_to(mesh: Callable[..., Any], node: Path, bare: Path) -> None:
+    own = [cap for cap in mesh("caps", "--all", "--home", str(node), "--json").document["caps"] if cap["capability"].startswith("mesh.")]
+    assert [(cap["capability"], cap["offered_by"]) for cap in own] == [("mesh.flow", ["flows@otter"])]
+    assert "mesh.flow" not in mesh("caps", "--home", str(node)).out + mesh("nodes", "--home", str(node)).out
+    assert mesh("caps", "--all", "--home", str(bare), "--json").document["caps"] == []
+
+
 def test_all_that_is_wrong_with_a_file_is_told_before_anything_runs(mesh: Callable[..., Any], node: Path, written: Any) -> None:
     home, file = ("--home", str(node)), written(BAD)
     before = len(mesh("tasks", *home, "--json").document["tasks"])
@@ -142,8 +149,15 @@ def test_a_flow_is_paused_changed_and_goes_on(mesh: Callable[..., Any], node: Pa
     shown = mesh("flow", "show", task, *home, "--json").document
     assert shown["paused"] and {step["step"]: step["state"] for step in shown["steps"]} == {"a": "done", "c": "waiting"}
     assert ", paused" in mesh("flow", "show", task, *home).out
+    assert mesh("flow", "replay", task, *home).out.splitlines()[-1] == "it is paused"
     assert mesh("flow", "resume", task, *home).code == 0
     assert mesh("result", task, *home, "--json").document["result"]["output"] == {"c": "hello 3"}
+    replay = mesh("flow", "replay", task, *home, "--json").document
+    what = {step["name"].partition("~")[0]: step["what"] for step in replay["steps"] if step["capability"] != "mesh.wait"}
+    assert what == {"a": "from the record", "c@2": "from the record"} and replay["agrees"]
+    assert replay["result"] == mesh("result", task, *home, "--json").document["result"]
+    other = mesh("flow", "replay", task, written(STEERED.replace("n = 3", "n = 4")), *home)
+    assert other.code == 1 and "on record it has other arguments" in other.out
     again = mesh("flow", "pause", task, *home)
     assert again.code == 5 and "has ended" in again.err
     assert mesh("flow", "pause", row["task"], *home).code == 2, "a task that is no flow"

@@ -208,6 +208,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case(f"flow patch {NO_TASK} {{file}}", 3),
         "timeout": Case(f"flow patch {NO_TASK} {{file}}", 4),
     },
+    "flow replay": {
+        "ok": Case("flow replay {flow_task}", 0, {"task": str, "steps": [{"name": str, "what": str}], "state": str, "agrees": bool}),
+        "empty": Case(f"flow replay {NO_TASK}", REFUSED),
+        "no node": Case(f"flow replay {NO_TASK}", 3),
+        "timeout": Case(f"flow replay {NO_TASK}", 4),
+    },
     "flow cancel": {
         "ok": Case("flow cancel {flow_task}", 0, {"task": str, "state": str}),
         "empty": Case(f"flow cancel {NO_TASK}", REFUSED),

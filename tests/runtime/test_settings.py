@@ -95,6 +95,7 @@ def test_files_as_editors_write_them(data: bytes, home: Home) -> None:
         (b'advertise = "loud"', "neither public nor blinded", 'advertise = "blinded"'),
         (b"advertise = true", "advertise", "advertise ="),
         (b'plain = "yes"', "plain", "plain = true"),
+        (b'stock = "no"', "stock", "stock = true"),
         (b"plain = 1", "plain", "plain = true"),
     ],
 )
