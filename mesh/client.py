@@ -265,9 +265,10 @@ class Mesh(Work, Triggering, Answering):
         """Every node this one knows."""
         return await self._view("nodes")
 
-    async def caps(self, *, everything: bool = False) -> Document:
-        """What can be called, and who offers it. `everything`: the mesh's own capabilities too, such as ``mesh.flow``."""
-        return await self._view("caps", {"all": True} if everything else {})
+    async def caps(self, *, everything: bool = False, stats: bool = False) -> Document:
+        """What can be called, and who offers it. `everything`: the mesh's own capabilities too, such as ``mesh.flow``. `stats`: with
+        ``"models"``, what this node knows of how each node does it."""
+        return await self._view("caps", {"all": everything, "stats": stats})
 
     async def statistics(self) -> Document:
         """Every component's counters."""

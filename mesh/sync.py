@@ -149,8 +149,8 @@ class Mesh(View):
     def nodes(self) -> Document:
         return self._portal.call(self._mesh.nodes)
 
-    def caps(self, *, everything: bool = False) -> Document:
-        return self._portal.call(partial(self._mesh.caps, everything=everything))
+    def caps(self, *, everything: bool = False, stats: bool = False) -> Document:
+        return self._portal.call(partial(self._mesh.caps, everything=everything, stats=stats))
 
     def statistics(self) -> Document:
         return self._portal.call(self._mesh.statistics)

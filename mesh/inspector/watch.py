@@ -108,6 +108,7 @@ def _show_nodes(document: dict[str, Any]) -> str:
 
 def caps(
     everything: Annotated[bool, typer.Option("--all", help="Those of the mesh itself too, which every node offers: mesh.flow.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="How each node does it: its word, and what awards have shown.")] = False,
     home: HomeOption = None,
     node: NodeOption = None,
     timeout: LookTimeout = LOOK_S,
@@ -115,7 +116,28 @@ def caps(
     watch: WatchOption = False,
 ) -> None:
     """What can be called, and who offers it."""
-    ask(Where(home, node, as_json, timeout), lambda mesh: mesh.caps(everything=everything), _show_caps, watch=watch)
+    show = _show_models if stats else _show_caps
+    ask(Where(home, node, as_json, timeout), lambda mesh: mesh.caps(everything=everything, stats=stats), show, watch=watch)
+
+
+def _show_models(document: dict[str, Any]) -> str:
+    """Of each capability and node what it says of itself, and what this node's own awards have shown."""
+    rows = [
+        (
+            cap["capability"],
+            f"{model['agent']}@{model['node']}",
+            f"{model.get('busy', 0)} of {model.get('slots', 0)}, {model.get('queued', 0)} wait",
+            seconds(model.get("service_ms") or None),
+            f"{model.get('failing', 0)} %" + (f", breaker {model['breaker']}" if model.get("breaker") else ""),
+            seconds(model.get("served_ms")),
+            f"{model['of_expected_pct']} %" if "of_expected_pct" in model else "-",
+            seconds(1000 * model["age_s"]) if "age_s" in model else "-",
+        )
+        for cap in document["caps"]
+        for model in cap["models"]
+    ]
+    headings = ("CAPABILITY", "BY", "BUSY", "SAYS", "FAILS", "TOOK US", "OF PROMISED", "AGO")
+    return table(headings, rows, empty="nobody offers anything yet; run an agent: mesh run FILE.py")
 
 
 def _show_caps(document: dict[str, Any]) -> str:

@@ -233,7 +233,21 @@ class Views:
                 for name, offer in row.offers.items():
                     if params.get("all") is True or not name.startswith(OURS):
                         found.setdefault(name, []).append((row, offer))
-        return {"schema": "mesh.caps/1", "caps": [_cap(name, found[name]) for name in sorted(found)]}
+        rows = [_cap(name, found[name]) for name in sorted(found)]
+        if params.get("stats") is True:
+            for cap in rows:
+                cap["models"] = self._models(cap["capability"], found[cap["capability"]])
+        return {"schema": "mesh.caps/1", "caps": rows}
+
+    def _models(self, capability: str, offered: list[tuple[Row, Offer]]) -> list[Document]:
+        """What is known of how each node does it: by its own word, and by what this node's awards have learned of it."""
+        calibration, now_s, rows = self._process.assembly.manager.book.calibration, clock.now_s(), []
+        for row, offer in offered:
+            load, model = row.load.get(capability), calibration.model(now_s, row.node, capability)
+            said = {name: getattr(load, name) for name in ("slots", "busy", "queued", "service_ms", "failing", "breaker")} if load else {}
+            learned = {name: getattr(model, name) for name in ("served_ms", "of_expected_pct", "age_s")} if model else {}
+            rows.append({"node": row.name, "id": row.node, "agent": offer.agent, **said, **learned})
+        return rows
 
     # ---- the journal
 

@@ -3,14 +3,14 @@
     AWARD (expected: start + service) ... RESULT after so long --> ratio, a moving average --> percent, on every candidate's record
 
 Invariant: what it says depends on this manager's own awards alone, never on what the other side reports. Between 50 and 400 percent;
-within what chance makes of it, 100. Old experience fades, so that nobody is out of work for good. Who is wrong by more is believed no
-figure below a quarter of what was measured: with its 400 percent that is the measured time. Who says nothing is taken at the measured
-time. Does not choose (`market.py`).
+within what chance makes of it, 100. Old experience fades, so that nobody is out of work for good; of a node that was started anew there
+is none. Who is wrong by more is believed no figure below a quarter of what was measured: with its 400 percent that is the measured time.
+Who says nothing is taken at the measured time. Does not choose (`market.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mesh.ids import NodeId
 from mesh.messages.records import Candidate
@@ -25,6 +25,18 @@ SLACK_MS = 20
 SAMPLE_MAX = 8.0
 """One award that took a hundred times as long (its node was stopped) counts as this."""
 HALF_LIFE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Of one node and capability, from this manager's own awards."""
+
+    served_ms: int
+    """From when it was to start to its result, on average."""
+    of_expected_pct: int
+    """What awards took, of what was expected of them; it fades towards 100."""
+    age_s: int
+    """Since the newest one."""
 
 
 class _Record:
@@ -78,6 +90,18 @@ class Calibration:
             return candidate
         service_ms = max(candidate.service_ms, int(record.service_ms) // 4) if pct >= MOST_PCT else candidate.service_ms
         return replace(candidate, service_ms=service_ms, calibration_pct=min(MOST_PCT, max(LEAST_PCT, pct)))
+
+    def forget(self, node: NodeId) -> None:
+        """It is another one now: it was started anew, perhaps on another machine or with other code."""
+        for key in [key for key in self._records if key[0] == node]:
+            del self._records[key]
+
+    def model(self, now_s: float, node: NodeId, capability: str) -> Model | None:
+        """What is known of this pair; None: nothing."""
+        record = self._records.get((node, capability))
+        if record is None:
+            return None
+        return Model(int(record.service_ms), round(100 * record.ratio_now(now_s)), max(0, int(now_s - record.at_s)))
 
     def __len__(self) -> int:
         return len(self._records)

@@ -435,6 +435,7 @@ class Manager:
         return self._gone(now_s, fact.node, "left")
 
     def _on_member_restarted(self, now_s: float, _me: NodeId, fact: MemberRestarted) -> Effects:
+        self.book.calibration.forget(fact.node)
         yield from self._placing.gone(now_s, fact.node)
         yield from self._leases.restarted(now_s, fact.node)
 

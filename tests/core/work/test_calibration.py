@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pytest
 from manager_bench import Bench
 
+from mesh.core.inputs import MemberRestarted
 from mesh.core.work.calibration import Calibration
 from mesh.inspector.why import explain, recompute, show
 from mesh.messages.membership import Offer
@@ -95,3 +96,25 @@ def test_an_optimist_loses_work_and_why_says_so():
     row = {"kind": "Decided", **asdict(decided[-1]), "author": "me", "wall_ms": 0, "verified": True}
     page = show(explain("me.1.16", [row]))
     assert "its times count" in page and "agrees" in page
+
+
+def test_what_is_known_can_be_looked_at_fades_and_is_forgotten_with_the_node():
+    calibration = learned(*[(0, 100, 300.0)] * 30)
+    model = calibration.model(0.0, "a", "greet")
+    assert model is not None and model.served_ms == 300 and 250 < model.of_expected_pct < 300 and model.age_s == 0
+    later = calibration.model(120.0, "a", "greet")
+    assert later is not None and later.age_s == 120 and 130 < later.of_expected_pct < 160, "two half-lives"
+    assert calibration.model(0.0, "b", "greet") is None
+    calibration.forget("b")
+    assert believed(calibration)[1] > 100
+    calibration.forget("a")
+    assert calibration.model(0.0, "a", "greet") is None and believed(calibration) == (100, 100)
+
+
+def test_a_node_that_was_started_anew_begins_with_a_clean_record():
+    bench = Bench()
+    bench.manager.book.calibration.learn(bench.now, "a", "greet", 0, 100, 1000.0)
+    bench.row("a", Offer("greet", "greeter"))
+    bench.start()
+    bench.give(MemberRestarted("a", 2))
+    assert len(bench.manager.book.calibration) == 0
