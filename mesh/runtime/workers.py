@@ -305,6 +305,7 @@ class Workers:
         if worker is None or (channel is not None and worker.channel is not channel):
             return
         del self._workers[number]
+        self._forget_expected(number)  # another process may have its pid one day
         self._dirty.pop(number, None)
         self._gone += 1
         self._tell(self._me, WorkerGone(worker.number, worker.pid))
@@ -322,13 +323,15 @@ class Workers:
 
     def expect(self, number: int, pid: int, came: Callable[[], None]) -> None:
         """Process `pid` will attach as that worker: `came` is called then."""
-        self._expected = {known: told for known, told in self._expected.items() if told[0] != number} | {pid: (number, came)}
+        self._forget_expected(number)
+        self._expected[pid] = (number, came)
+
+    def _forget_expected(self, number: int) -> None:
+        self._expected = {pid: told for pid, told in self._expected.items() if told[0] != number}
 
     def _fill(self, number: int, came: Callable[[], None], channel: Channel, pid: int) -> int:
         """Whoever was expected is there, and gets what has waited for him."""
-        worker = self._workers.get(number)
-        if worker is None:
-            raise self._refuse("late", "to be in time")
+        worker = self._workers[number]
         worker.channel, worker.pid = channel, pid
         self._dirty[number] = worker
         came()
