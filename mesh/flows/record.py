@@ -39,8 +39,8 @@ def told(flow: Flow, rows: Iterable[Document], state: str, result: Any) -> list[
 
     ``{"step", "uses", "after", "state", "tasks", "done", "failed", "tries", "nodes", "waits", "degraded", "took_ms"}``.
     `rows` are the child tasks: ``{"step", "state", "nodes", "attempts", "reason", "begin_ms", "end_ms"}``; `state` and `result` those of
-    the flow's task (None while it runs). States: waiting, running, parked, asks (a person), done, skipped, failed, unreached, undoing, undone,
-    left (nobody waited for it any more), answered (a gate, one way or the other), cancelled.
+    the flow's task (None while it runs). States: waiting, running, parked, asks (a person), done, skipped, failed, unreached, undoing,
+    undone, left (nobody waited for it any more), answered (a gate, one way or the other), cancelled.
     """
     mine: dict[str, list[tuple[str, Document]]] = {step.id: [] for step in flow.steps}
     for row in rows:
