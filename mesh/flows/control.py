@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from mesh import Context
-from mesh.errors import TimedOut, UsageError
+from mesh.errors import Refused, TimedOut, UsageError
 from mesh.flows.fields import said
 from mesh.flows.problems import FlowError
 from mesh.flows.spec import Document
@@ -42,7 +42,7 @@ class Flows(Protocol):
 
 
 async def pause(mesh: Flows, task: str) -> None:
-    """Begin no more steps of this flow; what runs goes on. Raises NoSuchTask, Refused if it has ended."""
+    """Begin no more steps of this flow; what runs goes on. Raises NoSuchTask, Refused if it has ended, or takes no more of these."""
     await _send(mesh, task, {"do": "pause"})
 
 
@@ -72,9 +72,19 @@ async def patch(mesh: Flows, task: str, change: Document, *, sleep: Callable[[fl
 
 
 async def _send(mesh: Flows, task: str, value: Document) -> str:
+    if await _sent(mesh, task) >= LIMITS.controls_max - (value["do"] != "resume"):  # the last one is kept for going on
+        said = f"{task} has been paused, resumed and patched {LIMITS.controls_max} times: the last one is kept for a resume"
+        raise Refused(said, fix=f"mesh flow show {task}", code="too_many_controls")
     name = secrets.token_hex(4)
     await mesh.signal(task, SIGNAL, value | {"id": name}, event=name)
     return name
+
+
+async def _sent(mesh: Flows, task: str) -> int:
+    """How many of these a flow has been told so far."""
+    entries = (await mesh.story(task))["entries"]
+    mine = {one["task"] for one in entries if one["kind"] == "Submitted" and str(one["step"]).startswith(f"signal/{SIGNAL}/")}
+    return sum(one["kind"] == "Answered" and one["task"] in mine for one in entries)
 
 
 class Control:

@@ -39,8 +39,8 @@ def told(flow: Flow, rows: Iterable[Document], state: str, result: Any) -> list[
 
     ``{"step", "uses", "after", "state", "tasks", "done", "failed", "tries", "nodes", "waits", "degraded", "took_ms"}``.
     `rows` are the child tasks: ``{"step", "state", "nodes", "attempts", "reason", "begin_ms", "end_ms"}``; `state` and `result` those of
-    the flow's task (None while it runs). States: waiting, running, parked, asks (a person), done, skipped, failed, unreached, undone, left
-    (nobody waited for it any more), answered (a gate, one way or the other), cancelled.
+    the flow's task (None while it runs). States: waiting, running, parked, asks (a person), done, skipped, failed, unreached, undoing,
+    undone, left (nobody waited for it any more), answered (a gate, one way or the other), cancelled.
     """
     mine: dict[str, list[tuple[str, Document]]] = {step.id: [] for step in flow.steps}
     for row in rows:
@@ -65,43 +65,57 @@ def _step(step: Step, rows: list[tuple[str, Document]], state: str, final: Docum
         "tries": max((row["attempts"] for row in works), default=0),
         "nodes": list(dict.fromkeys(node for row in works for node in row["nodes"])),
         "waits": next((row["reason"] for _, row in rows if row["reason"] and row["state"] not in ENDED), ""),
-        "degraded": any(part == FALLBACK and row["state"] == "done" for part, row in rows)
+        "degraded": any(row["state"] == "done" if part == FALLBACK else _replaced(step, row) for part, row in rows)
         or any(_NAME.sub(r"\1", str(one.get("step"))) == step.id for one in final.get("degraded") or ()),
         "took_ms": max(end for _, end in spans) - min(begin for begin, _ in spans) if spans else 0,
     }
 
 
 def _state(step: Step, rows: list[tuple[str, Document]], flow: str, final: Document) -> str:
-    if any(part == UNDO and row["state"] == "done" for part, row in rows):
-        return "undone"
+    undone = [row for part, row in rows if part == UNDO and row["state"] == "done"]
+    if undone:  # the last word may be a person's, who was asked whether it is; which word that was is told by the flow's error
+        return "answered" if all(_asked(row) for row in undone) else "undone"
     for fate in ("skipped", "left"):
         if step.id in (final.get(fate) or ()):
             return fate
     if step.id in (final.get("failed") or ()):
         return "failed" if rows else "unreached"
-    live = [(part, row["state"]) for part, row in rows if row["state"] not in ENDED]
+    live = [(part, row) for part, row in rows if row["state"] not in ENDED]
     if live:
-        if any(part == GATE for part, _ in live):
+        if any(_asked(row) for _, row in live):
             return "asks"
-        return "parked" if all(state == "parked" for _, state in live) else "running"
-    ended = _works(rows)
+        if any(part == UNDO for part, _ in live):
+            return "undoing"
+        return "parked" if all(row["state"] == "parked" for _, row in live) else "running"
+    ended = _works(step, rows)
     if not ended:
         return _without_work(step, bool(rows), flow)
     return next((state for state in ("failed", "cancelled") if state in ended), "done")
 
 
-def _works(rows: list[tuple[str, Document]]) -> list[str]:
+def _asked(row: Document) -> bool:
+    """Whether a person is asked, not work done."""
+    return _GATE.fullmatch(str(row["step"])) is not None
+
+
+def _replaced(step: Step, row: Document) -> bool:
+    """Whether this work failed, and a value that the flow names stands for it."""
+    return step.fallback is not None and not step.fallback.uses and row["state"] == "failed"
+
+
+def _works(step: Step, rows: list[tuple[str, Document]]) -> list[str]:
     """How each piece of its work ended; one that failed and was done another way is done."""
     best: dict[str, str] = {}
     for part, row in rows:
         if part in (WORK, FALLBACK):
             name = str(row["step"]).removesuffix("/fallback")
-            best[name] = "done" if "done" in (best.get(name), row["state"]) else str(row["state"])
+            done = "done" in (best.get(name), row["state"]) or (part == WORK and _replaced(step, row))
+            best[name] = "done" if done else str(row["state"])
     return list(best.values())
 
 
 def _without_work(step: Step, asked: bool, flow: str) -> str:
     """Of a step that has no work of its own on record: a gate alone, one that people have turned down, or one that was never begun."""
     if asked and flow != "done":
-        return "answered" if not step.uses else "failed" if flow in ENDED else "running"
+        return "failed" if step.uses and flow in ENDED else "answered"
     return {"done": "done", "failed": "unreached", "cancelled": "cancelled"}.get(flow, "waiting")

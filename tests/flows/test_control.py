@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mesh import Agent, Context
-from mesh.errors import UsageError
+from mesh.errors import Refused, UsageError
 from mesh.flows import control
 from mesh.flows.agent import agent as flows
 from mesh.flows.parsing import flow_of
@@ -53,6 +54,25 @@ def test_a_paused_flow_begins_nothing_until_it_goes_on() -> None:
             assert line.did == ["a"], "what ran went on to its end"
             await control.resume(m.at("n3"), task.id)
             assert (await task.result())["output"] == {"d": "d"} and line.did == ["a", "b", "c", "d"]
+
+    run(story())
+
+
+def test_beyond_its_limit_a_flow_says_no_and_does_not_stay_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "LIMITS", replace(control.LIMITS, controls_max=4))
+
+    async def story() -> None:
+        line = Line()
+        async with LocalMesh(agents=[line.agent, flows]) as m:
+            task = await m.submit(FLOW, spec=CHAIN)
+            for do in (control.pause, control.resume, control.pause):
+                await do(m.at("n1"), task.id)
+            with pytest.raises(Refused, match="4 times"):
+                await control.pause(m.at("n2"), task.id)
+            await control.resume(m.at("n2"), task.id)
+            with pytest.raises(Refused, match="4 times"):
+                await control.resume(m.at("n3"), task.id)
+            assert (await task.result())["output"] == {"d": "d"}
 
     run(story())
 

@@ -95,12 +95,22 @@ def row(name: str, state: str, **more: Any) -> dict[str, Any]:
         ([row("a", "parked", reason="no_capable")], "held", None, "parked"),
         ([row("gate/a~00", "waiting")], "held", None, "asks"),
         ([row("gate/a~00", "done")], "failed", None, "failed"),
+        ([row("gate/a~00", "done")], "held", None, "answered"),
         ([row("a", "failed"), row("a/fallback", "done")], "held", None, "done"),
         ([row("a[0]", "done"), row("a[1]", "failed")], "failed", None, "failed"),
         ([row("a", "done"), row("a/undo", "done")], "failed", None, "undone"),
+        ([row("a", "done"), row("a/undo", "held")], "held", None, "undoing"),
+        ([row("a", "done"), row("a/undo", "failed"), row("gate/undo a~00", "waiting")], "held", None, "asks"),
+        ([row("a", "done"), row("a/undo", "failed"), row("gate/undo a~00", "done")], "failed", None, "answered"),
         ([row("a", "cancelled")], "done", {"left": ["a"]}, "left"),
     ],
 )
 def test_how_a_step_stands(rows: list[dict[str, Any]], state: str, result: Any, said: str) -> None:
     [found] = told(flow_of({"flow": "f", "step": [step("a")]}), rows, state, result)
     assert found["state"] == said
+
+
+def test_a_step_that_a_value_stands_for_is_done_and_degraded() -> None:
+    flow = flow_of({"flow": "f", "step": [step("a") | {"fallback": {"value": 42}}]})
+    [found] = told(flow, [row("a", "failed")], "held", None)
+    assert (found["state"], found["degraded"]) == ("done", True)
