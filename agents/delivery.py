@@ -3,7 +3,8 @@
     sources --build--> archive --canary--> promote --> smoke        a failed smoke: roll_back, what was current before is current again
        '-----test-------------------------'
 
-What runs here is the project's own code, under a time limit, with an empty environment; that is no sandbox.
+What runs here is the project's own code, under a time limit, with an empty environment; that is no sandbox. The folder of releases is
+one machine's: promote, roll_back and smoke have to run there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ SAID_BYTES_MAX = 64 * 1024
 DATED = (1980, 1, 1, 0, 0, 0)
 """Of every module in an archive: the same sources give the same bytes on every node."""
 TEST_S, RUN_S = 120.0, 10.0
+LINES = 8
+"""Of what failing tests said, the last."""
 ROUNDS = 3
 """How often the canary runs each sample."""
 
@@ -123,12 +126,14 @@ def test(sources: File, limit_s: float = TEST_S) -> Tested:
         unpacked(sources, Path(at))
         words = ["-m", "unittest", "discover", "-s", TESTS, "-t", "."]
         code, said = ran(words, Path(at), "", min(limit_s, TEST_S))
-    last = said.strip().splitlines()[-8:]
-    if code != 0:
-        raise ValueError(f"the tests were not over after {limit_s:g} s" if code is None else "the tests fail: " + " / ".join(last))
+    last = [line for line in said.splitlines() if line.strip(" -=")][-LINES:]
+    if code is None:
+        raise ValueError(f"the tests were not over after {limit_s:g} s")
     number = next((int(line.split()[1]) for line in last if line.startswith("Ran ") and line.split()[1].isdigit()), 0)
     if not number:
-        raise ValueError("there are no tests")
+        raise ValueError("there are no tests: " + " / ".join(last))
+    if code != 0:
+        raise ValueError("the tests fail: " + " / ".join(last))
     return Tested(number)
 
 
@@ -141,7 +146,7 @@ def canary(ctx: Context, archive: File, samples: list[str], failures_max: float 
         began = time.perf_counter()
         code, said = ran([str(archive.path)], archive.path.parent, samples[number % len(samples)], RUN_S)
         took.append(time.perf_counter() - began)
-        failed += [] if code == 0 else [said.strip()[-200:]]
+        failed += [] if code == 0 else [said.strip().rpartition("\n")[2] or f"exit {code}"]
         ctx.progress((number + 1) / (ROUNDS * len(samples)), f"{len(failed)} of {number + 1} runs failed")
     if len(failed) > failures_max * len(took):
         raise ValueError(f"{len(failed)} of {len(took)} runs failed, the first: {failed[0]}")

@@ -15,8 +15,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 
-import mesh_agents
-
 from mesh import File
 from mesh.client import Mesh, connect
 from mesh.errors import MeshError, UsageError
@@ -44,7 +42,7 @@ class Delivery(Play):
 
     def __init__(self, folder: Path, *, quiet: bool, mdns: bool) -> None:
         super().__init__(folder, quiet=quiet, mdns=mdns)
-        self._data = Path(str(files(mesh_agents))) / "data"
+        self._data = Path(str(files("mesh_agents"))) / "data"
         for needed in (self._data / "delivery.toml", self._data / PROJECT, self._data / CHANGE):
             if not needed.exists():
                 raise UsageError(f"{needed} is missing from this installation", fix="pip install --force-reinstall lanmesh")
