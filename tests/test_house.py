@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted([*ROOT.glob("mesh/**/*.py"), *ROOT.glob("agents/**/*.py")])
+SOURCES = sorted([*ROOT.glob("mesh/**/*.py"), *ROOT.glob("agents/*.py")])
 PURE = ("mesh/core/", "mesh/messages/", "mesh/sim/")
 VALUES = ("mesh/ids.py", "mesh/effects.py", "mesh/limits.py")
 BANNED_IN_PURE = {"time", "random", "uuid", "os", "logging", "socket", "threading", "asyncio", "anyio", "datetime", "secrets", "subprocess"}

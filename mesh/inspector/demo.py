@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from mesh.inspector.play import Play
 
 FOLDER = "mesh-demo"
-PIPELINE, SUPPORT, REGULATED = "pipeline", "support", "regulated"
+PIPELINE, SUPPORT, REGULATED, DELIVERY = "pipeline", "support", "regulated", "delivery"
 DEMOS = {
     PIPELINE: "mesh demo: four nodes, one pipeline, one kill -9",
     SUPPORT: "mesh demo support: four nodes, three tickets, one kill -9, and a person who is asked",
     REGULATED: "mesh demo regulated: four nodes, two payouts that two others have to approve, one kill -9, one audit",
+    DELIVERY: "mesh demo delivery: four nodes, two releases of which one is rolled back, one kill -9",
 }
 """Each demo's name, and the line it begins with."""
 
@@ -31,7 +32,7 @@ DEMOS = {
 def demo(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="pipeline (if none is given), support or regulated.", show_default=False),
+        typer.Argument(metavar="NAME", help="pipeline (if none is given), support, regulated or delivery.", show_default=False),
     ] = PIPELINE,
     data: Annotated[
         str | None,
@@ -47,7 +48,8 @@ def demo(
 
     pipeline: four nodes run a data pipeline; the node that owns a running step is killed; its work is negotiated again and finished
     elsewhere. support: messages are answered with quotes from documents, or by a person. regulated: payouts that two others have to
-    approve, and an audit. The mesh stays up to look around in; with --json it is stopped, and exit 0 means that everything was true.
+    approve, and an audit. delivery: a program is built, tested and promoted, or rolled back. The mesh stays up to look around in; with
+    --json it is stopped, and exit 0 means that everything was true.
     """
     where = Where(None, None, as_json)
     place = Path(folder)
@@ -95,6 +97,10 @@ def _play(name: str, place: Path, data: str | None, *, ask: bool, quiet: bool, m
         from mesh.inspector.demo_regulated import Regulated
 
         return Regulated(place, quiet=quiet, mdns=mdns)
+    if name == DELIVERY:
+        from mesh.inspector.demo_delivery import Delivery
+
+        return Delivery(place, quiet=quiet, mdns=mdns)
     from mesh.inspector.story import Story
 
     return Story(place, _source(data), quiet=quiet, mdns=mdns)

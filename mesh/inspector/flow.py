@@ -267,12 +267,13 @@ def show(
     """One flow and its steps: how each stands, who does it, what it waits for."""
 
     async def action(mesh: Mesh) -> Document:
-        return _shown(await run_of(mesh, task))
+        return shown(await run_of(mesh, task))
 
-    ask(Where(home, node, as_json, timeout), action, _show_run, watch=watch)
+    ask(Where(home, node, as_json, timeout), action, show_run, watch=watch)
 
 
-def _shown(run: Run) -> Document:
+def shown(run: Run) -> Document:
+    """The ``flow-show`` document."""
     row = run.row
     known = {name: row[name] for name in ("task", "state", "owner", "attempts", "age_ms", "took_ms", "survives", "reason", "note")}
     degraded = run.result.get("degraded", []) if isinstance(run.result, dict) else []
@@ -281,7 +282,8 @@ def _shown(run: Run) -> Document:
     return {"schema": "mesh.flow-show/1", **known, **about}
 
 
-def _show_run(found: Document) -> str:
+def show_run(found: Document) -> str:
+    """The same for people."""
     head = f"{clean(found['flow'])}, version {found['version']}: {clean(found['state'])}"
     head += f", driven by {clean(found['owner'])}" if found["owner"] and found["state"] == "held" else ""
     head += ", paused" if found["paused"] else ""

@@ -105,7 +105,7 @@ def test_help_shows_what_is_typed(verb: str, usage: str, mesh: Callable[..., Any
         ("run x.py --detach --reload", 2, "--reload", "leave one of them out"),
         ("demo --data nowhere.csv", 2, "nowhere.csv", "mesh demo --data FILE.csv"),
         ("demo suport", 2, "there is no demo 'suport'", "mesh demo support"),
-        ("demo xyzzy", 2, "there is no demo 'xyzzy'", "mesh demo pipeline, support, regulated"),
+        ("demo xyzzy", 2, "there is no demo 'xyzzy'", "mesh demo pipeline, support, regulated, delivery"),
         ("demo support --data x.csv", 2, "brings its own data", "mesh demo support"),
         ("demo regulated --ask", 2, "only the demo support", "mesh demo support --ask"),
         ("demo support pipeline", 2, "pipeline", "mesh demo --help"),

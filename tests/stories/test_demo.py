@@ -150,3 +150,22 @@ def test_regulated_pays_once_what_two_others_approved_and_is_audited_apart(shell
     assert audit["by"].endswith("scripts/verify") and audit["answers"] == 5 and Path(audit["export"]).is_file()
     assert ": good. " in audit["said"][0] and "5 answers to gates, each signed" in audit["said"][1]
     assert _left(shells.folder) == []
+
+
+def test_delivery_promotes_what_is_good_and_rolls_back_what_is_not(shells: Any) -> None:
+    document = shells.json("demo", "delivery", "--dir", "d", "--no-mdns")
+    assert document["schema"] == "mesh.demo-delivery/1" and document["ok"] is True
+    assert document["reassigned"] and document["steps_kept"] and document["lineage_verified"]
+    good, bad = document["deliveries"]
+    states = [{step["step"]: step["state"] for step in one["flow"]["steps"]} for one in (good, bad)]
+    assert states[0] == dict.fromkeys(("build", "test", "canary", "promote", "smoke"), "done")
+    assert states[1] == states[0] | {"promote": "undone", "smoke": "failed"}
+    driven = good["steps"][0]
+    assert driven["by"] != document["killed"] and [lost["node"] for lost in driven["lost"]] == [document["killed"]]
+    assert "it says '3 the" in bad["error"]["message"] and bad["error"]["message"].endswith("undone: promote")
+    current = Path(document["current"])
+    assert current.resolve().name == document["current_release"] == good["result"]["output"]["release"]
+    assert sha256_of(current) == document["current_sha256"] == good["result"]["output"]["archive"]["$file"]["sha256"]
+    said = subprocess.run([sys.executable, str(current), "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout == "1.0\n"
+    assert _left(shells.folder) == []
