@@ -35,7 +35,7 @@ DATED = (1980, 1, 1, 0, 0, 0)
 TEST_S, RUN_S = 120.0, 10.0
 LINES = 8
 """Of what failing tests said, the last."""
-ROUNDS = 3
+ROUNDS = 2
 """How often the canary runs each sample."""
 
 

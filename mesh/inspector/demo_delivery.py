@@ -83,7 +83,7 @@ class Delivery(Play):
     def _sources(self, version: str) -> Path:
         """The project's folder as one file."""
         path = self._folder.absolute() / f"{PROJECT}-{version}.zip"
-        with zipfile.ZipFile(path, "w") as archive:
+        with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
             for file in sorted(self._project.rglob("*")):
                 if file.is_file():
                     archive.write(file, file.relative_to(self._project))
