@@ -17,7 +17,7 @@ from typing import Any
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.errands import json_object
-from mesh.core.work.gates import GATE, SIGNAL, Gate, Wait, outcome, wait_of
+from mesh.core.work.gates import GATE, SIGNAL, Gate, Wait, outcome, output_bytes_max, wait_of
 from mesh.core.work.task import SETTLE, WAITING, Events, Said, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Need, Refused, Send
@@ -101,6 +101,9 @@ class Waiting:
         events = self._events(parent, name)
         if event not in events.newest:
             data = dumps(value)
+            if len(data) > (most := self._book.limits.body_bytes_max):
+                yield self._no(sender, ask, "too_big", f"the signal has {len(data)} bytes, and {most} travel", "send its hash, or a name")
+                return
             if (refused := self._book.admission.refusal(now_s, len(data))) is not None:
                 yield Send(sender, Answer(ask.ask, False, dumps(refused)))
                 return
@@ -173,6 +176,12 @@ class Waiting:
         separate = self._book.limits.separate_duties if gate.separate is None else gate.separate
         if separate and verdict.approve and sender == author_of(self._root(task)):
             return "own_work", f"{names[1]} asked for this work, and may not approve it: another node has to", show
+        if len(verdict.output) > (most := output_bytes_max(self._book.limits.body_bytes_max)):
+            return (
+                "too_big",
+                f"what is to stand in its place has {len(verdict.output)} bytes, and at most {most} travel",
+                "put its hash there",
+            )
         if verdict.output and json_object(b'{"x":' + verdict.output + b"}") is None:
             return "bad_output", "what is to stand in its place is no JSON", show
         return None
