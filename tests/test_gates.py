@@ -273,6 +273,22 @@ def test_what_is_too_big_for_the_journal_is_refused_and_its_node_goes_on(by_the_
     run(story())
 
 
+def test_what_a_person_writes_takes_bounded_room_in_the_journal() -> None:
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [listener()], "n2": []}) as m:
+            task = await m.at("n1").submit("listen", times=1)
+            with pytest.raises(Refused) as refused:
+                await m.at("n2").signal(task.id, "news", 1, event="e" * 201)
+            assert refused.value.code == "bad_signal"
+            await m.at("n2").cancel(task.id, reason="r" * 700_000)
+            [asked] = [
+                one for one in (await m.at("n1").story(task.id))["entries"] if one["kind"] == "CancelAsked" and one["task"] == task.id
+            ]
+            assert asked["reason"] == "r" * 2000
+
+    run(story())
+
+
 def test_a_named_pause_is_not_begun_anew_by_the_next_attempt() -> None:
     async def story() -> None:
         agent = listener()

@@ -17,7 +17,7 @@ from typing import Any
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.errands import json_object
-from mesh.core.work.gates import GATE, SIGNAL, Gate, Wait, outcome, output_bytes_max, wait_of
+from mesh.core.work.gates import GATE, PERSON_CHARACTERS_MAX, SIGNAL, Gate, Wait, outcome, output_bytes_max, wait_of
 from mesh.core.work.task import SETTLE, WAITING, Events, Said, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Need, Refused, Send
@@ -92,8 +92,9 @@ class Waiting:
     def _signal(self, now_s: float, sender: NodeId, ask: Ask, parent: Task) -> Effects:
         args = json_object(ask.args) or {}
         name, value, event = args.get("name"), args.get("value"), args.get("event")
-        if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARACTERS_MAX or not isinstance(event, str) or not event:
-            yield self._no(sender, ask, "bad_signal", f"a signal has a name of 1 to {NAME_CHARACTERS_MAX} characters", "mesh signal --help")
+        if not all(isinstance(one, str) and 0 < len(one) <= NAME_CHARACTERS_MAX for one in (name, event)):
+            said = f"a signal has a name, and an event its sender knows it by, of 1 to {NAME_CHARACTERS_MAX} characters"
+            yield self._no(sender, ask, "bad_signal", said, "mesh signal --help")
             return
         if parent.ended or parent.capability == WAIT:
             yield self.not_there(sender, ask, parent)
@@ -110,7 +111,7 @@ class Waiting:
             wait = self._wait_of(now_s, parent, name, events.count)
             if wait.durable and not wait.seq:
                 yield from self._book.submit(wait)
-            yield from self._say(now_s, wait, Said(sender, str(args.get("by") or ""), True, "", data, event))
+            yield from self._say(now_s, wait, Said(sender, str(args.get("by") or "")[:PERSON_CHARACTERS_MAX], True, "", data, event))
         yield Send(sender, Answer(ask.ask, True, dumps({"task": parent.id, "signal": name})), need=parent.need)
 
     def _wait_of(self, now_s: float, parent: Task, name: str, number: int) -> Task:
