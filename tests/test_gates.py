@@ -237,6 +237,22 @@ def test_a_signal_after_one_that_did_not_come_in_time_is_the_next_one() -> None:
     run(story())
 
 
+def test_a_signal_that_did_not_come_in_time_is_named() -> None:
+    async def story() -> None:
+        agent = Agent("hasty")
+
+        @agent.capability(retries=0)
+        async def hasty(ctx: Context) -> str:
+            with pytest.raises(TimedOut) as late:
+                await ctx.signal("paid", timeout_s=5)
+            return late.value.message
+
+        async with LocalMesh(nodes={"n1": [agent]}) as m:
+            assert await m.call("hasty") == "signal paid did not come within 5 s"
+
+    run(story())
+
+
 def test_a_repeated_signal_counts_once_after_a_take_over_too() -> None:
     async def story() -> None:
         agent = listener()
