@@ -66,7 +66,7 @@ async def answer_gate(ask: Ask, gate: str, approve: bool, note: str, output: Any
     rows = found["gates"]
     if not rows:
         away = f" (not asked: {', '.join(found['missing'])})" if found["missing"] else ""
-        raise NoSuchTask(f"no gate of {gate} waits for an answer{away}", fix="mesh approvals")
+        raise NoSuchTask(f"no gate of {gate} waits for an answer{away}", fix=f"mesh approvals; for one that is over: mesh why {gate}")
     if len(rows) > 1:
         names = ", ".join(row["task"] for row in rows[:5])
         raise UsageError(f"{len(rows)} gates of {gate} wait: {names}", fix="name the one you mean")
