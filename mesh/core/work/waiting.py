@@ -91,8 +91,8 @@ class Waiting:
 
     def _signal(self, now_s: float, sender: NodeId, ask: Ask, parent: Task) -> Effects:
         args = json_object(ask.args) or {}
-        name, value, event = args.get("name"), args.get("value"), args.get("event")
-        if not all(isinstance(one, str) and 0 < len(one) <= NAME_CHARACTERS_MAX for one in (name, event)):
+        value, name, event = args.get("value"), args.get("name") or "", args.get("event") or ""
+        if not isinstance(name, str) or not isinstance(event, str) or not all(0 < len(one) <= NAME_CHARACTERS_MAX for one in (name, event)):
             said = f"a signal has a name, and an event its sender knows it by, of 1 to {NAME_CHARACTERS_MAX} characters"
             yield self._no(sender, ask, "bad_signal", said, "mesh signal --help")
             return
