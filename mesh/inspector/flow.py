@@ -336,7 +336,7 @@ def _show_list(found: Document) -> str:
             one["driver"] or "-",
             f"{100 * one['progress']:.0f} %",
             seconds(one["age_ms"]),
-            f"{one['parked']} steps parked" if one["parked"] else one["note"],
+            "asks a person: mesh approvals" if one["asks"] else f"{one['parked']} steps parked" if one["parked"] else one["note"],
         )
         for one in found["flows"]
     ]

@@ -209,6 +209,7 @@ async def flows(mesh: Mesh) -> Document:
     answer = await mesh.tasks()
     rows = [row for row in answer["tasks"] if row["capability"] == FLOW]
     names = await asyncio.gather(*(_name(mesh, row["task"]) for row in rows[:NAMED_MAX]))
+    asking = {row["parent"] for row in answer["tasks"] if row["state"] == "waiting" and row["step"].startswith("gate/")}
     steps: dict[str, list[str]] = {}
     for row in answer["tasks"]:
         steps.setdefault(row["parent"], []).append(row["state"])
@@ -221,6 +222,7 @@ async def flows(mesh: Mesh) -> Document:
             "progress": row["progress"],
             "note": row["note"] or row["reason"],
             "parked": sum(state == "parked" for state in steps.get(row["task"], ())),
+            "asks": row["task"] in asking,
             "age_ms": row["age_ms"],
             "tries": row["attempts"],
             "parent": row["parent"],

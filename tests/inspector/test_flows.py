@@ -138,6 +138,7 @@ def test_a_flow_is_paused_changed_and_goes_on(mesh: Callable[..., Any], node: Pa
     while not (gates := mesh("approvals", *home, "--json").document["gates"]):
         pass
     [row] = [row for row in mesh("tasks", *home, "--json").document["tasks"] if row["parent"] == task and row["step"] == "a"]
+    assert "asks a person: mesh approvals" in mesh("flow", "list", *home).out
     assert mesh("flow", "pause", task, *home).code == 0
     assert mesh("approve", gates[0]["task"], *home).code == 0
     assert mesh("signal", row["task"], "go", *home).code == 0
