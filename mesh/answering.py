@@ -11,7 +11,8 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from mesh import values
-from mesh.errors import NoSuchTask, UsageError
+from mesh.core.work.gates import output_bytes_max
+from mesh.errors import NoSuchTask, TooBig, UsageError
 from mesh.gates import checked_name
 
 if TYPE_CHECKING:
@@ -25,11 +26,18 @@ KEEP = object()
 """What was asked about stays as it is."""
 
 
-async def send_signal(ask: Ask, task: str, name: str, value: Any, event: str, by: str) -> Document:
-    """``{"task", "signal"}``. Raises UsageError, NoSuchTask, Refused if the task has ended."""
+def _fits(what: str, data: bytes, size_bytes_max: int, fix: str) -> None:
+    """Before it is sent: what no link carries would be waited for in vain. 0: not known. Raises TooBig."""
+    if size_bytes_max and len(data) > size_bytes_max:
+        raise TooBig(f"{what} is {len(data)} bytes as JSON, over the {size_bytes_max} that travel", fix=fix)
+
+
+async def send_signal(ask: Ask, task: str, name: str, value: Any, event: str, by: str, size_bytes_max: int = 0) -> Document:
+    """``{"task", "signal"}``. Raises UsageError, TooBig, NoSuchTask, Refused if the task has ended."""
     data, files = values.dump({"value": value})
     if files:
         raise UsageError("a signal carries no File: its bytes would not be kept", fix="send its hash, or a name")
+    _fits("the signal", data, size_bytes_max, "send its hash, or a name")
     args = values.load(data, None) | {"name": checked_name("a signal", name), "event": event or uuid.uuid4().hex, "by": by}
     return await ask("signal", task, args)
 
@@ -49,7 +57,7 @@ def _is_about(row: Document, about: str) -> bool:
     )
 
 
-async def answer_gate(ask: Ask, gate: str, approve: bool, note: str, output: Any, by: str) -> Document:
+async def answer_gate(ask: Ask, gate: str, approve: bool, note: str, output: Any, by: str, size_bytes_max: int = 0) -> Document:
     """Approve or deny the one gate that `gate` names: its own id, or that of the task it belongs to, if only one waits there.
 
     Raises NoSuchTask if none waits, UsageError if several do, Refused by the gate's own rules.
@@ -58,7 +66,7 @@ async def answer_gate(ask: Ask, gate: str, approve: bool, note: str, output: Any
     rows = found["gates"]
     if not rows:
         away = f" (not asked: {', '.join(found['missing'])})" if found["missing"] else ""
-        raise NoSuchTask(f"no gate of {gate} waits for an answer{away}", fix="mesh approvals")
+        raise NoSuchTask(f"no gate of {gate} waits for an answer{away}", fix=f"mesh approvals; for one that is over: mesh why {gate}")
     if len(rows) > 1:
         names = ", ".join(row["task"] for row in rows[:5])
         raise UsageError(f"{len(rows)} gates of {gate} wait: {names}", fix="name the one you mean")
@@ -68,6 +76,7 @@ async def answer_gate(ask: Ask, gate: str, approve: bool, note: str, output: Any
         data, files = values.dump({"value": output})
         if files:
             raise UsageError("what takes the place of a gate's subject is no File", fix="put its hash there")
+        _fits("what is to stand in the subject's place", data, output_bytes_max(size_bytes_max), "put its hash there")
         args["output"] = values.load(data, None)["value"]
         args["edited"] = True
     return await ask("answer", row["task"], args)
@@ -79,12 +88,16 @@ class Answering:
     def _any(self) -> Mesh:
         raise NotImplementedError
 
+    def _most(self) -> int:
+        """Bytes of JSON that one message carries, as the node says."""
+        return int(self._any()._connection.node.get("body_bytes_max") or 0)
+
     async def signal(self, task: str, name: str, value: Any = None, *, event: str = "") -> Document:
         """Tell a running task something that it waits for, or will: ``{"task", "signal"}``. Returns once that is safe.
 
         `event`: what the sender calls this signal; the same twice counts once. Raises NoSuchTask, Refused if the task has ended.
         """
-        return {"schema": "mesh.signal/1", **await send_signal(self._any()._ask, task, name, value, event, _account())}
+        return {"schema": "mesh.signal/1", **await send_signal(self._any()._ask, task, name, value, event, _account(), self._most())}
 
     async def approvals(self, about: str = "") -> Document:
         """``{"gates": [{"task", "question", "arguments", "root", ...}], "missing": [...]}``: what waits for somebody to approve it."""
@@ -95,7 +108,7 @@ class Answering:
 
         `gate`: its id, or that of the task it belongs to, if only one waits there. Raises NoSuchTask, Refused, UsageError.
         """
-        return {"schema": "mesh.approve/1", **await answer_gate(self._any()._ask, gate, True, note, output, _account())}
+        return {"schema": "mesh.approve/1", **await answer_gate(self._any()._ask, gate, True, note, output, _account(), self._most())}
 
     async def deny(self, gate: str, *, note: str = "") -> Document:
         """Turn a gate down, as `approve` lets it pass."""

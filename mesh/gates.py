@@ -110,7 +110,7 @@ def gate_options(
         raise UsageError("approvers are a list of nodes' names", fix='approvers=["ann", "bob"]')
     people = len(set(approvers) | set(escalate_to))
     if type(quorum) is not int or quorum < 1 or (approvers and quorum > people):
-        raise UsageError(f"quorum={quorum!r}", fix=f"give a number from 1 to {people or 64}: so many have to approve")
+        raise UsageError(f"quorum={quorum!r} is out of range", fix=f"give a number from 1 to {people or 64}: so many have to approve")
     if on_expire not in ("deny", "escalate"):
         raise UsageError(f"on_expire={on_expire!r}", fix='"deny", or "escalate" with approvers and escalate_to')
     if on_expire == "escalate" and not (approvers and escalate_to and expires_s):

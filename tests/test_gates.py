@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mesh import Agent, Context
+from mesh import Agent, Context, answering
 from mesh.errors import MeshError, NoSuchTask, Refused, TimedOut, UsageError
 from mesh.sync import Context as BlockingContext
 from mesh.testing import LocalMesh
@@ -237,6 +237,22 @@ def test_a_signal_after_one_that_did_not_come_in_time_is_the_next_one() -> None:
     run(story())
 
 
+def test_a_signal_that_did_not_come_in_time_is_named() -> None:
+    async def story() -> None:
+        agent = Agent("hasty")
+
+        @agent.capability(retries=0)
+        async def hasty(ctx: Context) -> str:
+            with pytest.raises(TimedOut) as late:
+                await ctx.signal("paid", timeout_s=5)
+            return late.value.message
+
+        async with LocalMesh(nodes={"n1": [agent]}) as m:
+            assert await m.call("hasty") == "signal paid did not come within 5 s"
+
+    run(story())
+
+
 def test_a_repeated_signal_counts_once_after_a_take_over_too() -> None:
     async def story() -> None:
         agent = listener()
@@ -248,6 +264,43 @@ def test_a_repeated_signal_counts_once_after_a_take_over_too() -> None:
             for value, event in ((1, "a"), (2, "b")):
                 await m.at("n3").signal(task.id, "news", value, event=event)
             assert (await m.at("n3").result(task.id))["result"] == [1, 2]
+
+    run(story())
+
+
+@pytest.mark.parametrize("by_the_client", [True, False], ids=["told before it is sent", "refused by the manager"])
+def test_what_is_too_big_for_the_journal_is_refused_and_its_node_goes_on(by_the_client: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not by_the_client:
+        monkeypatch.setattr(answering, "_fits", lambda *_: None)
+
+    async def story() -> None:
+        agent = payer([])
+        async with LocalMesh(nodes={"n1": [], "n2": [agent, listener()], "n3": []}) as m:
+            paying, task = await guarded(m, "pay", n=3), await m.at("n1").submit("listen", times=1)
+            [gate] = await gates(m)
+            for do in (m.at("n1").signal(task.id, "news", "x" * 600_000), m.at("n1").approve(gate["task"], output="x" * 300_000)):
+                with pytest.raises(Refused) as refused:
+                    await do
+                assert refused.value.code == "too_big"
+            await m.at("n3").signal(task.id, "news", "x" * 500_000)
+            await m.at("n3").approve(gate["task"], output="x" * 250_000)
+            assert len((await task.result())[0]) == 500_000 and (await paying.result())["edited"]
+
+    run(story())
+
+
+def test_what_a_person_writes_takes_bounded_room_in_the_journal() -> None:
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [listener()], "n2": []}) as m:
+            task = await m.at("n1").submit("listen", times=1)
+            with pytest.raises(Refused) as refused:
+                await m.at("n2").signal(task.id, "news", 1, event="e" * 201)
+            assert refused.value.code == "bad_signal"
+            await m.at("n2").cancel(task.id, reason="r" * 700_000)
+            [asked] = [
+                one for one in (await m.at("n1").story(task.id))["entries"] if one["kind"] == "CancelAsked" and one["task"] == task.id
+            ]
+            assert asked["reason"] == "r" * 2000
 
     run(story())
 

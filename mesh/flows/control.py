@@ -63,7 +63,7 @@ async def patch(mesh: Flows, task: str, change: Document, *, sleep: Callable[[fl
         for entry in (await mesh.story(task))["entries"]:
             verdict = str(entry.get("key") or "").partition(f"patch {name}: ")[2] if entry["kind"] == "Intended" else ""
             if verdict.startswith("refused"):
-                raise UsageError(f"the patch was {verdict}", fix=f"mesh task {task}, and patch it as it is now")
+                raise UsageError(f"the patch was {verdict}", fix=f"mesh flow show {task}, and patch it as it is now")
             if verdict:
                 return verdict
         await sleep(LOOK_S)

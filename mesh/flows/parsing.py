@@ -207,7 +207,7 @@ def _timeouts(fields: Fields) -> Timeouts:
 
 def _gate(fields: Fields) -> Gate | None:
     if isinstance(fields.table.get("gate"), str):
-        return Gate(fields.text("gate", max=TEXT_MAX))
+        return _asking(Gate(fields.text("gate", max=TEXT_MAX)), (*fields.where, "gate"))
     table = fields.inner("gate")
     if table is None:
         return None
@@ -220,14 +220,19 @@ def _gate(fields: Fields) -> Gate | None:
         escalate_to=table.words("escalate_to", most=64),
         separate=table.flag("separate") if "separate" in table.table else None,
     )
-    if not gate.question:
-        raise Bad(table.where, "it asks nothing", 'write gate = { question = "Publish it?" }')
+    _asking(gate, table.where)
     table.has("separate")
     table.end()
     try:
         gate_options(gate.expires_s or None, **rules_of(gate))
     except UsageError as error:
         raise Bad(table.where, error.message, error.fix) from error
+    return gate
+
+
+def _asking(gate: Gate, where: Place) -> Gate:
+    if not gate.question.strip():
+        raise Bad(where, "it asks nothing", 'write gate = { question = "Publish it?" }')
     return gate
 
 

@@ -19,7 +19,7 @@ from mesh.flows.reading import Text
 from mesh.flows.spec import FLOW, Flow, document
 from mesh.ids import short
 from mesh.inspector.arguments import parse_arguments
-from mesh.inspector.flow_facts import Run, fitting, flows, is_task, read, run_of, with_widths
+from mesh.inspector.flow_facts import Run, fitting, flow_task, flows, is_task, read, run_of, with_widths
 from mesh.inspector.render import clean, clean_lines, say, seconds, table, value_text
 from mesh.inspector.shell import (
     LOOK_S,
@@ -338,7 +338,7 @@ def _show_list(found: Document) -> str:
             one["driver"] or "-",
             f"{100 * one['progress']:.0f} %",
             seconds(one["age_ms"]),
-            f"{one['parked']} steps parked" if one["parked"] else one["note"],
+            "asks a person: mesh approvals" if one["asks"] else f"{one['parked']} steps parked" if one["parked"] else one["note"],
         )
         for one in found["flows"]
     ]
@@ -359,6 +359,6 @@ def cancel(
     """End a flow and all its steps at once; nothing is undone. Prints its state now."""
 
     async def action(mesh: Mesh) -> Document:
-        return {**await mesh.cancel(task, reason=reason), "schema": "mesh.flow-cancel/1"}
+        return {**await mesh.cancel(await flow_task(mesh, task), reason=reason), "schema": "mesh.flow-cancel/1"}
 
     ask(Where(home, node, as_json, timeout), action, lambda found: clean(found["state"]))

@@ -209,6 +209,7 @@ async def flows(mesh: Mesh) -> Document:
     answer = await mesh.tasks()
     rows = [row for row in answer["tasks"] if row["capability"] == FLOW]
     names = await asyncio.gather(*(_name(mesh, row["task"]) for row in rows[:NAMED_MAX]))
+    asking = _asking(answer["tasks"])
     steps: dict[str, list[str]] = {}
     for row in answer["tasks"]:
         steps.setdefault(row["parent"], []).append(row["state"])
@@ -221,6 +222,7 @@ async def flows(mesh: Mesh) -> Document:
             "progress": row["progress"],
             "note": row["note"] or row["reason"],
             "parked": sum(state == "parked" for state in steps.get(row["task"], ())),
+            "asks": row["task"] in asking,
             "age_ms": row["age_ms"],
             "tries": row["attempts"],
             "parent": row["parent"],
@@ -228,6 +230,17 @@ async def flows(mesh: Mesh) -> Document:
         for i, row in enumerate(rows)
     ]
     return {"flows": found, "missing": answer["missing"]}
+
+
+def _asking(rows: list[Document]) -> set[str]:
+    """The tasks that a gate waits in, in them or in what they have asked for."""
+    parents, found = {row["task"]: row["parent"] for row in rows}, set()
+    for row in rows:
+        task = row["parent"] if row["state"] == "waiting" and row["step"].startswith("gate/") else ""
+        while task and task not in found:
+            found.add(task)
+            task = parents.get(task, "")
+    return found
 
 
 async def _name(mesh: Mesh, task: str) -> str:

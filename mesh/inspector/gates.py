@@ -129,7 +129,7 @@ def _missing(document: Document) -> str:
 
 def _show_one(document: Document) -> str:
     if not document["gates"]:
-        return "no gate of that waits for an answer" + _missing(document)
+        return "no gate of this id waits for an answer; of one that is over: mesh why GATE" + _missing(document)
     return "\n\n".join(_in_full(gate) for gate in document["gates"]) + _missing(document)
 
 

@@ -107,6 +107,7 @@ WRONG = {
     "a loop and a map": (HEAD + A + 'map = [1]\nloop = { until = "$item == 1", max = 2 }\n', 7, "it has a map as well", "mesh.flow"),
     "a bound of no map": (HEAD + A + "max_parallel = 3\n", 6, "no map", "add map"),
     "a gate that asks nothing": (HEAD + '[[step]]\nid = "a"\ngate = { quorum = 2 }\n', 5, "it asks nothing", "question"),
+    "a gate that asks nothing, in short": (HEAD + '[[step]]\nid = "a"\ngate = ""\n', 5, "it asks nothing", "question"),
     "a gate for nobody": (
         HEAD + '[[step]]\nid = "a"\ngate = { question = "ok?", quorum = 3, approvers = ["ann", "bob"] }\n', 5, "quorum=3", "from 1 to 2"),
     "a gate that escalates to nobody": (

@@ -138,6 +138,7 @@ def test_a_flow_is_paused_changed_and_goes_on(mesh: Callable[..., Any], node: Pa
     while not (gates := mesh("approvals", *home, "--json").document["gates"]):
         pass
     [row] = [row for row in mesh("tasks", *home, "--json").document["tasks"] if row["parent"] == task and row["step"] == "a"]
+    assert "asks a person: mesh approvals" in mesh("flow", "list", *home).out
     assert mesh("flow", "pause", task, *home).code == 0
     assert mesh("approve", gates[0]["task"], *home).code == 0
     assert mesh("signal", row["task"], "go", *home).code == 0
@@ -160,4 +161,5 @@ def test_a_flow_is_paused_changed_and_goes_on(mesh: Callable[..., Any], node: Pa
     assert other.code == 1 and "on record it has other arguments" in other.out
     again = mesh("flow", "pause", task, *home)
     assert again.code == 5 and "has ended" in again.err
-    assert mesh("flow", "pause", row["task"], *home).code == 2, "a task that is no flow"
+    for verb in ("pause", "cancel"):
+        assert mesh("flow", verb, row["task"], *home).code == 2, "a task that is no flow"

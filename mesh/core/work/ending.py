@@ -129,6 +129,8 @@ class Ending:
                 if task.ended:
                     continue
             message = f"not finished within {task.timeout_ms / 1000:g} s ({task.state}{', ' + task.reason if task.reason else ''})"
+            if task.state == WAITING:  # all else that waits has an outcome when its time is over
+                message = f"{task.step.rpartition('/')[0].replace('/', ' ', 1)} did not come within {task.timeout_ms / 1000:g} s"
             yield from self.fail(now_s, task, {"code": "timeout", "message": message, "fix": f"mesh why {task.id}"})
 
     # ---- what every end does

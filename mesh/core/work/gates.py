@@ -54,6 +54,11 @@ class Wait:
     gate: Gate = field(default_factory=lambda: Gate(""))
 
 
+def output_bytes_max(body_bytes_max: int) -> int:
+    """Of what an approver puts in the place of a gate's subject: its entry holds that twice, once as it was signed."""
+    return body_bytes_max // 2
+
+
 def wait_of(data: bytes) -> Wait | str:
     """The wait that these arguments (JSON) ask for; or, in words, what is wrong with them."""
     args = json_object(data)

@@ -12,6 +12,7 @@ from mesh.core.work.book import Book, Effects
 from mesh.core.work.calls import Ring, story_of
 from mesh.core.work.ending import Ending
 from mesh.core.work.errands import json_object
+from mesh.core.work.gates import NOTE_CHARACTERS_MAX, PERSON_CHARACTERS_MAX
 from mesh.core.work.readback import Readback
 from mesh.core.work.succession import moved
 from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
@@ -207,7 +208,8 @@ class Questions:
         if args is None:
             yield Refused("bad_args", sender)
             args = {}
-        by, reason = str(args.get("by") or sender), str(args.get("reason") or "cancelled")
+        by = str(args.get("by") or sender)[:PERSON_CHARACTERS_MAX]
+        reason = str(args.get("reason") or "cancelled")[:NOTE_CHARACTERS_MAX]
         yield from self._ending.cancel(now_s, task, by, reason)
         yield self._cancelled(sender, ask, task)
 

@@ -17,7 +17,7 @@ from typing import Any
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.errands import json_object
-from mesh.core.work.gates import GATE, SIGNAL, Gate, Wait, outcome, wait_of
+from mesh.core.work.gates import GATE, PERSON_CHARACTERS_MAX, SIGNAL, Gate, Wait, outcome, output_bytes_max, wait_of
 from mesh.core.work.task import SETTLE, WAITING, Events, Said, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Need, Refused, Send
@@ -91,9 +91,10 @@ class Waiting:
 
     def _signal(self, now_s: float, sender: NodeId, ask: Ask, parent: Task) -> Effects:
         args = json_object(ask.args) or {}
-        name, value, event = args.get("name"), args.get("value"), args.get("event")
-        if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARACTERS_MAX or not isinstance(event, str) or not event:
-            yield self._no(sender, ask, "bad_signal", f"a signal has a name of 1 to {NAME_CHARACTERS_MAX} characters", "mesh signal --help")
+        value, name, event = args.get("value"), args.get("name") or "", args.get("event") or ""
+        if not isinstance(name, str) or not isinstance(event, str) or not all(0 < len(one) <= NAME_CHARACTERS_MAX for one in (name, event)):
+            said = f"a signal has a name, and an event its sender knows it by, of 1 to {NAME_CHARACTERS_MAX} characters"
+            yield self._no(sender, ask, "bad_signal", said, "mesh signal --help")
             return
         if parent.ended or parent.capability == WAIT:
             yield self.not_there(sender, ask, parent)
@@ -101,13 +102,16 @@ class Waiting:
         events = self._events(parent, name)
         if event not in events.newest:
             data = dumps(value)
+            if len(data) > (most := self._book.limits.body_bytes_max):
+                yield self._no(sender, ask, "too_big", f"the signal has {len(data)} bytes, and {most} travel", "send its hash, or a name")
+                return
             if (refused := self._book.admission.refusal(now_s, len(data))) is not None:
                 yield Send(sender, Answer(ask.ask, False, dumps(refused)))
                 return
             wait = self._wait_of(now_s, parent, name, events.count)
             if wait.durable and not wait.seq:
                 yield from self._book.submit(wait)
-            yield from self._say(now_s, wait, Said(sender, str(args.get("by") or ""), True, "", data, event))
+            yield from self._say(now_s, wait, Said(sender, str(args.get("by") or "")[:PERSON_CHARACTERS_MAX], True, "", data, event))
         yield Send(sender, Answer(ask.ask, True, dumps({"task": parent.id, "signal": name})), need=parent.need)
 
     def _wait_of(self, now_s: float, parent: Task, name: str, number: int) -> Task:
@@ -173,6 +177,12 @@ class Waiting:
         separate = self._book.limits.separate_duties if gate.separate is None else gate.separate
         if separate and verdict.approve and sender == author_of(self._root(task)):
             return "own_work", f"{names[1]} asked for this work, and may not approve it: another node has to", show
+        if len(verdict.output) > (most := output_bytes_max(self._book.limits.body_bytes_max)):
+            return (
+                "too_big",
+                f"what is to stand in its place has {len(verdict.output)} bytes, and at most {most} travel",
+                "put its hash there",
+            )
         if verdict.output and json_object(b'{"x":' + verdict.output + b"}") is None:
             return "bad_output", "what is to stand in its place is no JSON", show
         return None
