@@ -69,6 +69,7 @@ from mesh.effects import Need, Reply
 from mesh.ids import NodeId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
+from mesh.messages.waits import WAIT
 from mesh.messages.work import (
     Accept,
     Ask,
@@ -285,8 +286,11 @@ class Manager:
 
     # ---- clients
 
-    def _room_for(self, now_s: float, request: int, data: bytes) -> Reply | None:
+    def _room_for(self, now_s: float, request: int, capability: str, data: bytes) -> Reply | None:
         """None, or why the work is turned down."""
+        if capability == WAIT:
+            message = f"{WAIT} is no work: a handler waits by ctx.approval, ctx.signal or ctx.sleep(name=...)"
+            return Reply(request, False, {"code": "is_step", "message": message, "fix": "mesh approvals"}, need=Need.FREE)
         if self.book.directory.revoked(self.book.me):
             return Reply(request, False, own_revocation(), need=Need.FREE)
         if (overloaded := self.book.admission.refusal(now_s, len(data))) is not None:
@@ -314,7 +318,7 @@ class Manager:
         return Reply(request, False, {"code": "no_majority", "message": message, "fix": fix}, need=Need.FREE)
 
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
-        if (turned := self._room_for(now_s, call.request, call.input)) is not None:
+        if (turned := self._room_for(now_s, call.request, call.capability, call.input)) is not None:
             return [turned]
         task = self.book.requests[call.request] = self.book.open(
             now_s,
@@ -334,7 +338,7 @@ class Manager:
         return None
 
     def _do_submit(self, now_s: float, _me: NodeId, submit: Submit) -> Effects:
-        if (turned := self._room_for(now_s, submit.request, submit.input)) is not None:
+        if (turned := self._room_for(now_s, submit.request, submit.capability, submit.input)) is not None:
             yield turned
             return
         if (turned := self._unguarded(now_s, submit.request)) is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from manager_bench import Bench, started
 
+from mesh.core.inputs import Call, Submit
 from mesh.core.work.gates import verdict_of, wait_of
 from mesh.core.work.task import WAITING, Said, Task
 from mesh.effects import Append, Need, Send
@@ -139,3 +140,11 @@ def test_the_answers_of_a_task_are_bounded_by_its_nodes() -> None:
     assert task.said == (Said("b", "ann", True),)
     answer(bench, task, "b", approve=False)
     assert json.loads(bench.task(task.id).output or b"")["approved"] is False
+
+
+@pytest.mark.parametrize("command", [Submit, Call])
+def test_nobody_submits_a_wait_by_itself(command: Any) -> None:
+    """It would stand among the gates for ever, and belong to no task."""
+    bench = started()
+    [(ok, body)] = bench.replies(bench.give(command(7, WAIT, json.dumps(GATE).encode())))
+    assert not ok and body["code"] == "is_step" and bench.manager.book.tasks == {}
