@@ -36,6 +36,8 @@ from mesh.messages.work import SEARCH, Answer, Ask
 ONE = ("task", "kept", "result", "cancel", "retry", "story", "signal", "answer")
 ALL = ("tasks", "hash", "body", "audit", "logs", "waits")
 CHANGING = ("cancel", "retry", "signal", "answer")
+KEPT_FIRST = ("retry", "signal", "answer")
+"""What this node says to these itself is said when its keepers have it, as it would be to others: it must hold whoever manages later."""
 HOPS_MAX = 8
 DENIED_MAX = 2
 """Once is not enough: it may be on its way from one to another."""
@@ -280,6 +282,9 @@ class Desk:
         elif ok and kind == "hash":
             body = {"tasks": _rows(body), "missing": []}
         self._forget(answer.ask)
+        if peer == self._me and kind in KEPT_FIRST and (ok or (body or {}).get("code") == "task_ended"):
+            yield Reply(question.request, ok, body or {}, need=Need.KEPT)
+            return
         yield reply(self._me, peer, question.request, ok, body)
 
     def _moved_to(self, answer: Answer, question: _Question) -> NodeId:

@@ -235,10 +235,10 @@ class Waiting:
         """What `task` cannot be told, since it has ended or does not wait for that."""
         if ask.question == "answer" and task.capability != WAIT:
             return self._no(sender, ask, "no_gate", f"{task.id} is no gate: nobody has to approve it", "mesh approvals")
-        if task.ended:
-            return self._no(sender, ask, "task_ended", f"{task.id} has ended: it is {task.state}", f"mesh task {task.id}")
+        if task.ended:  # said when that is kept: others may have the task, and there it has not
+            return self._no(sender, ask, "task_ended", f"{task.id} has ended: it is {task.state}", f"mesh task {task.id}", task.need)
         return self._no(sender, ask, "no_handler", f"{task.id} is a wait: signal the task that waits", f"mesh signal {task.parent} NAME")
 
     @staticmethod
-    def _no(sender: NodeId, ask: Ask, code: str, message: str, fix: str) -> Send:
-        return Send(sender, Answer(ask.ask, False, dumps({"code": code, "message": message, "fix": fix})), need=Need.FREE)
+    def _no(sender: NodeId, ask: Ask, code: str, message: str, fix: str, need: Need = Need.FREE) -> Send:
+        return Send(sender, Answer(ask.ask, False, dumps({"code": code, "message": message, "fix": fix})), need=need)

@@ -183,6 +183,8 @@ class TaskChecker:
     def _judge(self, at_s: float, node: NodeId) -> Iterator[Verdict]:
         kept, waiting = self._kept.get(node, NOBODY), self._waiting.get(node)
         up_to = self._synced_up_to.get(node, 0)
+        if kept == NOBODY and node in self._revoked:  # what it says to nobody but itself counts only as far as others took it over
+            up_to = min(up_to, self._taken.get(node, 0))
         up_to = up_to if kept == NOBODY else min(up_to, max(kept, self._taken.get(node, 0)))
         while waiting and waiting[0][0] <= up_to:
             entry = waiting.pop(0)[1]

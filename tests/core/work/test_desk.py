@@ -85,6 +85,18 @@ def test_a_question_about_an_own_task_stays_inside() -> None:
     assert hall.give(answer({"state": "cancelling"}, ask.ask)) == [Reply(9, True, {"state": "cancelling"}, need=Need.SYNCED)]
 
 
+@pytest.mark.parametrize(
+    ("question", "ok", "code"), [("signal", True, ""), ("answer", True, ""), ("retry", True, ""), ("signal", False, "task_ended")]
+)
+def test_what_must_hold_whoever_manages_later_is_said_when_the_keepers_have_it(question: str, ok: bool, code: str) -> None:
+    """Seed 280430: a manager that was led no more told its own client of a signal, or of an end, that was lost with a take-over."""
+    hall = Hall()
+    hall.give(Enquire(9, question, f"{ME}.1.7"))
+    (ask,) = hall.sink.caught
+    body = {"task": f"{ME}.1.7"} if ok else {"code": code, "message": "it is over", "fix": "mesh task"}
+    assert hall.give(answer(body, ask.ask, ok)) == [Reply(9, ok, body, need=Need.KEPT)]
+
+
 def test_an_error_is_passed_on() -> None:
     hall = Hall()
     hall.give(Enquire(9, "task", f"{ANNA}.1.7"))
