@@ -31,7 +31,7 @@ from mesh.inspector.why import WAIT
 PROJECT, CHANGE = "tally", "tally-1.1"
 """Version 1.0, and what is another in 1.1: in the data of the ready-made agents."""
 FIRST, SECOND = "1.0", "1.1"
-BUILD, CANARY, PROMOTE, SMOKE = "build", "canary", "promote", "smoke"
+BUILD, PROMOTE, SMOKE = "build", "promote", "smoke"
 OTHERS = ("heron", "lynx", "wren")
 
 
@@ -97,14 +97,13 @@ class Delivery(Play):
             return {row["step"]: row for row in rows} | {FLOW: await mesh.task(task)}
 
         def in_the_middle(found: Document) -> bool:
-            """The driver knows that the build is done, and what was built is not on its node alone."""
-            flow, build, canary = found[FLOW], found.get(BUILD), found.get(CANARY)
-            if flow["state"] in lineage_view.ENDED or build is None or canary is None:
-                return bool(flow["state"] in lineage_view.ENDED)
-            holders = {build["owner"], canary["owner"] if canary["progress"] else ""}
-            return bool(flow["owner"]) and bool(holders - {flow["owner"], ""})
+            """Somebody drives it, and the build is done; or it is too late."""
+            built = BUILD in found and found[BUILD]["state"] == "done"
+            return found[FLOW]["state"] in lineage_view.ENDED or bool(built and found[FLOW]["owner"])
 
         found = await self._until(look, in_the_middle)
+        await self._copy(mesh, str(found[BUILD]["task"]), besides=str(found[FLOW]["owner"]))
+        found = await look()
         flow = found.pop(FLOW)
         if flow["state"] in lineage_view.ENDED:
             raise MeshError(f"the first delivery was over before its driver could be killed: {flow['state']}", fix="mesh demo delivery")
@@ -116,6 +115,13 @@ class Delivery(Play):
         self._say(f"KILLED  {driver}, which drives it: kill -9 {' '.join(map(str, pids))}")
         self._say(f"{FIRST}  was done by then: {', '.join(done)}; under way: {', '.join(sorted(set(found) - set(done)))}")
         return driver
+
+    async def _copy(self, mesh: Mesh, build: str, *, besides: str) -> None:
+        """What was built is on another node, too, before one is killed: files are not kept twice by themselves."""
+        archive = (await mesh.result(build, timeout_s=20))["result"]["archive"]["$file"]["sha256"]
+        spare = next(name for name in self.CREW if name != besides)
+        async with connect(home=self._crew.home, node=spare, timeout_s=20) as other:
+            await other.get(archive, self._folder.absolute() / "copy.pyz")
 
     async def _driven_on(self, mesh: Mesh, task: str, driver: str) -> None:
         async def row() -> Document:
