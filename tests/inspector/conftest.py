@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mesh.joining import make_mesh
 from mesh.launch import spawn, start_node, wait_ready
 from mesh.runtime.home import Home
 
+LIMIT_S = 60.0
 GREETER = '''
 from pathlib import Path
 from mesh import Agent, Context, File
@@ -98,6 +100,20 @@ def run_mesh(*words: str) -> Ran:
         except KeyboardInterrupt:
             code = 130
     return Ran(code, out.getvalue(), err.getvalue())
+
+
+def until(done: Callable[[], Any], what: str) -> Any:
+    """What `done` returns, as soon as that is true: somebody else's doing, within a bound that only a defect exceeds."""
+    end = time.monotonic() + LIMIT_S
+    while not (found := done()):
+        assert time.monotonic() < end, f"gave up waiting for {what}"
+    return found
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Any]:
+    """`until`, for tests."""
+    return until
 
 
 @pytest.fixture(scope="session")

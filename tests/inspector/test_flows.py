@@ -132,11 +132,10 @@ def test_what_became_of_each_step_is_shown(mesh: Callable[..., Any], node: Path,
     assert other.code == 5
 
 
-def test_a_flow_is_paused_changed_and_goes_on(mesh: Callable[..., Any], node: Path, written: Any) -> None:
+def test_a_flow_is_paused_changed_and_goes_on(mesh: Callable[..., Any], node: Path, written: Any, eventually: Callable[..., Any]) -> None:
     home = ("--home", str(node))
     task = mesh("flow", "run", written(STEERED), *home).out.strip()
-    while not (gates := mesh("approvals", *home, "--json").document["gates"]):
-        pass
+    gates = eventually(lambda: mesh("approvals", *home, "--json").document["gates"], "its gate")
     [row] = [row for row in mesh("tasks", *home, "--json").document["tasks"] if row["parent"] == task and row["step"] == "a"]
     assert "asks a person: mesh approvals" in mesh("flow", "list", *home).out
     assert mesh("flow", "pause", task, *home).code == 0

@@ -12,17 +12,23 @@ from typing import Any
 import pytest
 
 
-def wait_for_gate(mesh: Callable[..., Any], home: Path, task: str) -> dict[str, Any]:
-    while not (gates := mesh("approvals", task, "--home", str(home), "--json").document["gates"]):
-        pass
-    [gate] = gates
-    return dict(gate)
+@pytest.fixture
+def wait_for_gate(mesh: Callable[..., Any], node: Path, eventually: Callable[..., Any]) -> Callable[[str], dict[str, Any]]:
+    """The one gate of a task, once it waits."""
+
+    def wait(task: str) -> dict[str, Any]:
+        [gate] = eventually(lambda: mesh("approvals", task, "--home", str(node), "--json").document["gates"], f"a gate of {task}")
+        return dict(gate)
+
+    return wait
 
 
-def test_a_gate_is_seen_answered_and_on_record_with_its_signature(mesh: Callable[..., Any], node: Path, tmp_path: Path) -> None:
+def test_a_gate_is_seen_answered_and_on_record_with_its_signature(
+    mesh: Callable[..., Any], node: Path, tmp_path: Path, wait_for_gate: Callable[..., Any]
+) -> None:
     home = ("--home", str(node))
     task = mesh("submit", "careful", "n:=3", *home).out.strip()
-    gate = wait_for_gate(mesh, node, task)
+    gate = wait_for_gate(task)
     seen = mesh("approvals", *home).out
     assert "pay it?" in seen and '{"n": 3}' in seen and "0 of 1" in seen
     whole = mesh("approvals", gate["task"], *home).out
@@ -44,10 +50,10 @@ def test_a_gate_is_seen_answered_and_on_record_with_its_signature(mesh: Callable
     assert mesh("approvals", *home).out == "nothing waits for an approval\n"
 
 
-def test_a_denial_and_what_is_refused(mesh: Callable[..., Any], node: Path) -> None:
+def test_a_denial_and_what_is_refused(mesh: Callable[..., Any], node: Path, wait_for_gate: Callable[..., Any]) -> None:
     home = ("--home", str(node))
     task = mesh("submit", "careful", "n:=3", *home).out.strip()
-    gate = wait_for_gate(mesh, node, task)
+    gate = wait_for_gate(task)
     assert mesh("deny", gate["task"], "--note", "no", *home).out == f"{gate['task']}: denied\n"
     again = mesh("approve", gate["task"], *home)
     assert again.code == 5 and "no gate" in again.err and "try:  mesh approvals" in again.err
@@ -84,11 +90,17 @@ def verifier() -> Any:
 
 
 def test_an_outsider_can_tell_who_approved_what_and_no_manager_can_make_it_up(
-    mesh: Callable[..., Any], node: Path, verifier: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    wait_for_gate: Callable[..., Any],
+    mesh: Callable[..., Any],
+    node: Path,
+    verifier: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     home = ("--home", str(node))
     task = mesh("submit", "careful", "n:=4", *home).out.strip()
-    gate = wait_for_gate(mesh, node, task)["task"]
+    gate = wait_for_gate(task)["task"]
     assert mesh("approve", gate, "--note", "fine", "--output", "5", *home).code == 0
     exported = tmp_path / "journal"
     assert mesh("verify", "--export", str(exported), *home).code == 0

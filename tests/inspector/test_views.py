@@ -31,15 +31,15 @@ def test_status_says_who_keeps_the_journal_and_what_that_is_worth() -> None:
     assert _keepers({"keepers": [], "survives": "restart"}) == "none; submitted work survives this node's restart, not its loss"
 
 
-def test_what_is_known_of_how_each_node_does_it(mesh: Callable[..., Any], node: Path) -> None:
+def test_what_is_known_of_how_each_node_does_it(mesh: Callable[..., Any], node: Path, eventually: Callable[..., Any]) -> None:
     assert mesh("submit", "greet", "name=Ann", "--wait", "--home", str(node)).code == 0
 
     def known() -> dict[str, Any]:
         caps = mesh("caps", "--stats", "--home", str(node), "--json").document["caps"]
         return dict(next(cap["models"][0] for cap in caps if cap["capability"] == "greet"))
 
-    while "slots" not in (model := known()):
-        pass  # it says how busy it is a moment later, to itself as well
+    # It says how busy it is a moment later, to itself as well.
+    model = eventually(lambda: found if "slots" in (found := known()) else None, "how busy it is")
     assert (model["node"], model["agent"]) == ("otter", "greeter")
     assert {"slots", "busy", "queued", "service_ms", "failing", "breaker", "served_ms", "of_expected_pct", "age_s"} <= set(model)
     shown = mesh("caps", "--stats", "--home", str(node)).out
