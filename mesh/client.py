@@ -27,6 +27,7 @@ from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
 from mesh.options import how_of
+from mesh.policies import Governing
 from mesh.publishing import Triggering
 from mesh.reading import logs_of_node, logs_of_task, story_of
 from mesh.reconnecting import Reconnecting, find_socket
@@ -188,7 +189,7 @@ class View(Work):
         return self._parent
 
 
-class Mesh(Work, Triggering, Answering):
+class Mesh(Work, Triggering, Answering, Governing):
     """What `connect` gives. Every method returns the JSON document of the command line's verb of the same name."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = TIMEOUT_S) -> None:

@@ -41,6 +41,8 @@ class TrustLimits:
     """Revocations and amendments held: about 1.5 KiB each with the chain of their author, so 6 MiB."""
     members_statements_max: int = 1024
     """Of all who are no root: above what the wire takes from them. The rest is for the roots."""
+    policies_max: int = 16
+    """Versions of the mesh's policy that are held, the newest: 32 KiB each at most."""
     message_statements_max: int = 64
     message_bytes_max: int = 32 * 1024
     """Of one TRUST message, so that it shares an envelope of 64 KiB; one statement alone may be larger."""

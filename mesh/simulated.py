@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mesh.core import inputs
+from mesh.core.policy.document import canonical
 from mesh.core.records.story import Story, gathered
 from mesh.core.work import inputs as handlers
 from mesh.core.work.gates import verdict_of
 from mesh.errors import NoNode, NoSuchFile, Refused, TimedOut, UsageError, from_body
 from mesh.files import Shelf
+from mesh.messages.policy import Policy
 from mesh.messages.signed import Signed
 from mesh.messages.work import Placement
 from mesh.runtime.params_local import COMMANDS
+from mesh.runtime.trust import policies
 from mesh.sim.host import Host
 from mesh.sim.story import read_story
 
@@ -43,6 +46,7 @@ class Connection:
         if not self._host.up:
             raise NoNode(f"{self._host.name} is down", fix=f"restart({self._host.name!r})")
         here = {"put": self._put, "read": self._read, "fetch": self._fetch, "nodes": self._nodes, "secret": self._secret}.get(verb)
+        here = here or {"policy": self._policy, "policy_set": self._set_policy, "policy_explain": self._explain_policy}.get(verb)
         if here is not None:
             return here(params)
         body = await self._request(verb, params, timeout_s, what)
@@ -103,6 +107,21 @@ class Connection:
         keys = ("name", "id", "state", "addr", "caps", "self", "linked", "incarnation")
         values = ((r.name, r.node, r.state, r.door, sorted(r.offers), r.node == self._host.name, r.linked, r.incarnation) for r in rows)
         return {"schema": "mesh.nodes/1", "nodes": [dict(zip(keys, row, strict=True)) for row in values]}
+
+    def _policy(self, _: dict[str, Any]) -> dict[str, Any]:
+        return policies.shown(self._host.assembly, self._host.directory.name_of)
+
+    def _explain_policy(self, params: dict[str, Any]) -> dict[str, Any]:
+        return policies.explained(self._host.assembly, params)
+
+    def _set_policy(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Every node of a LocalMesh may: it has the root's key."""
+        held = self._host.assembly.policies
+        document, rules = policies.wanted(held, params)
+        seq = policies.next_version(held)
+        self._host.tell(inputs.Proclaim(Signed("root", Policy("", seq, canonical(document), *policies.words_of(params), 0))))
+        self._mesh._time.touch()
+        return {"schema": "mesh.policy/1", "version": seq, "rules": rules, "by": "root"}
 
     def _secret(self, params: dict[str, Any]) -> dict[str, Any]:
         """Scopes are a real node's affair: a test says what its handlers get."""

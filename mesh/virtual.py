@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from mesh.core.triggers.inputs import TicksDue
 from mesh.core.work.book import QueuesDue
-from mesh.core.work.task import BACKOFF, WAITING
+from mesh.core.work.task import BACKOFF, GATED, WAITING
 from mesh.core.work.waits import BackoffEnds
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.sim.host import Host
@@ -220,7 +220,7 @@ def hasten(host: Host, by_s: float) -> None:
 
 def resting(host: Host) -> int:
     """Tasks that wait for the time of their next try, or for somebody outside, and for nothing else."""
-    return sum(task.state in (BACKOFF, WAITING) for task in host.assembly.manager.book.tasks.values())
+    return sum(task.state in (BACKOFF, WAITING, GATED) for task in host.assembly.manager.book.tasks.values())
 
 
 def has_own_work(hosts: Iterable[Host], running: int, for_readers: bool) -> bool:

@@ -12,6 +12,7 @@ from mesh.core.keeping.keys import Keys
 from mesh.core.membership.membership import Membership
 from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
+from mesh.core.policy.register import Policies
 from mesh.core.records.records import Beginning, Records
 from mesh.core.records.summing import Summing
 from mesh.core.triggers.calendar import Cron, NoCron
@@ -32,6 +33,7 @@ class Assembly:
     directory: Directory
     membership: Membership
     trust: Trust
+    policies: Policies
     records: Records
     keepers: Keepers
     keys: Keys
@@ -65,6 +67,7 @@ def build(
         directory, deadlines, limits.records, incarnation=me.incarnation, name=me.name, head=head, head_seq=journal_seq, begins=begins
     )
     trust = Trust(directory, limits)
+    policies = Policies(directory, limits.trust)
     keepers = Keepers(directory, deadlines, limits, Random(random.random()), journal_seq=journal_seq)
     keys = Keys(directory, deadlines, limits.keeping, Random(f"{me.node}/{me.incarnation}"), incarnation=me.incarnation)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
@@ -73,6 +76,8 @@ def build(
     desk = Desk(directory, deadlines, limits.work)
     ticker = Ticker(directory, deadlines, limits.triggers, cron or NoCron())
     summing = Summing(directory, limits.records)
-    machines = (membership, trust, records, summing, keepers, keys, manager, contractor, files, desk, ticker)
+    machines = (membership, trust, policies, records, summing, keepers, keys, manager, contractor, files, desk, ticker)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
-    return Assembly(node, directory, membership, trust, records, keepers, keys, manager, contractor, files, desk, ticker, deadlines)
+    return Assembly(
+        node, directory, membership, trust, policies, records, keepers, keys, manager, contractor, files, desk, ticker, deadlines
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mesh.core.policy.rules import Rulebook
 from mesh.ids import NodeId, TaskId, author_of, place_of
 from mesh.limits import KeepingLimits
 from mesh.messages.membership import LoadRow, Offer
@@ -49,6 +50,8 @@ class ReadDirectory(Protocol):
 
     me: NodeId
 
+    origins: dict[TaskId, tuple[NodeId, tuple[str, ...]]]
+
     def get(self, node: NodeId) -> Row | None: ...
 
     def rows(self) -> Iterator[Row]: ...
@@ -60,6 +63,8 @@ class ReadDirectory(Protocol):
     def revoked(self, node: NodeId) -> bool: ...
 
     guard: Guard
+
+    rulebook: Rulebook
 
     def manager_of(self, task: TaskId) -> NodeId: ...
 
@@ -125,10 +130,14 @@ class Directory:
         self.outlaws: dict[NodeId, None] = {}
         """Revoked nodes, whether their rows are known or not."""
         self.guard = Guard()
+        self.rulebook = Rulebook()
+        """The mesh's policy that is in force. Written by `policy/register.py`."""
         self.heirs: dict[NodeId, list[Heir]] = {}
         """By author, in order of their terms."""
         self.homes: dict[TaskId, NodeId] = {}
         """Who drives what is held here, whoever had taken it over before: he may have lost it again. Written by the contractor."""
+        self.origins: dict[TaskId, tuple[NodeId, tuple[str, ...]]] = {}
+        """Of what is held here: where the work was asked for, and the labels that all it asks for must be run with. By the contractor."""
         self._rows: dict[NodeId, Row] = {me: Row(me, name or me, linked=True)}
         self._sorted: list[NodeId] | None = [me]
         self._offering: dict[str, list[Row]] = {}

@@ -20,8 +20,8 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self._found: dict[Place, int] = {(): 1}
-        self.steps = 0
-        """``[[step]]`` headers."""
+        self._rows: dict[str, int] = {}
+        """How often there was each ``[[header]]``."""
         table: Place = ()
         until = ""
         for number, line in enumerate(text.splitlines(), 1):
@@ -30,15 +30,22 @@ class Lines:
                 continue
             if header := _HEADER.match(line):
                 table = _parts(header[2])
-                self.steps += header[1] == "[[" and table == ("step",)
+                top = str(table[0]) if table else ""
+                if header[1] == "[[" and len(table) == 1:
+                    self._rows[top] = self._rows.get(top, 0) + 1
                 self._found.setdefault(table[:1], number)
-                table = ("step", max(self.steps - 1, 0), *table[1:]) if table[:1] == ("step",) else table
+                table = (top, self._rows[top] - 1, *table[1:]) if top in self._rows else table
                 self._found.setdefault(table, number)
             elif key := _KEY.match(line):
                 parts = _parts(key[1])
                 for depth in range(1, len(parts) + 1):
                     self._found.setdefault((*table, *parts[:depth]), number)
             until = _opens(line)
+
+    @property
+    def steps(self) -> int:
+        """``[[step]]`` headers."""
+        return self._rows.get("step", 0)
 
     def of(self, place: Place) -> int:
         """1 for what is nowhere."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import claims, enrol, keeping, membership, records, session, slots, triggers, trust, waits, work
+from mesh.messages import claims, enrol, keeping, membership, policy, records, session, slots, triggers, trust, waits, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -88,6 +88,7 @@ SIGNED: dict[str, type] = {
     "hello": session.Hello,
     "welcome": session.Welcome,
     "verdict": waits.Verdict,
+    "policy": policy.Policy,
 }
 """Tag of each kind of signed object. The tag is inside the signed bytes: one kind can never be passed off as another."""
 

@@ -118,6 +118,10 @@ class Submitted:
     """It runs only if a `Claimed` says that the key stands for it."""
     placement: Placement = ANYWHERE
     rank: Rank = UNRANKED
+    rules: tuple[str, ...] = ()
+    """Of the mesh's policy, that had a say in it: its version, then their ids."""
+    down: tuple[str, ...] = ()
+    """Labels that whatever it asks for must be run with, too."""
 
 
 @dataclass(slots=True)

@@ -137,6 +137,12 @@ class AwardItem:
     rank: Rank = UNRANKED
     aged: int = 0
     """So many levels has it risen by waiting."""
+    origin: NodeId = ""
+    """Where the work was asked for that this belongs to; empty: where its id comes from."""
+    down: tuple[str, ...] = ()
+    """Labels that whatever it asks for must be run with, too."""
+    words: tuple[Signed, ...] = ()
+    """What people have signed to let it pass a gate of the policy's."""
 
 
 @dataclass(slots=True)

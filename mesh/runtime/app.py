@@ -55,6 +55,7 @@ from mesh.runtime.trust.credentials import Credentials
 from mesh.runtime.trust.identity import Identity, load_identity
 from mesh.runtime.trust.keyfiles import Lives
 from mesh.runtime.trust.office import Office
+from mesh.runtime.trust.policies import PolicyDesk
 from mesh.runtime.trust.registrar import Registrar
 from mesh.runtime.trust.rotation import Rotation
 from mesh.runtime.trust.warden import Warden
@@ -236,7 +237,7 @@ class NodeProcess:
             self.driver.tell,
             self.workers,
             self.blobs,
-            self.views.table | self.office.table,
+            self.views.table | self.office.table | PolicyDesk(self).table,
             limits.work,
             name=self.folder.name,
             stop=self._stop.set,
@@ -245,7 +246,7 @@ class NodeProcess:
             may_request=self.identity.may_request,
             may_ask=self.identity.may_ask,
             seal=self._sealed,
-            secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit, self._noted).read,
+            secret=SecretDesk(Secrets(self.folder.home, lambda: self.vault), self._held, self._audit, self._noted, self._secret_ruled).read,
         )
 
     def _make_stock(self, stock: tuple[Stock, ...]) -> StockWorkers:
@@ -316,6 +317,9 @@ class NodeProcess:
 
     def _tell_threadsafe(self, sender: NodeId, body: Any) -> None:
         self.driver.tell_threadsafe(sender, body)
+
+    def _secret_ruled(self, task: TaskId, name: str) -> dict[str, Any] | None:
+        return self.assembly.contractor.secret_error(task, name)
 
     def _held(self, worker: int, task: TaskId, fence: Fence) -> str:
         return self.assembly.contractor.runs(worker, task, fence, clock.now_ms())

@@ -64,6 +64,7 @@ from mesh.ids import NodeId, content_hash
 from mesh.messages.membership import Alive
 from mesh.messages.records import Inherited
 from mesh.messages.signed import Signed
+from mesh.messages.trust import Revocation
 from mesh.sim.clock import HostClock
 from mesh.sim.disk import Disk, Group
 from mesh.sim.history import Answered, Appended, Delivered, KeptUpTo, NodeDown, NodeUp, Outward, RowIssued, Synced, SyncFailed, Upheld
@@ -158,7 +159,7 @@ class Host:
         self.outbox = Outbox(seq)
         self.company, self._held, self._late = Company(self.outbox), False, False
         self._heard.clear()
-        self.outlaws = {statement.body.target: None for statement in disk.statements}
+        self.outlaws = {one.body.target: None for one in disk.statements if isinstance(one.body, Revocation)}
         self._version = 0
         self.armed_at = NEVER
         me = Alive(self.name, incarnation, 1, self.name, door(self.name), door(self.name))
@@ -458,12 +459,12 @@ class Host:
         self._sync()
 
     def _uphold(self, effect: Uphold) -> None:
-        """Kept at once, enforced from now on, told a little later. Only single nodes are revoked here."""
+        """Kept and enforced at once. Only single nodes are revoked here."""
         if effect.signed not in self.disk.statements:
             self.disk.statements.append(effect.signed)
-        target = effect.signed.body.target
-        self.outlaws[target] = self.world.revoked[target] = None
-        self.tell(Outlawed(target))
+        if isinstance(body := effect.signed.body, Revocation):
+            self.outlaws[body.target] = self.world.revoked[body.target] = None
+            self.tell(Outlawed(body.target))
 
     # ---- for the world, its clients and workers
 

@@ -2,6 +2,7 @@
 
     genesis roots --Amendment 1--> roots --Amendment 2--> roots of today          each signed by a root that counted before it
     Revocation: by a root of today, or by somebody in the target's own chain
+    Policy: by a root of today, or by an issuer
 
 Invariant: what `open` gives is true and counts from then on; nothing is ever taken back. The trust mode only becomes stricter. Does not
 tell anybody (`core/membership/trust.py`), keeps no file, knows no members. Source: The Update Framework's root rotation.
@@ -9,11 +10,13 @@ tell anybody (`core/membership/trust.py`), keeps no file, knows no members. Sour
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 from mesh.ids import NodeId
+from mesh.messages.policy import Policy
 from mesh.messages.signed import Signed
-from mesh.messages.trust import Amendment, Revocation
+from mesh.messages.trust import ISSUER, Amendment, Revocation
 from mesh.wire import ed25519
 from mesh.wire.chain import LEVELS, Chains
 from mesh.wire.codec import decode_object
@@ -25,7 +28,9 @@ MODES = ("open", "token", "ca")
 ROOTS_MAX = 8
 REVOCATIONS_MAX = 512
 """About a kilobyte each, with the chain of whom they concern; all of them fit one file and one answer."""
-TAGS = ("revocation", "amendment")
+POLICIES_MAX = 16
+"""The newest are kept (`TrustLimits.policies_max`)."""
+TAGS = ("revocation", "amendment", "policy")
 
 
 class Authorities:
@@ -41,6 +46,8 @@ class Authorities:
         self._revoked: dict[tuple[str, NodeId], Signed] = {}
         """By level too: a home's id is what its issuer says, and must not be able to stand for an issuer's."""
         self._said: list[Signed] = []
+        self._policies: list[Signed] = []
+        """The oldest first; they stand in `_said` too."""
         self.chains = Chains(mesh, self._verify_under)
 
     def _verify_under(self, root: NodeId) -> ed25519.Verify | None:
@@ -74,7 +81,7 @@ class Authorities:
 
         Raises Refusal: ``unknown_author``, ``bad_signature``, ``other_mesh``, ``gap`` (an amendment before it is missing), ``downgrade``,
         ``fork`` (another amendment of that number is known), ``not_own`` (a revocation by somebody it is not for), ``too_many`` (never of a
-        root), ``unknown_object``, and those of the codec and of chains.
+        root), ``revoked`` (a policy of an issuer who was), ``unknown_object``, and those of the codec and of chains.
         """
         tag, author, body, signature = parts(raw)
         if tag not in TAGS:
@@ -84,6 +91,8 @@ class Authorities:
             raise Refusal("other_mesh", author)
         if isinstance(content, Amendment):
             return self._amend(Signed(author, content, raw), body, signature)
+        if isinstance(content, Policy):
+            return self._rule(Signed(author, content, raw), body, signature)
         assert isinstance(content, Revocation), "nothing else is opened here"
         return self._revoke(Signed(author, content, raw), body, signature)
 
@@ -128,6 +137,33 @@ class Authorities:
         self._revoked[place] = signed
         self._said.append(signed)
         return signed
+
+    def _rule(self, signed: Signed, body: bytes, signature: bytes) -> Signed:
+        known = next((one for one in self._policies if one.raw == signed.raw), None)
+        if known is not None:
+            return known
+        verify = self._verify.get(signed.author) or self._as_issuer(signed.author, signed.body)
+        if not verify(signature, signed_bytes("policy", self.mesh, body)):
+            raise Refusal("bad_signature", signed.author)
+        if signed.body.seq < 1:
+            raise Refusal("malformed", signed.author)
+        self._policies.append(signed)
+        self._policies.sort(key=lambda one: (one.body.seq, one.author, hashlib.sha256(one.body.text.encode()).hexdigest()))
+        self._said.append(signed)
+        if len(self._policies) > POLICIES_MAX:
+            self._said.remove(self._policies.pop(0))
+        return signed
+
+    def _as_issuer(self, author: NodeId, policy: Policy) -> ed25519.Verify:
+        """The key of an author who is no root: an issuer whose certificate stands, and who was not revoked."""
+        if not policy.certificate:
+            raise Refusal("unknown_author", author)
+        chain = self.chains.read(policy.certificate)
+        if len(chain.certificates) != 1 or (chain.last.level, chain.last.subject) != (ISSUER, author):
+            raise Refusal("not_own", author)
+        if self.revocation_of(chain.subjects) is not None:
+            raise Refusal("revoked", author)
+        return ed25519.verifier_of(chain.last.key)
 
     def _in_chain(self, author: NodeId, revocation: Revocation) -> ed25519.Verify:
         """The key of an author who is no root: he must stand in the chain of whom he revokes."""

@@ -10,7 +10,7 @@ from collections import Counter
 from attacks import envelopes_standing, honest, objects_standing  # noqa: F401  the two bring their attacks into the families
 from attacks.envelopes import Envelopes
 from attacks.matrix import Family, Range
-from attacks.objects import Objects
+from attacks.objects import TRUST, Objects
 
 FAMILIES: tuple[Family, ...] = (Envelopes(), Objects())
 
@@ -50,7 +50,7 @@ _DOOR = "is judged by the door that holds the invitation, and by the office that
 _FOR_ALL = "is signed in no mesh, on purpose: it holds in every one"
 _UNBOUND = "has no connection of its own: whoever tells it on, it is its author's"
 EXEMPT: dict[tuple[str, str], str] = {
-    **{(f"signed {tag}", sort): _NO_CHAIN for tag in ("certificate", "deed", "revocation", "amendment") for sort in ("expired", "revoked")},
+    **{(f"signed {tag}", sort): _NO_CHAIN for tag in ("certificate", "deed", *TRUST) for sort in ("expired", "revoked")},
     **{(f"signed {tag}", sort): _DOOR for tag in ("join", "ask", "renewal") for sort in ("expired", "revoked", "wrong role")},
     **{(f"signed {tag}", "replayed, other mesh"): _FOR_ALL for tag in ("deed", "ask")},
     **{
@@ -73,6 +73,7 @@ EXEMPT: dict[tuple[str, str], str] = {
             "deed",
             "revocation",
             "amendment",
+            "policy",
             "join",
             "ask",
             "renewal",

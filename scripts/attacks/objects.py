@@ -26,7 +26,7 @@ from mesh.wire.packing import pack
 FLIPS = 150
 TAGS = tuple(SIGNED)
 CHAIN = ("certificate", "deed")
-TRUST = ("revocation", "amendment")
+TRUST = ("revocation", "amendment", "policy")
 HOMES = ("join", "ask", "renewal")
 OWN = ("alive", "left", "commit", "yield", "binding", "hello", "welcome")
 """Only for the node that they are about."""
@@ -199,7 +199,7 @@ def with_a_point_of_small_order(stage: Stage, point: bytes) -> Any:
     return pack((*parts(stage.honest)[:3], point + bytes(32)))
 
 
-@attack("bad_key", over=lambda at, chance: SMALL_ORDER, only=("alive", "certificate", "deed", *TRUST, *HOMES))
+@attack("bad_key", over=lambda at, chance: SMALL_ORDER, only=("alive", "certificate", "deed", "revocation", "amendment", *HOMES))
 def with_a_key_that_everybody_has(stage: Stage, key: bytes) -> Any:
     """The signature would hold, under a library that takes such keys."""
     body, tag, world = dataclasses.replace(stage.more["body"]), stage.at, stage.world
@@ -243,6 +243,7 @@ FIELD_REASONS: dict[tuple[str, str], str] = {
     ("certificate", "mesh"): "other_mesh",
     ("revocation", "mesh"): "other_mesh",
     ("amendment", "mesh"): "other_mesh",
+    ("policy", "mesh"): "other_mesh",
     ("amendment", "seq"): "gap",
     ("join", "home_key"): "not_own",
     ("ask", "home_key"): "not_own",
@@ -427,7 +428,9 @@ def by_a_root_that_counts_no_more(stage: Stage, _: Any) -> Any:
     world, new = stage.world, signer_of(71)
     for seq, roots, by in ((1, (world.root, new), world.root), (2, (new,), new)):
         world.keyring.open(sealed(by, Amendment(MESH, seq, tuple(each.public_key for each in roots), "token", "x", NOW_MS)).raw)
-    body = dataclasses.replace(stage.more["body"], **({"seq": 3} if stage.at == "amendment" else {"name": "later"}))
+    body = dataclasses.replace(
+        stage.more["body"], **{"amendment": {"seq": 3}, "policy": {"note": "later"}}.get(stage.at, {"name": "later"})
+    )
     return again(stage, body)
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from attacks.envelopes import resigned, with_payload
+from attacks.objects import TRUST
 from attacks.samples import honest, sample_of
 from attacks.world import MESH, NOW_MS, World, line_of, sealed
 from mesh.limits import LinkLimits
@@ -204,7 +205,7 @@ def said() -> Iterable[bytes]:
 def own_word(data: bytes) -> bool:
     """Any body under any tag, honestly signed by a member who may be malicious: it speaks for nobody else."""
     tag, raw = row_of(data, str, bytes)
-    place = World() if tag in ("revocation", "amendment") else world()
+    place = World() if tag in TRUST else world()
     signer = place.a
     if len(tag) > 64:
         raise Refusal("malformed")
@@ -242,11 +243,12 @@ def chain(data: bytes) -> bool:
 def statements() -> Iterable[bytes]:
     yield honest("revocation", world()).raw
     yield honest("amendment", world()).raw
+    yield honest("policy", world()).raw
 
 
 @target(statements)
 def authority(data: bytes) -> bool:
-    """A revocation or amendment: what counts was said by a root."""
+    """A revocation, an amendment or a policy: what counts was said by a root."""
     known = Authorities(MESH, (world().root.public_key,), "token")
     known.open(data)
     assert data in honest_objects(), "it counts, and nobody said it"

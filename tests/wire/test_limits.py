@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attacks.world import NOW_MS, SESSION, World
 
-from mesh.limits import MembershipLimits
+from mesh.limits import MembershipLimits, TrustLimits
 from mesh.wire import authorities, authorization, chain, ed25519, envelope, keyring
 from mesh.wire.authorities import Authorities
 from mesh.wire.authorization import rights_of
@@ -14,8 +14,8 @@ from mesh.wire.replay import ReplayWindow
 
 
 def test_the_limits() -> None:
-    assert (authorities.ROOTS_MAX, authorities.REVOCATIONS_MAX) == (8, 512)
-    assert authorities.MODES == ("open", "token", "ca") and authorities.TAGS == ("revocation", "amendment")
+    assert (8, 512, TrustLimits().policies_max) == (authorities.ROOTS_MAX, authorities.REVOCATIONS_MAX, authorities.POLICIES_MAX)
+    assert authorities.MODES == ("open", "token", "ca") and authorities.TAGS == ("revocation", "amendment", "policy")
     assert (chain.READ_MAX, chain.PAST_KEYS_MAX, chain.PAST_MESHES_MAX, chain.GRANTS_MAX) == (4096, 16, 16, 64)
     assert (4 * MembershipLimits().rows_max, 8 * 1024 * 1024) == (keyring.MEMBERS_MAX, keyring.OPENED_BYTES_MAX)
     assert (keyring.OLD_KEY_MS, keyring.EARLY_MS) == (60 * 60 * 1000, 2 * 60 * 1000)
@@ -39,8 +39,8 @@ def test_what_is_meant_where_nothing_is_said(world: World) -> None:
 
 
 def test_what_opens_and_what_is_inside() -> None:
-    said = ("revocation", "amendment", "alive", "suspect", "left", "commit", "witness", "yield", "ballot", "binding", "hello", "welcome")
-    said += ("verdict",)
+    said: tuple[str, ...] = ("revocation", "amendment", "policy", "alive", "suspect", "left", "commit", "witness", "yield", "ballot")
+    said += ("binding", "hello", "welcome", "verdict")
     assert keyring.JOURNALED == ("commit", "yield")
     assert said == keyring.STATEMENTS == keyring.SAID.tags == keyring.KEPT.tags
     assert (keyring.SAID.lasting, keyring.SAID.history) == (keyring.JOURNALED, ())

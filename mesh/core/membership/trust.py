@@ -1,14 +1,15 @@
-"""What is said of trust: revocations and amendments, held for good and told to everybody before anything else.
+"""What is said of trust: revocations, amendments and policies, held for good and told to everybody before anything else.
 
     Proclaim (here, or kept from an earlier life) --.                .--> Uphold: keys, links, door, disk --> Outlawed --> membership
     TRUST (a peer's) -------------------------------+--> new? held --+--> Audited, once per statement and node
                                                                      '--> TRUST to every linked peer but the one it came from
     PING, ACK, DIGEST with another digest than ours --> all that is held, to that peer
 
-Invariant: the set only grows, and two nodes that talk come to hold the same one, because the digest rides in every beat: who lacks a
-statement gets it from whoever notices. Order of arrival does not matter, and a statement that is known is not told on again. Two nodes that
-cannot agree (a table is full) tell each other ever more seldom. Believes what the wire has verified, signature and right to say it; decides
-nothing about whose certificates hang together (the runtime does, and tells `Outlawed`), nor what a revoked node's row or work becomes.
+Invariant: the set only grows (of policies the newest `policies_max` are held, a function of all there are), and two nodes that talk come to
+hold the same one, because the digest rides in every beat: who lacks a statement gets it from whoever notices. Order of arrival does not
+matter, and a statement that is known is not told on again. Two nodes that cannot agree (a table is full) tell each other ever more seldom.
+Believes what the wire has verified, signature and right to say it; decides nothing about whose certificates hang together (the runtime
+does, and tells `Outlawed`), which policy is in force (`policy/register.py`), nor what a revoked node's row or work becomes.
 Source: Serf and memberlist (keyring messages, push-pull); a grow-only set is the simplest CRDT.
 """
 
@@ -22,17 +23,21 @@ from typing import Any
 from mesh.core.audit import audited
 from mesh.core.directory import Directory
 from mesh.core.inputs import Audit, MemberLinked, Proclaim, Replay
-from mesh.effects import Append, Need, Refused, Send, Uphold
+from mesh.core.policy.inputs import Stated
+from mesh.effects import Append, Need, Refused, Send, Tell, Uphold
 from mesh.ids import NodeId
 from mesh.limits import Limits
 from mesh.messages.membership import Ack, Digest, Ping
+from mesh.messages.policy import Policy
 from mesh.messages.records import Audited
 from mesh.messages.signed import Signed
 from mesh.messages.trust import Amendment, Revocation
 from mesh.messages.trust import Trust as TrustMessage
 
-REVOKED, AMENDED = "revoked", "amended"
+REVOKED, AMENDED, RULED = "revoked", "amended", "policy_set"
 """`what` of the entries."""
+
+POLICY = "policy"
 
 DIGEST_MASK = (1 << 63) - 1
 """The wire's integers have 63 bits."""
@@ -91,7 +96,7 @@ class Trust:
     def _do_replay(self, _now_s: float, _me: NodeId, replay: Replay) -> None:
         """Rebuilds nothing: the statements themselves are kept by the runtime, and come as `Proclaim`."""
         entry = replay.entry
-        if type(entry) is Audited and entry.what in (REVOKED, AMENDED):
+        if type(entry) is Audited and entry.what in (REVOKED, AMENDED, RULED):
             self._on_record[entry.what, entry.about, entry.by, entry.note] = None
 
     def _do_proclaim(self, now_s: float, me: NodeId, proclaim: Proclaim) -> Effects:
@@ -114,9 +119,11 @@ class Trust:
                 if self._full(signed):
                     yield Refused("trust_full", signed.author)
                     continue
-                self._hold(identity, signed)
+                if not self._hold(identity, signed):
+                    continue  # of all policies one of the oldest: nobody holds it any more
                 fresh.append(signed)
                 yield Uphold(signed, need=Need.FREE)
+                yield Tell(Stated(signed))
                 yield from self._record(now_s, signed)
         for peer in self._linked() if fresh else ():
             if peer != sender:
@@ -126,13 +133,25 @@ class Trust:
         limits = self._limits
         return len(self._held) >= limits.statements_max or (_of_member(signed) and self._of_members >= limits.members_statements_max)
 
-    def _hold(self, identity: tuple[str, ...], signed: Signed) -> None:
+    def _hold(self, identity: tuple[str, ...], signed: Signed) -> bool:
+        """False: not held after all, since newer ones take its place."""
         self._held[identity] = signed
+        policies = [one for one in self._held if one[0] == POLICY] if identity[0] == POLICY else []
+        if len(policies) > self._limits.policies_max:
+            oldest = min(policies, key=age_of)
+            del self._held[oldest]
+            if oldest == identity:
+                return False
+            self._sum(oldest, -1)
+        self._sum(identity, 1)
         self._of_members += _of_member(signed)
         self._revocations += type(signed.body) is Revocation
-        # A sum, so that the order in which statements came leaves no trace in it.
+        return True
+
+    def _sum(self, identity: tuple[str, ...], sign: int) -> None:
+        """A sum, so that the order in which statements came leaves no trace in it."""
         digest = hashlib.blake2b("\0".join(identity).encode(), digest_size=8).digest()
-        self._directory.trust = (self._directory.trust + int.from_bytes(digest)) & DIGEST_MASK
+        self._directory.trust = (self._directory.trust + sign * int.from_bytes(digest)) & DIGEST_MASK
 
     def _record(self, now_s: float, signed: Signed) -> Effects:
         entry = audited(_audit(signed), int(now_s * 1000), self._records_limits)
@@ -206,7 +225,14 @@ def identity_of(signed: Signed) -> tuple[str, ...] | None:
         return "revocation", body.mesh, body.level, body.target, signed.author
     if type(body) is Amendment:
         return "amendment", body.mesh, str(body.seq), signed.author, body.mode, *(root.hex() for root in body.roots)
+    if type(body) is Policy:
+        return POLICY, body.mesh, str(body.seq), signed.author, hashlib.sha256(body.text.encode()).hexdigest()
     return None
+
+
+def age_of(identity: tuple[str, ...]) -> tuple[int, str, str]:
+    """Of a policy: the greater, the newer; the newest counts."""
+    return int(identity[2]), identity[3], identity[4]
 
 
 def _of_member(signed: Signed) -> bool:
@@ -218,10 +244,13 @@ def _audit(signed: Signed) -> Audit:
     body = signed.body
     if type(body) is Revocation:
         return Audit(REVOKED, body.target, signed.author, f"{body.level} {body.name}" + (f": {body.reason}" if body.reason else ""))
+    if type(body) is Policy:
+        note = f": {body.note}" if body.note else ""
+        return Audit(RULED, hashlib.sha256(body.text.encode()).hexdigest(), signed.author, f"version {body.seq} by {body.person}{note}")
     roots = " ".join(root.hex()[:16] for root in body.roots)
     return Audit(AMENDED, body.mesh, signed.author, f"number {body.seq}, mode {body.mode}, roots {roots}")
 
 
 def _size_of(signed: Signed) -> int:
     """About how many bytes a statement takes that was made here and not signed yet."""
-    return 512 + len(getattr(signed.body, "certificate", b""))
+    return 512 + len(getattr(signed.body, "certificate", b"")) + len(getattr(signed.body, "text", ""))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mesh.core.work.enforcing import Enforcing
 from mesh.core.work.holdings import Holdings, State
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.slots import Slots
@@ -21,8 +22,9 @@ from mesh.messages.work import Award, AwardItem
 
 
 class Acceptance:
-    def __init__(self, limits: WorkLimits, holdings: Holdings, slots: Slots, load: LoadGossip, terms: Terms) -> None:
+    def __init__(self, limits: WorkLimits, holdings: Holdings, slots: Slots, load: LoadGossip, terms: Terms, enforcing: Enforcing) -> None:
         self._limits, self._holdings, self._slots, self._load, self._terms = limits, holdings, slots, load, terms
+        self._enforcing = enforcing
         self._began_ms = 0
 
     def start(self, now_s: float) -> None:
@@ -76,7 +78,9 @@ class Acceptance:
         if item.durable and content_hash(item.input) != item.input_hash:
             out.append(Refused("input_hash_wrong", manager))
             return "input_hash_wrong"
-        return ""
+        if reason := self._enforcing.refusal(item):
+            out.append(Refused("policy", manager))
+        return reason
 
     def turn_away(self, now_s: float, manager: NodeId, name: str) -> int:
         """It was refused for want of room: it hears first when there is room again. Returns when to ask again, in milliseconds."""

@@ -8,7 +8,7 @@ that has ended is only in `ended`. Shared by the parts of the manager; holds no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -21,7 +21,8 @@ from mesh.core.work.calibration import Calibration
 from mesh.core.work.holder import Holder
 from mesh.core.work.latencies import Latencies
 from mesh.core.work.lines import Line, recount
-from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task
+from mesh.core.work.ruled import Origins, Wish
+from mesh.core.work.task import FREE, GATE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task
 from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Append, Need, Send
@@ -93,6 +94,10 @@ class Book:
         self.woken: dict[str, Line] = {}
         self.waits: list[Task] = []
         """Waits that have begun in this turn."""
+        self.gated: list[Task] = []
+        """Tasks that the policy may hold back, or whose gates have ended, in this turn."""
+        self.hold_back: Callable[[Task], bool] = lambda task: False
+        """Whether the policy does. Set by `governor.py`."""
         self.vacated: list[tuple[Holder, str]] = []
         """Where an award of a capability has ended in this turn: a slot may be idle there."""
         self.requests: dict[int, Task] = {}
@@ -115,6 +120,7 @@ class Book:
         self.affinity = Affinity(limits)
         self.latencies = Latencies(limits.calibrated_max)
         self.counts: dict[str, int] = {}
+        self.origins = Origins(directory, self.find)
         self.given = 0
         """Tasks, in this life; the last part of their ids."""
 
@@ -142,18 +148,20 @@ class Book:
         placement: Placement = ANYWHERE,
         rank: Rank = UNRANKED,
     ) -> Task:
-        """A new task, in line; with a `key` not before it is entered. The caller appends `submitted(task)` if it is durable."""
+        """A new task, in line, as the policy has it; with a `key` not before it is entered. The caller appends `submitted(task)` if it is
+        durable."""
         self.given += 1
+        wish = self.origins.ruled(Wish(capability, data, placement, timeout_ms, retries, durable), parent)
         task = Task(
             task_id(self.me, self.incarnation, self.given),
-            capability,
+            wish.capability,
             data,
             content_hash(data),
             durable,
             Need.KEPT if durable else Need.FREE,
             now_s,
-            timeout_ms,
-            retries,
+            wish.timeout_ms,
+            wish.retries,
             by,
             parent,
             step,
@@ -162,8 +170,10 @@ class Book:
             request,
             bounds,
             key=key,
-            placement=placement,
+            placement=wish.placement,
             rank=rank,
+            rules=wish.rules,
+            down=wish.down,
         )
         if not key:
             self.enter(now_s, task)
@@ -207,6 +217,7 @@ class Book:
     def submitted(self, task: Task) -> Append:
         what = (task.id, task.capability, task.input_hash, task.by, task.timeout_ms, task.retries, task.parent, task.step, task.files)
         entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key, task.placement, task.rank)
+        entry.rules, entry.down = task.rules, task.down
         return Append(entry, {task.input_hash: task.input})
 
     def find(self, task: TaskId) -> Task | None:
@@ -263,6 +274,12 @@ class Book:
         if task.capability == WAIT:
             task.move(WAIT_FOR)
             self.waits.append(task)
+            return
+        if self.directory.rulebook.rules and self.hold_back(task):
+            if task.state == PARKED:
+                task.move(WAKE)
+            task.move(GATE)
+            self.gated.append(task)
             return
         line = self.line_of(task)
         line.turns.add(task.id, task, back=urgent)

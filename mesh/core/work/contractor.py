@@ -37,9 +37,11 @@ from mesh.core.inputs import (
     WorkerAttached,
     WorkerGone,
 )
+from mesh.core.policy.inputs import PolicyChanged
 from mesh.core.work.acceptance import Acceptance
 from mesh.core.work.breakers import BreakerCools, Breakers
 from mesh.core.work.drain import Draining
+from mesh.core.work.enforcing import Enforcing
 from mesh.core.work.holdings import HeldFor, Holding, Holdings, State, awarded
 from mesh.core.work.limit_holder import LimitHolder
 from mesh.core.work.limit_owner import LimitOwner
@@ -93,11 +95,12 @@ class Contractor:
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
         self._pulling = Pulling(directory, deadlines, limits, random, self._holdings, self._slots, self._load, self._reports)
         self._draining = Draining(deadlines, self._holdings, self._slots, self._load, self._reports)
-        self._acceptance = Acceptance(limits, self._holdings, self._slots, self._load, self._terms)
-        self._permits = Permits(self._holdings, self._slots)
+        self._enforcing = Enforcing(directory, limits, self._slots)
+        self._acceptance = Acceptance(limits, self._holdings, self._slots, self._load, self._terms, self._enforcing)
+        self._permits = Permits(self._holdings, self._slots, self._enforcing)
         self._limit_owner = LimitOwner(directory, limits)
         self._limit_holder = LimitHolder(directory, deadlines, limits, self._slots, self._running, incarnation)
-        self.runs = self._permits.runs
+        self.runs, self.secret_error = self._permits.runs, self._permits.secret_error
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
         """Plain calls whose ACCEPT waits: most will have ended before it is due."""
@@ -122,6 +125,7 @@ class Contractor:
             ReattachOver: self._expire_reattach,
             AcceptsDue: self._expire_accepts,
             BreakerCools: self._expire_breaker,
+            PolicyChanged: self._on_policy_changed,
         }
         parts = (self._load, self._reports, self._running, self._terms, self._relay, self._pricing, self._pulling)
         for part in (*parts, self._draining, self._permits, self._limit_owner, self._limit_holder):
@@ -154,6 +158,7 @@ class Contractor:
         holding = awarded(now_s, item, manager, lease_end_ms, self._holdings.next_order())
         pair = self._holdings.add(holding)
         self._directory.homes[item.task] = manager
+        self._enforcing.keep(item)
         self._accepted += 1
         self._breakers.took(holding)
         if item.durable:
@@ -275,6 +280,9 @@ class Contractor:
             service_ms = ended.service_ms or int((now_s - run.started_s) * 1000)
             if "cancelled" in kinds:
                 self._terms.cancelled(now_s, holding, out)
+            elif ended.outcome == "ok" and (held_back := self._enforcing.output_error(holding, ended.output)) is not None:
+                error = {"kind": "policy_output", "message": held_back["message"], "retryable": False}
+                self._reports.fail(now_s, holding, "error", error, run.worker.agent, service_ms, out)
             elif ended.outcome == "ok":
                 # Also when it was revoked meanwhile: RESULT goes before REVOKED, and the manager may still take it under this fence.
                 self._reports.succeed(now_s, holding, ended.output, ended.files, run.worker.agent, service_ms, out)
@@ -338,7 +346,7 @@ class Contractor:
         for holding in list(self._holdings.by_task.values()):
             if holding.state in _QUEUED and not self._slots.has_worker(holding.capability, holding.where):
                 self._reports.release(now_s, holding, "worker_lost", out)
-        offers = self._slots.offers()
+        offers = self._enforcing.bounded(self._slots.offers())
         if offers != self._offers:
             self._offers = offers
             self._limit_holder.offers_changed(now_s)
@@ -372,6 +380,15 @@ class Contractor:
         self._load.forget(fact.node)
         self._terms.disown(now_s, "" if fact.node == me else fact.node, out)
         self._load.note(now_s)
+        return out
+
+    def _on_policy_changed(self, now_s: float, _me: NodeId, _changed: PolicyChanged) -> list[Any]:
+        """Other limits in what is offered; and what has not begun is awarded again, under the rules of now."""
+        out: list[Any] = []
+        for holding in list(self._holdings.by_task.values()):
+            if holding.state in _QUEUED:
+                self._reports.release(now_s, holding, "policy", out)
+        self._workers_changed(now_s, out)
         return out
 
     # ---- the node's own life

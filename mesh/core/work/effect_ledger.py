@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.core.work.book import Book, Effects
+from mesh.core.work.governor import Governor
 from mesh.core.work.leases import Leases
 from mesh.core.work.readback import Readback
 from mesh.core.work.task import HELD, OFFERED, OUTCOME_KEPT_BYTES, Intent, Task
@@ -32,8 +33,8 @@ GO, DONE, NOTED, REFUSED = "go", "done", "noted", "refused"
 
 
 class EffectLedger:
-    def __init__(self, book: Book, leases: Leases, readback: Readback) -> None:
-        self._book, self._leases, self._readback = book, leases, readback
+    def __init__(self, book: Book, leases: Leases, readback: Readback, governor: Governor) -> None:
+        self._book, self._leases, self._readback, self._governor = book, leases, readback, governor
         self.inputs: dict[type, Any] = {EffectAsk: self._on_effect_ask, EffectDone: self._on_effect_done}
 
     # ---- before
@@ -48,6 +49,11 @@ class EffectLedger:
         intent = task.effects.get(ask.key) if task.effects is not None else None
         if intent is None and (problem := self._unfit(task, ask)):
             yield problem
+        elif intent is None and (ruled := self._governor.effect(now_s, task, ask.key)) is not None:
+            denied, said = ruled
+            yield from said
+            if denied is not None:  # else people are asked: the worker's node asks again until they have answered
+                yield Send(sender, EffectAnswer(ask.ask, REFUSED, b"", dumps(denied)), need=Need.FREE)
         elif intent is not None and intent.done:
             yield self._outcome(sender, ask.ask, task, intent)
         elif intent is not None and (intent.fence, intent.call) == (ask.fence, ask.call):

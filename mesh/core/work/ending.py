@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from mesh.core.policy.gating import PREFIX
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.calls import Ring
 from mesh.core.work.task import (
@@ -158,6 +159,8 @@ class Ending:
         else:
             self._ring.add(now_s, task)
         book.count(task.state)
+        if task.step.startswith(PREFIX) and (held := book.tasks.get(task.parent)) is not None:
+            book.gated.append(held)
         if task.request >= 0:
             book.requests.pop(task.request, None)
             yield self._reply(task)

@@ -18,6 +18,9 @@ NEAREST = 3
 
 
 def has(labels: Iterable[str], wanted: str) -> bool:
+    """``!wanted``: whether it has not (a policy may ask for that)."""
+    if wanted.startswith("!"):
+        return not has(labels, wanted[1:])
     return any(label == wanted or label.partition("=")[0] == wanted for label in labels)
 
 
@@ -27,12 +30,12 @@ def fits_worker(labels: tuple[str, ...], where: tuple[str, ...]) -> bool:
 
 def fits(offer: Offer, where: tuple[str, ...]) -> bool:
     """Whether some worker behind this offer has all of them."""
-    return not where or any(fits_worker(labels, where) for labels in offer.labels)
+    return not where or any(fits_worker(labels, where) for labels in offer.labels or ((),))
 
 
 def lacks(offer: Offer, where: tuple[str, ...]) -> str:
     """Why it does not fit, for the record."""
-    missing = [wanted for wanted in where if not any(has(labels, wanted) for labels in offer.labels)]
+    missing = [wanted for wanted in where if not any(has(labels, wanted) for labels in offer.labels or ((),))]
     return f"lacks {', '.join(missing or where)}"
 
 

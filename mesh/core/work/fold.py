@@ -165,6 +165,8 @@ class Fold:
             key=entry.key,
             placement=entry.placement,
             rank=entry.rank,
+            rules=entry.rules,
+            down=entry.down,
         )
         task.seq = self._seq
         if task.key:
@@ -224,7 +226,7 @@ class Fold:
 
     def _answered(self, entry: Answered, bodies: dict[Hash, bytes]) -> None:
         if (task := self._live(entry.task)) is not None:
-            said = Said(entry.node, entry.person, entry.approve, entry.note, bodies.get(entry.output, b""), entry.event)
+            said = Said(entry.node, entry.person, entry.approve, entry.note, bodies.get(entry.output, b""), entry.event, entry.word)
             task.said = (*task.said, said)
 
     def _cancel_asked(self, entry: CancelAsked, _bodies: dict[Hash, bytes]) -> None:

@@ -40,7 +40,7 @@ from mesh.core.inputs import (
 )
 from mesh.core.keeping.inputs import ClaimSettled, Deposed, KeysMoved, Leading, LogSettled, TaleRead, TaleTold
 from mesh.core.node import Method
-from mesh.core.outbox import PUT_BACK
+from mesh.core.policy.inputs import PolicyChanged
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue, QueuesDue
 from mesh.core.work.calls import CallsDue, Ring
@@ -50,6 +50,7 @@ from mesh.core.work.early import Early
 from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
+from mesh.core.work.governor import Governor
 from mesh.core.work.hedging import Hedging
 from mesh.core.work.leases import Leases
 from mesh.core.work.opening import opened
@@ -61,6 +62,7 @@ from mesh.core.work.retries import Retries
 from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
+from mesh.core.work.taking import Taking
 from mesh.core.work.task import CANCELLING
 from mesh.core.work.waiting import Waiting
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, HedgeDue, ReclaimsDue
@@ -69,7 +71,6 @@ from mesh.effects import Need, Reply
 from mesh.ids import NodeId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
-from mesh.messages.waits import WAIT
 from mesh.messages.work import (
     Accept,
     Ask,
@@ -85,11 +86,6 @@ from mesh.messages.work import (
     Result,
     Revoked,
 )
-
-KEEPERS_COME_S = 5.0
-"""After a start: so long work is taken that waits for keepers to be met."""
-UNLED_S = 10.0
-"""So long without a majority that follows is no election any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +139,18 @@ class Manager:
         self._started = False
         self._early = Early(book)
         self._ending = ending = Ending(book, ring)
+        self.governor = governor = Governor(book, ending)
+        self._taking = Taking(book, governor)
         self._leases = leases = Leases(book, ending)
-        self._placing = Placing(book, ending)
-        self._retries = Retries(book, ending, leases)
+        self._placing = Placing(book, ending, governor)
+        self._retries = Retries(book, ending, leases, governor)
         self._hedging = Hedging(book, ending, self._placing.market)
         self._rebinding = Rebinding(book)
         self._claims = claims = Claims(book)
         self._succession = Succession(book, ending, leases, claims)
         self._readback = readback = Readback()
         self._archive = archive = Archive(directory)
-        self._of_handlers = Steps(book, leases, readback).inputs | EffectLedger(book, leases, readback).inputs
+        self._of_handlers = Steps(book, leases, readback, governor).inputs | EffectLedger(book, leases, readback, governor).inputs
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
         self.waiting = waiting = Waiting(book, ending)
@@ -217,6 +215,7 @@ class Manager:
             MemberRestarted: soon(self._on_member_restarted),
             MemberRevoked: soon(self._on_member_revoked),
             OffersChanged: soon(self._on_offers_changed),
+            PolicyChanged: soon(self.governor.on_changed),
         }
 
     def _of_time(self) -> dict[type, Method]:
@@ -245,10 +244,11 @@ class Manager:
     # ---- the turn
 
     def _turn_ends(self, now_s: float, _me: NodeId, _turn: TurnEnds) -> Effects | None:
-        return self._say(now_s) if self.book.waits or self.book.woken or self.book.dirty or self.book.vacated else None
+        return self._say(now_s) if self.book.waits or self.book.gated or self.book.woken or self.book.dirty or self.book.vacated else None
 
     def _say(self, now_s: float) -> Effects:
-        if self.book.waits:
+        while self.book.waits or self.book.gated:
+            yield from self.governor.look(now_s)
             yield from self.waiting.look(now_s)
         yield from self._placing.drain(now_s)
         if self.book.vacated:
@@ -286,39 +286,8 @@ class Manager:
 
     # ---- clients
 
-    def _room_for(self, now_s: float, request: int, capability: str, data: bytes) -> Reply | None:
-        """None, or why the work is turned down."""
-        if capability == WAIT:
-            message = f"{WAIT} is no work: a handler waits by ctx.approval, ctx.signal or ctx.sleep(name=...)"
-            return Reply(request, False, {"code": "is_step", "message": message, "fix": "mesh approvals"}, need=Need.FREE)
-        if self.book.directory.revoked(self.book.me):
-            return Reply(request, False, own_revocation(), need=Need.FREE)
-        if (overloaded := self.book.admission.refusal(now_s, len(data))) is not None:
-            return Reply(request, False, overloaded, need=Need.FREE)
-        if len(data) > self._limits.body_bytes_max:
-            message = f"arguments of {len(data)} bytes; at most {self._limits.body_bytes_max} travel inside a message, larger ones as File"
-            return Reply(request, False, {"code": "too_big", "message": message, "fix": "mesh call CAP name=@file"}, need=Need.FREE)
-        return None
-
-    def _unguarded(self, now_s: float, request: int) -> Reply | None:
-        """None, or why nothing can be kept: it would wait for keepers who are not here."""
-        book, guard = self.book, self.book.directory.guard
-        if guard.behind:
-            return Reply(request, False, PUT_BACK, need=Need.FREE)
-        keepers = guard.keepers
-        away = [book.directory.name_of(node) for node in keepers if not book.is_linked(node)]
-        unreachable, unled = 2 * len(away) > len(keepers), bool(keepers) and now_s - guard.unled_since_s >= UNLED_S
-        if not (unreachable or unled) or now_s - book.started_at_s < KEEPERS_COME_S:
-            return None
-        names = away if unreachable else [book.directory.name_of(node) for node in keepers]
-        why = "cannot be reached" if unreachable else "do not follow it, as if their disks were put back or are stuck"
-        others = f"{' and '.join(names)}, which {'keeps' if len(names) == 1 else 'keep'} copies of this node's journal, {why}"
-        message = f"{others}: no majority would have what is submitted now, so nothing is taken that must survive"
-        fix = f"mesh up --name {names[0]}, where it ran (mesh nodes shows its address)" if unreachable else f"mesh status --node {names[0]}"
-        return Reply(request, False, {"code": "no_majority", "message": message, "fix": fix}, need=Need.FREE)
-
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
-        if (turned := self._room_for(now_s, call.request, call.capability, call.input)) is not None:
+        if (turned := self._taking.room(now_s, call)) is not None:
             return [turned]
         task = self.book.requests[call.request] = self.book.open(
             now_s,
@@ -338,10 +307,10 @@ class Manager:
         return None
 
     def _do_submit(self, now_s: float, _me: NodeId, submit: Submit) -> Effects:
-        if (turned := self._room_for(now_s, submit.request, submit.capability, submit.input)) is not None:
+        if (turned := self._taking.room(now_s, submit)) is not None:
             yield turned
             return
-        if (turned := self._unguarded(now_s, submit.request)) is not None:
+        if (turned := self._taking.unguarded(now_s, submit.request)) is not None:
             yield turned
             return
         if submit.key:

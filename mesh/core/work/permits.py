@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mesh.core.work.enforcing import Enforcing
 from mesh.core.work.holdings import Holdings
 from mesh.core.work.inputs import EffectBegin, EffectPermitted
 from mesh.core.work.slots import Run, Slots
@@ -19,14 +20,19 @@ from mesh.ids import Fence, NodeId, TaskId
 
 
 class Permits:
-    def __init__(self, holdings: Holdings, slots: Slots) -> None:
-        self._holdings, self._slots = holdings, slots
+    def __init__(self, holdings: Holdings, slots: Slots, enforcing: Enforcing) -> None:
+        self._holdings, self._slots, self._enforcing = holdings, slots, enforcing
         self.inputs: dict[type, Any] = {EffectBegin: self._do_effect_begin}
 
     def runs(self, worker: int, task: TaskId, fence: Fence, now_ms: int) -> str:
         """The capability that this worker runs for `task` under that fence and a lease that holds; "" if it does not, or shall stop."""
         run = self._held(worker, task, fence)
         return run.capability if run is not None and self._holdings.by_task[task].lease_end_ms > now_ms else ""
+
+    def secret_error(self, task: TaskId, name: str) -> dict[str, Any] | None:
+        """None, or why the policy does not let it have that secret."""
+        holding = self._holdings.by_task.get(task)
+        return self._enforcing.secret_error(holding, name) if holding is not None else None
 
     def _held(self, worker: int, task: TaskId, fence: Fence) -> Run | None:
         run, holding = self._slots.runs.get(task), self._holdings.by_task.get(task)
@@ -36,6 +42,9 @@ class Permits:
 
     def _do_effect_begin(self, now_s: float, _me: NodeId, begin: EffectBegin) -> list[Any]:
         if self.runs(begin.worker, begin.task, begin.fence, int(now_s * 1000)):
+            denied = self._enforcing.effect_error(self._holdings.by_task[begin.task], begin.key)
+            if denied is not None:
+                return [Reply(begin.request, False, denied, need=Need.FREE)]
             return [Tell(EffectPermitted(begin))]
         if self._held(begin.worker, begin.task, begin.fence) is not None:
             code, message = "lease_over", "the lease of this task is over on this node, and no effect starts until it is renewed"

@@ -18,6 +18,7 @@ from mesh.core.work.book import CONDITIONAL, DURABLE, Book, Effects, GuardDue
 from mesh.core.work.breaker import OPEN
 from mesh.core.work.ending import Ending, no_such_capability, no_such_label, nobody_left, node_lost
 from mesh.core.work.fitting import offered, unmet
+from mesh.core.work.governor import Governor
 from mesh.core.work.lines import Line
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, liked, nearest, sample
 from mesh.core.work.patience import Patience, out_of_reach
@@ -40,8 +41,8 @@ HINTED_MS = 1000
 
 
 class Placing:
-    def __init__(self, book: Book, ending: Ending) -> None:
-        self._book, self._ending = book, ending
+    def __init__(self, book: Book, ending: Ending, governor: Governor) -> None:
+        self._book, self._ending, self._governor = book, ending, governor
         self.market = self._market = Market(book)
         self.patience = Patience(book, ending)
         self._auctions: dict[int, Auction] = {}
@@ -259,6 +260,9 @@ class Placing:
             self._book.limits.near_ms if task.favourite == task.holder else 0,
             rank=task.rank,
             aged=task.aged,
+            origin=self._book.origins.of(task) if task.rules else "",
+            down=task.down,
+            words=self._governor.words(task),
         )
 
     # ---- auctions

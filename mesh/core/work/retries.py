@@ -18,6 +18,7 @@ from mesh.core.inputs import FileFetched, FileWanted
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.budget import RetryBudget
 from mesh.core.work.ending import Ending, node_lost
+from mesh.core.work.governor import Governor
 from mesh.core.work.leases import NODE_REVOKED, Leases
 from mesh.core.work.poison import is_poison, note_loss, poison
 from mesh.core.work.task import (
@@ -49,8 +50,8 @@ FETCH_AGAIN_S = 1.0
 
 
 class Retries:
-    def __init__(self, book: Book, ending: Ending, leases: Leases) -> None:
-        self._book, self._ending, self._leases = book, ending, leases
+    def __init__(self, book: Book, ending: Ending, leases: Leases, governor: Governor) -> None:
+        self._book, self._ending, self._leases, self._governor = book, ending, leases, governor
         self._fetching: dict[Hash, dict[str, Task]] = {}
         self._budget = RetryBudget(book.limits)
         self._in_line: dict[TaskId, Task] = {}
@@ -73,7 +74,10 @@ class Retries:
             return
         if task.state == OFFERED:
             yield from self._leases.bind(now_s, task)
-        if task.state == HELD:
+        if task.state == HELD and (held_back := self._governor.output(task, result.output)) is not None:
+            yield Refused("policy_output", sender)
+            yield from self._ending.fail(now_s, task, held_back)
+        elif task.state == HELD:
             task.move(RESULT)
             task.output, task.output_hash = result.output, result.output_hash
             task.agent = result.agent or task.agent

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.core.work.book import Book, Effects
+from mesh.core.work.governor import Governor
 from mesh.core.work.leases import Leases
 from mesh.core.work.readback import Readback
 from mesh.core.work.task import DONE, HELD, OFFERED, Task
@@ -26,8 +27,8 @@ ASKERS_MAX = 16
 
 
 class Steps:
-    def __init__(self, book: Book, leases: Leases, readback: Readback) -> None:
-        self._book, self._leases, self._readback = book, leases, readback
+    def __init__(self, book: Book, leases: Leases, readback: Readback, governor: Governor) -> None:
+        self._book, self._leases, self._readback, self._governor = book, leases, readback, governor
         self.inputs: dict[type, Any] = {StepAsk: self._on_step_ask}
 
     def _on_step_ask(self, now_s: float, sender: NodeId, ask: StepAsk) -> Effects:
@@ -46,6 +47,9 @@ class Steps:
         if child is None:
             if (overloaded := self._book.admission.refusal(now_s, len(ask.input))) is not None:
                 yield Send(sender, StepDone(ask.ask, "", "refused", b"", dumps(overloaded)), need=Need.FREE)
+                return
+            if (denied := self._governor.refusal(ask.capability, ask.input, ask.placement.where, parent.durable, parent.id)) is not None:
+                yield Send(sender, StepDone(ask.ask, "", "refused", b"", dumps(denied)), need=Need.FREE)
                 return
             # A step outlives the attempt that asked for it, but not its parent: it never has more time than that has left.
             left_ms = parent.left_ms(now_s)

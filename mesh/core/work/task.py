@@ -5,6 +5,7 @@
        '--park--> parked '--park           '--free--> pending (declined, released, revoked, lost)
                                            '--retry-> backoff --ready--> pending
     pending --wait--> waiting --settle--> done          a wait, which nobody runs (`waiting.py`)
+    pending --gate--> gated --pass--> pending           the policy holds it back (`governor.py`)
 
 Invariant: every change of state goes through `TRANSITIONS`; what is not in it is a bug here and asserts. A task ends once, in ``done``,
 ``failed`` or ``cancelled``, and never leaves that state. The diagram in docs/ is generated from the table.
@@ -20,6 +21,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.core.policy.gating import PREFIX
+from mesh.core.policy.rules import Rulebook, Ruling
 from mesh.core.work.stream import Stream
 from mesh.core.work.turns import NO_TURN, Turn
 from mesh.effects import Need
@@ -29,19 +32,19 @@ from mesh.messages.waits import signal_of
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
-BACKOFF, COMMITTING, CANCELLING, WAITING = "backoff", "committing", "cancelling", "waiting"
+BACKOFF, COMMITTING, CANCELLING, WAITING, GATED = "backoff", "committing", "cancelling", "waiting", "gated"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 CLAIMING = "claiming"
 """No state of a task yet: it is one only if its key stands for it."""
 MOVED = "moved"
 """No state of a task, but of this node's part in it: another node drives it."""
 
-STATES = (PENDING, BIDDING, OFFERED, HELD, PARKED, BACKOFF, COMMITTING, CANCELLING, WAITING, DONE, FAILED, CANCELLED)
+STATES = (PENDING, BIDDING, OFFERED, HELD, PARKED, BACKOFF, COMMITTING, CANCELLING, WAITING, GATED, DONE, FAILED, CANCELLED)
 TERMINAL = (DONE, FAILED, CANCELLED)
 
 ASK, AWARD, PARK, WAKE, ACCEPT, FREE = "ask", "award", "park", "wake", "accept", "free"
 RETRY, READY, RESULT, COMMIT, FAIL, CANCEL, STOPPED = "retry", "ready", "result", "commit", "fail", "cancel", "stopped"
-WAIT_FOR, SETTLE = "wait", "settle"
+WAIT_FOR, SETTLE, GATE, PASS = "wait", "settle", "gate", "pass"
 
 TRANSITIONS: dict[tuple[str, str], str] = {
     (PENDING, ASK): BIDDING,
@@ -79,6 +82,10 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     (WAITING, SETTLE): DONE,
     (WAITING, CANCEL): CANCELLED,
     (WAITING, FAIL): FAILED,
+    (PENDING, GATE): GATED,
+    (GATED, PASS): PENDING,
+    (GATED, CANCEL): CANCELLED,
+    (GATED, FAIL): FAILED,
 }
 """State and event -> state. A result of an award whose ACCEPT is still on its way counts as that ACCEPT first."""
 
@@ -131,6 +138,8 @@ class Said:
     output: bytes = b""
     event: str = ""
     """Of a signal: what its sender calls it."""
+    word: bytes = b""
+    """Of a gate's answer: as it was signed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -172,6 +181,12 @@ class Task:
     """Under which it was submitted; over the whole mesh it stands for this one."""
     placement: Placement = ANYWHERE
     rank: Rank = UNRANKED
+    rules: tuple[str, ...] = ()
+    """Of the policy, that had a say when it was made: its version, then their ids."""
+    down: tuple[str, ...] = ()
+    """Labels that whatever it asks for must be run with, too."""
+    ruled: tuple[Rulebook, Ruling] | None = None
+    """What is ruled of it, and by which rulebook; None: not looked at."""
     turn: Turn = NO_TURN
     aged: int = 0
     """Levels that it has risen by waiting."""
@@ -298,7 +313,7 @@ class Task:
         children, self.children = self.children or {}, {}
         for name, child in children.items():
             signal = signal_of(name)
-            if child.ended and (signal is None or signal[1] < had.get(signal[0], 0)):
+            if child.ended and not name.startswith(PREFIX) and (signal is None or signal[1] < had.get(signal[0], 0)):
                 child.is_past = True
             else:
                 self.children[name] = child

@@ -77,11 +77,11 @@ class Waiting:
         task.node, task.output, task.output_hash = self._book.me, output, content_hash(output)
         yield from self._ending.settled(now_s, task)
 
-    def _say(self, now_s: float, task: Task, said: Said, word: bytes = b"") -> Effects:
+    def _say(self, now_s: float, task: Task, said: Said) -> Effects:
         digest = content_hash(said.output) if said.output else ""
         task.said = (*task.said, said)
         if task.durable:
-            what = (task.id, said.node, said.person, said.approve, said.note, digest, said.event, word, int(now_s * 1000))
+            what = (task.id, said.node, said.person, said.approve, said.note, digest, said.event, said.word, int(now_s * 1000))
             yield Append(Answered(*what), {digest: said.output} if said.output else {})
         wait = wait_of(task.input)
         if task.state == WAITING and not isinstance(wait, str):
@@ -160,8 +160,8 @@ class Waiting:
             yield self._no(sender, ask, *problem)
             yield Refused(problem[0], sender)
             return
-        said = Said(sender, verdict.person, verdict.approve, verdict.note, verdict.output)
-        yield from self._say(now_s, task, said, word.raw)
+        said = Said(sender, verdict.person, verdict.approve, verdict.note, verdict.output, word=word.raw)
+        yield from self._say(now_s, task, said)
         yield self._state(sender, ask, task)
 
     def _unfit(self, now_s: float, sender: NodeId, task: Task, gate: Gate, verdict: Verdict) -> tuple[str, str, str] | None:

@@ -13,7 +13,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from mesh.errors import Refused, UsageError
 from mesh.ids import Fence, TaskId, is_secret_name
@@ -124,20 +124,29 @@ class Secrets:
 
 class SecretDesk:
     """Answers workers. `held` says which capability a worker runs for a task under a fence now, "" if none; `noted(reason, secret)` is told
-    of whom asks for a secret that is kept here, and not for him."""
+    of whom asks for a secret that is kept here, and not for him. `ruled`: why the policy lets a task not have one; None: it does."""
 
     def __init__(
-        self, secrets: Secrets, held: Callable[[int, TaskId, Fence], str], audit: Audit, noted: Callable[[str, str], None]
+        self,
+        secrets: Secrets,
+        held: Callable[[int, TaskId, Fence], str],
+        audit: Audit,
+        noted: Callable[[str, str], None],
+        ruled: Callable[[TaskId, str], dict[str, Any] | None] = lambda task, name: None,
     ) -> None:
-        self._secrets, self._held, self._audit, self._noted = secrets, held, audit, noted
+        self._secrets, self._held, self._audit, self._noted, self._ruled = secrets, held, audit, noted, ruled
 
     def read(self, worker: int, name: str, task: TaskId, fence: Fence) -> str:
-        """The text, on record. Raises Refused: ``secret_not_held``, ``no_such_secret``, ``secret_out_of_scope``; HomeError."""
+        """The text, on record. Raises HomeError; Refused: ``secret_not_held``, ``policy_denied``, ``no_such_secret``,
+        ``secret_out_of_scope``."""
         capability = self._held(worker, task, fence)
         if not capability:
             raise not_held(task)
         if not is_secret_name(name):
             raise _no_such(name)
+        if (denied := self._ruled(task, name)) is not None:
+            self._noted("policy_denied", name)
+            raise Refused(str(denied["message"]), fix=str(denied["fix"]), code=str(denied["code"]))
         kept = self._secrets.read(name)
         if not kept.covers(capability):
             self._noted("secret_out_of_scope", name)

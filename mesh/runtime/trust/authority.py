@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from mesh.errors import Refused
 from mesh.ids import NodeId
+from mesh.messages.policy import Policy
 from mesh.messages.signed import Signed
 from mesh.messages.trust import HOME, ISSUER, NODE, Amendment, Certificate, Revocation
 from mesh.runtime.trust.credentials import Credentials
@@ -165,6 +166,15 @@ class Authority:
             raise Refused(f"this cannot be said: {refusal.reason}", fix="mesh trust", code=refusal.reason) from None
         self.credentials.keep_statements()
         return said
+
+    def rule(self, text: str, seq: int, person: str, note: str) -> Signed:
+        """The mesh's policy from now on, as version `seq`: by the root's key where it lies here, else by the issuer's. Raises Refused."""
+        signer, certificate = self.credentials.root_signer(), b""
+        if signer is None:
+            signer, raw = self._issuer()
+            certificate = join_chain((raw,))
+        policy = Policy(self.credentials.mesh, seq, text, person, note, self._wall_ms(), certificate)
+        return self._say(Signed(signer.node, policy), signer)
 
     # ---- keys
 

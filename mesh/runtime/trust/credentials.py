@@ -28,7 +28,8 @@ from mesh.wire.objects import Signer, node_id
 from mesh.wire.packing import Refusal, pack, unpack_row
 
 T = TypeVar("T")
-STATEMENTS_BYTES_MAX = 1024 * 1024
+STATEMENTS_BYTES_MAX = 2 * 1024 * 1024
+"""512 revocations of a kilobyte each, and the newest 16 policies of 33 KiB."""
 
 
 class Paths:

@@ -19,6 +19,7 @@ from typing import Any
 from mesh.errors import MeshError, Refused
 from mesh.ids import NodeId
 from mesh.messages.enrol import Admission, Ask, Join
+from mesh.messages.policy import Policy
 from mesh.runtime.home import HomeError, read_private, write_atomic
 from mesh.runtime.trust.authority import ISSUER_ROLE, Authority, Grant
 from mesh.runtime.trust.credentials import Credentials
@@ -202,7 +203,8 @@ class Registrar:
         return chain, own_issuer
 
     def _admission(self, credentials: Credentials, chain: bytes, own_issuer: bytes) -> bytes:
-        statements = tuple(signed.raw for signed in credentials.authorities.statements())
+        said = credentials.authorities.statements()
+        statements = tuple(signed.raw for signed in said if not isinstance(signed.body, Policy))  # those come with the first link
         return pack_admission(
             Admission(credentials.genesis.raw, statements, chain, own_issuer, credentials.discovery_key, self._doors()[:8])
         )

@@ -10,7 +10,8 @@ import pytest
 from mesh.core.directory import Directory
 from mesh.core.inputs import MemberLinked, Proclaim, Replay
 from mesh.core.membership.trust import Trust
-from mesh.effects import Append, Need, Refused, Send, Uphold
+from mesh.core.policy.inputs import Stated
+from mesh.effects import Append, Need, Refused, Send, Tell, Uphold
 from mesh.limits import Limits, TrustLimits
 from mesh.messages.membership import Ack, Digest, Ping
 from mesh.messages.records import Audited, Opened
@@ -54,17 +55,18 @@ def test_a_new_statement_is_upheld_put_on_record_and_told_to_all_but_its_sender(
     bench, one = Bench(), revoke("r")
     written = Append(Audited("revoked", "r", "root", "node r: lost", 2000))
     to_c = Send("c", TrustMessage((one,)), need=FREE)
-    assert bench.give(TrustMessage((one,)), "b") == [Uphold(one, need=FREE), written, to_c]
+    assert bench.give(TrustMessage((one,)), "b") == [Uphold(one, need=FREE), Tell(Stated(one)), written, to_c]
 
 
 def test_one_made_here_goes_to_everybody() -> None:
     bench, one = Bench(), amend(1)
     effects = bench.give(Proclaim(one))
-    assert effects[:2] == [
+    assert effects[:3] == [
         Uphold(one, need=FREE),
+        Tell(Stated(one)),
         Append(Audited("amended", "mesh", "root", "number 1, mode token, roots 6b", 2000)),
     ]
-    assert effects[2:] == [Send(peer, TrustMessage((one,)), need=FREE) for peer in ("b", "c")]
+    assert effects[3:] == [Send(peer, TrustMessage((one,)), need=FREE) for peer in ("b", "c")]
 
 
 def test_what_is_known_changes_nothing_and_is_not_told_on() -> None:
@@ -80,7 +82,7 @@ def test_the_same_target_revoked_by_somebody_else_is_another_statement() -> None
 
 def test_two_amendments_of_one_number_are_both_kept() -> None:
     bench = Bench().hold(amend(1, b"k"))
-    assert [type(effect) for effect in bench.give(Proclaim(amend(1, b"other")))] == [Uphold, Append, Send, Send]
+    assert [type(effect) for effect in bench.give(Proclaim(amend(1, b"other")))] == [Uphold, Tell, Append, Send, Send]
 
 
 def test_the_digest_is_that_of_the_set_in_whatever_order() -> None:
@@ -163,8 +165,8 @@ def test_a_restart_upholds_again_and_writes_nothing_twice() -> None:
     again = Bench()
     assert again.give(Replay(1, entry)) == []
     assert again.directory.trust == 0, "entries rebuild nothing"
-    assert [type(effect) for effect in again.give(Proclaim(revoke("r")))] == [Uphold, Send, Send]
-    assert [type(effect) for effect in again.give(Proclaim(revoke("s")))] == [Uphold, Append, Send, Send]
+    assert [type(effect) for effect in again.give(Proclaim(revoke("r")))] == [Uphold, Tell, Send, Send]
+    assert [type(effect) for effect in again.give(Proclaim(revoke("s")))] == [Uphold, Tell, Append, Send, Send]
 
 
 def test_a_long_reason_does_not_make_an_entry_that_cannot_be_read_back() -> None:

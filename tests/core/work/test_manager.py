@@ -9,7 +9,7 @@ from manager_bench import Bench, started
 
 from mesh.core.directory import Guard
 from mesh.core.inputs import Call, FileFetched, FileWanted, RequestGone, Submit
-from mesh.core.work.manager import KEEPERS_COME_S, UNLED_S
+from mesh.core.work.taking import KEEPERS_COME_S, UNLED_S
 from mesh.effects import Append, Need, Reply, Send
 from mesh.ids import content_hash
 from mesh.messages.membership import Offer

@@ -137,7 +137,7 @@ def test_the_answers_of_a_task_are_bounded_by_its_nodes() -> None:
     task = gate(bench, quorum=2)
     for _ in range(3):
         answer(bench, task, "b")
-    assert task.said == (Said("b", "ann", True),)
+    assert task.said == (Said("b", "ann", True, word=b"as signed"),)
     answer(bench, task, "b", approve=False)
     assert json.loads(bench.task(task.id).output or b"")["approved"] is False
 

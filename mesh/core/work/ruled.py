@@ -1,0 +1,99 @@
+"""New work as the mesh's policy has it: sent elsewhere, with the labels it must have, and no more time and retries than it may.
+
+Invariant: what is ruled when work is made stands in its own fields, and in its entry: whoever manages it later need not rule again. What
+must be asked again (denials, gates, effects, results) is in `governor.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from mesh.core.directory import ReadDirectory
+from mesh.core.policy.rules import FREE, Ruling, Work
+from mesh.core.work.fitting import offered
+from mesh.core.work.task import Task
+from mesh.ids import NodeId, TaskId, author_of
+from mesh.messages.waits import WAIT
+from mesh.messages.work import Placement
+
+
+@dataclass(slots=True)
+class Wish:
+    """What was asked for, of all that a policy may change."""
+
+    capability: str
+    input: bytes
+    placement: Placement
+    timeout_ms: int
+    retries: int
+    durable: bool
+    rules: tuple[str, ...] = ()
+    down: tuple[str, ...] = ()
+
+
+class Origins:
+    """Where work comes from, and what it passes on. `find`: a task that is managed here."""
+
+    def __init__(self, directory: ReadDirectory, find: Callable[[TaskId], Task | None]) -> None:
+        self._directory, self._find = directory, find
+
+    def of(self, task: Task | TaskId) -> NodeId:
+        """The node at which the work was asked for that this belongs to, as far up as is known here."""
+        name = task if isinstance(task, str) else task.parent or task.id
+        while (known := self._find(name)) is not None and known.parent:
+            name = known.parent
+        held = self._directory.origins.get(name)
+        return held[0] if held is not None else author_of(name)
+
+    def down(self, parent: TaskId) -> tuple[str, ...]:
+        """Labels that whatever `parent` asks for must be run with; it runs here, or is managed here."""
+        if (known := self._find(parent)) is not None:
+            return known.down
+        held = self._directory.origins.get(parent)
+        return held[1] if held is not None else ()
+
+    def ruled(self, wish: Wish, parent: TaskId) -> Wish:
+        if wish.capability == WAIT:
+            return wish
+        return ruled(self._directory, wish, self.of(parent) if parent else self._directory.me, self.down(parent) if parent else ())
+
+
+def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple[str, ...]) -> Wish:
+    """`inherited`: labels of the work that asks for this."""
+    book = directory.rulebook
+    ruling = FREE
+    if book.rules:
+        names = (origin, directory.name_of(origin))
+        ruling = book.ruling(Work(wish.capability, wish.input, names, wish.placement.where, wish.durable))
+    down = union(inherited, ruling.down)
+    where = union(wish.placement.where, union(inherited, ruling.require))
+    capability = _capability(directory, wish.capability, ruling)
+    if where == wish.placement.where and ruling is FREE and not down:
+        return wish
+    return Wish(
+        capability,
+        wish.input,
+        replace(wish.placement, where=where) if where != wish.placement.where else wish.placement,
+        _least(wish.timeout_ms, ruling.timeout_ms),
+        min(wish.retries, ruling.retries) if wish.retries >= 0 and ruling.retries >= 0 else max(wish.retries, ruling.retries),
+        wish.durable,
+        (str(ruling.version), *ruling.rules) if ruling.rules else (),
+        down,
+    )
+
+
+def _capability(directory: ReadDirectory, capability: str, ruling: Ruling) -> str:
+    if ruling.route:
+        return ruling.route
+    gone: Callable[[str], bool] = lambda name: not offered(directory, name)  # noqa: E731
+    return ruling.fallback if ruling.fallback and gone(capability) and not gone(ruling.fallback) else capability
+
+
+def union(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(dict.fromkeys((*some, *others)))) if others else some
+
+
+def _least(one: int, other: int) -> int:
+    """Of two bounds, where 0 is none."""
+    return min(one, other) if one and other else one or other
