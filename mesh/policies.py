@@ -32,8 +32,9 @@ class PolicyError(UsageError):
     code = "bad_policy"
 
     def __init__(self, lines: Sequence[str], fix: str) -> None:
-        super().__init__("\n".join(lines), fix=fix)
+        super().__init__(lines[0] if len(lines) == 1 else f"{len(lines)} problems, the first: {lines[0]}", fix=fix)
         self.problems = tuple(lines)
+        self.details = "\n".join(lines) if len(lines) > 1 else ""
 
 
 def read_policy(path: str | os.PathLike[str]) -> Document:

@@ -39,6 +39,7 @@ FLOORS = {
         "mesh.joining",
         "mesh.labels",
         "mesh.launch",
+        "mesh.policies",
         "mesh.schedules",
         "mesh.inspector",
         "mesh.runtime.condition",

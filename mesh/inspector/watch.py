@@ -60,6 +60,7 @@ def _show_status(document: dict[str, Any]) -> str:
         "stock": stock,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
+        "policy": _policy(document.get("policy") or {}),
         "gates": f"{document['gates']} wait for an approval; mesh approvals" if document.get("gates") else "",
         "resources": ", ".join(
             f"{clean(name)} {r['held']:g} of {r['total']:g} held" for name, r in (document.get("resources") or {}).items()
@@ -217,16 +218,24 @@ def _show_task(document: dict[str, Any]) -> str:
         "survives",
         "priority",
         "share",
+        "policy",
         "reason",
         "progress",
     )
-    fence = document["fence"]
-    shown = {**document, "fence": f"{fence} ({award_words(award_number(fence), term_of(fence))})" if award_number(fence) else ""}
+    fence, rules = document["fence"], document.get("rules") or []
+    words = f"{fence} ({award_words(award_number(fence), term_of(fence))})" if award_number(fence) else ""
+    shown = {**document, "fence": words, "policy": f"version {rules[0]}: {', '.join(rules[1:])}" if rules else ""}
     shown["priority"] = "" if document.get("priority") == PRIORITY_DEFAULT else document.get("priority")
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
     lines = [f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key)]
     return "\n".join([*lines, *(["", show_effects(document["effects"])] if document.get("effects") else [])])
+
+
+def _policy(document: dict[str, Any]) -> str:
+    if not document.get("version"):
+        return ""
+    return f"{clean(document['name'])}, version {document['version']}, {document['rules']} rules; mesh policy show".removeprefix(", ")
 
 
 def why(

@@ -44,6 +44,7 @@ def explain(task: str, entries: list[dict[str, Any]], names: Mapping[str, str] =
         "schema": "mesh.why/1",
         "task": task,
         "capability": next((entry["capability"] for entry in own if entry["kind"] == "Submitted"), ""),
+        "rules": next((list(entry.get("rules") or []) for entry in own if entry["kind"] == "Submitted"), []),
         "decisions": decisions,
         "events": events,
         "effects": effects_of(task, entries),
@@ -98,6 +99,8 @@ def _event(entry: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 def show(document: dict[str, Any]) -> str:
     """The document for people."""
     lines = [f"{clean(short(document['task']))}  {clean(document['capability'])}"]
+    if rules := document.get("rules"):
+        lines.append(f"by the policy, version {clean(rules[0])}: {', '.join(map(clean, rules[1:]))}")
     for decision in document["decisions"]:
         asked = len(decision["candidates"]) + len(decision["refusals"])
         lines.append("")

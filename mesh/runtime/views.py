@@ -33,6 +33,7 @@ Document = dict[str, Any]
 TWO_NODES = "with two nodes submitted work survives a restart of its node, not its loss: neither could know that the other is gone for good"
 
 
+UPDATE_FIX = "install the version here that it was set with: pip install -U lanmesh"
 OLD_COPY_FIX = "mesh audit, for what it did since; what others hold stays as it is: go on as another node, mesh up --name NAME"
 
 
@@ -79,6 +80,7 @@ class Views:
             "stock": self._workers(stock=True),
             "nodes": states,
             "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
+            "policy": asdict(process.assembly.policies.statistics()),
             "gates": len(process.assembly.manager.waiting.rows(clock.now_s())),
             "draining": contractor.draining,
             "running": contractor.busy,
@@ -138,6 +140,8 @@ class Views:
         found += [(f"those who offer {name} disagree about its arguments", f"give one {name} another name") for name in self._disputed()]
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
+        if unread := process.assembly.policies.statistics().unread:
+            found.append((f"version {unread} of the policy has keys that this node does not know: it keeps to an older one", UPDATE_FIX))
         if process.store.held:
             found.append((WAITING, "mesh nodes"))
         if store.shelf_damaged:
@@ -313,6 +317,7 @@ class Views:
             "local": process.local,
             "membership": process.assembly.membership,
             "trust": process.assembly.trust,
+            "policies": process.assembly.policies,
             "records": process.assembly.records,
             "manager": process.assembly.manager,
             "contractor": process.assembly.contractor,

@@ -124,6 +124,10 @@ class ManagerStatistics:
     hedges_won: int
     hedges_denied: int
     """For want of budget."""
+    policy_denied: int = 0
+    """Tasks, effects and results that a rule of the policy refused here."""
+    policy_gates: int = 0
+    """That a rule has put before work."""
     claiming: int = 0
     """Keyed submits of which it is not known yet whether their key stands for them."""
 
@@ -459,5 +463,7 @@ class Manager:
             hedges=counts.get("hedges", 0),
             hedges_won=counts.get("hedges_won", 0),
             hedges_denied=counts.get("hedges_denied", 0),
+            policy_denied=self.governor.denied,
+            policy_gates=self.governor.gates,
             claiming=len(self._claims),
         )

@@ -117,6 +117,7 @@ class Questions:
             "durable": task.durable,
             "priority": task.rank[0] or PRIORITY_DEFAULT,
             "share": task.rank[1],
+            "rules": list(task.rules),
         }
 
     def _tried(self, task: Task) -> list[dict[str, Any]]:
