@@ -31,6 +31,7 @@ from mesh.publishing import Publishes
 from mesh.reaching import Reach
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
+from mesh.spends import Spends
 from mesh.telling import NOTE_CHARACTERS_MAX, Telling
 from mesh.threads import HandlerStopped, Interruptible, Threads, interrupting
 
@@ -40,7 +41,7 @@ STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
 
 
-class Runner(Publishes):
+class Runner(Publishes, Spends):
     """`out(verb, item)` gets started, progress, said, ended and priced items; `ask` reaches the node. Use `flush` before frames leave.
 
     `isolation` runs the handlers that are to have a process of their own; without it they run here. `relayed`: this is such a process.
@@ -429,7 +430,7 @@ class Runner(Publishes):
         await self._may_start(run)
         self._lend_slot(run)
         try:
-            return await self._ask_for(run, verb, params)
+            return await self.begin_call(run, verb, params)
         finally:
             self._take_slot(run)
 
@@ -449,6 +450,8 @@ class Runner(Publishes):
             return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
         if verb == "call":
             return await self._begin(run, verb, run.child(self._clock.now_ms(), params))
+        if verb == "spend":
+            return await self.spend_for(run, params)
         if verb == "effect":
             return await self._reach.permit(run, params)
         if verb == "effected":

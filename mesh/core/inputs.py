@@ -12,7 +12,7 @@ from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.membership import Offer
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
-from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, Placement
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Bounds, Placement
 
 # ---- the node itself
 
@@ -113,6 +113,7 @@ class Call:
     bounds: Bounds = UNBOUNDED
     placement: Placement = ANYWHERE
     rank: Rank = UNRANKED
+    budget: Amounts = ()
 
 
 @dataclass(slots=True)
@@ -144,6 +145,7 @@ class Submit:
     key: str = ""
     placement: Placement = ANYWHERE
     rank: Rank = UNRANKED
+    budget: Amounts = ()
 
 
 @dataclass(slots=True)
@@ -162,6 +164,7 @@ class Step:
     rank: Rank = UNRANKED
     placement: Placement = ANYWHERE
     retries: int = -1
+    budget: Amounts = ()
 
 
 @dataclass(slots=True)

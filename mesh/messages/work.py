@@ -31,6 +31,9 @@ Bounds = tuple[int, int, int]
 
 UNBOUNDED: Bounds = (0, 0, 0)
 
+Amounts = tuple[tuple[str, int], ...]
+"""Of what a budget has or work spends: names, and thousandths."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -137,6 +140,8 @@ class AwardItem:
     rank: Rank = UNRANKED
     aged: int = 0
     """So many levels has it risen by waiting."""
+    budgets: tuple[str, ...] = ()
+    """Of which names somebody has set a budget: what it calls has to be reserved there first."""
 
 
 @dataclass(slots=True)
@@ -328,6 +333,8 @@ class StepAsk:
     placement: Placement = ANYWHERE
     retries: int = -1
     """Tries after a failure of its handler; -1: as many as its capability says."""
+    budget: Amounts = ()
+    """Its own, reserved before it begins."""
 
 
 @dataclass(slots=True)

@@ -21,6 +21,8 @@ from mesh.core.work.calibration import Calibration
 from mesh.core.work.holder import Holder
 from mesh.core.work.latencies import Latencies
 from mesh.core.work.lines import Line, recount
+from mesh.core.work.meter import Meter
+from mesh.core.work.spending import opened as account_of
 from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task
 from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
@@ -29,7 +31,7 @@ from mesh.ids import UNRANKED, Fence, NodeId, Rank, TaskId, content_hash, task_i
 from mesh.limits import WorkLimits
 from mesh.messages.records import Submitted
 from mesh.messages.waits import WAIT
-from mesh.messages.work import ANYWHERE, UNBOUNDED, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
 
 Effects = Iterator[Any]
 
@@ -101,6 +103,7 @@ class Book:
         self.unkeyed: list[tuple[str, TaskId]] = []
         """Keys whose tasks were forgotten in this turn."""
         self.wheel = Wheel(deadlines)
+        self.meter = Meter(deadlines)
         self.queue_wheel = Wheel(deadlines, QueuesDue)
         self.dirty: list[Holder] = []
         self.pulse_at_s = 0.0
@@ -141,6 +144,7 @@ class Book:
         key: str = "",
         placement: Placement = ANYWHERE,
         rank: Rank = UNRANKED,
+        budget: Amounts = (),
     ) -> Task:
         """A new task, in line; with a `key` not before it is entered. The caller appends `submitted(task)` if it is durable."""
         self.given += 1
@@ -164,7 +168,12 @@ class Book:
             key=key,
             placement=placement,
             rank=rank,
+            budget=budget,
         )
+        above = self.tasks.get(parent) if step else None
+        if above is not None and above.account is not None:
+            self.meter.stands(now_s, above.account)
+        task.account = account_of(task.id, budget, above.account if above is not None else None)
         if not key:
             self.enter(now_s, task)
         return task
@@ -206,7 +215,7 @@ class Book:
 
     def submitted(self, task: Task) -> Append:
         what = (task.id, task.capability, task.input_hash, task.by, task.timeout_ms, task.retries, task.parent, task.step, task.files)
-        entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key, task.placement, task.rank)
+        entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key, task.placement, task.rank, task.budget)
         return Append(entry, {task.input_hash: task.input})
 
     def find(self, task: TaskId) -> Task | None:

@@ -216,6 +216,7 @@ class Placing:
         task.heartbeat_ms = task.bounds[2] or offer.heartbeat_ms
         book.queue_wheel.remove(task)
         task.agent = winner.agent
+        book.meter.awarded(task.account)
         task.offered_at_s, task.promised_ms = now_s, (winner.start_ms, winner.service_ms)
         book.line_of(task).took(now_s, book.shares, task, winner.service_ms)
         decided = Decided(task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000))
@@ -259,6 +260,7 @@ class Placing:
             self._book.limits.near_ms if task.favourite == task.holder else 0,
             rank=task.rank,
             aged=task.aged,
+            budgets=task.account.names() if task.account is not None else (),
         )
 
     # ---- auctions

@@ -20,13 +20,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.core.work.spending import Account
 from mesh.core.work.stream import Stream
 from mesh.core.work.turns import NO_TURN, Turn
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, UNRANKED, Fence, Hash, NodeId, Rank, TaskId, fence_of
 from mesh.messages.records import Candidate, Decided
 from mesh.messages.waits import signal_of
-from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Bounds, FileRef, Placement
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
 BACKOFF, COMMITTING, CANCELLING, WAITING = "backoff", "committing", "cancelling", "waiting"
@@ -172,6 +173,8 @@ class Task:
     """Under which it was submitted; over the whole mesh it stands for this one."""
     placement: Placement = ANYWHERE
     rank: Rank = UNRANKED
+    budget: Amounts = ()
+    """Its own."""
     turn: Turn = NO_TURN
     aged: int = 0
     """Levels that it has risen by waiting."""
@@ -254,6 +257,8 @@ class Task:
     """Of a step: its parent has begun anew since, and knows it no more."""
     said: tuple[Said, ...] = ()
     """Of a wait: what was answered so far."""
+    account: Account | None = None
+    """What it has and spends, if there is a budget here or above, or it spends without."""
     effects: dict[str, Intent] | None = None
     """Effects by key, in the order they were first begun. Shared by all attempts too."""
 
@@ -295,6 +300,8 @@ class Task:
         """What it has done so far is in its newest checkpoint: steps that have ended, and effects, are forgotten. `had`: how many signals
         of each name it has had; later ones wait for it."""
         self.signals_had, self.anew_at, self.effects, self.signals = had, self.checkpoint_at, None, None
+        if self.account is not None:
+            self.account.begin_anew()
         children, self.children = self.children or {}, {}
         for name, child in children.items():
             signal = signal_of(name)
