@@ -18,6 +18,7 @@ from mesh.runtime.protocol_local import BadFrame
 from mesh.values import FILES_MAX
 
 TEXT_CHARACTERS_MAX = 200
+HOW = ("bounds", "placement", "rank", "timeout_ms", "retries", "budget")
 LINES_MAX = 4096
 """Of one lot: more than a `RunLog` gives."""
 KINDS = ("error", "invalid_argument", "invalid_result", "too_big", "outcome_unknown", "over_budget")
@@ -123,9 +124,7 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
 
 def _how(params: dict[str, Any]) -> dict[str, Any]:
     """What is said of where, when and how long."""
-    how: dict[str, Any] = {
-        name: params[name] for name in ("bounds", "placement", "rank", "timeout_ms", "retries", "budget") if name in params
-    }
+    how: dict[str, Any] = {name: params[name] for name in HOW if name in params}
     bounds_of(how)
     placement_of(how)
     rank_of(how)

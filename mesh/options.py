@@ -23,7 +23,8 @@ def how_of(
     share: str | None,
     budget: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """``{"bounds", "placement", "rank"}`` and, if there is one, ``"budget"``, fields of the requests ``call``, ``submit``, ``stream`` and ``step``."""
+    """``{"bounds", "placement", "rank"}``, and ``"budget"`` if there is one: fields of the requests ``call``, ``submit``, ``stream`` and
+    ``step``."""
     limit = budget_of(budget)
     return ({"budget": limit} if limit else {}) | {
         "bounds": list(bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)),

@@ -367,9 +367,6 @@ class Runner(Publishes, Spends):
         what = {"task": run.task, "fence": run.fence, "value": data, "anew": anew, "signals": signals}
         return await self._wait(run, self._ask("checkpoint", what))
 
-    async def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Any:
-        return await self._effect(task, "call", capability, arguments, self._living(task).child(self._clock.now_ms(), how))
-
     async def effect_begin(self, task: TaskInfo, key: str, call: int, at_most_once: bool) -> bytes | None:
         answer = await self._reach.permit(self._living(task), {"key": key, "call": call, "once": at_most_once})
         return bytes(answer["output"]) if answer["state"] == "done" else None

@@ -24,7 +24,7 @@ from mesh.labels import amounts_of
 
 if TYPE_CHECKING:
     from mesh.context import Port, TaskInfo
-    from mesh.runs import Run
+    from mesh.runs import Clock, Run
 
 Document = dict[str, Any]
 KEY_CHARACTERS_MAX = 200
@@ -62,9 +62,8 @@ def spent_of(amounts: Mapping[str, float]) -> list[list[Any]]:
 
 def checked_key(key: str) -> str:
     if not isinstance(key, str) or len(key) > KEY_CHARACTERS_MAX or key.startswith(UNNAMED):
-        raise UsageError(
-            f"{key!r} cannot name what is spent", fix=f"use a text of 1 to {KEY_CHARACTERS_MAX} characters, not with {UNNAMED}"
-        )
+        fix = f"use at most {KEY_CHARACTERS_MAX} characters, of which the first is not {UNNAMED}"
+        raise UsageError(f"{key!r} cannot be the key of what is spent", fix=fix)
     return key
 
 
@@ -128,7 +127,7 @@ class Spends:
     """What a runner has of this, for its handlers."""
 
     _relayed: bool
-    _ask: Any
+    _clock: Clock
 
     def _living(self, task: TaskInfo) -> Run:
         raise NotImplementedError
@@ -138,6 +137,12 @@ class Spends:
 
     async def _may_start(self, run: Run) -> None:
         raise NotImplementedError
+
+    async def _effect(self, task: TaskInfo, verb: str, capability: str, arguments: Document, params: Document) -> Any:
+        raise NotImplementedError
+
+    async def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Any:
+        return await self._effect(task, "call", capability, arguments, self._living(task).child(self._clock.now_ms(), how))
 
     async def spend(self, task: TaskInfo, kind: str, key: str, amounts: list[list[Any]]) -> Document:
         return await self.spend_for(self._living(task), {"kind": kind, "key": key, "amounts": amounts})
@@ -162,7 +167,7 @@ class Spends:
         """A step, or a call: what a call may spend is reserved first, since its manager does not keep this budget."""
         if verb != "call" or not run.budgets:
             return await self._ask_for(run, verb, params)
-        own = {name: amount for name, amount in params.get("budget") or ()}
+        own = dict(params.get("budget") or ())
         granted = {name: own.get(name, 0) for name in run.budgets if name != TIME_S} | own
         reserved = _added({name: amount for name, amount in own.items() if name != TIME_S}, run.budgets)
         params = params | {"budget": [list(pair) for pair in sorted(granted.items())]}

@@ -119,10 +119,8 @@ class Call:
 @dataclass(slots=True)
 class StreamNext:
     """The reader of the streaming call `of` has taken the items up to `after`, and waits for more. `epoch`: the beginning he knows.
-
     Answered by ``{"epoch", "attempt", "items": [bytes]}`` as soon as there are any (an `epoch` he does not know: the stream began anew,
-    from item 1), or by ``{"end": True}`` when the call is over.
-    """
+    from item 1), or by ``{"end": True}`` when the call is over."""
 
     request: int
     of: int

@@ -96,6 +96,10 @@ def amounts_of(params: dict[str, Any], name: str) -> Amounts:
     return found
 
 
+def how_of(params: dict[str, Any]) -> tuple[Bounds, Placement, Rank, Amounts]:
+    return bounds_of(params), placement_of(params), rank_of(params), amounts_of(params, "budget")
+
+
 def anew_of(params: dict[str, Any]) -> tuple[bool, tuple[tuple[str, int], ...]]:
     """Of a checkpoint: whether the task begins anew from it, and how many signals of each name it has had."""
     anew, signals = params.get("anew", False), params.get("signals", [])

@@ -8,8 +8,8 @@
     Spend           --SPEND_ASK-->   <--EFFECT_ANSWER--        the same
 
 Invariant: an errand is replied to once, however often it was asked and answered; an answer counts only from the task's manager. Asking
-again is harmless: a step is known there by its parent and name, a checkpoint by its number, an effect by its task, key and call, and so is what is spent. The
-answering sides are `steps.py`, `checkpoints.py`, `effect_ledger.py` and `accounts.py`.
+again is harmless: a step is known there by its parent and name, a checkpoint by its number, an effect by its task, key and call, what
+is spent by its task and number. The answering sides are `steps.py`, `checkpoints.py`, `effect_ledger.py` and `accounts.py`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Checkpoint:
 
 @dataclass(slots=True)
 class Spend:
-    """A worker's ``ctx.spend``, ``ctx.reserve`` or ``ctx.budget``, as in `SpendAsk`. Answered by ``{"state", "output"}``, once it is kept."""
+    """A worker's ``ctx.spend``, ``ctx.reserve`` or ``ctx.budget``, as in `SpendAsk`. Answered by ``{"state", "output"}``."""
 
     request: int
     task: TaskId

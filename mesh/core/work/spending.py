@@ -5,10 +5,10 @@
         limit  its own budget, held back at the holders above it from its beginning to its end
         open   what its handlers have reserved and not settled, by key
 
-Invariants: of each name ``limit = left + reserved + spent`` at its holder, and `spent` is what was used by all that draw on it; nothing that
-does not fit into what is left is taken (only what a call cost above its own reservation is: it has been spent, so `left` may be below zero
-by that much); an end gives back what was not used, and counts what was not settled in full, since nobody knows. The same changes in the same
-order give the same accounts, whether they come from a live manager or out of a journal (`note`). Knows no messages and no entries.
+Invariants: of each name ``limit = left + reserved + spent`` at its holder, and `spent` is what was used by all that draw on it. What does
+not fit into what is left is not taken; only what a call cost above its own reservation is, since it has been spent: `left` may be below
+zero by that much. An end gives back what was not used, and counts what was not settled in full, since nobody knows. The same changes in the same
+order give the same accounts, whether a live manager makes them or a journal tells them (`note`). Knows no messages and no entries.
 """
 
 from __future__ import annotations
