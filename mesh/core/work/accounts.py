@@ -20,7 +20,7 @@ from mesh.core.work.ending import Ending
 from mesh.core.work.leases import Leases
 from mesh.core.work.meter import TimeUp
 from mesh.core.work.spending import CALLS, TIME_S, Account, Short, is_named, over_budget, unfit
-from mesh.core.work.task import HELD, OFFERED, Task
+from mesh.core.work.task import HELD, OFFERED, Task, account_of
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId
@@ -56,13 +56,13 @@ class Accounts:
             yield self._refusal(sender, ask, {"code": "bad_amounts", "message": problem, "fix": "ctx.spend(usd=0.02)"})
             yield Refused("bad_amounts", sender)
             return
-        account = self._account(task) if ask.kind != LOOK else task.account
+        account = account_of(task, self._book.tasks.get) if ask.kind != LOOK else task.account
         if ask.kind == LOOK or account is None:
             yield self._answer(sender, ask, task, NOTED)
         elif (ask.fence, ask.call) < account.said:
             yield Refused("late_spend", sender)  # of a question that was answered, and another was asked since
         elif (ask.fence, ask.call) == account.said:
-            yield self._again(sender, ask, task, account)
+            yield from self._again(sender, ask, task, account)
         else:
             yield from self._take(now_s, sender, ask, task, account)
 
@@ -72,21 +72,13 @@ class Accounts:
         needed = ask.kind in (RESERVE, SETTLE)
         return KEY_RULE if len(ask.key) > KEY_CHARACTERS_MAX or (needed and not ask.key) else ""
 
-    def _account(self, task: Task) -> Account:
-        """Work without a budget has one as soon as it spends: it adds up along the steps."""
-        if task.account is None:
-            parent = self._book.tasks.get(task.parent)
-            above = self._account(parent) if parent is not None and task.step else None
-            task.account = Account(task.id, (), above)
-        return task.account
-
     # ---- one question
 
     def _take(self, now_s: float, sender: NodeId, ask: SpendAsk, task: Task, account: Account) -> Effects:
         opened = account.open.get(ask.key) if ask.key else None
         if ask.key in account.keys:
             account.said, account.refused = (ask.fence, ask.call), None
-            yield self._answer(sender, ask, task, KNOWN)
+            yield self._answer(sender, ask, task, KNOWN if ask.kind == RESERVE else NOTED)
             return
         if ask.key and opened is None and len(account.keys) + len(account.open) >= self._book.limits.spends_max:
             message = f"one task keeps at most {self._book.limits.spends_max} keys of what it has spent"
@@ -147,6 +139,8 @@ def refusal(parent: Account | None, budget: Amounts, what: str) -> dict[str, obj
         return None
     if (short := parent.short(budget)) is not None:
         return over_budget(short, what)
+    if (seconds := parent.holder(TIME_S)) is not None and seconds.left(TIME_S) <= 0:
+        return over_budget(Short(TIME_S, 1, seconds), what)
     holder = parent.holder(CALLS)
     own = dict(budget).get(CALLS, 0)
     if holder is not None and holder.left(CALLS) < 1000 + own:

@@ -22,8 +22,7 @@ from mesh.core.work.holder import Holder
 from mesh.core.work.latencies import Latencies
 from mesh.core.work.lines import Line, recount
 from mesh.core.work.meter import Meter
-from mesh.core.work.spending import opened as account_of
-from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task
+from mesh.core.work.task import FREE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task, open_account
 from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Append, Need, Send
@@ -170,10 +169,9 @@ class Book:
             rank=rank,
             budget=budget,
         )
-        above = self.tasks.get(parent) if step else None
-        if above is not None and above.account is not None:
-            self.meter.stands(now_s, above.account)
-        task.account = account_of(task.id, budget, above.account if above is not None else None)
+        open_account(task, self.tasks.get)
+        if task.account is not None:
+            self.meter.stands(now_s, task.account.above)
         if not key:
             self.enter(now_s, task)
         return task

@@ -55,9 +55,9 @@ class Checkpoints:
     def _settle(now_s: float, task: Task) -> Effects:
         """What was open counts; and the sum is written down, since the steps that it is made of are forgotten."""
         if task.account is not None:
-            task.account.begin_anew()
-            if task.durable and task.account.used:
-                yield Append(Spent(task.id, 0, 0, "", (), task.account.total(), int(now_s * 1000)))
+            keys = task.account.settle_all() or ("",)
+            for key in keys if task.durable and task.account.used else ():
+                yield Append(Spent(task.id, 0, 0, key, (), task.account.total(), int(now_s * 1000)))
 
     def _refusal(self, sender: NodeId, ask: CheckpointAsk, task: Task | None) -> str:
         if not self._book.is_mine(ask.task):

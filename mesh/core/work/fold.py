@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.core.work.poison import note_loss
-from mesh.core.work.spending import Account, begun, opened
+from mesh.core.work.spending import begun
 from mesh.core.work.task import (
     CANCELLING,
     CLAIMING,
@@ -27,6 +27,8 @@ from mesh.core.work.task import (
     Intent,
     Said,
     Task,
+    account_of,
+    open_account,
 )
 from mesh.effects import Need
 from mesh.ids import Hash, NodeId, TaskId, author_of, fence_of, term_of
@@ -176,8 +178,7 @@ class Fold:
             task.state = CLAIMING
         self.tasks[entry.task] = task
         parent = self.tasks.get(entry.parent)
-        lives = parent is not None and entry.step and not parent.ended
-        task.account = opened(task.id, entry.budget, parent.account if parent is not None and lives else None)
+        open_account(task, self._live)
         if parent is not None:
             if entry.capability != WAIT:
                 begun(parent.account)
@@ -260,14 +261,7 @@ class Fold:
         task = self._live(entry.task)
         if task is None:
             return
-        self._account(task).note(entry.key, entry.reserved, entry.used, (entry.fence, entry.call))
-
-    def _account(self, task: Task) -> Account:
-        """As `accounts.Accounts._account`."""
-        if task.account is None:
-            parent = self.tasks.get(task.parent) if task.step else None
-            task.account = Account(task.id, (), self._account(parent) if parent is not None and not parent.ended else None)
-        return task.account
+        account_of(task, self._live).note(entry.key, entry.reserved, entry.used, (entry.fence, entry.call))
 
     def _finished(self, entry: Finished, bodies: dict[Hash, bytes]) -> None:
         task = self.tasks.get(entry.task)

@@ -75,6 +75,8 @@ class Meter:
             watch.waits_since_ms = int(now_s * 1000) if account.below else 0
         if watch.seen:
             account.use(TIME_S, max(0, service_ms - watch.waited_ms - watch.ran_ms))
+        if account is not holder and holder.left(TIME_S) <= 0:
+            self._deadlines.set(TimeUp(holder.task), now_s)
         ran, watch.seen, watch.ran_ms, watch.waited_ms = watch.ran_ms or service_ms, False, 0, 0
         if durable and ran:
             yield Append(Spent(account.task, 0, 0, "", (), account.total(), int(now_s * 1000)))
@@ -93,12 +95,13 @@ class Meter:
 
     def is_over(self, now_s: float, account: Account | None) -> bool:
         """Whether its own seconds are all gone; sets the deadline anew if not."""
-        if account is None or account.closed or TIME_S not in account.limit or (watch := account.watch) is None or not watch.running:
+        if account is None or account.closed or TIME_S not in account.limit:
             return False
-        if self.left_ms(now_s, account) <= 0:
-            return True
-        self._expect(now_s, account)
-        return False
+        if self.left_ms(now_s, account) > 0:
+            if self._watch(account).running:
+                self._expect(now_s, account)
+            return False
+        return True
 
     def _expect(self, now_s: float, holder: Account) -> None:
         watch = self._watch(holder)

@@ -136,9 +136,8 @@ class Questions:
     def _row_of(self, now_s: float, sender: NodeId, ask: Ask, task: Task | None) -> Send:
         if task is None:
             return self._unknown(sender, ask)
-        return Send(
-            sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | {"effects": self._effects(task), "budget": self._budget(task)}))
-        )
+        more = {"effects": self._effects(task), "budget": task.account.rows() if task.account is not None else {}}
+        return Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | more)))
 
     def _kept(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
         """The newest checkpoint of a task that runs: what its handler lets be known of itself, and nothing stops for that."""
@@ -157,11 +156,6 @@ class Questions:
 
     def _result_of(self, sender: NodeId, ask: Ask, task: Task | None) -> Send:
         return self._unknown(sender, ask) if task is None else answer_result(sender, ask.ask, task)
-
-    @staticmethod
-    def _budget(task: Task) -> dict[str, Any]:
-        """Of each name what it used itself, with all that ended below it, and how the budget stands that it draws on."""
-        return task.account.rows() if task.account is not None else {}
 
     def _effects(self, task: Task) -> list[dict[str, Any]]:
         """The newest effects, oldest first: whether each is known to have happened."""

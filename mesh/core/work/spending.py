@@ -7,8 +7,8 @@
 
 Invariants: of each name ``limit = left + reserved + spent`` at its holder, and `spent` is what was used by all that draw on it. What does
 not fit into what is left is not taken; only what a call cost above its own reservation is, since it has been spent: `left` may be below
-zero by that much. An end gives back what was not used, and counts what was not settled in full, since nobody knows. The same changes in the same
-order give the same accounts, whether a live manager makes them or a journal tells them (`note`). Knows no messages and no entries.
+zero by that much. An end gives back what was not used, and counts what was not settled in full, since nobody knows. The same changes in the
+same order give the same accounts, whether a live manager makes them or a journal tells them. Knows no messages and no entries.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from mesh.messages.work import Amounts
 CALLS, TIME_S = "calls", "time_s"
 KEPT_BY_THE_MESH = (CALLS, TIME_S)
 """Steps and calls that work begins; seconds that handlers run. All other names mean what handlers say they do."""
+USED_MAX = 1 << 60
+"""What is beyond that is not counted: sums have to travel as one integer."""
 UNNAMED = "#"
 """With it begin the keys of what a handler has not named: another attempt, which does it again, counts again."""
 
@@ -142,7 +144,7 @@ class Account:
     def use(self, name: str, amount: int) -> None:
         if not amount:
             return
-        self.used[name] = self.used.get(name, 0) + amount
+        self.used[name] = min(self.used.get(name, 0) + amount, USED_MAX)
         if (holder := self.holder(name)) is not None:
             holder.drawn[name] = holder.drawn.get(name, 0) + amount
 
@@ -153,12 +155,14 @@ class Account:
 
     def begin_anew(self) -> None:
         """What was not settled counts in full, and every name is free again."""
-        self._settle_all()
+        self.settle_all()
         self.keys = {}
 
-    def _settle_all(self) -> None:
-        for key, amounts in list(self.open.items()):
-            self.note(key, (), tuple((name, self.used.get(name, 0) + amount) for name, amount in amounts.items()))
+    def settle_all(self) -> tuple[str, ...]:
+        """What was open counts in full. Returns the keys."""
+        for key in (keys := tuple(self.open)):
+            self.note(key, (), self.total(self.open[key].items()))
+        return keys
 
     def end(self) -> None:
         """The task has ended, and all below it with it: what was used is the parent's, what was not is given back."""
@@ -166,7 +170,7 @@ class Account:
             return
         for account in list(self.below.values()):
             account.end()
-        self._settle_all()
+        self.settle_all()
         self.closed, self.keys = True, {}
         above, self.above = self.above, None
         if above is None:
@@ -175,7 +179,7 @@ class Account:
         for name, amount in self.limit.items():
             above._hold(name, -amount)
         for name, amount in self.used.items():
-            above.used[name] = above.used.get(name, 0) + amount
+            above.used[name] = min(above.used.get(name, 0) + amount, USED_MAX)
             if name in self.limit and (holder := above.holder(name)) is not None:
                 holder.drawn[name] = holder.drawn.get(name, 0) + amount
 
@@ -186,7 +190,7 @@ class Account:
         found = dict(self.used)
         for name, amount in more:
             found[name] = found.get(name, 0) + amount
-        return tuple(sorted((name, amount) for name, amount in found.items() if amount))
+        return tuple(sorted((name, min(amount, USED_MAX)) for name, amount in found.items() if amount))
 
     def lefts(self) -> dict[str, float]:
         """What is left of each name, at whoever holds it, for people."""
@@ -208,11 +212,6 @@ class Account:
 def is_named(key: str) -> bool:
     """Whether a handler has given this key, so that it counts once for all attempts."""
     return bool(key) and not key.startswith(UNNAMED)
-
-
-def opened(task: TaskId, limit: Amounts, above: Account | None) -> Account | None:
-    """The account of a new task; None: there is nothing to keep."""
-    return Account(task, limit, above) if limit or above is not None else None
 
 
 def begun(parent: Account | None) -> None:

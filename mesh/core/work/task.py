@@ -16,7 +16,7 @@ Source: the contract net of Smith (1980) with the binding step at ACCEPT (Aknine
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -328,6 +328,27 @@ class Task:
             intent.output = None
         shown = sorted(self.effects.items(), key=lambda pair: not pair[1].done)[-EFFECTS_SHOWN_MAX:]
         self.effects = dict(shown)
+
+
+Find = Callable[[TaskId], Task | None]
+"""A task that lives."""
+
+
+def account_of(task: Task, find: Find) -> Account:
+    """Work without a budget has an account as soon as it spends, or a step of it has a budget: what is used adds up along the steps."""
+    if task.account is None:
+        parent = find(task.parent) if task.step else None
+        task.account = Account(task.id, (), account_of(parent, find) if parent is not None else None)
+    return task.account
+
+
+def open_account(task: Task, find: Find) -> None:
+    """Of a new task, if it has a budget, or its parent an account. (Those of a plain call and its parent are kept apart.)"""
+    parent = find(task.parent) if task.step else None
+    if parent is not None and (task.budget or parent.account is not None):
+        task.account = Account(task.id, task.budget, account_of(parent, find))
+    elif task.budget:
+        task.account = Account(task.id, task.budget)
 
 
 def is_void(task: Task, cuts: Iterable[int]) -> bool:
