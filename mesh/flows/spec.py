@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.messages.work import Amounts
+from mesh.labels import Amounts
 
 Document = dict[str, Any]
 FLOW = "mesh.flow"
