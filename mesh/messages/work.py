@@ -216,7 +216,7 @@ class Failure:
     fence: Fence
     kind: str
     """error, invalid_argument, timeout, worker_lost, cancelled, no_file, too_big, heartbeat (its handler was silent for too long),
-    outcome_unknown."""
+    outcome_unknown, over_budget."""
     message: str
     retryable: bool
     agent: str = ""

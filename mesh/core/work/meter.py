@@ -87,6 +87,13 @@ class Meter:
             yield from self.ended(now_s, below, durable)
         yield from self.over(now_s, account, durable)
 
+    def hasten(self, account: Account, by_s: float) -> None:
+        """So much time has passed for it at once."""
+        watch, holder = account.watch, account.holder(TIME_S)
+        if watch is not None and watch.since_ms and holder is not None:
+            watch.since_ms -= round(1000 * by_s)
+            self._watch(holder).since_sum_ms -= round(1000 * by_s)
+
     # ---- time
 
     def left_ms(self, now_s: float, holder: Account) -> int:
