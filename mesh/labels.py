@@ -63,7 +63,7 @@ def amounts_of(given: Mapping[str, float] | None, what: str = "resources") -> Am
         if not isinstance(name, str) or not is_name(name):
             raise UsageError(f"{what}: {name!r} is no name", fix="use letters, digits and _.-, at most 64")
         if type(amount) not in (int, float) or not 0.001 <= amount <= AMOUNT_MAX / 1000:
-            raise UsageError(f"{what}: {name} is {amount!r}", fix="give a number above 0, with at most three decimals")
+            raise UsageError(f"{what}: {name} is {amount!r}", fix=f"give a number from 0.001 to {AMOUNT_MAX / 1000:g}")
         found.append((name, round(1000 * amount)))
     if len(found) > LABELS_MAX:
         raise UsageError(f"{what}: {len(found)} of them", fix=f"give at most {LABELS_MAX}")
@@ -78,7 +78,7 @@ def amounts_in(words: Iterable[str], what: str = "--resource") -> Amounts:
         try:
             amounts[name] = float(text)
         except ValueError as error:
-            raise UsageError(f"{what}: {word!r} is no amount", fix=f"{what} gpu=1") from error
+            raise UsageError(f"{what}: {word!r} is no amount", fix=f"{what} {'usd=5' if what == '--budget' else 'gpu=1'}") from error
     return amounts_of(amounts, what)
 
 

@@ -78,7 +78,6 @@ class LocalMesh(Triggering, Answering, Governing):
         for served in self._agents.values():
             for agent in served:
                 agent.offers()
-        # A heap without a clock spread: tests read durations, not clocks.
         self.world = World(tuple(self._agents), seed, limits=limits, sync_s=SYNC_S, clock_spread_s=0.0, cron=CronTicks())
         self.world.on_down = self._went_down
         self.secrets = dict(secrets or {})
@@ -404,6 +403,10 @@ class _Runner(Runner):
         async with self._waiting(task.id):
             await super().effect_end(task, key, call, output, error)
 
+    async def spend(self, task: TaskInfo, kind: str, key: str, amounts: list[list[Any]]) -> Document:
+        async with self._waiting(task.id):
+            return await super().spend(task, kind, key, amounts)
+
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         async with self._waiting(task.id):
             await super().sleep(task, seconds)
@@ -444,6 +447,7 @@ class _Attachment:
             materialise(self._mesh, self._host)
             item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
             item += [effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank), effect.limited]
+            item += [list(effect.budgets)]
             self.runner.execute(item)
             self.runner.flush()
         elif kind is Extend:

@@ -64,6 +64,7 @@ FLOORS = {
         "mesh.ids",
         "mesh.labels",
         "mesh.limits",
+        "mesh.spends",
     ),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }

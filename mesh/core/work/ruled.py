@@ -15,7 +15,7 @@ from mesh.core.work.fitting import offered
 from mesh.core.work.task import Task
 from mesh.ids import NodeId, TaskId, author_of
 from mesh.messages.waits import WAIT
-from mesh.messages.work import Placement
+from mesh.messages.work import Amounts, Placement
 
 
 @dataclass(slots=True)
@@ -28,6 +28,7 @@ class Wish:
     timeout_ms: int
     retries: int
     durable: bool
+    budget: Amounts = ()
     rules: tuple[str, ...] = ()
     down: tuple[str, ...] = ()
 
@@ -56,11 +57,12 @@ class Origins:
     def ruled(self, wish: Wish, parent: TaskId) -> Wish:
         if wish.capability == WAIT:
             return wish
-        return ruled(self._directory, wish, self.of(parent) if parent else self._directory.me, self.down(parent) if parent else ())
+        origin, inherited = (self.of(parent), self.down(parent)) if parent else (self._directory.me, ())
+        return ruled(self._directory, wish, origin, inherited, is_step=bool(parent))
 
 
-def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple[str, ...]) -> Wish:
-    """`inherited`: labels of the work that asks for this."""
+def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple[str, ...], *, is_step: bool) -> Wish:
+    """`inherited`: labels of the work that asks for this. A step draws on what its whole tree has: a rule's budget is for that."""
     book = directory.rulebook
     ruling = FREE
     if book.rules:
@@ -78,6 +80,7 @@ def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple
         _least(wish.timeout_ms, ruling.timeout_ms),
         min(wish.retries, ruling.retries) if wish.retries >= 0 and ruling.retries >= 0 else max(wish.retries, ruling.retries),
         wish.durable,
+        wish.budget if is_step or not ruling.budget else _tighter(wish.budget, ruling.budget),
         (str(ruling.version), *ruling.rules) if ruling.rules else (),
         down,
     )
@@ -92,6 +95,13 @@ def _capability(directory: ReadDirectory, capability: str, ruling: Ruling) -> st
 
 def union(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys((*some, *others)))) if others else some
+
+
+def _tighter(own: Amounts, most: Amounts) -> Amounts:
+    amounts = dict(most)
+    for name, amount in own:
+        amounts[name] = min(amount, amounts.get(name, amount))
+    return tuple(sorted(amounts.items()))
 
 
 def _least(one: int, other: int) -> int:
