@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mesh.core.work.spending import CALLS
 from mesh.errors import UsageError
 from mesh.ids import AMOUNT_MAX, KEY_CHARACTERS_MAX, LABELS_MAX, is_label, is_name
 
@@ -68,6 +69,17 @@ def amounts_of(given: Mapping[str, float] | None, what: str = "resources") -> Am
     if len(found) > LABELS_MAX:
         raise UsageError(f"{what}: {len(found)} of them", fix=f"give at most {LABELS_MAX}")
     return tuple(sorted(found))
+
+
+def budget_of(given: Mapping[str, float] | None) -> list[list[Any]]:
+    """``{"usd": 5, "calls": 100}`` as it travels. Raises UsageError."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(f"budget is {given!r}", fix='write budget={"usd": 5, "calls": 100}')
+    found = amounts_of(given, "budget")
+    for name, amount in found:
+        if name == CALLS and amount % 1000:
+            raise UsageError(f"budget: {amount / 1000:g} calls", fix="give a whole number: steps and calls are counted")
+    return [list(pair) for pair in found]
 
 
 def amounts_in(words: Iterable[str], what: str = "--resource") -> Amounts:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mesh.bounding import bounds_ms, checked_rank
-from mesh.labels import Labels, placement_of
-from mesh.spends import budget_of
+from mesh.labels import Labels, budget_of, placement_of
 
 
 def how_of(

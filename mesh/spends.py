@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from mesh.core.work.spending import CALLS, KEPT_BY_THE_MESH, TIME_S, UNNAMED
 from mesh.errors import MeshError, Refused, UsageError
 from mesh.ids import AMOUNT_MAX, LABELS_MAX, is_name
-from mesh.labels import amounts_of
 
 if TYPE_CHECKING:
     from mesh.context import Port, TaskInfo
@@ -29,17 +28,6 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 KEY_CHARACTERS_MAX = 200
 _FORM = f"give a number from 0 to {AMOUNT_MAX / 1000:g}; what is finer than a thousandth counts as one, so count it in a smaller unit"
-
-
-def budget_of(given: Mapping[str, float] | None) -> list[list[Any]]:
-    """``{"usd": 5, "calls": 100}`` as it travels. Raises UsageError."""
-    if given is not None and not isinstance(given, Mapping):
-        raise UsageError(f"budget is {given!r}", fix='write budget={"usd": 5, "calls": 100}')
-    found = amounts_of(given, "budget")
-    for name, amount in found:
-        if name == CALLS and amount % 1000:
-            raise UsageError(f"budget: {amount / 1000:g} calls", fix="give a whole number: steps and calls are counted")
-    return [list(pair) for pair in found]
 
 
 def spent_of(amounts: Mapping[str, float]) -> list[list[Any]]:

@@ -78,6 +78,7 @@ class LocalMesh(Triggering, Answering, Governing):
         for served in self._agents.values():
             for agent in served:
                 agent.offers()
+        # A heap without a clock spread: tests read durations, not clocks.
         self.world = World(tuple(self._agents), seed, limits=limits, sync_s=SYNC_S, clock_spread_s=0.0, cron=CronTicks())
         self.world.on_down = self._went_down
         self.secrets = dict(secrets or {})
@@ -445,9 +446,8 @@ class _Attachment:
         kind = type(effect)
         if kind is Execute:
             materialise(self._mesh, self._host)
-            item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
-            item += [effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank), effect.limited]
-            item += [list(effect.budgets)]
+            item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms, effect.parent]
+            item += [effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank), effect.limited, list(effect.budgets)]
             self.runner.execute(item)
             self.runner.flush()
         elif kind is Extend:

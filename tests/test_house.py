@@ -64,7 +64,6 @@ FLOORS = {
         "mesh.ids",
         "mesh.labels",
         "mesh.limits",
-        "mesh.spends",
     ),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }

@@ -16,9 +16,8 @@ from mesh.flows.problems import Bad, Place
 from mesh.flows.spec import JOINS, Action, Document, Flow, Gate, Input, Loop, Step, Timeouts
 from mesh.gates import gate_options
 from mesh.ids import PRIORITY_MAX, PRIORITY_MIN
-from mesh.labels import Amounts, labels_of
+from mesh.labels import Amounts, budget_of, labels_of
 from mesh.limits import FlowLimits
-from mesh.spends import budget_of
 
 LIMITS = FlowLimits()
 TYPES = ("string", "integer", "number", "boolean", "array", "object", "file", "any")
