@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -226,6 +226,7 @@ class Mesh(Work, Triggering, Answering, Governing):
         hedge: bool = False,
         priority: int | None = None,
         share: str | None = None,
+        budget: Mapping[str, float] | None = None,
     ) -> View:
         """The same mesh with options of each call or submitted task; times in seconds. Raises UsageError.
 
@@ -239,7 +240,9 @@ class Mesh(Work, Triggering, Answering, Governing):
         `key`: what is submitted under it is one task, whichever nodes it is submitted to and however often, until that task's record is
         forgotten. `priority`: 1 to 9, the greater goes first where work waits; 5 where nothing is said. What waits rises with time, so that
         it gets its turn. `share`: a key, such as a tenant's name; waiting work of one priority is taken key by key in turns, however much
-        of each there is. Steps and calls of a handler have priority and share of its task.
+        of each there is. Steps and calls of a handler have priority and share of its task. `budget`: what the work and all that it begins
+        may spend, such as ``{"usd": 5, "tokens": 200_000, "calls": 100, "time_s": 600}``: names are free, but for `calls` (steps and calls
+        that are begun) and `time_s` (seconds that handlers run, added up).
         """
         checked_retries(retries)
         checked_s(timeout_s)
@@ -253,6 +256,7 @@ class Mesh(Work, Triggering, Answering, Governing):
             hedge=hedge,
             priority=priority,
             share=share,
+            budget=budget,
         )
         return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, how, checked_key(key))
 

@@ -10,7 +10,7 @@ import asyncio
 import copy
 import hashlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from mesh.errors import UsageError
 from mesh.gates import Decision, Waits, gate_options
 from mesh.ids import Fence, TaskId
 from mesh.keyed import Keyed
+from mesh.spends import BlockingReservation, Reservation, checked_key, spent_of
 
 if TYPE_CHECKING:
     from mesh.labels import Labels
@@ -86,6 +87,9 @@ class Port(Protocol):
     def publish(self, task: TaskInfo, topic: str, event_id: str, given: Document) -> Coroutine[Any, Any, Document]: ...
 
     def secret(self, task: TaskInfo, name: str) -> Coroutine[Any, Any, Secret]: ...
+
+    def spend(self, task: TaskInfo, kind: str, key: str, amounts: list[list[Any]]) -> Coroutine[Any, Any, Document]:
+        """``{"state", "left", "key"}``."""
 
 
 class _Done:
@@ -163,11 +167,13 @@ class Context:
         hedge: bool = False,
         priority: int | None = None,
         share: str | None = None,
+        budget: Mapping[str, float] | None = None,
     ) -> Context:
         """The same context with options of each step and call: ``await ctx.options(where={"gpu": True}).step("train", "model.train")``.
 
         They mean what they mean in ``Mesh.options``; `retries` are a step's. A step's options count when it is begun; a replay of it
-        changes nothing. Raises UsageError.
+        changes nothing. A `budget` is reserved from what this task has left before the step or call begins, and what it did not use is
+        given back at its end; a call without one has nothing to spend under a budget. Raises UsageError.
         """
         from mesh.bounding import checked_retries, checked_s
         from mesh.options import how_of
@@ -184,6 +190,7 @@ class Context:
             hedge=hedge,
             priority=priority,
             share=share,
+            budget=budget,
         ) | {"timeout_ms": round(within_s * 1000) if within_s else 0, "retries": checked_retries(retries)}
         return other
 
@@ -245,6 +252,35 @@ class Context:
         from mesh.transactions import Transaction, effect_of
 
         return effect_of(db, Transaction(self.task.key, self.task.fence, key, function), blocking=blocking)
+
+    def spend(self, key: str = "", /, **amounts: float) -> Coroutine[Any, Any, None]:
+        """Put on record what is about to be spent: ``await ctx.spend(tokens=1200, usd=0.02)``; or raise BudgetExceeded, and nothing is.
+
+        It comes out of the nearest budget above that has the name; without any it is on record all the same. What has a `key` counts once
+        for all attempts of this task; what has none counts again when a later attempt does it again, since it is spent again.
+        """
+        self._check_thread()
+        return self._spend(checked_key(key), spent_of(amounts))
+
+    async def _spend(self, key: str, amounts: list[list[Any]]) -> None:
+        await self._port.spend(self.task, "spend", key, amounts)
+
+    def reserve(self, key: str = "", /, **amounts: float) -> Reservation:
+        """For what has its price only afterwards: ``async with ctx.reserve(usd=0.5) as r: ...; r.spent(usd=0.31)``.
+
+        Reserve what it can cost at most. What was not settled, because this attempt was stopped in between, counts in full. `key` as in
+        `spend`. Raises BudgetExceeded.
+        """
+        self._check_thread()
+        return Reservation(self.task, self._port, key, amounts)
+
+    def budget(self) -> Coroutine[Any, Any, dict[str, float]]:
+        """What is left, of each name that this task or one above it has a budget of: ``{"usd": 1.69}``."""
+        self._check_thread()
+        return self._left()
+
+    async def _left(self) -> dict[str, float]:
+        return dict((await self._port.spend(self.task, "look", "", []))["left"])
 
     def sleep(self, seconds: float, name: str = "") -> Coroutine[Any, Any, None]:
         """Wait, on a clock that `LocalMesh` can make virtual. With a `name` it is a step: a second attempt does not begin it anew."""
@@ -371,6 +407,18 @@ class BlockingContext:
         """As `Context.tx`; SQLite is used in this very thread."""
         effect = self._context._transaction(db, function, key, blocking=True)
         return self._context._keyed.perform_here(key, effect, False, self._wait)
+
+    def spend(self, key: str = "", /, **amounts: float) -> None:
+        """As `Context.spend`."""
+        self._wait(self._context._spend(checked_key(key), spent_of(amounts)))
+
+    def reserve(self, key: str = "", /, **amounts: float) -> BlockingReservation:
+        """As `Context.reserve`: ``with ctx.reserve(usd=0.5) as r:``."""
+        return BlockingReservation(Reservation(self.task, self._context._port, key, amounts), self._wait)
+
+    def budget(self) -> dict[str, float]:
+        """As `Context.budget`."""
+        return dict(self._wait(self._context._left()))
 
     def sleep(self, seconds: float, name: str = "") -> None:
         """As `Context.sleep`."""

@@ -162,6 +162,8 @@ class WorkLimits:
     """Of all attempts that a node ran; beyond it the log that was written to longest ago goes. More memory, or a shorter memory."""
     log_page_bytes: int = 128 * 1024
     """One answer's part of a log: well below the largest frame."""
+    spends_max: int = 1000
+    """Keys of what one task has spent, or has reserved: about 200 bytes each. What has no key costs no room."""
     effects_max: int = 1000
     """Keys of effects of one task: their outcomes up to 4 KiB stay in memory while it lives, 4 MiB at most."""
     age_s: float = 5.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mesh.bounding import bounds_ms, checked_rank
-from mesh.labels import Labels, placement_of
+from mesh.labels import Labels, budget_of, placement_of
 
 
 def how_of(
@@ -19,9 +20,12 @@ def how_of(
     hedge: bool,
     priority: int | None,
     share: str | None,
+    budget: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """``{"bounds", "placement", "rank"}``, fields of the requests ``call``, ``submit``, ``stream`` and ``step``."""
-    return {
+    """``{"bounds", "placement", "rank"}``, and ``"budget"`` if there is one: fields of the requests ``call``, ``submit``, ``stream`` and
+    ``step``."""
+    limit = budget_of(budget)
+    return ({"budget": limit} if limit else {}) | {
         "bounds": list(bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)),
         "placement": placement_of(where, near, apart, hedge),
         "rank": list(checked_rank(priority, share)),

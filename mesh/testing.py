@@ -404,6 +404,10 @@ class _Runner(Runner):
         async with self._waiting(task.id):
             await super().effect_end(task, key, call, output, error)
 
+    async def spend(self, task: TaskInfo, kind: str, key: str, amounts: list[list[Any]]) -> Document:
+        async with self._waiting(task.id):
+            return await super().spend(task, kind, key, amounts)
+
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         async with self._waiting(task.id):
             await super().sleep(task, seconds)
@@ -442,8 +446,8 @@ class _Attachment:
         kind = type(effect)
         if kind is Execute:
             materialise(self._mesh, self._host)
-            item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
-            item += [effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank), effect.limited]
+            item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms, effect.parent]
+            item += [effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank), effect.limited, list(effect.budgets)]
             self.runner.execute(item)
             self.runner.flush()
         elif kind is Extend:

@@ -14,6 +14,7 @@ from mesh.ids import PRIORITY_DEFAULT, award_number, short, term_of
 from mesh.inspector.effects import award_words, show_effects
 from mesh.inspector.render import clean, fit, screen_columns, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
+from mesh.inspector.spends import show_budget
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task id, as `submit` or `tasks` print it.", show_default=False)]
 
@@ -229,6 +230,7 @@ def _show_task(document: dict[str, Any]) -> str:
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
     lines = [f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key)]
+    lines += ["", show_budget(document["budget"], document["task"])] if document.get("budget") else []
     return "\n".join([*lines, *(["", show_effects(document["effects"])] if document.get("effects") else [])])
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from mesh.ids import FIRST_TERM, award_number, short, term_of
 from mesh.inspector.effects import award_words, effects_of, show_effects
 from mesh.inspector.render import clean, seconds, table
+from mesh.inspector.spends import show_spent, spent_of
 
 CANCELLED, FAILED = "cancelled", "failed"
 WAIT = "mesh.wait"
@@ -48,6 +49,7 @@ def explain(task: str, entries: list[dict[str, Any]], names: Mapping[str, str] =
         "decisions": decisions,
         "events": events,
         "effects": effects_of(task, entries),
+        "spent": spent_of(task, entries),
         "agrees": all(decision["agrees"] for decision in decisions),
         "verified": bool(own) and all(entry["verified"] for entry in own),
     }
@@ -133,6 +135,8 @@ def show(document: dict[str, Any]) -> str:
     lines += _end(document["events"])
     if document.get("effects"):
         lines += ["", show_effects(document["effects"])]
+    if document.get("spent"):
+        lines += ["", show_spent(document["spent"])]
     lines.append("")
     lines.append("record: " + ("every entry's signature and inclusion proof verified" if document["verified"] else "NOT VERIFIED"))
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.messages import claims, enrol, keeping, membership, policy, records, session, slots, triggers, trust, waits, work
+from mesh.messages import claims, enrol, keeping, membership, policy, records, session, slots, spending, triggers, trust, waits, work
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -58,6 +58,7 @@ KINDS: dict[int, type] = {
     80: work.EffectAsk,
     81: work.EffectDone,
     82: work.EffectAnswer,
+    83: spending.SpendAsk,
     90: claims.KeysNews,
     91: claims.ClaimAsk,
     92: claims.ClaimAnswer,

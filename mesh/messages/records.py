@@ -12,7 +12,7 @@ from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.claims import Cell, KeyRoster
 from mesh.messages.signed import Signed
 from mesh.messages.triggers import Mark, PlanRow
-from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Bounds, FileRef, Placement
 
 # ---- the chain
 
@@ -122,6 +122,8 @@ class Submitted:
     """Of the mesh's policy, that had a say in it: its version, then their ids."""
     down: tuple[str, ...] = ()
     """Labels that whatever it asks for must be run with, too."""
+    budget: Amounts = ()
+    """Its own: reserved from what its parent has left."""
 
 
 @dataclass(slots=True)
@@ -235,6 +237,22 @@ class Effected:
     call: int
     output: Hash = ""
     error: str = ""
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Spent:
+    """By the manager: what was spent, or reserved for it, by the holder under this fence. The newest of a task tells its whole sum."""
+
+    task: TaskId
+    fence: Fence
+    call: int
+    """The number of its question; 0: nobody asked (the seconds that a handler ran, what was open when it began anew)."""
+    key: str
+    reserved: Amounts
+    """What is open under this key from now on; nothing: it is settled."""
+    used: Amounts
+    """All that this task has spent so far, with what ended below it."""
     at_ms: int = 0
 
 
@@ -473,5 +491,6 @@ ENTRIES = (
     Answered,
     Planned,
     Ticked,
+    Spent,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

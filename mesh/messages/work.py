@@ -31,6 +31,9 @@ Bounds = tuple[int, int, int]
 
 UNBOUNDED: Bounds = (0, 0, 0)
 
+Amounts = tuple[tuple[str, int], ...]
+"""Of what a budget has or work spends: names, and thousandths."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -143,6 +146,8 @@ class AwardItem:
     """Labels that whatever it asks for must be run with, too."""
     words: tuple[Signed, ...] = ()
     """What people have signed to let it pass a gate of the policy's."""
+    budgets: tuple[str, ...] = ()
+    """Of which names somebody has set a budget: what it calls has to be reserved there first."""
 
 
 @dataclass(slots=True)
@@ -217,7 +222,7 @@ class Failure:
     fence: Fence
     kind: str
     """error, invalid_argument, timeout, worker_lost, cancelled, no_file, too_big, heartbeat (its handler was silent for too long),
-    outcome_unknown."""
+    outcome_unknown, over_budget."""
     message: str
     retryable: bool
     agent: str = ""
@@ -334,6 +339,8 @@ class StepAsk:
     placement: Placement = ANYWHERE
     retries: int = -1
     """Tries after a failure of its handler; -1: as many as its capability says."""
+    budget: Amounts = ()
+    """Its own, reserved before it begins."""
 
 
 @dataclass(slots=True)

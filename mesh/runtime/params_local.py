@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.core.triggers.inputs import ScheduleAsk, SubscribersAsk
-from mesh.core.work.inputs import Checkpoint
+from mesh.core.work.inputs import Checkpoint, Spend
+from mesh.core.work.spending import unfit
 from mesh.errors import Refused, TooBig
 from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_MAX, Fence, Rank, TaskId, is_label
 from mesh.messages.triggers import Plan
-from mesh.messages.work import Bounds, Placement
+from mesh.messages.work import Amounts, Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
 
 _PLAN_FIELDS = (str, str, str, str, int, int, str, int, str, bytes, bool)
@@ -84,6 +85,21 @@ def rank_of(params: dict[str, Any]) -> Rank:
     return priority, share
 
 
+def amounts_of(params: dict[str, Any], name: str) -> Amounts:
+    """A budget, or what is spent: names and thousandths."""
+    value = params.get(name, [])
+    if type(value) is not list or not all(type(pair) is list and [type(part) for part in pair] == [str, int] for pair in value):
+        raise BadFrame(f"bad_{name}")
+    found = tuple((one, amount) for one, amount in value)
+    if unfit(found):
+        raise BadFrame(f"bad_{name}")
+    return found
+
+
+def how_of(params: dict[str, Any]) -> tuple[Bounds, Placement, Rank, Amounts]:
+    return bounds_of(params), placement_of(params), rank_of(params), amounts_of(params, "budget")
+
+
 def anew_of(params: dict[str, Any]) -> tuple[bool, tuple[tuple[str, int], ...]]:
     """Of a checkpoint: whether the task begins anew from it, and how many signals of each name it has had."""
     anew, signals = params.get("anew", False), params.get("signals", [])
@@ -107,6 +123,11 @@ def checkpoint_of(params: dict[str, Any]) -> Checkpoint:
     if type(value) is not bytes:
         raise BadFrame("bad_checkpoint")
     return Checkpoint(0, task, fence, value, *anew_of(params))
+
+
+def spend_of(params: dict[str, Any]) -> Spend:
+    task, fence, key, call = effect_of(params)
+    return Spend(0, task, fence, call, text_of(params, "kind"), key, amounts_of(params, "amounts"))
 
 
 def schedule_of(params: dict[str, Any]) -> ScheduleAsk:
@@ -133,6 +154,7 @@ def subscribers_of(params: dict[str, Any]) -> SubscribersAsk:
 
 COMMANDS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "checkpoint": checkpoint_of,
+    "spend": spend_of,
     "schedule": schedule_of,
     "subscribers": subscribers_of,
 }

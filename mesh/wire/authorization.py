@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, triggers, trust, work
+from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, spending, triggers, trust, work
 from mesh.messages.waits import WAIT
 from mesh.wire.patterns import covers
 
@@ -97,6 +97,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Items,
         work.EffectAsk,
         work.EffectDone,
+        spending.SpendAsk,
         slots.SlotAsk,
         slots.SlotGrant,
     ),

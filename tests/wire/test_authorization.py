@@ -26,7 +26,7 @@ MAY: dict[str, str] = {
     **dict.fromkeys(("Stale", "Ping", "Ack", "PingRequest", "PingReport", "Rumours", "Digest", "Load", "Trust", "RenewAsk"), ALL),
     **dict.fromkeys(("Heads", "Fork", "Witnessed", "Answer", "FilePart", "Pull", "KeysNews"), ALL),
     **dict.fromkeys(("Bid", "Refuse", "Accept", "Decline", "Beat", "Result", "Failure", "Release", "Revoked"), WORKS),
-    **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk", "CheckpointAsk", "Items", "EffectAsk", "EffectDone"), WORKS),
+    **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk", "CheckpointAsk", "Items", "EffectAsk", "EffectDone", "SpendAsk"), WORKS),
     **dict.fromkeys(("SlotAsk", "SlotGrant"), WORKS),
     **dict.fromkeys(("Cfp", "Backlog", "Award", "Renew", "ResultAck", "Superseded", "Revoke", "Cancel", "Reclaim"), ASKS),
     **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took", "Taken", "EffectAnswer"), ASKS),

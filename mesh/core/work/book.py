@@ -21,8 +21,9 @@ from mesh.core.work.calibration import Calibration
 from mesh.core.work.holder import Holder
 from mesh.core.work.latencies import Latencies
 from mesh.core.work.lines import Line, recount
+from mesh.core.work.meter import Meter
 from mesh.core.work.ruled import Origins, Wish
-from mesh.core.work.task import FREE, GATE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task
+from mesh.core.work.task import FREE, GATE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task, open_account
 from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Append, Need, Send
@@ -30,7 +31,7 @@ from mesh.ids import UNRANKED, Fence, NodeId, Rank, TaskId, content_hash, task_i
 from mesh.limits import WorkLimits
 from mesh.messages.records import Submitted
 from mesh.messages.waits import WAIT
-from mesh.messages.work import ANYWHERE, UNBOUNDED, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
 
 Effects = Iterator[Any]
 
@@ -106,6 +107,7 @@ class Book:
         self.unkeyed: list[tuple[str, TaskId]] = []
         """Keys whose tasks were forgotten in this turn."""
         self.wheel = Wheel(deadlines)
+        self.meter = Meter(deadlines)
         self.queue_wheel = Wheel(deadlines, QueuesDue)
         self.dirty: list[Holder] = []
         self.pulse_at_s = 0.0
@@ -147,6 +149,7 @@ class Book:
         key: str = "",
         placement: Placement = ANYWHERE,
         rank: Rank = UNRANKED,
+        budget: Amounts = (),
     ) -> Task:
         """A new task, in line, as the policy has it; with a `key` not before it is entered. The caller appends `submitted(task)` if it is
         durable."""
@@ -174,7 +177,11 @@ class Book:
             rank=rank,
             rules=wish.rules,
             down=wish.down,
+            budget=budget,
         )
+        open_account(task, self.tasks.get)
+        if task.account is not None:
+            self.meter.stands(now_s, task.account.above)
         if not key:
             self.enter(now_s, task)
         return task
@@ -217,7 +224,7 @@ class Book:
     def submitted(self, task: Task) -> Append:
         what = (task.id, task.capability, task.input_hash, task.by, task.timeout_ms, task.retries, task.parent, task.step, task.files)
         entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key, task.placement, task.rank)
-        entry.rules, entry.down = task.rules, task.down
+        entry.rules, entry.down, entry.budget = task.rules, task.down, task.budget
         return Append(entry, {task.input_hash: task.input})
 
     def find(self, task: TaskId) -> Task | None:

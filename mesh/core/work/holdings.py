@@ -39,6 +39,7 @@ class Holding:
     __slots__ = (
         "aged",
         "attempt",
+        "budgets",
         "capability",
         "checkpoint",
         "deadline_ms",
@@ -97,6 +98,7 @@ class Holding:
         self.stream, self.skip = False, 0
         """As in `AwardItem`."""
         self.where: tuple[str, ...] = ()
+        self.budgets: tuple[str, ...] = ()
         self.stay_ms = 0
         self.rank: Rank = UNRANKED
         self.turn, self.aged = NO_TURN, 0
@@ -130,7 +132,7 @@ def awarded(now_s: float, item: AwardItem, manager: NodeId, lease_end_ms: int, o
     )
     holding.checkpoint = item.checkpoint
     holding.stream, holding.skip, holding.where, holding.stay_ms = item.stream, item.skip, item.where, item.stay_ms
-    holding.rank, holding.aged = item.rank, item.aged
+    holding.rank, holding.aged, holding.budgets = item.rank, item.aged, item.budgets
     return holding
 
 

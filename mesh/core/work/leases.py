@@ -149,6 +149,8 @@ class Leases:
             if task.state == OFFERED:
                 yield from self.bind(now_s, task)
             task.progress, task.note = item.fraction, item.note
+            if item.state == "running":
+                book.meter.runs(now_s, task.account)
             if hears and item.task not in holder.reclaims:  # it cannot tell yet whether that still runs
                 holder.renewals.append((item.task, item.fence))
 
@@ -250,6 +252,7 @@ class Leases:
         if not never_ran and reason not in ("revoked", "unknown"):
             book.haunt(task)
         book.count(reason.partition(":")[0])
+        yield from book.meter.over(now_s, task.account, task.durable)
         if task.state == CANCELLING:
             yield from self._ending.stopped(now_s, task)
             return

@@ -41,6 +41,7 @@ from mesh.core.inputs import (
 from mesh.core.keeping.inputs import ClaimSettled, Deposed, KeysMoved, Leading, LogSettled, TaleRead, TaleTold
 from mesh.core.node import Method
 from mesh.core.policy.inputs import PolicyChanged
+from mesh.core.work.accounts import Accounts
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue, QueuesDue
 from mesh.core.work.calls import CallsDue, Ring
@@ -53,6 +54,7 @@ from mesh.core.work.fold import Fold
 from mesh.core.work.governor import Governor
 from mesh.core.work.hedging import Hedging
 from mesh.core.work.leases import Leases
+from mesh.core.work.meter import TimeUp
 from mesh.core.work.opening import opened
 from mesh.core.work.placing import Placing
 from mesh.core.work.questions import Questions
@@ -154,7 +156,9 @@ class Manager:
         self._succession = Succession(book, ending, leases, claims)
         self._readback = readback = Readback()
         self._archive = archive = Archive(directory)
+        self._accounts = Accounts(book, ending, leases)
         self._of_handlers = Steps(book, leases, readback, governor).inputs | EffectLedger(book, leases, readback, governor).inputs
+        self._of_handlers |= self._accounts.inputs
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
         self.waiting = waiting = Waiting(book, ending)
@@ -240,6 +244,7 @@ class Manager:
             HedgeDue: soon(self._hedging.expire),
             FetchAgain: soon(self._retries.expire_fetch),
             TimeoutsDue: soon(self._ending.expire_timeouts),
+            TimeUp: soon(self._accounts.expire_time),
             QueuesDue: soon(self._placing.patience.expire),
             CallsDue: self._expire_calls,
             WaitEnds: self._claims.expire_wait,
@@ -305,6 +310,7 @@ class Manager:
             bounds=call.bounds,
             placement=call.placement,
             rank=call.rank,
+            budget=call.budget,
         )
         if call.stream:
             self._streams.open(now_s, task)

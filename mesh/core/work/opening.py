@@ -22,6 +22,7 @@ def opened(book: Book, now_s: float, submit: Submit) -> Task:
         key=submit.key,
         placement=submit.placement,
         rank=submit.rank,
+        budget=submit.budget,
     )
 
 
@@ -40,4 +41,5 @@ def opened_again(book: Book, now_s: float, old: Task, data: bytes, *, by: str, k
         key=key,
         placement=old.placement,
         rank=old.rank,
+        budget=old.budget,
     )

@@ -217,6 +217,7 @@ class Placing:
         task.heartbeat_ms = task.bounds[2] or offer.heartbeat_ms
         book.queue_wheel.remove(task)
         task.agent = winner.agent
+        book.meter.awarded(task.account)
         task.offered_at_s, task.promised_ms = now_s, (winner.start_ms, winner.service_ms)
         book.line_of(task).took(now_s, book.shares, task, winner.service_ms)
         decided = Decided(task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000))
@@ -263,6 +264,7 @@ class Placing:
             origin=self._book.origins.of(task) if task.rules else "",
             down=task.down,
             words=self._governor.words(task),
+            budgets=task.account.names() if task.account is not None else (),
         )
 
     # ---- auctions

@@ -137,7 +137,8 @@ class Questions:
     def _row_of(self, now_s: float, sender: NodeId, ask: Ask, task: Task | None) -> Send:
         if task is None:
             return self._unknown(sender, ask)
-        return Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | {"effects": self._effects(task)})))
+        more = {"effects": self._effects(task), "budget": task.account.rows() if task.account is not None else {}}
+        return Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | more)))
 
     def _kept(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
         """The newest checkpoint of a task that runs: what its handler lets be known of itself, and nothing stops for that."""

@@ -27,7 +27,18 @@ from mesh.messages.work import Beat, BeatItem, Failure, FileRef, Release, Result
 MESSAGE_CHARS_MAX = 2_000
 DETAILS_CHARS_MAX = 16_000
 RETRY_AFTER_MS_MAX = 30 * 86_400_000
-_KINDS = ("error", "invalid_argument", "timeout", "worker_lost", "cancelled", "no_file", "too_big", "heartbeat", "outcome_unknown")
+_KINDS = (
+    "error",
+    "invalid_argument",
+    "timeout",
+    "worker_lost",
+    "cancelled",
+    "no_file",
+    "too_big",
+    "heartbeat",
+    "outcome_unknown",
+    "over_budget",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Retries:
             task.output, task.output_hash = result.output, result.output_hash
             task.agent = result.agent or task.agent
             task.service_ms = result.service_ms
+            yield from book.meter.over(now_s, task.account, task.durable, result.service_ms)
             if task.promised_ms is not None:
                 took_ms = (now_s - task.offered_at_s) * 1000
                 book.latencies.learn(task.capability, took_ms)
@@ -192,6 +193,7 @@ class Retries:
             yield from self._leases.bind(now_s, task)
         error = self._error(task, sender, failure)
         task.service_ms = failure.service_ms
+        yield from book.meter.over(now_s, task.account, task.durable, failure.service_ms)
         again, pause = self._verdict(now_s, task, failure)
         note_loss(task, sender, f"failed:{failure.kind}")
         book.drop(task)

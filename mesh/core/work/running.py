@@ -154,6 +154,7 @@ class Running:
                 holding.skip,
                 rank=holding.rank,
                 limited=worker.offers[holding.capability].limit > 0,
+                budgets=holding.budgets,
                 need=need_of(holding.durable),
             )
         )
