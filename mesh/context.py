@@ -191,17 +191,27 @@ class Context:
         """Run `capability` as a child task named `name`, and wait for its result.
 
         Durable: if this handler is run again (its node was lost, it failed and is retried), a step that has ended gives its result at
-        once and does not run again; so a name stands for one piece of work. Steps may be gathered.
+        once and does not run again; so a name stands for one piece of work. Steps may be gathered. ``"report.render@^2"`` wants a version
+        in that range (``2.1``, ``^2``, ``~2.1``, ``>=2,<3``).
 
         Raises TaskFailed, TaskCancelled, InvalidArgument, TimedOut, Refused (a stale fence, or other arguments under the same name).
         """
         self._check_thread()
-        return self._port.step(self.task, name, capability, arguments, self._how)
+        capability, how = self._versioned(capability)
+        return self._port.step(self.task, name, capability, arguments, how)
+
+    def _versioned(self, capability: str) -> tuple[str, Any]:
+        if "@" not in capability:
+            return capability, self._how
+        from mesh.options import versioned
+
+        return versioned(capability, self._how)
 
     def call(self, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """A plain call: waits, and dies with this handler. Raises as `step`, and NodeLost."""
         self._check_thread()
-        return self._port.call(self.task, capability, arguments, self._how)
+        capability, how = self._versioned(capability)
+        return self._port.call(self.task, capability, arguments, how)
 
     def checkpoint(self, value: Any, *, anew: bool = False) -> Coroutine[Any, Any, None]:
         """Keep `value` for whoever has to go on in this handler's place: the next attempt finds the newest in `checkpointed`.

@@ -74,6 +74,8 @@ class WorkLimits:
     """Nodes asked about a lot, or about long work: there an auction over all pays."""
     label_kinds_max: int = 8
     """Sets of labels that one node tells of one capability, when its workers differ: each travels in the node's row."""
+    versions_max: int = 4
+    """Versions of one capability that one node tells of, when its workers differ: as with labels."""
     near_ms: int = 500
     """What it is worth to a task to be where the last one of its `near` key was. More keeps it there under load, less spreads it."""
     apart_ms: int = 1000

@@ -43,6 +43,7 @@ from mesh.sim.host import Host
 from mesh.sim.world import World
 from mesh.simulated import Connection, materialise
 from mesh.streaming import Stream
+from mesh.swapping import Swapping
 from mesh.virtual import LIVED_S, HostTime, VirtualTime, has_own_work
 
 DEFAULT_NODES = ("n1", "n2", "n3")
@@ -54,7 +55,7 @@ CLOSE_S = 5.0
 """Real time that handlers and lifespans have to end in."""
 
 
-class LocalMesh(Triggering, Answering, Governing):
+class LocalMesh(Triggering, Answering, Governing, Swapping):
     """A mesh of simulated nodes that serve real agents.
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its
@@ -417,7 +418,7 @@ class _Attachment:
     """One agent attached to one node: what a worker process is to a real one. The host's view of it is `take` and `node_gone`."""
 
     def __init__(self, mesh: LocalMesh, host: Host, agent: Agent, number: int, lifespan: Any) -> None:
-        self._mesh, self._host, self._agent, self._number = mesh, host, agent, number
+        self._mesh, self._host, self.agent, self._number = mesh, host, agent, number
         self.over = asyncio.Event()
         connection = Connection(mesh, host, number)
         self.runner = _Runner(
@@ -433,7 +434,7 @@ class _Attachment:
 
     def attach(self) -> None:
         self._host.workers[self._number] = self
-        agent, number = self._agent, self._number
+        agent, number = self.agent, self._number
         attached = inputs.WorkerAttached(number, number, agent.name, agent.offers(), agent.concurrency)
         attached.labels, attached.resources = agent.labels, agent.resources
         self._tell(attached)

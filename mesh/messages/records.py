@@ -138,6 +138,8 @@ class Candidate:
     """What its awards took lately, of what was expected of them: 50 to 400. Its times count by so much."""
     transfer_ms: int = 0
     """For the files that would have to travel there, and for being away from where it likes to be (`near`, `apart`)."""
+    version: str = ""
+    """Which it would run as there; empty: one of several."""
 
 
 @dataclass(slots=True)
@@ -271,6 +273,8 @@ class Finished:
     error: str = ""
     service_ms: int = 0
     at_ms: int = 0
+    version: str = ""
+    """Of its capability, as it ran last; empty: not known."""
 
 
 @dataclass(slots=True)
@@ -299,6 +303,8 @@ class Ended:
     agent: str = ""
     service_ms: int = 0
     at_ms: int = 0
+    version: str = ""
+    """Of its capability, which the worker has."""
 
 
 @dataclass(slots=True)

@@ -207,6 +207,8 @@ class Result:
     agent: str = ""
     files: tuple[FileRef, ...] = ()
     service_ms: int = 0
+    version: str = ""
+    """Of the capability, as the worker that ran it declares it."""
 
 
 @dataclass(slots=True)
@@ -226,6 +228,8 @@ class Failure:
     service_ms: int = 0
     retry_after_ms: int = 0
     """The handler asks not to be tried again before."""
+    version: str = ""
+    """As in a result."""
 
 
 @dataclass(slots=True)

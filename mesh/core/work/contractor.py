@@ -317,6 +317,8 @@ class Contractor:
             self._running.stop_stray(worker, task, fence, out)
             return
         self._slots.begin(Run(worker, task, fence, holding.capability, holding.durable, now_s))
+        if (offer := worker.offers.get(holding.capability)) is not None:
+            holding.version = offer.version
         self._slots.move(holding, State.RUNNING)
         out.append(Extend(worker.worker, ((task, fence, holding.lease_end_ms),), need=Need.FREE))
 

@@ -62,6 +62,7 @@ class Holding:
         "task",
         "timeout_ms",
         "turn",
+        "version",
         "where",
     )
 
@@ -97,6 +98,8 @@ class Holding:
         self.stream, self.skip = False, 0
         """As in `AwardItem`."""
         self.where: tuple[str, ...] = ()
+        self.version = ""
+        """Which runs it; empty: none yet."""
         self.stay_ms = 0
         self.rank: Rank = UNRANKED
         self.turn, self.aged = NO_TURN, 0

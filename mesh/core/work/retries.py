@@ -81,7 +81,7 @@ class Retries:
             task.move(RESULT)
             task.output, task.output_hash = result.output, result.output_hash
             task.agent = result.agent or task.agent
-            task.service_ms = result.service_ms
+            task.service_ms, task.version = result.service_ms, result.version
             if task.promised_ms is not None:
                 took_ms = (now_s - task.offered_at_s) * 1000
                 book.latencies.learn(task.capability, took_ms)
@@ -191,7 +191,7 @@ class Retries:
         if task.state == OFFERED:
             yield from self._leases.bind(now_s, task)
         error = self._error(task, sender, failure)
-        task.service_ms = failure.service_ms
+        task.service_ms, task.version = failure.service_ms, failure.version or task.version
         again, pause = self._verdict(now_s, task, failure)
         note_loss(task, sender, f"failed:{failure.kind}")
         book.drop(task)

@@ -198,6 +198,8 @@ class Task:
     holder: NodeId = ""
     """To whom the newest award went, while it stands."""
     agent: str = ""
+    version: str = ""
+    """Of its capability, as it ran last; empty: not known yet."""
     idempotent: bool = False
     on_lost: str = ""
     """Of the winner's offer; empty: not known (after a restart)."""
