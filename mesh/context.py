@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mesh.errors import UsageError
 from mesh.gates import Decision, Waits, gate_options
-from mesh.ids import Fence, TaskId
+from mesh.ids import Fence, TaskId, flags_in
 from mesh.keyed import Keyed
 
 if TYPE_CHECKING:
@@ -41,6 +41,13 @@ class TaskInfo:
     """The task whose step this is, or ""."""
     deadline: float | None
     """When this run is stopped, in seconds on `time.monotonic()`'s clock; None: never. Steps and calls never get more time than that."""
+    pins: tuple[str, ...] = ()
+    """What was decided when the work began that this belongs to: flags, and sides of rollouts."""
+
+    @property
+    def flags(self) -> dict[str, bool]:
+        """The mesh's feature flags, as they were when the work began that this belongs to."""
+        return flags_in(self.pins)
 
     @property
     def key(self) -> str:
@@ -186,6 +193,11 @@ class Context:
             share=share,
         ) | {"timeout_ms": round(within_s * 1000) if within_s else 0, "retries": checked_retries(retries)}
         return other
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """The value of the mesh's feature flag `name`, as it was when the work began that this belongs to: the same in all its steps and
+        calls, whenever they run and however often. `default`: where there was no such flag then."""
+        return self.task.flags.get(name, default)
 
     def step(self, name: str, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run `capability` as a child task named `name`, and wait for its result.
@@ -349,6 +361,9 @@ class BlockingContext:
     def log(self, text: str) -> None:
         """As `Context.log`."""
         self._context.log(text)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        return self._context.flag(name, default)
 
     def options(self, **options: Any) -> BlockingContext:
         """As `Context.options`."""

@@ -119,6 +119,8 @@ class Execute(Effect):
     """As in `AwardItem`: what this work asks for inherits it."""
     limited: bool = False
     """Its worker stops it when its lease has ended: so many run over the whole mesh, and no more."""
+    pins: tuple[str, ...] = ()
+    """As in `AwardItem`."""
 
 
 @dataclass(slots=True)

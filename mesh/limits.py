@@ -73,9 +73,8 @@ class WorkLimits:
     asked_most: int = 64
     """Nodes asked about a lot, or about long work: there an auction over all pays."""
     label_kinds_max: int = 8
-    """Sets of labels that one node tells of one capability, when its workers differ: each travels in the node's row."""
     versions_max: int = 4
-    """Versions of one capability that one node tells of, when its workers differ: as with labels."""
+    """Sets of labels, and versions, that one node tells of one capability, when its workers differ: each travels in the node's row."""
     near_ms: int = 500
     """What it is worth to a task to be where the last one of its `near` key was. More keeps it there under load, less spreads it."""
     apart_ms: int = 1000
@@ -219,8 +218,7 @@ class RecordsLimits:
     sum_open_max: int = 60_000
     """Numbers in one sum: 300 KB. Where more is open nothing is summed up, and a start reads all since the last time."""
     sum_ended_max: int = 512
-    """Tasks that have ended last, and holdings that were closed last, which a start still reads: what `mesh tasks` shows. Older ones are
-    looked up in the journal when somebody asks."""
+    """Tasks that ended last, and holdings that were closed last, which a start still reads, as `mesh tasks` shows. Older are looked up."""
     sum_keyed_max: int = 10_000
     """Ended tasks with a key, of which two entries each are read: as many as `ended_remembered`, since their keys stand for so long."""
     scrub_entries: int = 512
@@ -380,8 +378,7 @@ class LinkLimits:
     bad_per_minute: int = 20
     """Refused envelopes and messages of one peer within a minute, beyond which it is cut."""
     envelopes_per_s: float = 4000.0
-    """Of one peer, for more than a moment: several times what two busy nodes exchange (measured: below 1,500), and little enough to
-    check."""
+    """Of one peer, for more than a moment: several times what two busy nodes exchange (measured: below 1,500), and soon checked."""
     envelopes_burst: float = 4000.0
     bytes_per_s: float = 256.0 * 1024 * 1024
     effort_per_s: float = 5000.0
@@ -466,8 +463,7 @@ class TriggerLimits:
     schedules_max: int = 1000
     """Schedules that are known, people's and agents', and as many marks: about 300 bytes each."""
     stagger_s: float = 2.0
-    """The node whose turn it is next acts on a tick so much later if nobody has: a keyed submit takes milliseconds. Smaller: a tick is
-    acted on sooner after a death, and more often asked for twice, in vain."""
+    """The node whose turn it is next acts on a tick so much later. Smaller: sooner after a death, more asked twice in vain."""
     late_s: float = 60.0
     """A tick that nobody has acted on for so long is missed, and `catch_up` says what becomes of it: longer than any failover takes."""
     settle_s: float = 3.0
@@ -484,6 +480,10 @@ class TriggerLimits:
     """A mark further ahead of this node's clock than that is not believed: twice what the clocks of linked nodes may be apart, and some."""
     page_max: int = 100
     """Rows and marks told in one message: about 30 KB."""
+    rollout_tell_s: float = 1.0
+    rollout_marks_max: int = 64
+    rollout_tallies_max: int = 256
+    """A node tells so seldom what it has seen of rollouts; marks are kept of so many, and of each what so many lives of nodes have seen."""
 
 
 @dataclass(frozen=True, slots=True)

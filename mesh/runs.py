@@ -81,6 +81,7 @@ class Run:
         "outflow",
         "over",
         "parent",
+        "pins",
         "progress",
         "rank",
         "redactor",
@@ -114,6 +115,7 @@ class Run:
         self.rank: list[Any] = item[11]
         """``[priority, share]``: what it calls inherits them."""
         self.limited: bool = item[12]
+        self.pins: tuple[str, ...] = tuple(item[13] if len(item) > 13 else ())
         """So many run over the whole mesh: past its lease it is stopped, since another may run in its place."""
         self.outflow: Sink | None = None
         """Where its items go, if it has begun and makes any."""

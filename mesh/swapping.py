@@ -36,6 +36,6 @@ class Swapping:
         if agent not in self._agents[node]:
             raise UsageError(f"{node} does not serve {agent.name}", fix=f"attach({node!r}, agent) first")
         self._agents[node] = tuple(one for one in self._agents[node] if one is not agent)
-        for attachment in [one for one in self._attachments[node] if one.agent is agent]:
+        for attachment in [one for one in self._attachments[node] if one._agent is agent]:
             self._attachments[node].remove(attachment)
             attachment.close()

@@ -418,7 +418,7 @@ class _Attachment:
     """One agent attached to one node: what a worker process is to a real one. The host's view of it is `take` and `node_gone`."""
 
     def __init__(self, mesh: LocalMesh, host: Host, agent: Agent, number: int, lifespan: Any) -> None:
-        self._mesh, self._host, self.agent, self._number = mesh, host, agent, number
+        self._mesh, self._host, self._agent, self._number = mesh, host, agent, number
         self.over = asyncio.Event()
         connection = Connection(mesh, host, number)
         self.runner = _Runner(
@@ -434,7 +434,7 @@ class _Attachment:
 
     def attach(self) -> None:
         self._host.workers[self._number] = self
-        agent, number = self.agent, self._number
+        agent, number = self._agent, self._number
         attached = inputs.WorkerAttached(number, number, agent.name, agent.offers(), agent.concurrency)
         attached.labels, attached.resources = agent.labels, agent.resources
         self._tell(attached)
@@ -444,7 +444,8 @@ class _Attachment:
         if kind is Execute:
             materialise(self._mesh, self._host)
             item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
-            item += [effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank), effect.limited]
+            item += [effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip]
+            item += [list(effect.rank), effect.limited, list(effect.pins)]
             self.runner.execute(item)
             self.runner.flush()
         elif kind is Extend:

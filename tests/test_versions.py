@@ -177,3 +177,31 @@ def test_either_of_two_versions_is_the_first_as_long_as_anybody_offers_it() -> N
             assert await m.call("report.render@2.0|1") == "1"
 
     run(story())
+
+
+def test_a_limit_over_the_mesh_holds_whichever_version_or_rule_says_so() -> None:
+    runs: list[int] = []
+
+    def limited(version: str, **more: Any) -> Agent:
+        agent = Agent(f"only{version}")
+
+        @agent.capability(name="only", version=version, **more)
+        async def only(ctx: Context) -> int:
+            runs.append(1)
+            most = len(runs)
+            await ctx.sleep(0.5)
+            runs.pop()
+            return most
+
+        return agent
+
+    async def story() -> None:
+        async with LocalMesh(nodes={"n1": [limited("1"), limited("2", limit=1)], "n2": [limited("2")]}) as m:
+            await m.sleep(1)
+            assert set(await asyncio.gather(*(m.call(f"only@{version}") for version in "11"))) == {1}
+        async with LocalMesh(nodes={"n1": [limited("1")], "n2": [limited("2")]}) as m:
+            await m.set_policy({"policy": "p", "rule": [{"id": "one", "match": {"capability": "only"}, "limit": 1}]})
+            await m.sleep(3)
+            assert set(await asyncio.gather(*(m.call("only") for _ in range(6)))) == {1}
+
+    run(story())

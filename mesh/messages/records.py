@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.claims import Cell, KeyRoster
+from mesh.messages.rollouts import Mark as RolloutMark
 from mesh.messages.signed import Signed
 from mesh.messages.triggers import Mark, PlanRow
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
@@ -122,6 +123,8 @@ class Submitted:
     """Of the mesh's policy, that had a say in it: its version, then their ids."""
     down: tuple[str, ...] = ()
     """Labels that whatever it asks for must be run with, too."""
+    pins: tuple[str, ...] = ()
+    """Flags and sides of rollouts, as they were when the work began that it belongs to (`policy/steering.py`)."""
 
 
 @dataclass(slots=True)
@@ -287,6 +290,8 @@ class Accepted:
     capability: str
     input: Hash
     at_ms: int = 0
+    pins: tuple[str, ...] = ()
+    """As in its award."""
 
 
 @dataclass(slots=True)
@@ -448,6 +453,14 @@ class Ticked:
     at_ms: int = 0
 
 
+@dataclass(slots=True)
+class Rolled:
+    """How far a staged rollout has come, as this node knows it."""
+
+    mark: RolloutMark
+    at_ms: int = 0
+
+
 ENTRIES = (
     Opened,
     Submitted,
@@ -479,5 +492,6 @@ ENTRIES = (
     Answered,
     Planned,
     Ticked,
+    Rolled,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

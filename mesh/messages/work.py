@@ -143,6 +143,8 @@ class AwardItem:
     """Labels that whatever it asks for must be run with, too."""
     words: tuple[Signed, ...] = ()
     """What people have signed to let it pass a gate of the policy's."""
+    pins: tuple[str, ...] = ()
+    """As in `Submitted`: those of the work that it belongs to."""
 
 
 @dataclass(slots=True)

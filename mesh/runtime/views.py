@@ -138,6 +138,14 @@ class Views:
         records = process.assembly.records.statistics()
         membership = process.assembly.membership.statistics()
         found += disputes(process.assembly.directory.rows())
+        found += [
+            (
+                f"the rollout of {row['capability']} to {row['to']} was stopped by {row['by']}: {row['stopped']}",
+                "mesh policy show; to begin anew: mesh policy set FILE",
+            )
+            for row in process.assembly.rolling.told()
+            if row["stopped"]
+        ]
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
         if unread := process.assembly.policies.statistics().unread:

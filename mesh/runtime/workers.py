@@ -152,6 +152,7 @@ class Workers:
                 effect.skip,
                 list(effect.rank),
                 effect.limited,
+                list(effect.pins),
             ]
             self._add(worker, "execute", item)
 

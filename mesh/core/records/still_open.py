@@ -39,6 +39,7 @@ from mesh.messages.records import (
     Intended,
     Opened,
     Planned,
+    Rolled,
     Rostered,
     Submitted,
     Sworn,
@@ -112,7 +113,7 @@ class Keys:
 
 
 class Triggers:
-    """Triggers: of each schedule what people said last, and how far it has come."""
+    """Triggers and rollouts: of each schedule what people said last, and how far it has come; of each rollout, too."""
 
     def __init__(self) -> None:
         self._newest: dict[tuple[type, str], int] = {}
@@ -122,6 +123,8 @@ class Triggers:
             self._note(seq, Planned, entry.row.name)
         elif type(entry) is Ticked:
             self._note(seq, Ticked, entry.mark.name)
+        elif type(entry) is Rolled:
+            self._note(seq, Rolled, f"{entry.mark.policy} {entry.mark.capability}")
 
     def _note(self, seq: int, kind: type, name: str) -> None:
         self._newest.pop((kind, name), None)

@@ -15,12 +15,14 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
+from mesh.core.policy.steering import Pins, steered
 from mesh.core.work.admission import Admission
 from mesh.core.work.affinity import Affinity
 from mesh.core.work.calibration import Calibration
 from mesh.core.work.holder import Holder
 from mesh.core.work.latencies import Latencies
 from mesh.core.work.lines import Line, recount
+from mesh.core.work.pinning import pinned
 from mesh.core.work.ruled import Origins, Wish
 from mesh.core.work.task import FREE, GATE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task
 from mesh.core.work.turns import Shares, Turns
@@ -147,6 +149,7 @@ class Book:
         key: str = "",
         placement: Placement = ANYWHERE,
         rank: Rank = UNRANKED,
+        pins: Pins | None = None,
     ) -> Task:
         """A new task, in line, as the policy has it; with a `key` not before it is entered. The caller appends `submitted(task)` if it is
         durable."""
@@ -175,6 +178,8 @@ class Book:
             rules=wish.rules,
             down=wish.down,
         )
+        task.pins = pinned(self.directory, self.tasks, task) if pins is None else pins
+        task.placement = steered(task.placement, task.capability, task.pins)
         if not key:
             self.enter(now_s, task)
         return task
@@ -218,6 +223,7 @@ class Book:
         what = (task.id, task.capability, task.input_hash, task.by, task.timeout_ms, task.retries, task.parent, task.step, task.files)
         entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key, task.placement, task.rank)
         entry.rules, entry.down = task.rules, task.down
+        entry.pins = task.pins
         return Append(entry, {task.input_hash: task.input})
 
     def find(self, task: TaskId) -> Task | None:

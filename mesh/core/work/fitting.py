@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 from mesh.core.directory import DEAD, LEFT, ReadDirectory, Row
+from mesh.core.work.breaker import OPEN
 from mesh.messages.membership import Offer, Variant
 from mesh.versions import MARK, alternatives, matches, order, words
 
@@ -74,10 +75,15 @@ def narrowed(directory: ReadDirectory, capability: str, where: tuple[str, ...]) 
     for place, wanted in enumerate(where):
         if "|" not in wanted:
             continue
-        rows = [row for row in _offering(directory, capability) if not row.draining and not row.revoked]
+        rows = [row for row in _offering(directory, capability) if not (row.draining or row.revoked or _rests(row, capability))]
         found = [(*where[:place], one, *where[place + 1 :]) for one in alternatives(wanted)]
         return next((one for one in found if any(fits(row.offers[capability], one) for row in rows)), where)
     return where
+
+
+def _rests(row: Row, capability: str) -> bool:
+    load = row.load.get(capability)
+    return load is not None and load.breaker == OPEN
 
 
 def unmet(directory: ReadDirectory, capability: str, where: tuple[str, ...]) -> str:

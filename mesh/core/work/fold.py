@@ -167,6 +167,7 @@ class Fold:
             rank=entry.rank,
             rules=entry.rules,
             down=entry.down,
+            pins=entry.pins,
         )
         task.seq = self._seq
         if task.key:

@@ -76,6 +76,7 @@ class Hedging:
             bounds=task.bounds,
             placement=replace(task.placement, near="", apart="", hedge=False),
             rank=task.rank,
+            pins=task.pins,
         )
         twin.sources, twin.hedges, twin.barred, task.twin = task.sources, task.id, task.holder, twin.id
 

@@ -51,6 +51,7 @@ class Holding:
         "missing",
         "order",
         "parent",
+        "pins",
         "rank",
         "report",
         "rooted",
@@ -98,6 +99,7 @@ class Holding:
         self.stream, self.skip = False, 0
         """As in `AwardItem`."""
         self.where: tuple[str, ...] = ()
+        self.pins: tuple[str, ...] = ()
         self.version = ""
         """Which runs it; empty: none yet."""
         self.stay_ms = 0
@@ -133,7 +135,7 @@ def awarded(now_s: float, item: AwardItem, manager: NodeId, lease_end_ms: int, o
     )
     holding.checkpoint = item.checkpoint
     holding.stream, holding.skip, holding.where, holding.stay_ms = item.stream, item.skip, item.where, item.stay_ms
-    holding.rank, holding.aged = item.rank, item.aged
+    holding.rank, holding.aged, holding.pins = item.rank, item.aged, item.pins
     return holding
 
 

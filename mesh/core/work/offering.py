@@ -2,7 +2,8 @@
 
     worker render 1, zone=eu   worker render 2.0, gpu   -->  Offer(render, version 1, zone=eu; variants: 2.0, gpu)
 
-The longest attached of each version speaks for it. And what holds for work that may run as any of several: the most careful of their words.
+The longest attached of each version speaks for it, the tightest limit over the mesh for all. And what holds for work that may run as any of
+several: the most careful of their words.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ def union(capability: Capability, limits: WorkLimits) -> Offer:
     first, others = spoken[0], spoken[1 : limits.versions_max]
     if not others:
         return first
-    return replace(first, priced=any(offer.priced for offer in spoken), variants=tuple(map(_variant, others)))
+    limit = min((offer.limit for offer in spoken if offer.limit), default=0)
+    rates = [(offer.rate / offer.rate_ms, offer.rate, offer.rate_ms) for offer in spoken if offer.rate and offer.rate_ms]
+    _, rate, rate_ms = min(rates, default=(0.0, 0, 0))
+    priced = any(offer.priced for offer in spoken)
+    return replace(first, priced=priced, limit=limit, rate=rate, rate_ms=rate_ms, variants=tuple(map(_variant, others)))
 
 
 def _labelled(name: str, workers: list[Worker], most: int) -> Offer:

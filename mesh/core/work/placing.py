@@ -264,6 +264,7 @@ class Placing:
             origin=self._book.origins.of(task) if task.rules else "",
             down=task.down,
             words=self._governor.words(task),
+            pins=task.pins,
         )
 
     # ---- auctions

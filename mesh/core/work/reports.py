@@ -126,6 +126,7 @@ class Reports:
         self._holdings.drop(holding)
         self._directory.homes.pop(holding.task, None)
         self._directory.origins.pop(holding.task, None)
+        self._directory.pinned.pop(holding.task, None)
         self._breakers.gone(holding)
         if holding.durable and closed:
             out.append(Append(Closed(holding.task, holding.fence), lazy=True))

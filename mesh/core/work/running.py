@@ -153,7 +153,8 @@ class Running:
                 holding.stream,
                 holding.skip,
                 rank=holding.rank,
-                limited=worker.offers[holding.capability].limit > 0,
+                limited=self._slots.limited(holding.capability),
+                pins=holding.pins,
                 need=need_of(holding.durable),
             )
         )

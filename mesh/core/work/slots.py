@@ -155,6 +155,8 @@ class Slots:
         """May one more of it start, as far as its limits over the whole mesh go? Set by `limit_holder.py`."""
         self.began: Callable[[float, Capability], None] = lambda _now_s, _capability: None
         self.waits: Callable[[float, Capability], None] = lambda _now_s, _capability: None
+        self.limited: Callable[[str], bool] = lambda _capability: False
+        """Whether so many of it run over the whole mesh, and no more."""
         self.workers: dict[int, Worker] = {}
         self.capabilities: dict[str, Capability] = {}
         self.runs: dict[TaskId, Run] = {}

@@ -187,6 +187,8 @@ class Task:
     """Labels that whatever it asks for must be run with, too."""
     ruled: tuple[Rulebook, Ruling] | None = None
     """What is ruled of it, and by which rulebook; None: not looked at."""
+    pins: tuple[str, ...] = ()
+    """Flags, and sides of rollouts: for all that it asks for, too (`policy/steering.py`)."""
     turn: Turn = NO_TURN
     aged: int = 0
     """Levels that it has risen by waiting."""
