@@ -26,7 +26,7 @@ from mesh.bounding import checked_key, checked_retries, checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
-from mesh.options import how_of
+from mesh.options import how_of, versioned
 from mesh.policies import Governing
 from mesh.publishing import Triggering
 from mesh.reading import logs_of_node, logs_of_task, story_of
@@ -163,11 +163,12 @@ class Work:
     async def _params(self, capability: str, arguments: Document) -> Document:
         if not isinstance(capability, str) or not capability:
             raise UsageError(f"{capability!r} is no capability's name", fix="mesh caps")
+        capability, how = versioned(capability, self._how)
         data, files = await values.encode(arguments, self._connection.ask, self._shelf)
         maximum = int(self._connection.node.get("body_bytes_max") or 0)
         if maximum and len(data) > maximum:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=maximum)
-        return {"capability": capability, "input": data, "files": files, **self._how}
+        return {"capability": capability, "input": data, "files": files, **how}
 
 
 class View(Work):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mesh.errors import UsageError
 from mesh.gates import Decision, Waits, gate_options
-from mesh.ids import Fence, TaskId
+from mesh.ids import Fence, TaskId, flags_in
 from mesh.keyed import Keyed
 from mesh.spends import BlockingReservation, Reservation, checked_key, spent_of
 
@@ -42,6 +42,13 @@ class TaskInfo:
     """The task whose step this is, or ""."""
     deadline: float | None
     """When this run is stopped, in seconds on `time.monotonic()`'s clock; None: never. Steps and calls never get more time than that."""
+    pins: tuple[str, ...] = ()
+    """What was decided when the work began that this belongs to: flags, and sides of rollouts."""
+
+    @property
+    def flags(self) -> dict[str, bool]:
+        """The mesh's feature flags, as they were when the work began that this belongs to."""
+        return flags_in(self.pins)
 
     @property
     def key(self) -> str:
@@ -194,21 +201,36 @@ class Context:
         ) | {"timeout_ms": round(within_s * 1000) if within_s else 0, "retries": checked_retries(retries)}
         return other
 
+    def flag(self, name: str, default: bool = False) -> bool:
+        """The value of the mesh's feature flag `name`, as it was when the work began that this belongs to: the same in all its steps and
+        calls, whenever they run and however often. `default`: where there was no such flag then."""
+        return self.task.flags.get(name, default)
+
     def step(self, name: str, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run `capability` as a child task named `name`, and wait for its result.
 
         Durable: if this handler is run again (its node was lost, it failed and is retried), a step that has ended gives its result at
-        once and does not run again; so a name stands for one piece of work. Steps may be gathered.
+        once and does not run again; so a name stands for one piece of work. Steps may be gathered. ``"report.render@^2"`` wants a version
+        in that range (``2.1``, ``^2``, ``~2.1``, ``>=2,<3``).
 
         Raises TaskFailed, TaskCancelled, InvalidArgument, TimedOut, Refused (a stale fence, or other arguments under the same name).
         """
         self._check_thread()
-        return self._port.step(self.task, name, capability, arguments, self._how)
+        capability, how = self._versioned(capability)
+        return self._port.step(self.task, name, capability, arguments, how)
+
+    def _versioned(self, capability: str) -> tuple[str, Any]:
+        if "@" not in capability:
+            return capability, self._how
+        from mesh.options import versioned
+
+        return versioned(capability, self._how)
 
     def call(self, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """A plain call: waits, and dies with this handler. Raises as `step`, and NodeLost."""
         self._check_thread()
-        return self._port.call(self.task, capability, arguments, self._how)
+        capability, how = self._versioned(capability)
+        return self._port.call(self.task, capability, arguments, how)
 
     def checkpoint(self, value: Any, *, anew: bool = False) -> Coroutine[Any, Any, None]:
         """Keep `value` for whoever has to go on in this handler's place: the next attempt finds the newest in `checkpointed`.
@@ -375,6 +397,9 @@ class BlockingContext:
     def log(self, text: str) -> None:
         """As `Context.log`."""
         self._context.log(text)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        return self._context.flag(name, default)
 
     def options(self, **options: Any) -> BlockingContext:
         """As `Context.options`."""

@@ -158,6 +158,7 @@ class _Process:
                 list(run.rank),
                 False,
                 [],
+                list(run.pins),
             ],
             "blobs": str(runner.shelf.blobs),
             "body_bytes_max": runner.body_bytes_max,

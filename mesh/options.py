@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mesh.bounding import bounds_ms, checked_rank
+from mesh.errors import UsageError
 from mesh.labels import Labels, budget_of, placement_of
+from mesh.versions import FORM, MARK, is_range, split
 
 
 def how_of(
@@ -30,3 +32,14 @@ def how_of(
         "placement": placement_of(where, near, apart, hedge),
         "rank": list(checked_rank(priority, share)),
     }
+
+
+def versioned(capability: str, how: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """``report.render@^2``: the name, and the options with that range among what whoever runs it must have."""
+    name, wanted = split(capability)
+    if name == capability:
+        return capability, how
+    if not name or not is_range(wanted):
+        raise UsageError(f"{capability!r}: {wanted!r} is no range of versions", fix=f"{FORM}: {name or 'CAPABILITY'}@^2")
+    placement = how.get("placement", {})
+    return name, how | {"placement": placement | {"where": sorted([*placement.get("where", ()), MARK + wanted])}}

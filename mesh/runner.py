@@ -280,7 +280,7 @@ class Runner(Publishes, Spends):
 
     def _info(self, run: Run) -> TaskInfo:
         deadline = self._loop.time() + run.timeout_ms / 1000 if run.timeout_ms else None
-        return TaskInfo(run.task, run.fence, run.attempt, run.capability.name, run.parent, deadline)
+        return TaskInfo(run.task, run.fence, run.attempt, run.capability.name, run.parent, deadline, run.pins)
 
     def _end(self, run: Run, outcome: str, output: bytes, files: tuple[tuple[str, int], ...], error: dict[str, Any] | None) -> None:
         if run.over:

@@ -82,6 +82,7 @@ class Run:
         "outflow",
         "over",
         "parent",
+        "pins",
         "progress",
         "rank",
         "redactor",
@@ -118,8 +119,11 @@ class Run:
         """``[priority, share]``: what it calls inherits them."""
         self.limited: bool = item[12]
         """So many run over the whole mesh: past its lease it is stopped, since another may run in its place."""
-        self.budgets: tuple[str, ...] = tuple(item[13])
+        budgets, pins = [*item[13:], (), ()][:2]
+        self.budgets: tuple[str, ...] = tuple(budgets)
         """Of which names somebody has set a budget: what its calls may spend is reserved first."""
+        self.pins: tuple[str, ...] = tuple(pins)
+        """Flags, and sides of rollouts."""
         self.spending: asyncio.Lock | None = None
         self.spends = 0
         """Questions about what it spends, of which one is asked at a time."""

@@ -43,6 +43,7 @@ from mesh.sim.host import Host
 from mesh.sim.world import World
 from mesh.simulated import Connection, materialise
 from mesh.streaming import Stream
+from mesh.swapping import Swapping
 from mesh.virtual import LIVED_S, HostTime, VirtualTime, has_own_work
 
 DEFAULT_NODES = ("n1", "n2", "n3")
@@ -54,7 +55,7 @@ CLOSE_S = 5.0
 """Real time that handlers and lifespans have to end in."""
 
 
-class LocalMesh(Triggering, Answering, Governing):
+class LocalMesh(Triggering, Answering, Governing, Swapping):
     """A mesh of simulated nodes that serve real agents.
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its
@@ -446,9 +447,7 @@ class _Attachment:
         kind = type(effect)
         if kind is Execute:
             materialise(self._mesh, self._host)
-            item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms, effect.parent]
-            item += [effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank), effect.limited, list(effect.budgets)]
-            self.runner.execute(item)
+            self.runner.execute(effect.row())
             self.runner.flush()
         elif kind is Extend:
             for item in effect.items:

@@ -13,6 +13,7 @@ from mesh.core.membership.membership import Membership
 from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.policy.register import Policies
+from mesh.core.policy.rolling import Rolling
 from mesh.core.records.records import Beginning, Records
 from mesh.core.records.summing import Summing
 from mesh.core.triggers.calendar import Cron, NoCron
@@ -34,6 +35,7 @@ class Assembly:
     membership: Membership
     trust: Trust
     policies: Policies
+    rolling: Rolling
     records: Records
     keepers: Keepers
     keys: Keys
@@ -68,6 +70,7 @@ def build(
     )
     trust = Trust(directory, limits)
     policies = Policies(directory, limits.trust)
+    rolling = Rolling(directory, deadlines, limits, me.incarnation)
     keepers = Keepers(directory, deadlines, limits, Random(random.random()), journal_seq=journal_seq)
     keys = Keys(directory, deadlines, limits.keeping, Random(f"{me.node}/{me.incarnation}"), incarnation=me.incarnation)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
@@ -76,8 +79,7 @@ def build(
     desk = Desk(directory, deadlines, limits.work)
     ticker = Ticker(directory, deadlines, limits.triggers, cron or NoCron())
     summing = Summing(directory, limits.records)
-    machines = (membership, trust, policies, records, summing, keepers, keys, manager, contractor, files, desk, ticker)
+    machines = (membership, trust, policies, rolling, records, summing, keepers, keys, manager, contractor, files, desk, ticker)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
-    return Assembly(
-        node, directory, membership, trust, policies, records, keepers, keys, manager, contractor, files, desk, ticker, deadlines
-    )
+    others = (records, keepers, keys, manager, contractor, files, desk, ticker, deadlines)
+    return Assembly(node, directory, membership, trust, policies, rolling, *others)

@@ -18,6 +18,7 @@ from mesh.gates import gate_options
 from mesh.ids import PRIORITY_MAX, PRIORITY_MIN
 from mesh.labels import Amounts, budget_of, labels_of
 from mesh.limits import FlowLimits
+from mesh.versions import FORM, MARK, is_range, split
 
 LIMITS = FlowLimits()
 TYPES = ("string", "integer", "number", "boolean", "array", "object", "file", "any")
@@ -157,9 +158,10 @@ def step_of(table: Document, where: Place) -> Step:
 def _uses(fields: Fields) -> str:
     name = fields.text("uses")
     if fields.has("uses"):
-        if "@" in name:
-            fields.bad("uses", f"{said(name)} names a version", f"write uses = {name.partition('@')[0]!r}: versions are not chosen here")
-        check_name("uses", name, fields.where)
+        bare, wanted = split(name)
+        if MARK in name and not is_range(wanted):
+            fields.bad("uses", f"{said(wanted)} is no range of versions", f'{FORM}: uses = "{bare}@^2"')
+        check_name("uses", bare, fields.where)
     return name
 
 

@@ -16,6 +16,7 @@ from mesh.errors import MeshError, NoNode, UsageError
 from mesh.ids import author_of, short
 from mesh.inspector.arguments import parse_arguments
 from mesh.inspector.render import clean, say, table
+from mesh.inspector.rolling import matches, side_lines, steering_lines
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, Where, ask, fail, run, show_document
 from mesh.policies import read_policy, would_change
 
@@ -23,6 +24,7 @@ Document = dict[str, Any]
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Rules, in TOML or JSON.", show_default=False)]
 NoteOption = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept with it for good.", show_default=False)]
 LAST_MAX = 500
+KINDS = ("rule", "flag", "rollout")
 
 
 def show(
@@ -56,7 +58,7 @@ def set_(
 ) -> None:
     """Put other rules in force: signed here, told to every node, enforced from the next task on."""
     document = _read(file, as_json)
-    done = lambda found: f"version {found['version']} is in force: {_count(found['rules'], 'rule')}"  # noqa: E731
+    done = lambda found: f"version {found['version']} is in force: {_counts(document)}"  # noqa: E731
     ask(Where(home, node, as_json, timeout), lambda mesh: _asked("set", mesh.set_policy(document, note=note)), done)
 
 
@@ -74,6 +76,7 @@ def check(
     async def action() -> Document:
         rules = len(document.get("rule", ()))
         found: Document = {"schema": "mesh.policy-check/1", "file": file, "rules": rules, "tasks": 0, "changed": [], "node": True}
+        found |= {"flags": len(document.get("flag", ())), "rollouts": len(document.get("rollout", ()))}
         try:
             async with connect(home=home, node=node, timeout_s=timeout) as mesh:
                 before, tasks = (await mesh.policy())["document"], await _recorded(mesh, last)
@@ -167,6 +170,11 @@ async def _with_arguments(mesh: Mesh, row: Document) -> Document:
 # ---- shown
 
 
+def _counts(document: Document) -> str:
+    """``2 rules, 1 flag``: what a policy has."""
+    return ", ".join(_count(len(rows), kind) for kind in KINDS if (rows := document.get(kind, ())) or kind == "rule")
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
@@ -178,18 +186,11 @@ def _show(document: Document) -> str:
     lines = [head]
     if document["unread"]:
         lines.append(f"version {document['unread']} has keys that this node does not know: it keeps to this one (update it)")
-    rows = [(rule["id"], _matches(rule.get("match", {})), _says(rule)) for rule in document["document"].get("rule", [])]
+    rows = [(rule["id"], matches(rule.get("match", {})), _says(rule)) for rule in document["document"].get("rule", [])]
     lines.append(table(("RULE", "ABOUT", "SAYS"), rows, empty="no rules"))
-    for kind in ("flag", "rollout"):
-        lines += [f"{kind.upper()}  {json.dumps(row, ensure_ascii=False)}" for row in document["document"].get(kind, [])]
+    in_force = any(row["version"] == document["version"] and row["in_force"] for row in document["history"])
+    lines += steering_lines(document["document"], document["rollouts"] if in_force else [])
     return "\n".join(lines)
-
-
-def _matches(match: Document) -> str:
-    capability = match.get("capability", "*")
-    words = [capability if isinstance(capability, str) else " ".join(capability)]
-    words += [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in match.items() if key != "capability"]
-    return " ".join(words)
 
 
 def _says(rule: Document) -> str:
@@ -213,7 +214,8 @@ def _show_history(document: Document) -> str:
 
 
 def _show_check(document: Document) -> str:
-    lines = [f"{clean(document['file'])}: {_count(document['rules'], 'rule')}, fit to be set"]
+    held = {kind: [None] * document[f"{kind}s"] for kind in KINDS}
+    lines = [f"{clean(document['file'])}: {_counts(held)}, fit to be set"]
     if not document["node"]:
         say("no node runs here, so it was not tried on recorded tasks: mesh up")
         return lines[0]
@@ -228,6 +230,7 @@ def _show_ruling(document: Document) -> str:
         then = document["then"]
         lines = [f"{clean(document['task'])}  {clean(document['capability'])}  {document['state']}  {clean(document['reason'])}".rstrip()]
         lines.append(f"made under version {then[0]}: {', '.join(then[1:])}" if then else "no rule had a say when it was made")
+    lines += side_lines(document["rollouts"])
     if not document["rules"]:
         return "\n".join([*lines, "allow: no rule is about it"])
     lines.append(f"{document['decision']}, by version {document['version']}: {', '.join(map(clean, document['rules']))}")

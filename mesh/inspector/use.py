@@ -27,13 +27,16 @@ from mesh.inspector.shell import (
     bounded,
     explained,
     filled,
+    in_range,
     run,
 )
 from mesh.inspector.streaming import plain
 from mesh.inspector.watch import TaskArgument
 from mesh.labels import amounts_in
 
-CapabilityArgument = Annotated[str, typer.Argument(help="What is wanted, as `mesh caps` lists it.", show_default=False)]
+CapabilityArgument = Annotated[
+    str, typer.Argument(help="What is wanted, as `mesh caps` lists it; NAME@^2: of these versions.", show_default=False, callback=in_range)
+]
 WordsArgument = Annotated[list[str] | None, typer.Argument(help="name=text  name:=JSON  name=@file", show_default=False)]
 WholeOption = Annotated[
     str | None,

@@ -143,8 +143,14 @@ def _show_models(document: dict[str, Any]) -> str:
 
 
 def _show_caps(document: dict[str, Any]) -> str:
-    rows = [(c["capability"] + c["signature"], _offered_by(c), seconds(c["service_ms"] or None), c["doc"]) for c in document["caps"]]
-    return table(("CAPABILITY", "OFFERED BY", "TAKES", "DOES"), rows, empty="nobody offers anything yet; run an agent: mesh run FILE.py")
+    rows = [
+        (c["capability"] + one["signature"], one["version"], _offered_by(c | one), seconds(c["service_ms"] or None), c["doc"])
+        for c in document["caps"]
+        for one in c.get("versions") or [c]
+    ]
+    return table(
+        ("CAPABILITY", "VERSION", "OFFERED BY", "TAKES", "DOES"), rows, empty="nobody offers anything yet; run an agent: mesh run FILE.py"
+    )
 
 
 def _offered_by(cap: dict[str, Any]) -> str:
@@ -152,7 +158,8 @@ def _offered_by(cap: dict[str, Any]) -> str:
     nodes = ((one, breakers.get(one.partition("@")[2])) for one in cap["offered_by"])
     labels = {name: " | ".join(",".join(kind) for kind in kinds) for name, kinds in (cap.get("labels") or {}).items()}
     told = ((one, state, labels.get(one.partition("@")[2])) for one, state in nodes)
-    return ", ".join(one + (f" [{its}]" if its else "") + (f" (breaker {state})" if state else "") for one, state, its in told)
+    found = ", ".join(one + (f" [{its}]" if its else "") + (f" (breaker {state})" if state else "") for one, state, its in told)
+    return found + ("; they disagree about its arguments" if cap.get("disputed") else "")
 
 
 def tasks(
@@ -210,6 +217,7 @@ def _show_task(document: dict[str, Any]) -> str:
         "state",
         "owner",
         "agent",
+        "version",
         "fence",
         "attempts",
         "parent",

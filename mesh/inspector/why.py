@@ -93,7 +93,23 @@ def _outcome(fence: int, own: list[dict[str, Any]]) -> str:
 
 
 def _event(entry: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    keys = ("kind", "wall_ms", "reason", "by", "state", "agent", "step", "parent", "error", "node", "person", "note", "event", "word")
+    keys = (
+        "kind",
+        "wall_ms",
+        "reason",
+        "by",
+        "state",
+        "agent",
+        "version",
+        "step",
+        "parent",
+        "error",
+        "node",
+        "person",
+        "note",
+        "event",
+        "word",
+    )
     said = {"approve": entry["approve"], "node": names.get(entry["node"], entry["node"])} if entry["kind"] == "Answered" else {}
     return {key: entry[key] for key in keys if entry.get(key)} | said
 
@@ -113,7 +129,7 @@ def show(document: dict[str, Any]) -> str:
         rows = [
             (
                 c["name"],
-                c.get("agent", ""),
+                c.get("agent", "") + (f" {c['version']}" if c.get("version") else ""),
                 c["score_ms"],
                 seconds(c["start_ms"]),
                 seconds(c["service_ms"]),
@@ -160,6 +176,8 @@ def _end(events: list[dict[str, Any]]) -> Iterator[str]:
     asked: dict[str, Any] = next((event for event in reversed(events) if event["kind"] == "CancelAsked"), {})
     words = f"by {clean(short(asked.get('by', '')))}: {clean(asked.get('reason', ''))}" if asked else ""
     finished = next((event for event in events if event["kind"] == "Finished"), None)
+    if finished is not None and finished.get("version"):
+        yield f"ran last as version {clean(finished['version'])}"
     if finished is None and asked:
         yield f"to be cancelled {words}"
     elif finished is None:

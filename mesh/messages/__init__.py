@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from mesh.messages import claims, enrol, keeping, membership, policy, records, session, slots, spending, triggers, trust, waits, work
+from mesh.messages import (
+    claims,
+    enrol,
+    keeping,
+    membership,
+    policy,
+    records,
+    rollouts,
+    session,
+    slots,
+    spending,
+    triggers,
+    trust,
+    waits,
+    work,
+)
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -68,6 +83,7 @@ KINDS: dict[int, type] = {
     96: slots.SlotAsk,
     97: slots.SlotGrant,
     100: triggers.Schedules,
+    101: rollouts.Rollouts,
 }
 
 SIGNED: dict[str, type] = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.claims import Cell, KeyRoster
+from mesh.messages.rollouts import Mark as RolloutMark
 from mesh.messages.signed import Signed
 from mesh.messages.triggers import Mark, PlanRow
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Bounds, FileRef, Placement
@@ -124,6 +125,8 @@ class Submitted:
     """Labels that whatever it asks for must be run with, too."""
     budget: Amounts = ()
     """Its own: reserved from what its parent has left."""
+    pins: tuple[str, ...] = ()
+    """Flags and sides of rollouts, as they were when the work began that it belongs to (`policy/steering.py`)."""
 
 
 @dataclass(slots=True)
@@ -140,6 +143,8 @@ class Candidate:
     """What its awards took lately, of what was expected of them: 50 to 400. Its times count by so much."""
     transfer_ms: int = 0
     """For the files that would have to travel there, and for being away from where it likes to be (`near`, `apart`)."""
+    version: str = ""
+    """Which it would run as there; empty: one of several."""
 
 
 @dataclass(slots=True)
@@ -289,6 +294,8 @@ class Finished:
     error: str = ""
     service_ms: int = 0
     at_ms: int = 0
+    version: str = ""
+    """Of its capability, as it ran last; empty: not known."""
 
 
 @dataclass(slots=True)
@@ -301,6 +308,8 @@ class Accepted:
     capability: str
     input: Hash
     at_ms: int = 0
+    pins: tuple[str, ...] = ()
+    """As in its award."""
 
 
 @dataclass(slots=True)
@@ -317,6 +326,8 @@ class Ended:
     agent: str = ""
     service_ms: int = 0
     at_ms: int = 0
+    version: str = ""
+    """Of its capability, which the worker has."""
 
 
 @dataclass(slots=True)
@@ -460,6 +471,14 @@ class Ticked:
     at_ms: int = 0
 
 
+@dataclass(slots=True)
+class Rolled:
+    """How far a staged rollout has come, as this node knows it."""
+
+    mark: RolloutMark
+    at_ms: int = 0
+
+
 ENTRIES = (
     Opened,
     Submitted,
@@ -492,5 +511,6 @@ ENTRIES = (
     Planned,
     Ticked,
     Spent,
+    Rolled,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

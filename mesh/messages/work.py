@@ -148,6 +148,8 @@ class AwardItem:
     """What people have signed to let it pass a gate of the policy's."""
     budgets: tuple[str, ...] = ()
     """Of which names somebody has set a budget: what it calls has to be reserved there first."""
+    pins: tuple[str, ...] = ()
+    """As in `Submitted`: those of the work that it belongs to."""
 
 
 @dataclass(slots=True)
@@ -212,6 +214,8 @@ class Result:
     agent: str = ""
     files: tuple[FileRef, ...] = ()
     service_ms: int = 0
+    version: str = ""
+    """Of the capability, as the worker that ran it declares it."""
 
 
 @dataclass(slots=True)
@@ -231,6 +235,8 @@ class Failure:
     service_ms: int = 0
     retry_after_ms: int = 0
     """The handler asks not to be tried again before."""
+    version: str = ""
+    """As in a result."""
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_M
 from mesh.messages.triggers import Plan
 from mesh.messages.work import Amounts, Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
+from mesh.versions import is_wanted
 
 _PLAN_FIELDS = (str, str, str, str, int, int, str, int, str, bytes, bool)
 SIGNALS_MAX = 256
@@ -65,7 +66,11 @@ def bounds_of(params: dict[str, Any]) -> Bounds:
 def placement_of(params: dict[str, Any]) -> Placement:
     value = params.get("placement", {})
     where = value.get("where", []) if type(value) is dict else None
-    if type(where) is not list or len(where) > LABELS_MAX or not all(type(one) is str and is_label(one) for one in where):
+    if (
+        type(where) is not list
+        or len(where) > LABELS_MAX
+        or not all(type(one) is str and (is_label(one) or is_wanted(one)) for one in where)
+    ):
         raise BadFrame("bad_placement")
     near, apart = text_of(value, "near"), text_of(value, "apart")
     hedge = value.get("hedge", False)

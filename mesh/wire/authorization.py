@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, spending, triggers, trust, work
+from mesh.messages import KINDS, claims, keeping, membership, records, rollouts, session, slots, spending, triggers, trust, work
 from mesh.messages.waits import WAIT
 from mesh.wire.patterns import covers
 
@@ -113,6 +113,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         claims.KeysTold,
         claims.KeysFree,
         triggers.Schedules,
+        rollouts.Rollouts,
         work.Cfp,
         work.Backlog,
         work.Award,

@@ -71,7 +71,7 @@ WRONG = {
     "an id twice": (HEAD + A + A, 7, "'a' is the id of step 1 as well", "another id"),
     "a number as id": (HEAD + A.replace('"a"', "5"), 4, "5 is no text", 'write id = "..."'),
     "a capability of 1 MB": (HEAD + A.replace("x.y", "x" * 1_000_000), 5, "1000000 characters", "at most"),
-    "a version": (HEAD + A.replace("x.y", "x.y@^2"), 5, "names a version", "write uses = 'x.y'"),
+    "a bad range of versions": (HEAD + A.replace("x.y", "x.y@^two"), 5, "is no range of versions", 'uses = "x.y@\\^2"'),
     "one of the mesh's own": (HEAD + A.replace("x.y", "mesh.wait"), 5, "the mesh's own", "use gate"),
     "a control character": (HEAD + A.replace("x.y", "x\\u001b[2J"), 5, "control character", "plain text"),
     # ---- the graph

@@ -65,6 +65,8 @@ def test_help_shows_what_is_typed(verb: str, usage: str, mesh: Callable[..., Any
         ("nodes --frobnicate", 2, "--frobnicate", "mesh nodes --help"),
         ("nodes surplus", 2, "surplus", "mesh nodes --help"),
         ("call", 2, "capability", "mesh call --help"),
+        ("call x@^y", 2, "no range of versions: write 2.1, ^2", "mesh call --help"),
+        ("submit x@", 2, "no range of versions", "mesh submit --help"),
         ("get " + "0" * 64, 2, "--out", "mesh get --help"),
         ("nodes --home=", 2, "empty", "mesh nodes --help"),
         ("nodes --node=", 2, "empty", "mesh nodes --help"),

@@ -30,7 +30,7 @@ MAY: dict[str, str] = {
     **dict.fromkeys(("SlotAsk", "SlotGrant"), WORKS),
     **dict.fromkeys(("Cfp", "Backlog", "Award", "Renew", "ResultAck", "Superseded", "Revoke", "Cancel", "Reclaim"), ASKS),
     **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took", "Taken", "EffectAnswer"), ASKS),
-    **dict.fromkeys(("ClaimAsk", "ClaimAnswer", "KeysAsk", "KeysTold", "KeysFree", "Schedules"), ASKS),
+    **dict.fromkeys(("ClaimAsk", "ClaimAnswer", "KeysAsk", "KeysTold", "KeysFree", "Schedules", "Rollouts"), ASKS),
     "Ask": LOOKS,
     "FileAsk": NOT_OBSERVER,
     "Granted": "issuer",

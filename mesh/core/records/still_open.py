@@ -40,6 +40,7 @@ from mesh.messages.records import (
     Intended,
     Opened,
     Planned,
+    Rolled,
     Rostered,
     Spent,
     Submitted,
@@ -114,7 +115,7 @@ class Keys:
 
 
 class Triggers:
-    """Triggers: of each schedule what people said last, and how far it has come."""
+    """Triggers and rollouts: of each schedule what people said last, and how far it has come; of each rollout, too."""
 
     def __init__(self) -> None:
         self._newest: dict[tuple[type, str], int] = {}
@@ -124,6 +125,8 @@ class Triggers:
             self._note(seq, Planned, entry.row.name)
         elif type(entry) is Ticked:
             self._note(seq, Ticked, entry.mark.name)
+        elif type(entry) is Rolled:
+            self._note(seq, Rolled, f"{entry.mark.policy} {entry.mark.capability}")
 
     def _note(self, seq: int, kind: type, name: str) -> None:
         self._newest.pop((kind, name), None)

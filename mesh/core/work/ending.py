@@ -205,6 +205,7 @@ class Ending:
             json.dumps(task.error, separators=(",", ":")) if task.error is not None else "",
             task.service_ms,
             int(now_s * 1000),
+            task.version,
         )
         return Append(entry, {task.output_hash: task.output} if task.output is not None else {})
 

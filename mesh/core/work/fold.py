@@ -174,6 +174,7 @@ class Fold:
             rules=entry.rules,
             down=entry.down,
             budget=entry.budget,
+            pins=entry.pins,
         )
         task.seq = self._seq
         if task.key:
@@ -270,7 +271,7 @@ class Fold:
         if task is None or task.state in TERMINAL:
             return
         task.state, task.fence, task.holder, task.node = entry.state, entry.fence, "", entry.node
-        task.agent, task.output_hash, task.output_files = entry.agent, entry.output, entry.files
+        task.agent, task.version, task.output_hash, task.output_files = entry.agent, entry.version, entry.output, entry.files
         task.output = bodies.get(entry.output) if entry.output else None
         task.error = json.loads(entry.error) if entry.error else None
         task.reason = str(task.error["code"]) if task.error else task.cancel_reason

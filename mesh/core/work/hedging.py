@@ -77,6 +77,7 @@ class Hedging:
             bounds=task.bounds,
             placement=replace(task.placement, near="", apart="", hedge=False),
             rank=task.rank,
+            pins=task.pins,
         )
         twin.sources, twin.hedges, twin.barred, task.twin = task.sources, task.id, task.holder, twin.id
 
@@ -115,7 +116,7 @@ class Hedging:
         task.move(ACCEPT)
         task.bound(twin.node)
         task.move(RESULT)
-        task.node, task.agent, task.service_ms, task.reason = twin.node, twin.agent, twin.service_ms, ""
+        task.node, task.agent, task.version, task.service_ms, task.reason = twin.node, twin.agent, twin.version, twin.service_ms, ""
         task.output, task.output_hash, task.output_files = twin.output, twin.output_hash, twin.output_files
         self._book.count("hedges_won")
         yield from self._ending.commit(now_s, task)

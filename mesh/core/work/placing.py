@@ -21,6 +21,7 @@ from mesh.core.work.fitting import offered, unmet
 from mesh.core.work.governor import Governor
 from mesh.core.work.lines import Line
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, liked, nearest, sample
+from mesh.core.work.offering import terms
 from mesh.core.work.patience import Patience, out_of_reach
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, WAKE, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds, HedgeDue
@@ -206,7 +207,7 @@ class Placing:
         winner = best(task.id, fence, choice.candidates)
         row = book.directory.get(winner.node)
         assert row is not None
-        offer = row.offers[task.capability]
+        offer = terms(row.offers[task.capability], self._market.where(task))
         if task.lost and offer.on_lost == "fail":
             yield from self._ending.fail(now_s, task, node_lost(task, task.reason or "lost"))
             return
@@ -257,7 +258,7 @@ class Placing:
             task.stream.received if task.stream is not None else 0,
             task.left_ms(now_s),
             task.heartbeat_ms,
-            task.placement.where,
+            self._market.where(task),
             self._book.limits.near_ms if task.favourite == task.holder else 0,
             rank=task.rank,
             aged=task.aged,
@@ -265,6 +266,7 @@ class Placing:
             down=task.down,
             words=self._governor.words(task),
             budgets=task.account.names() if task.account is not None else (),
+            pins=task.pins,
         )
 
     # ---- auctions
@@ -391,8 +393,7 @@ class Placing:
             task = line.first(now_s, plain=not held)
 
     def _with_way(self, task: Task, bid: Candidate) -> Candidate:
-        way_ms = self._book.way_ms(task, bid.node)
-        return replace(bid, transfer_ms=way_ms) if way_ms else bid
+        return replace(bid, transfer_ms=self._book.way_ms(task, bid.node), version=self._market.version(task, bid.node))
 
     def _standing(self, now_s: float, task: Task, curve: Curve, auction: Auction) -> bool:
         """The bidder can still be awarded. What he was awarded since he was asked counts as taken: auctions side by side must not all pick

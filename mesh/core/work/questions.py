@@ -98,6 +98,7 @@ class Questions:
             "owner": self._book.directory.name_of(owner) if owner else "",
             "owner_id": owner,
             "agent": task.agent if owner else "",
+            "version": task.version,
             "fence": task.fence,
             "award": award_number(task.fence),
             "attempts": task.attempts,

@@ -190,6 +190,8 @@ class Task:
     """What is ruled of it, and by which rulebook; None: not looked at."""
     budget: Amounts = ()
     """Its own."""
+    pins: tuple[str, ...] = ()
+    """Flags, and sides of rollouts: for all that it asks for, too (`policy/steering.py`)."""
     turn: Turn = NO_TURN
     aged: int = 0
     """Levels that it has risen by waiting."""
@@ -201,6 +203,8 @@ class Task:
     holder: NodeId = ""
     """To whom the newest award went, while it stands."""
     agent: str = ""
+    version: str = ""
+    """Of its capability, as it ran last; empty: not known yet."""
     idempotent: bool = False
     on_lost: str = ""
     """Of the winner's offer; empty: not known (after a restart)."""

@@ -37,6 +37,7 @@ from mesh.messages.records import (
     Parked,
     Planned,
     Rekeyed,
+    Rolled,
     Rostered,
     Spent,
     Submitted,
@@ -45,6 +46,7 @@ from mesh.messages.records import (
     Ticked,
     TookOver,
 )
+from mesh.messages.rollouts import Mark as RolloutMark
 from mesh.messages.signed import Signed
 from mesh.messages.triggers import Mark, PlanRow
 
@@ -157,6 +159,7 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Answered("t", "n", "ann", output=OUT), ("t", OUT)),
         (Planned(PlanRow("p", 1, "a")), ()),
         (Ticked(Mark("p", 1)), ()),
+        (Rolled(RolloutMark(1, "c")), ()),
     ],
     ids=lambda value: type(value).__name__,
 )
