@@ -1,7 +1,6 @@
-"""What is known: commits, heads, and the kinds of journal entries.
+"""What is known: the kinds of journal entries, in the chain of commits (`chain.py`).
 
-An entry travels and is hashed as ``msgpack [kind, *fields]`` (canonical: shortest forms, fixed order). A *commit* is one group of at most
-256 entries: one fsync, one signature, one link to the commit before. `(author, incarnation, seq)` is the only dot in the system.
+An entry travels and is hashed as ``msgpack [kind, *fields]`` (canonical: shortest forms, fixed order).
 """
 
 from __future__ import annotations
@@ -9,69 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
+from mesh.messages.chain import Commit as Commit
+from mesh.messages.chain import Fork as Fork
+from mesh.messages.chain import Heads as Heads
+from mesh.messages.chain import Witness as Witness
+from mesh.messages.chain import Witnessed as Witnessed
 from mesh.messages.claims import Cell, KeyRoster
 from mesh.messages.rollouts import Mark as RolloutMark
-from mesh.messages.signed import Signed
 from mesh.messages.triggers import Mark, PlanRow
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Bounds, FileRef, Placement
-
-# ---- the chain
-
-
-@dataclass(slots=True)
-class Commit:
-    """Entries ``first .. first+count-1`` of one author's incarnation. Body of a signed object; its hash is that of the body's bytes."""
-
-    author: NodeId
-    incarnation: int
-    epoch: int
-    first: int
-    count: int
-    prev: bytes
-    """SHA-256 of the commit before (of any incarnation of this author); 32 zero bytes for the very first."""
-    merkle_root: bytes
-    """Over leaves ``sha256(0x00 || entry)`` and nodes ``sha256(0x01 || left || right)``; an odd one moves up unchanged."""
-    hlc: int
-    """Hybrid logical clock: milliseconds of Unix time << 16 | counter."""
-
-
-# ---- messages
-
-
-@dataclass(slots=True)
-class Heads:
-    """The newest commits the sender knows, of any author, as their authors signed them."""
-
-    heads: tuple[Signed, ...]
-
-
-@dataclass(slots=True)
-class Fork:
-    """Two commits for one place: proof that `author` equivocated, or that an old disk came back to life. Kept and shown for ever."""
-
-    author: NodeId
-    one: Signed
-    other: Signed
-
-
-@dataclass(slots=True)
-class Witness:
-    """By a node that saw this commit of `author` and every one before it that it knew of fit together. Body of a signed object."""
-
-    author: NodeId
-    incarnation: int
-    last: int
-    """Number of the commit's last entry."""
-    head: bytes
-    at_ms: int
-
-
-@dataclass(slots=True)
-class Witnessed:
-    """Co-signatures of the receiver's own journal, for it to keep."""
-
-    witnesses: tuple[Signed, ...]
-
 
 # ---- entries
 
