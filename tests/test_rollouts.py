@@ -15,6 +15,7 @@ from mesh.flows.agent import agent as flows
 from mesh.flows.checks import checked
 from mesh.flows.reading import read_text
 from mesh.flows.spec import document
+from mesh.inspector.why import explain, show
 from mesh.testing import LocalMesh
 
 ROW = {"capability": "render", "from": "1", "to": "2.0", "share": 50, "failure_pct_max": 10, "runs_min": 4, "hold": "1m"}
@@ -100,6 +101,9 @@ async def test_a_share_of_new_work_goes_to_the_new_version_and_all_of_one_piece_
         assert 20 <= got.count("2.0") <= 60 and set(got) == {"1", "2.0"}
         assert {(one[2], one[6]) for one in await many(m, 20, "drive")} == {("1", "1"), ("2.0", "2.0")}
         assert await m.call("render@2.0") == "2.0"
+        task = await m.submit("render")
+        told = show(explain(task.id, (await task.result(), await task.why())[1]))
+        assert "decided when its work began: render as version " in told and "ran last as version " in told
         await rule(m, rollout=[ROW | {"share": 0}])
         assert set(await many(m, 30)) == {"1"}
         await rule(m, rollout=[ROW | {"share": 100}])

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from mesh.ids import FIRST_TERM, award_number, short, term_of
+from mesh.ids import FIRST_TERM, ON, award_number, short, term_of
 from mesh.inspector.effects import award_words, effects_of, show_effects
 from mesh.inspector.render import clean, seconds, table
 from mesh.inspector.spends import show_spent, spent_of
+from mesh.versions import split
 
 CANCELLED, FAILED = "cancelled", "failed"
 WAIT = "mesh.wait"
@@ -46,6 +47,7 @@ def explain(task: str, entries: list[dict[str, Any]], names: Mapping[str, str] =
         "task": task,
         "capability": next((entry["capability"] for entry in own if entry["kind"] == "Submitted"), ""),
         "rules": next((list(entry.get("rules") or []) for entry in own if entry["kind"] == "Submitted"), []),
+        "pins": next((list(entry.get("pins") or []) for entry in own if entry["kind"] == "Submitted"), []),
         "decisions": decisions,
         "events": events,
         "effects": effects_of(task, entries),
@@ -114,11 +116,21 @@ def _event(entry: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {key: entry[key] for key in keys if entry.get(key)} | said
 
 
+def _pinned(pin: str) -> str:
+    """``+new-model``, ``report.render@2.0|1``: in words."""
+    name, wanted = split(pin)
+    if wanted:
+        return f"{name} as version {wanted}".replace("|", ", else ")
+    return f"flag {pin[1:]} {'on' if pin[:1] == ON else 'off'}"
+
+
 def show(document: dict[str, Any]) -> str:
     """The document for people."""
     lines = [f"{clean(short(document['task']))}  {clean(document['capability'])}"]
     if rules := document.get("rules"):
         lines.append(f"by the policy, version {clean(rules[0])}: {', '.join(map(clean, rules[1:]))}")
+    if pins := document.get("pins"):
+        lines.append(f"decided when its work began: {', '.join(map(clean, map(_pinned, pins)))}")
     for decision in document["decisions"]:
         asked = len(decision["candidates"]) + len(decision["refusals"])
         lines.append("")

@@ -79,6 +79,8 @@ def version_at(directory: ReadDirectory, node: NodeId, capability: str, where: t
 
 
 def version_of(offer: Offer, where: tuple[str, ...]) -> str:
-    """Which version work that wants this runs as there; "": one of several."""
+    """Which version work that wants this, and fits there, runs as; "": one of several."""
+    if not offer.variants:
+        return offer.version
     found = [one.version for one in variants(offer) if any(fits_worker(kind, where) for kind in kinds(one))]
     return found[0] if len(found) == 1 else ""
