@@ -40,6 +40,7 @@ FLOORS = {
         "mesh.labels",
         "mesh.launch",
         "mesh.policies",
+        "mesh.rehearsal",
         "mesh.schedules",
         "mesh.inspector",
         "mesh.runtime.condition",
@@ -248,5 +249,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 22_800
-    assert lines("mesh/**/*.py") <= 71_000
+    assert lines("mesh/**/*.py") <= 73_800
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

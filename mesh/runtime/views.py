@@ -346,6 +346,8 @@ def _cap(name: str, offered: list[tuple[Row, Offer]]) -> Document:
         "doc": offer.doc.split("\n")[0],
         "version": offer.version,
         "idempotent": offer.idempotent,
+        "retries": offer.retries,
+        "timeout_ms": offer.timeout_ms,
         "limit": offer.limit,
         "rate": offer.rate,
         "rate_ms": offer.rate_ms,
