@@ -100,6 +100,7 @@ class Contractor:
         self._permits = Permits(self._holdings, self._slots, self._enforcing)
         self._limit_owner = LimitOwner(directory, limits)
         self._limit_holder = LimitHolder(directory, deadlines, limits, self._slots, self._running, incarnation)
+        self._slots.bounded = self._enforcing.bounded_offer
         self.runs, self.secret_error = self._permits.runs, self._permits.secret_error
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []

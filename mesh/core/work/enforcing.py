@@ -97,11 +97,11 @@ class Enforcing:
 
     def bounded(self, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
         """The same, with no more at once and in a time than the policy has it."""
-        if not self._directory.rulebook.rules:
-            return offers
-        return tuple(self._bounded(offer) for offer in offers)
+        return tuple(map(self.bounded_offer, offers)) if self._directory.rulebook.rules else offers
 
-    def _bounded(self, offer: Offer) -> Offer:
+    def bounded_offer(self, offer: Offer) -> Offer:
+        if not self._directory.rulebook.rules:
+            return offer
         limit, rate, rate_ms = self._directory.rulebook.bounds(offer.capability)
         least = min(limit, offer.limit) if limit and offer.limit else limit or offer.limit
         slower = rate and (not offer.rate or rate * offer.rate_ms < offer.rate * rate_ms)

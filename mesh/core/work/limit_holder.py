@@ -94,7 +94,7 @@ class LimitHolder:
         """The limits of a capability of this node."""
         if capability is None or not capability.workers:
             return {}
-        return pools_of(capability.workers[0].offers[capability.name])
+        return pools_of(self._slots.bounded(capability.workers[0].offers[capability.name]))
 
     def _permit(self, now_s: float, capability: Capability) -> bool:
         """May one more of it start?"""

@@ -153,7 +153,7 @@ class Running:
                 holding.stream,
                 holding.skip,
                 rank=holding.rank,
-                limited=worker.offers[holding.capability].limit > 0,
+                limited=self._slots.bounded(worker.offers[holding.capability]).limit > 0,
                 need=need_of(holding.durable),
             )
         )

@@ -148,6 +148,8 @@ class Slots:
         self.shares = Shares(limits.shares_max)
         self.permit: Callable[[float, Capability], bool] = lambda _now_s, _capability: True
         """May one more of it start, as far as its limits over the whole mesh go? Set by `limit_holder.py`."""
+        self.bounded: Callable[[Offer], Offer] = lambda offer: offer
+        """An offer with what the policy bounds too, as it is told to others."""
         self.began: Callable[[float, Capability], None] = lambda _now_s, _capability: None
         self.waits: Callable[[float, Capability], None] = lambda _now_s, _capability: None
         self.workers: dict[int, Worker] = {}
