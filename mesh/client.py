@@ -288,9 +288,10 @@ class Mesh(Work, Triggering, Answering, Governing):
         """Ask the node about trust: invite, trust, admit, grant, revoke, rotate, restart. Raises Refused, UsageError, NoNode."""
         return await self._view(verb, params)
 
-    async def tasks(self) -> Document:
-        """Tasks of the whole mesh, newest first; `missing` names nodes that did not answer."""
-        return {"schema": "mesh.tasks/1", **await self._ask("tasks")}
+    async def tasks(self, *, skip: int = 0) -> Document:
+        """Tasks of the whole mesh, newest first, 500 of each manager; `missing` names nodes that did not answer. `skip`: without the
+        newest so many of each."""
+        return {"schema": "mesh.tasks/1", **await self._ask("tasks", "", {"skip": skip} if skip else None)}
 
     async def task(self, task: str) -> Document:
         """One task. Raises NoSuchTask."""

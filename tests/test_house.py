@@ -52,6 +52,7 @@ FLOORS = {
         "mesh.labels",
         "mesh.launch",
         "mesh.policies",
+        "mesh.rehearsal",
         "mesh.schedules",
         "mesh.versions",
         "mesh.inspector",
@@ -262,5 +263,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 22_800
-    assert lines("mesh/**/*.py") <= 71_000
+    assert lines("mesh/**/*.py") <= 73_800
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "retry": "use",
         "get": "use",
         "flow": "flow",
+        "sim": "rehearse",
         "secret": "secrets",
         "approve": "gates",
         "deny": "gates",

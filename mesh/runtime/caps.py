@@ -34,6 +34,8 @@ def cap_of(name: str, offered: list[tuple[Row, Offer]]) -> Document:
         "capability": name,
         "doc": offer.doc.split("\n")[0],
         "idempotent": all(one.idempotent for each in by_version.values() for _, one in each),
+        "retries": offer.retries,
+        "timeout_ms": offer.timeout_ms,
         "limit": offer.limit,
         "rate": offer.rate,
         "rate_ms": offer.rate_ms,

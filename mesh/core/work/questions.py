@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain, islice
 from typing import Any
 
 from mesh.core.work.again import Again
@@ -110,6 +111,8 @@ class Questions:
             "twin": task.twin,
             "age_ms": max(0, int((now_s - task.submitted_at_s) * 1000)),
             "took_ms": max(0, int((until_s - task.submitted_at_s) * 1000)),
+            "service_ms": task.service_ms,
+            "where": list(task.placement.where),
             # A handler's last word travels with a beat, and its result may come first.
             "progress": 1.0 if task.state == DONE else task.progress,
             "note": "" if task.state == DONE else task.note,
@@ -176,14 +179,12 @@ class Questions:
         ]
 
     def _tasks(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
-        """Live ones first, then ended ones, each the newest first."""
-        chosen: list[Task] = []
-        for tasks in (self._book.tasks, self._book.ended):
-            for task in reversed(tasks.values()):
-                if len(chosen) >= ROWS_MAX:
-                    break
-                chosen.append(task)
-        known = len(self._book.tasks) + len(self._book.ended)
+        """Live ones first, then ended ones, each the newest first; `skip` in the args: without the first so many."""
+        skip = (json_object(ask.args) or {}).get("skip")
+        first = skip if type(skip) is int and skip > 0 else 0
+        newest = chain(reversed(self._book.tasks.values()), reversed(self._book.ended.values()))
+        chosen = list(islice(newest, first, first + ROWS_MAX))
+        known = max(0, len(self._book.tasks) + len(self._book.ended) - first)
         rows = [self.row(now_s, task) for task in chosen]
         yield Send(sender, Answer(ask.ask, True, dumps({"tasks": rows, "more": max(0, known - len(rows))})))
 
