@@ -21,6 +21,7 @@ from mesh.inspector.rehearse_show import show
 from mesh.inspector.render import say
 from mesh.inspector.shell import WAIT_S, HomeOption, JsonOption, NodeOption, WaitTimeout, Where, fail, filled, put, run, show_document
 from mesh.inspector.use import WholeOption, WordsArgument
+from mesh.rehearsal.calibrating import calibrated
 from mesh.rehearsal.load import is_load, lines
 from mesh.rehearsal.model import SLOTS_MAX, Capability, Model
 from mesh.rehearsal.outcome import Outcome
@@ -88,6 +89,7 @@ def sim(
         known = read_model(model) if model else None
         subject = _subject(where, what, given, wishes, compare, known, alone, change, _factor(speed, "--speed"))
         began = time.perf_counter()
+        subject = replace(subject, model=calibrated(subject.model))
         outcomes = _rehearsed(subject, range(seed, seed + seeds))
         document = _document(subject, outcomes, time.perf_counter() - began)
     except MeshError as error:

@@ -201,7 +201,7 @@ def _model_document(model: Model) -> dict[str, Any]:
     for one in model.capabilities:
         found = asdict(replace(one, service=None))
         capabilities.append(found | {"service": [list(point) for point in one.service.points] if one.service else None})
-    return {"nodes": nodes, "capabilities": capabilities}
+    return {"nodes": nodes, "capabilities": capabilities, "alone_s": model.alone_s, "gap_s": model.gap_s}
 
 
 def _model_of(row: dict[str, Any], name: str, number: int) -> Model:
@@ -210,9 +210,10 @@ def _model_of(row: dict[str, Any], name: str, number: int) -> Model:
     try:
         nodes = [Node(str(one["name"]), tuple(map(_crew, one["crews"]))) for one in row.get("nodes") or ()]
         capabilities = [_capability(one) for one in row.get("capabilities") or ()]
+        alone_s, gap_s = float(row.get("alone_s") or 0.0), float(row.get("gap_s") or 0.0)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise _bad(name, number, f"the header is not as it was written: {error}", "record the load again: mesh sim --record") from error
-    return Model(tuple(nodes), tuple(capabilities), came_from=name)
+    return Model(tuple(nodes), tuple(capabilities), alone_s=alone_s, gap_s=gap_s, came_from=name)
 
 
 def _crew(one: dict[str, Any]) -> Crew:

@@ -21,16 +21,18 @@ SLOTS_MAX = 1024
 NETWORK_S, JITTER_S, SYNC_S, TURN_S = 0.0004, 0.0003, 0.0015, 0.00018
 """Measured: with these, a chain, a fan of 1,000 no-ops and single durable tasks take as long as on real nodes of one machine with two cores
 (`scripts/bench rehearsal --calibrate`)."""
-DRIVER_S = 0.0
-COMPANY = "people"
-"""Who answers gates, and what it is called that they offer."""
+DRIVER_S = 0.7
+"""What it takes to start the process that drives flows, on a node that has not driven one lately (`runtime/stock.py`)."""
+WARM_S = 120.0
+"""So long that process stays."""
 GATE = "rehearsal.people"
+"""What people do who answer gates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overheads:
     """What the mesh itself costs: a message's way, a disk's sync, what a node computes for each thing that comes in (one after the other),
-    and `driver_s`, the start of the process that drives flows, where none is up yet."""
+    and `driver_s`, the start of the process that drives flows, where none is up."""
 
     network_s: float = NETWORK_S
     jitter_s: float = JITTER_S
@@ -39,7 +41,9 @@ class Overheads:
     driver_s: float = DRIVER_S
 
     def times(self, factor: float) -> Overheads:
-        return Overheads(self.network_s * factor, self.jitter_s * factor, self.sync_s * factor, self.turn_s * factor, self.driver_s)
+        return Overheads(
+            self.network_s * factor, self.jitter_s * factor, self.sync_s * factor, self.turn_s * factor, self.driver_s * factor
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class Crew:
 class Node:
     name: str
     crews: tuple[Crew, ...]
+    warm: bool = False
+    """The process that drives flows is up there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,9 @@ class Model:
     faults: tuple[Fault, ...] = ()
     gate: Service | None = None
     """How long people take to answer; None: nothing, which is said."""
+    alone_s: float = 0.0
+    gap_s: float = 0.0
+    """What the mesh cost, as it was measured (`calibrating.Cost`); 0: it was not."""
     came_from: str = "flags"
     notes: tuple[str, ...] = field(default=())
 

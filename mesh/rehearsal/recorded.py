@@ -15,9 +15,11 @@ from typing import Any
 
 from mesh.client import Mesh
 from mesh.errors import UsageError
+from mesh.flows.spec import FLOW
 from mesh.ids import OURS
+from mesh.rehearsal.calibrating import cost_of
 from mesh.rehearsal.load import Job, Load
-from mesh.rehearsal.model import Capability, Crew, Model, Node
+from mesh.rehearsal.model import WARM_S, Capability, Crew, Model, Node
 from mesh.rehearsal.service import Service, always, measured
 
 Document = dict[str, Any]
@@ -79,7 +81,11 @@ def modelled(caps: list[Document], names: list[str], rows: list[Document]) -> Mo
             taken = _there(own, service, model.get("service_ms", 0) / 1000)
             if taken is not None:
                 crew["takes"].append((name, taken))
-    return Model(tuple(_node(name, crews) for name in names), tuple(capabilities), came_from="this mesh")
+    slots = sum(crew["slots"] for crew in crews.values())
+    driving = {row["owner"] for row in rows if row["capability"] == FLOW and row["age_ms"] - row["took_ms"] < 1000 * WARM_S}
+    nodes = tuple(_node(name, crews, name in driving) for name in names)
+    cost = cost_of(rows, slots)
+    return Model(nodes, tuple(capabilities), alone_s=cost.alone_s, gap_s=cost.gap_s, came_from="this mesh")
 
 
 def _there(own: list[float], pooled: Service | None, mean_s: float) -> Service | None:
@@ -108,13 +114,13 @@ def _capability(cap: Document, service: Service | None) -> Capability:
     )
 
 
-def _node(name: str, crews: dict[tuple[str, str], Document]) -> Node:
+def _node(name: str, crews: dict[tuple[str, str], Document], warm: bool) -> Node:
     own = [
         Crew(agent, one["slots"] or Crew().slots, 1.0, tuple(one["offers"]), one["labels"], tuple(one["resources"]), tuple(one["takes"]))
         for (node, agent), one in crews.items()
         if node == name
     ]
-    return Node(name, tuple(own))
+    return Node(name, tuple(own), warm)
 
 
 async def load_of(mesh: Mesh, task: str = "") -> Load:

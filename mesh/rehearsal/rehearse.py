@@ -83,8 +83,9 @@ def rehearse_flow(made: Rehearsable, model: Model, seed: int, recorded: Mapping[
 
 
 async def _rehearsed(made: Rehearsable, model: Model, seed: int, recorded: Mapping[str, Known]) -> Outcome:
-    driver = _driver(model.overheads.driver_s)
-    m = LocalMesh(nodes={node.name: [driver] for node in model.nodes}, seed=seed, limits=limits_of(model))
+    start_s = model.overheads.driver_s
+    drivers = {node.name: [_driver(0.0 if node.warm else start_s)] for node in model.nodes}
+    m = LocalMesh(nodes=drivers, seed=seed, limits=limits_of(model))
     ledger = Ledger(lambda: m.now_s)
     m.world.history = History([ledger])
     stage = Stage(m.world, model, FlowDeeds(model, seed, ledger, recorded))
@@ -105,13 +106,14 @@ async def _rehearsed(made: Rehearsable, model: Model, seed: int, recorded: Mappi
 
 
 def _driver(start_s: float) -> Agent:
-    """As `mesh.flows.agent`, whose process may have to be started first."""
+    """As `mesh.flows.agent`, whose process has to be started first."""
     agent = Agent("flows", concurrency=256)
+    starts = iter([start_s])
 
     @agent.capability(name=FLOW, idempotent=True)
     async def run(ctx: Context, spec: dict[str, Any], input: dict[str, Any] | None = None) -> dict[str, Any]:
-        if start_s and not ctx.task.parent:
-            await ctx.sleep(start_s)
+        if first_s := next(starts, 0.0):
+            await ctx.sleep(first_s)
         flow = flow_from(spec)
         return await interpret(flow, input_of(flow, input or {}), ctx)
 
