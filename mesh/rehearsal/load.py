@@ -46,7 +46,6 @@ class Job:
     share: str = ""
     where: tuple[str, ...] = ()
     durable: bool = True
-    bytes: int = 0
     attempts: int = 1
 
 

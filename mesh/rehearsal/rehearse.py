@@ -25,7 +25,7 @@ from mesh.flows.spec import FLOW, document
 from mesh.rehearsal.crew import Deed
 from mesh.rehearsal.flowing import Rehearsable
 from mesh.rehearsal.ledger import Ledger, Work
-from mesh.rehearsal.model import GATE, Crew, Fault, Model
+from mesh.rehearsal.model import Crew, Fault, Model
 from mesh.rehearsal.outcome import Outcome, since
 from mesh.rehearsal.stage import QUIET_S, SETTLE_S, Stage, limits_of
 from mesh.sim.history import History
@@ -55,7 +55,7 @@ class FlowDeeds:
         chance = Random(f"{self._seed}/{self._path(work)}/{execute.attempt}")
         known = self._recorded.get(work.step) if self._is_own(work) else None
         drawn, failing = chance.random(), chance.random()
-        service = self._model.gate if execute.capability == GATE else self._model.takes(crew, execute.capability)
+        service = self._model.takes(crew, execute.capability)
         seconds = service.draw(drawn) if service is not None else 0.0
         if known is not None and known.seconds is not None:
             seconds = known.seconds
