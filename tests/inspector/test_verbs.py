@@ -54,6 +54,16 @@ IDENTITY = {"mesh": str, "name": str, "mode": str, "home": str, "roles": list, "
 BACKUP = {"file": str, "node": str, "id": str, "entries": int, "files": int, "bytes": int, "key": bool, "kek": str}
 PLAN = {"flow": str, "steps": [{"step": str, "uses": str, "candidates": list, "parked": bool}], "makespan_s": float, "unknown": list}
 FLOW = {"task": str, "flow": str, "state": str, "steps": [{"step": str, "state": str, "uses": str, "nodes": list, "tries": int}]}
+SIM = {
+    "what": str,
+    "name": str,
+    "state": str,
+    "makespan_ms": {"median": float, "least": float, "most": float},
+    "capabilities": [{"capability": str, "tasks": int, "busy": float}],
+    "nodes": [{"node": str, "slots": int, "busy": float}],
+    "critical": [{"step": str, "waited_ms": float, "ran_ms": float}],
+    "notes": [],
+}
 FLOW_FILE = """flow = "polite"
 input = { name = "string" }
 
@@ -219,6 +229,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "empty": Case(f"flow cancel {NO_TASK}", REFUSED),
         "no node": Case(f"flow cancel {NO_TASK}", 3),
         "timeout": Case(f"flow cancel {NO_TASK}", 4),
+    },
+    "sim": {
+        "ok": Case("sim {flow} name=Ann --service greet=20ms --seeds 1", 0, SIM),
+        "empty": Case(f"sim {NO_TASK}", REFUSED),
+        "no node": Case("sim {flow} name=Ann", 2),
+        "timeout": Case("sim {flow} name=Ann", 4),
     },
     "secret": {
         "ok": Case("secret list", 0, {"secrets": []}),
