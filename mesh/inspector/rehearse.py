@@ -21,6 +21,7 @@ from mesh.inspector.rehearse_show import show
 from mesh.inspector.render import say
 from mesh.inspector.shell import WAIT_S, HomeOption, JsonOption, NodeOption, WaitTimeout, Where, fail, filled, put, run, show_document
 from mesh.inspector.use import WholeOption, WordsArgument
+from mesh.policies import read_policy
 from mesh.rehearsal.calibrating import calibrated
 from mesh.rehearsal.load import is_load, lines
 from mesh.rehearsal.model import SLOTS_MAX, Capability, Model
@@ -58,6 +59,7 @@ def sim(
     speed: Annotated[str, typer.Option("--speed", metavar="2x", help="A load asked for so many times as fast.", show_default=False)] = "",
     model: Annotated[str, typer.Option("--model", metavar="FILE", help="A mesh in TOML, instead of this one.", show_default=False)] = "",
     alone: Annotated[bool, typer.Option("--alone", help="Ask no node: what is said here is all that is known.")] = False,
+    policy: Annotated[str, typer.Option("--policy", metavar="FILE", help="Under these rules.", show_default=False)] = "",
     overhead: Annotated[
         str, typer.Option("--overhead", metavar="FACTOR", help="The mesh's own costs, times this: 2x.", show_default=False)
     ] = "",
@@ -85,7 +87,7 @@ def sim(
             raise UsageError("what is to be rehearsed?", fix="mesh sim FLOW.toml, mesh sim LOAD.jsonl, or mesh sim TASK")
         given = parse_arguments(words or [], whole)
         wishes = (_numbers(width or [], "--width"), tuple(skip or ()))
-        change = _changing(nodes, slots, service or [], kill or [], overhead)
+        change = _changing(nodes, slots, service or [], kill or [], overhead, policy)
         known = read_model(model) if model else None
         subject = _subject(where, what, given, wishes, compare, known, alone, change, _factor(speed, "--speed"))
         began = time.perf_counter()
@@ -146,17 +148,19 @@ def _is_up(where: Where) -> bool:
     return where.node is not None or bool(Home.locate(where.home).running())
 
 
-def _changing(nodes: int, slots: int, service: list[str], kill: list[str], overhead: str) -> Callable[[Model], Model]:
+def _changing(nodes: int, slots: int, service: list[str], kill: list[str], overhead: str, policy: str) -> Callable[[Model], Model]:
     """What flags change of a model. Raises UsageError."""
     taken = dict(_pair(word, "--service", "--service ocr=300ms") for word in service)
     services = {name: service_of(text, f"--service {name}") for name, text in taken.items()}
     faults = tuple(map(fault_of, kill))
     factor = _factor(overhead, "--overhead")
+    rules = read_policy(policy) if policy else None
 
     def change(model: Model) -> Model:
         model = replace(model, overheads=model.overheads.times(factor), faults=(*model.faults, *faults))
         model = model.resized(nodes) if nodes else model if model.nodes else model.resized(1)
         model = model.with_slots(slots) if slots else model
+        model = replace(model, policy=rules) if rules is not None else model
         if services:
             changed = {name: replace(model.capability(name) or Capability(name), service=found) for name, found in services.items()}
             fresh = [name for name in services if model.capability(name) is None]

@@ -13,6 +13,7 @@ from mesh.flows.record import belongs
 from mesh.flows.spec import FLOW, Flow
 from mesh.inspector.flow_facts import record_of, run_of
 from mesh.rehearsal.flowing import Rehearsable, Wishes, rehearsable
+from mesh.rehearsal.governing import rehearsed_rules
 from mesh.rehearsal.load import Load, read_load
 from mesh.rehearsal.model import GATE, Capability, Model
 from mesh.rehearsal.outcome import Outcome
@@ -68,7 +69,7 @@ def _ready(made: Rehearsable, model: Model) -> tuple[Model, tuple[str, ...]]:
     notes = [f"nobody offers {name}: it would be parked" for name in wanted if not _offered(model, name)]
     if GATE in made.wanted and model.gate is None:
         notes.append('people are taken to answer at once: gate = "2m" in a model says otherwise')
-    return model, tuple(notes)
+    return model, (*notes, *rehearsed_rules(model.policy)[1])
 
 
 def _offered(model: Model, name: str) -> bool:
@@ -83,7 +84,8 @@ def of_load(path: str, model: Model | None, change: Change, faster: float) -> Su
         names = sorted({name for job in load.jobs for name in (job.manager, job.node) if name})
         known = known.of_names(names)
     real = (path, 1000 * load.makespan_s) if load.makespan_s is not None and faster == 1.0 else None
-    return Subject("load", path, change(known), (), load=load.faster(faster), real=real)
+    ready = change(known)
+    return Subject("load", path, ready, rehearsed_rules(ready.policy)[1], load=load.faster(faster), real=real)
 
 
 async def of_task(mesh: Mesh, task: str, model: Model | None, change: Change) -> Subject:

@@ -8,6 +8,8 @@ from mesh.inspector.render import clean, seconds, table
 from mesh.inspector.watch import REASONS
 
 Document = dict[str, Any]
+USUAL = ("declined:busy", "released:pulled")
+"""Of awards: work that finds a better place moves there, which is nobody's loss."""
 NODES_SHOWN, PATH_SHOWN, PARKED_SHOWN = 12, 14, 8
 
 
@@ -26,7 +28,8 @@ def show(found: Document) -> str:
         lines += ["", "what it waits for, from first to last:", _path(found["critical"])]
     for row in found["parked"][:PARKED_SHOWN]:
         lines.append(f"parked: {clean(row['capability'])}, {row['times']} times: {clean(REASONS.get(row['reason'], row['reason']))}")
-    for row in found["lost"][:PARKED_SHOWN]:
+    unusual = [row for row in found["lost"] if row["reason"] not in USUAL]
+    for row in unusual[:PARKED_SHOWN]:
         lines.append(f"lost: {clean(row['capability'])}, {row['times']} times: {clean(row['reason'])}")
     if found["unknown"]:
         lines.append(f"nobody knows how long these take, so they count as nothing: {clean(', '.join(found['unknown']))}")

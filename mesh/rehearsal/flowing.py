@@ -3,9 +3,9 @@
     map over a result   --width STEP=N, else one item        loop until a result   --width STEP=N, else one turn
     when of a result    taken as true, unless --skip STEP    gate                  a step of its own, which people take some time for
 
-Arguments are left out: nobody runs anything. Where results are known (`known`: from a recorded run), everything that depends on them alone
-stays as it is, and the interpreter goes the way that the run went. Needs, joins, `max_parallel`, retries, timeouts, fallbacks, hedges,
-labels and priorities always stay.
+Arguments are left out unless they are known beforehand, as a policy may look at them: nobody runs anything. Where results are known
+(`known`: from a recorded run), everything that depends on them alone stays as it is, and the interpreter goes the way that the run
+went. Needs, joins, `max_parallel`, retries, timeouts, fallbacks, hedges, labels and priorities always stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from mesh.errors import MeshError, UsageError
 from mesh.flows.checks import checked
-from mesh.flows.expressions import ExpressionError, is_expression, read
+from mesh.flows.expressions import ExpressionError, expressions_in, is_expression, read
 from mesh.flows.inputs import input_of
 from mesh.flows.reading import flow_from
 from mesh.flows.spec import FLOW, Action, Document, Flow, Input, Loop, Step, document
@@ -132,7 +132,7 @@ class _Making:
         return Step(name, GATE, needs=step.needs, when=step.when, join=step.join)
 
     def _without_arguments(self, step: Step) -> Step:
-        given: Document = {}
+        given: Document = {} if step.map is not None or step.loop is not None else self._known_arguments(step)
         if step.uses == FLOW:
             given = self._inner(step)
         elif step.cache:
@@ -145,6 +145,15 @@ class _Making:
             self._wanted.setdefault(compensate.uses)
             compensate = Action(compensate.uses)
         return replace(step, arguments=given, fallback=fallback, compensate=compensate)
+
+    def _known_arguments(self, step: Step) -> Document:
+        """Files are left out: their bytes are not here."""
+        certain = {}
+        for name, value in step.arguments.items():
+            expressions = [text for _, text in expressions_in(value)]
+            if all(self._certain(text) and not read(text).steps for text in expressions) and "$file" not in str((value, self._given)):
+                certain[name] = value
+        return certain
 
     def _inner(self, step: Step) -> Document:
         """A flow in a flow, rehearsed as far as it stands there."""

@@ -10,6 +10,7 @@ Invariant: plain values. Nothing here decides what runs where: that is left to t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from mesh.errors import UsageError
 from mesh.labels import Amounts
@@ -116,6 +117,8 @@ class Model:
     faults: tuple[Fault, ...] = ()
     gate: Service | None = None
     """How long people take to answer; None: nothing, which is said."""
+    policy: dict[str, Any] | None = None
+    """The document of the mesh's policy."""
     alone_s: float = 0.0
     gap_s: float = 0.0
     """What the mesh cost, as it was measured (`calibrating.Cost`); 0: it was not."""

@@ -10,6 +10,7 @@ Asks only what any client may ask; runs nothing. What is not known is not made u
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -45,7 +46,8 @@ async def rows_of(mesh: Mesh) -> list[Document]:
 async def model_of(mesh: Mesh, rows: Iterable[Document]) -> Model:
     caps = (await mesh.caps(everything=True, stats=True))["caps"]
     there = [row["name"] for row in (await mesh.nodes())["nodes"] if row["state"] in ("alive", "suspect")]
-    return modelled(caps, there, list(rows))
+    found = modelled(caps, there, list(rows))
+    return replace(found, policy=(await mesh.policy())["document"])
 
 
 async def this_mesh(mesh: Mesh) -> Model:

@@ -93,8 +93,8 @@ async def _rehearsed(made: Rehearsable, model: Model, seed: int, recorded: Mappi
         stage.attach()
         while not stage.all_known():
             await m.sleep(0.05)
-        await m.sleep(SETTLE_S)
         stage.begin_costs()
+        await m.sleep(SETTLE_S)
         began_s = m.now_s
         faults = [asyncio.ensure_future(_strike(m, stage, fault)) for fault in model.faults]
         task = await m.submit(FLOW, spec=document(made.flow), input=made.given)

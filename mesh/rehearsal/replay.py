@@ -101,8 +101,8 @@ def rehearse_load(load: Load, model: Model, seed: int) -> Outcome:
     stage.attach()
     while not stage.all_known():
         world.run(world.now_s + 0.05)
-    world.run(world.now_s + SETTLE_S)
     stage.begin_costs()
+    world.run(world.now_s + SETTLE_S)
     began_s = world.now_s
     asking = _Asking(world, load, began_s)
     ledger.over = asking.finished

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from mesh.limits import Limits
 from mesh.rehearsal.crew import Deeds, Pretender
+from mesh.rehearsal.governing import govern, rehearsed_rules
 from mesh.rehearsal.model import GATE, Crew, Model
 from mesh.sim.world import World
 
@@ -42,7 +43,10 @@ class Stage:
             host.disk.sync_s = overheads.sync_s
 
     def begin_costs(self) -> None:
-        """From now on what comes in costs time; finding each other is no part of a rehearsal."""
+        """The policy is in force, and what comes in costs time: finding each other is no part of a rehearsal."""
+        rules, _ = rehearsed_rules(self.model.policy)
+        if rules is not None:
+            govern(self.world, rules)
         for host in self.world.hosts.values():
             host.input_cost_s = self.model.overheads.turn_s
 

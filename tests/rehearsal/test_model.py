@@ -220,7 +220,7 @@ def test_what_depends_on_results_is_put_in_numbers_and_said() -> None:
     assert steps["again"].loop is not None and steps["again"].loop.until == "$index >= 0"
     assert steps["maybe"].when == "" and steps["sure"].when == "$size(input.names) > 1"
     assert [note.partition(":")[0] for note in found.notes] == ["again", "maybe"]
-    assert all(step.arguments == {} for step in found.flow.steps)
+    assert {step.id: step.arguments for step in found.flow.steps if step.arguments} == {"sure": {"x": 1}}, "what is known beforehand"
     skipped = rehearsable(text, {"names": []}, Wishes({}, ("maybe",)))
     assert next(step for step in skipped.flow.steps if step.id == "maybe").when == "$false"
     for wishes, told in ((Wishes({"nope": 3}), "has no step 'nope'"), (Wishes({"first": 3}), "is done once")):

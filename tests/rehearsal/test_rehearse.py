@@ -13,6 +13,7 @@ from mesh import Agent, Context, flow
 from mesh.flows.agent import agent as flows
 from mesh.flows.reading import flow_from
 from mesh.rehearsal.flowing import Rehearsable, Wishes, rehearsable
+from mesh.rehearsal.governing import rehearsed_rules
 from mesh.rehearsal.model import Capability, Crew, Fault, Model, Node, Overheads
 from mesh.rehearsal.outcome import Outcome
 from mesh.rehearsal.rehearse import Known, rehearse_flow
@@ -157,6 +158,25 @@ def test_gates_take_the_time_of_people_and_inner_flows_their_own() -> None:
     known = model().with_capabilities({"rehearsal.people": Capability("rehearsal.people", always(5.0))})
     outcome = rehearse_flow(ready, known, 1)
     assert outcome.state == "done" and 5.9 < outcome.makespan_s < 5.9 + 8 * STEP_MAX_S
+
+
+def test_the_policy_is_enforced_and_nobody_is_asked() -> None:
+    rules = [
+        {"id": "few", "match": {"capability": "a"}, "limit": 3},
+        {"id": "ask", "match": {"capability": "b"}, "approve": {"question": "Go?"}, "require": {"zone": "eu"}},
+        {"id": "leaks", "output": {"bytes_max": 10}},
+    ]
+    known = model(3, 2)
+    eu = replace(known.nodes[1], crews=(replace(known.nodes[1].crews[0], labels=("zone=eu",)),))
+    known = replace(known, nodes=(known.nodes[0], eu, known.nodes[2]), policy={"policy": "house", "rule": rules})
+    ready = made(fan(), many=12)
+    outcome = rehearse_flow(ready, known, 1)
+    assert outcome.state == "done" and outcome.makespan_s > 0.2 + 4 * 0.3 + 0.2
+    assert {spell.node for work in outcome.works if work.capability == "b" for spell in work.spells} == {"n2"}
+    assert rehearsed_rules(known.policy)[1] == ("rule ask asks people first: taken as approved at once",)
+    denied = replace(known, policy={"policy": "house", "rule": [{"id": "no", "match": {"capability": "a"}, "deny": "not today"}]})
+    refused = rehearse_flow(ready, denied, 1)
+    assert refused.state == "failed" and "not today" in refused.error
 
 
 def test_a_recorded_run_goes_the_way_that_it_went() -> None:
