@@ -8,11 +8,13 @@ Everything that decides runs as it does on real machines: negotiation, placement
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from mesh.limits import Limits
 from mesh.rehearsal.crew import Deeds, Pretender
 from mesh.rehearsal.governing import govern, rehearsed_rules
 from mesh.rehearsal.model import GATE, Crew, Model
+from mesh.sim.trace import Trace
 from mesh.sim.world import World
 
 FIRST_CREW = 1000
@@ -32,11 +34,21 @@ def limits_of(model: Model) -> Limits:
     return limits if model.faults else replace(limits, membership=replace(limits.membership, probe_interval_s=CALM_S))
 
 
+class _Events(Trace):
+    """Counts, and hashes nothing: a rehearsal is compared by what came of it."""
+
+    __slots__ = ()
+
+    def add(self, at_s: float, host: str, sender: str, body: Any) -> None:
+        self.events += 1
+
+
 class Stage:
     """Puts a model into a world that was just made."""
 
     def __init__(self, world: World, model: Model, deeds: Deeds) -> None:
         self.world, self.model, self._deeds = world, model, deeds
+        world.trace = _Events()
         overheads = model.overheads
         world.network.set_way(overheads.network_s, overheads.jitter_s)
         for host in world.hosts.values():

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mesh import flow
+from mesh import Agent, flow
 from mesh.errors import UsageError
 from mesh.flows.reading import flow_from
 from mesh.rehearsal.calibrating import Cost, calibrated, cost_of
 from mesh.rehearsal.flowing import Wishes, rehearsable
 from mesh.rehearsal.model import Capability, Crew, Fault, Model, Node, Overheads
 from mesh.rehearsal.reading import fault_of, model_of, read_model
-from mesh.rehearsal.recorded import jobs_of, modelled
+from mesh.rehearsal.recorded import jobs_of, modelled, rows_of
 from mesh.rehearsal.service import Service, always, lognormal, measured, service_of
+from mesh.testing import LocalMesh
 
 TEXT = """
 gate = "2m"
@@ -168,6 +170,25 @@ def test_a_mesh_tells_its_own_model() -> None:
     assert own is not None and own.mean_s() == pytest.approx(0.0945, rel=0.01), "ten runs are its own distribution"
     assert slower is not None and slower.mean_s() == pytest.approx(0.2, rel=0.01), "of none, everybody's, as slow as it says it is"
     assert found.alone_s == 0.01 and there.labels == ("zone=eu",)
+
+
+def test_older_tasks_are_asked_for_page_by_page() -> None:
+    shop = Agent("shop")
+
+    @shop.capability(idempotent=True)
+    async def tell(number: int) -> int:
+        return number
+
+    async def asked() -> None:
+        async with LocalMesh(nodes={"n1": [shop]}) as m:
+            tasks = [await m.submit("tell", number=number) for number in range(3)]
+            for task in tasks:
+                await task.result()
+            client = m.at("n1")
+            assert [row["task"] for row in (await client.tasks(skip=1))["tasks"]] == [tasks[1].id, tasks[0].id]
+            assert [row["task"] for row in await rows_of(client)] == [task.id for task in tasks]
+
+    asyncio.run(asked())
 
 
 def test_a_load_is_what_has_ended_with_all_above_it() -> None:
