@@ -33,8 +33,8 @@ from mesh.rehearsal.model import Capability, Model
 from mesh.rehearsal.recorded import load_of, rows_of, this_mesh
 from mesh.rehearsal.rehearse import rehearse_flow
 from mesh.rehearsal.replay import rehearse_load
-from mesh.rehearsal.service import always
-from mesh.sim.makespan import lognormal, stream
+from mesh.rehearsal.service import always, lognormal
+from mesh.sim.makespan import SPREAD, stream
 
 NODES = ("n1", "n2", "n3", "n4")
 SLOTS = 2
@@ -59,8 +59,11 @@ def fan(at_once: int) -> Any:
 
 
 def uneven(seed: int, count: int, mean_s: float) -> list[float]:
-    rng = Random(f"{seed}/shards")
-    return [round(lognormal(rng, mean_s), 3) for _ in range(count)]
+    """Of one distribution, in another order and with other values each time; so many of each size that no run is long by chance."""
+    rng, kind = Random(f"{seed}/shards"), lognormal(mean_s, SPREAD)
+    found = [round(kind.draw((number + rng.random()) / count), 3) for number in range(count)]
+    rng.shuffle(found)
+    return found
 
 
 async def ran(client: Any, built: Any, given: dict[str, Any]) -> tuple[str, float]:

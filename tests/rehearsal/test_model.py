@@ -213,10 +213,10 @@ def test_a_load_is_what_has_ended_with_all_above_it() -> None:
 def test_what_the_mesh_costs_is_learned_from_what_waited_for_nothing() -> None:
     flow_row = ran(99, "mesh.flow", 9000, 9000, 20_000)
     rows = [flow_row, *(ran(n, "draw", 100, 130, 20_000 - 150 * n, parent="n1id.1.99") for n in range(20))]
-    assert cost_of(rows, 4) == Cost(0.03, 0.02)
+    assert cost_of(rows, 2) == Cost(0.03, 0.02)
     crowd = [ran(100 + n, "draw", 100, 900, 5000) for n in range(50)]
-    assert cost_of([*rows, *crowd], 4) == Cost(0.03, 0.02), "what waited for slots says nothing"
-    assert cost_of(rows[:5], 4) == Cost()
+    assert cost_of([*rows, *crowd], 2) == Cost(0.03, 0.02), "what waited for slots says nothing"
+    assert cost_of(rows[:5], 2) == Cost()
 
 
 def test_a_calibrated_model_costs_what_was_measured() -> None:
