@@ -12,6 +12,7 @@ from mesh.errors import UsageError
 from mesh.flows.record import belongs
 from mesh.flows.spec import FLOW, Flow
 from mesh.inspector.flow_facts import record_of, run_of
+from mesh.rehearsal.calibrating import learned
 from mesh.rehearsal.flowing import Rehearsable, Wishes, rehearsable
 from mesh.rehearsal.governing import rehearsed_rules
 from mesh.rehearsal.load import Load, read_load
@@ -79,7 +80,7 @@ def _offered(model: Model, name: str) -> bool:
 def of_load(path: str, model: Model | None, change: Change, faster: float) -> Subject:
     """Raises UsageError."""
     load = read_load(path)
-    known = model or load.model
+    known = model or learned(load)
     if not known.nodes:
         names = sorted({name for job in load.jobs for name in (job.manager, job.node) if name})
         known = known.of_names(names)

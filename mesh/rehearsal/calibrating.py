@@ -9,13 +9,14 @@ Invariant: only tasks count that had nothing to wait for; of too few nothing is 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from mesh.flows.spec import FLOW, Flow, Step
 from mesh.rehearsal.flowing import Wishes, rehearsable
+from mesh.rehearsal.load import Load
 from mesh.rehearsal.model import Capability, Crew, Model, Node, Overheads
 from mesh.rehearsal.rehearse import rehearse_flow
 from mesh.rehearsal.service import always
@@ -32,6 +33,7 @@ NODES = 5
 """More make no difference to a task alone."""
 HANDLER_S = 0.1
 PROBE = "rehearsal.probe"
+WAIT = "mesh.wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,13 @@ def cost_of(rows: Iterable[Document], slots: int) -> Cost:
     rows = [row for row in rows if row["durable"]]
     flows = {row["task"] for row in rows if row["capability"] == FLOW}
     parents = {row["parent"] for row in rows}
-    leaves = [row for row in rows if row["task"] not in parents and row["state"] == "done" and row["service_ms"] and row["attempts"] <= 1]
+    leaves = [row for row in rows if row["task"] not in parents and row["capability"] != WAIT]
     events = [(-row["age_ms"], 1, row) for row in leaves] + [(row["took_ms"] - row["age_ms"], 0, row) for row in leaves]
     alone, gaps, live = [], [], 0
     ended: dict[str, int] = {}
     for at_ms, begins, row in sorted(events, key=lambda event: event[:2]):
         parent = row["parent"]
-        if begins and live < QUIET * slots:
+        if begins and live < QUIET * slots and row["state"] == "done" and row["service_ms"] and row["attempts"] <= 1:
             alone.append((row["took_ms"] - row["service_ms"]) / 1000)
             if parent in flows and parent in ended:
                 gaps.append((at_ms - ended[parent]) / 1000)
@@ -67,6 +69,14 @@ def cost_of(rows: Iterable[Document], slots: int) -> Cost:
 def _middle(found: list[float]) -> float:
     newest = found[-NEWEST:]
     return max(0.0, median(newest)) if len(newest) >= QUIET_MIN else 0.0
+
+
+def learned(load: Load) -> Model:
+    """The model of a load, with what the mesh cost then, as its own tasks say; what it was before where they do not."""
+    rows = [asdict(job) | {"age_ms": -job.at_ms} for job in load.jobs if job.took_ms >= 0]
+    slots = sum(crew.slots for node in load.model.nodes for crew in node.crews)
+    cost = cost_of(rows, slots)
+    return replace(load.model, alone_s=cost.alone_s, gap_s=cost.gap_s) if cost.alone_s else load.model
 
 
 def calibrated(model: Model) -> Model:

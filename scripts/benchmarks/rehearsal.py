@@ -28,7 +28,7 @@ from rows_pair import offered
 from mesh import connect, flow
 from mesh.flows.reading import flow_from
 from mesh.inspector.rehearse_facts import of_flow, of_task
-from mesh.rehearsal.calibrating import calibrated
+from mesh.rehearsal.calibrating import calibrated, learned
 from mesh.rehearsal.model import Capability, Model
 from mesh.rehearsal.recorded import load_of, rows_of, this_mesh
 from mesh.rehearsal.rehearse import rehearse_flow
@@ -146,7 +146,7 @@ async def load(client: Any, rounds: int, seeds: int, share: float) -> list[dict[
         mine = tuple(job for job in whole.jobs if job.task not in before and not job.parent)
         first_ms = min(job.at_ms for job in mine)
         recorded = type(whole)(tuple(job for job in mine if job.at_ms >= first_ms), whole.model)
-        model = await asyncio.to_thread(calibrated, recorded.model)
+        model = await asyncio.to_thread(calibrated, learned(recorded))
         outcomes = [await asyncio.to_thread(rehearse_load, recorded, model, seed) for seed in range(1, seeds + 1)]
         real.append(recorded.makespan_s)
         said.append(statistics.median(one.makespan_s for one in outcomes))

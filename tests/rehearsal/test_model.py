@@ -11,8 +11,9 @@ import pytest
 from mesh import Agent, flow
 from mesh.errors import UsageError
 from mesh.flows.reading import flow_from
-from mesh.rehearsal.calibrating import Cost, calibrated, cost_of
+from mesh.rehearsal.calibrating import Cost, calibrated, cost_of, learned
 from mesh.rehearsal.flowing import Wishes, rehearsable
+from mesh.rehearsal.load import Job, Load
 from mesh.rehearsal.model import Capability, Crew, Fault, Model, Node, Overheads
 from mesh.rehearsal.reading import fault_of, model_of, read_model
 from mesh.rehearsal.recorded import jobs_of, modelled, rows_of
@@ -217,6 +218,8 @@ def test_what_the_mesh_costs_is_learned_from_what_waited_for_nothing() -> None:
     crowd = [ran(100 + n, "draw", 100, 900, 5000) for n in range(50)]
     assert cost_of([*rows, *crowd], 2) == Cost(0.03, 0.02), "what waited for slots says nothing"
     assert cost_of(rows[:5], 2) == Cost()
+    jobs = tuple(Job(f"t{n}", 500.0 * n, "draw", 100.0, 140.0) for n in range(10))
+    assert learned(Load(jobs, Model((Node("a", (Crew(),)),), alone_s=0.5))).alone_s == 0.04
 
 
 def test_a_calibrated_model_costs_what_was_measured() -> None:
