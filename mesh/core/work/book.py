@@ -154,7 +154,7 @@ class Book:
         """A new task, in line, as the policy has it; with a `key` not before it is entered. The caller appends `submitted(task)` if it is
         durable."""
         self.given += 1
-        wish = self.origins.ruled(Wish(capability, data, placement, timeout_ms, retries, durable), parent)
+        wish = self.origins.ruled(Wish(capability, data, placement, timeout_ms, retries, durable, budget=budget), parent)
         task = Task(
             task_id(self.me, self.incarnation, self.given),
             wish.capability,
@@ -177,7 +177,7 @@ class Book:
             rank=rank,
             rules=wish.rules,
             down=wish.down,
-            budget=budget,
+            budget=wish.budget if not step else budget,  # a step has what was reserved for it
         )
         open_account(task, self.tasks.get)
         if task.account is not None:

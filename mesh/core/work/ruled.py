@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from mesh.core.directory import ReadDirectory
 from mesh.core.policy.rules import FREE, Ruling, Work
 from mesh.core.work.fitting import offered
+from mesh.core.work.spending import shrunk
 from mesh.core.work.task import Task
 from mesh.ids import NodeId, TaskId, author_of
 from mesh.messages.waits import WAIT
-from mesh.messages.work import Placement
+from mesh.messages.work import Amounts, Placement
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class Wish:
     durable: bool
     rules: tuple[str, ...] = ()
     down: tuple[str, ...] = ()
+    budget: Amounts = ()
 
 
 class Origins:
@@ -80,6 +82,7 @@ def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple
         wish.durable,
         (str(ruling.version), *ruling.rules) if ruling.rules else (),
         down,
+        shrunk(wish.budget, ruling.budget),
     )
 
 
