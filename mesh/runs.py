@@ -118,8 +118,8 @@ class Run:
         """``[priority, share]``: what it calls inherits them."""
         self.limited: bool = item[12]
         """So many run over the whole mesh: past its lease it is stopped, since another may run in its place."""
-        self.budgets: tuple[str, ...] = tuple(item[13])
-        """Of which names somebody has set a budget: what its calls may spend is reserved first."""
+        self.budgets: tuple[str, ...] = tuple(item[13]) if len(item) > 13 else ()
+        """Of which names somebody has set a budget: what its calls may spend is reserved first. (A node of before budgets says none.)"""
         self.spending: asyncio.Lock | None = None
         self.spends = 0
         """Questions about what it spends, of which one is asked at a time."""
