@@ -11,6 +11,9 @@ import pytest
 from mesh import Agent, Context
 from mesh.errors import BudgetExceeded, TaskFailed, UsageError
 from mesh.options import how_of
+from mesh.runtime.params_local import COMMANDS
+from mesh.runtime.params_local import how_of as how_from
+from mesh.runtime.protocol_local import BadFrame
 from mesh.spends import spent_of
 from mesh.sync import Context as Blocking
 from mesh.testing import LocalMesh
@@ -64,23 +67,30 @@ async def guarded(m: LocalMesh, budget: dict[str, float], capability: str, **arg
     return task
 
 
-@pytest.mark.parametrize("price", (0.03, 0.04))
-def test_a_fan_out_over_five_nodes_never_spends_more_than_its_budget_whoever_dies(price: float) -> None:
+@pytest.mark.parametrize(("price", "cut"), ((0.03, False), (0.04, False), (0.02, True)))
+def test_a_fan_out_over_five_nodes_never_spends_more_than_its_budget_whoever_dies(price: float, cut: bool) -> None:
     agent, paid = spending()
 
     async def story() -> None:
         async with LocalMesh(nodes={f"n{i}": [agent] for i in range(1, 6)}, seed=7) as m:
             task = await guarded(m, {"usd": 1.5, "calls": 40}, "all", price=price, calls=6)
             paid.clear()
-            for victim in ("n1", "n4"):
+            await m.sleep(0.8)
+            if cut:
+                m.partition(["n1", "n3"], ["n2", "n4", "n5"])  # its manager goes on on the smaller side, and another on the other
+                await m.sleep(4.0)
+                m.power_cut("n4")
+                await m.sleep(1.0)
+                m.heal()
+                m.restart("n4")
+            else:
+                m.kill("n1")
                 await m.sleep(0.8)
-                m.kill(victim)
-            await m.sleep(2.0)
-            m.restart("n1")
+                m.kill("n4")
+                await m.sleep(2.0)
+                m.restart("n1")
             answer = await m.at("n2").result(task.id)
-            print(answer)
             row = (await m.at("n2").task(task.id))["budget"]["usd"]
-            print(row, sum(paid))
             assert answer["state"] == "done" and answer["result"] > 10
             assert (row["budget"], row["reserved"]) == (1.5, 0)
             assert row["spent"] == row["used"] and row["spent"] + row["left"] == pytest.approx(1.5)
@@ -284,6 +294,28 @@ def test_work_without_a_budget_adds_up_what_it_spends() -> None:
     assert left == [{}] * 4 and budget == {"tokens": {"used": 64.0, "of": ""}}
 
 
+def test_a_policy_bounds_the_budget_of_what_is_submitted_or_called() -> None:
+    agent = Agent("worker")
+
+    @agent.capability(name="parent")
+    async def parent(ctx: Context) -> dict[str, float]:
+        await ctx.step("left", "left")
+        return await ctx.budget()
+
+    @agent.capability(name="left")
+    async def left(ctx: Context) -> dict[str, float]:
+        return await ctx.budget()
+
+    async def story(m: LocalMesh) -> list[Any]:
+        await m.set_policy({"policy": "p", "rule": [{"id": "r", "match": {"capability": "*"}, "at_most": {"budget": {"usd": 5}}}]})
+        await m.sleep(1)
+        found = [await m.call("left")]
+        budgets: tuple[dict[str, float], ...] = ({}, {"usd": 9, "calls": 3}, {"usd": 2})
+        return found + [await (await m.options(budget=budget).submit("parent")).result() for budget in budgets]
+
+    assert told(1, agent, story) == [{"usd": 5.0}, {"usd": 5.0}, {"usd": 5.0, "calls": 2.0}, {"usd": 2.0}]
+
+
 @pytest.mark.parametrize(
     ("budget", "message"),
     (
@@ -332,3 +364,20 @@ def test_what_cannot_be_spent_is_refused_with_the_fix(amounts: dict[str, Any], m
 
 def test_what_is_finer_than_a_thousandth_counts_as_one() -> None:
     assert spent_of({"usd": 0.0001, "tokens": 1200, "eur": 0.3}) == [["eur", 300], ["tokens", 1_200_000], ["usd", 1]]
+
+
+def test_what_a_client_says_of_a_budget_is_looked_at_by_its_node() -> None:
+    for amounts in (
+        "5",
+        [["usd", 1.5]],
+        [["usd", -1]],
+        [["usd", True]],
+        [["", 1]],
+        [["usd", 1], ["usd", 2]],
+        [[f"n{i}", 1] for i in range(40)],
+    ):
+        with pytest.raises(BadFrame, match="bad_budget"):
+            how_from({"budget": amounts})
+        with pytest.raises(BadFrame, match="bad_amounts"):
+            COMMANDS["spend"]({"task": "t", "fence": 1, "call": 1, "kind": "spend", "amounts": amounts})
+    assert how_from({"budget": [["usd", 0]]})[3] == (("usd", 0),)

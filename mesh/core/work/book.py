@@ -157,7 +157,7 @@ class Book:
         """A new task, in line, as the policy has it; with a `key` not before it is entered. The caller appends `submitted(task)` if it is
         durable."""
         self.given += 1
-        wish = self.origins.ruled(Wish(capability, data, placement, timeout_ms, retries, durable, budget), parent)
+        wish = self.origins.ruled(Wish(capability, data, placement, timeout_ms, retries, durable, budget), parent, step)
         task = Task(
             task_id(self.me, self.incarnation, self.given),
             wish.capability,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from mesh.core.directory import ReadDirectory
 from mesh.core.policy.rules import FREE, Ruling, Work
 from mesh.core.work.fitting import offered
+from mesh.core.work.spending import shrunk
 from mesh.core.work.task import Task
 from mesh.ids import NodeId, TaskId, author_of
 from mesh.messages.waits import WAIT
@@ -54,15 +55,15 @@ class Origins:
         held = self._directory.origins.get(parent)
         return held[1] if held is not None else ()
 
-    def ruled(self, wish: Wish, parent: TaskId) -> Wish:
+    def ruled(self, wish: Wish, parent: TaskId, step: str) -> Wish:
         if wish.capability == WAIT:
             return wish
         origin, inherited = (self.of(parent), self.down(parent)) if parent else (self._directory.me, ())
-        return ruled(self._directory, wish, origin, inherited, is_step=bool(parent))
+        return ruled(self._directory, wish, origin, inherited, is_step=bool(step))
 
 
 def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple[str, ...], *, is_step: bool) -> Wish:
-    """`inherited`: labels of the work that asks for this. A step draws on what its whole tree has: a rule's budget is for that."""
+    """`inherited`: labels of the work that asks for this. A step has what was reserved for it."""
     book = directory.rulebook
     ruling = FREE
     if book.rules:
@@ -80,7 +81,7 @@ def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple
         _least(wish.timeout_ms, ruling.timeout_ms),
         min(wish.retries, ruling.retries) if wish.retries >= 0 and ruling.retries >= 0 else max(wish.retries, ruling.retries),
         wish.durable,
-        wish.budget if is_step or not ruling.budget else _tighter(wish.budget, ruling.budget),
+        wish.budget if is_step else shrunk(wish.budget, ruling.budget),
         (str(ruling.version), *ruling.rules) if ruling.rules else (),
         down,
     )
@@ -95,13 +96,6 @@ def _capability(directory: ReadDirectory, capability: str, ruling: Ruling) -> st
 
 def union(some: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys((*some, *others)))) if others else some
-
-
-def _tighter(own: Amounts, most: Amounts) -> Amounts:
-    amounts = dict(most)
-    for name, amount in own:
-        amounts[name] = min(amount, amounts.get(name, amount))
-    return tuple(sorted(amounts.items()))
 
 
 def _least(one: int, other: int) -> int:
