@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from mesh import values
 from mesh.agent import Agent
+from mesh.blocking import BlockingContext
 from mesh.capture import current
-from mesh.context import BlockingContext, Context, Document, TaskInfo
+from mesh.context import Context, Document, TaskInfo
 from mesh.errors import MeshError, TooBig, UsageError, task_error
 from mesh.failures import failure
 from mesh.files import Ask, File, Shelf, check_files, put_all
@@ -27,9 +28,9 @@ from mesh.ids import Fence, TaskId
 from mesh.lending import Lending
 from mesh.outflow import Collected, Outflow, Relayed
 from mesh.prices import Prices
-from mesh.publishing import Publishes
 from mesh.reaching import Reach
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
+from mesh.scoped import Scoped
 from mesh.secret import Redactor, Secret
 from mesh.spends import Spends
 from mesh.telling import NOTE_CHARACTERS_MAX, Telling
@@ -41,7 +42,7 @@ STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
 
 
-class Runner(Publishes, Spends):
+class Runner(Scoped, Spends):
     """`out(verb, item)` gets started, progress, said, ended and priced items; `ask` reaches the node. Use `flush` before frames leave.
 
     `isolation` runs the handlers that are to have a process of their own; without it they run here. `relayed`: this is such a process.
@@ -63,22 +64,19 @@ class Runner(Publishes, Spends):
         self._isolation, self._relayed = isolation, relayed
         self._reach = Reach(self._ask_for, self._may_start)
         self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
-        self.shelf = shelf
-        self.lifespan = lifespan
-        self.body_bytes_max = body_bytes_max
+        self.shelf, self.lifespan, self.body_bytes_max = shelf, lifespan, body_bytes_max
         self._runs: dict[tuple[TaskId, Fence], Run] = {}
         self._queue: deque[Run] = deque()
         self._fresh: list[Run] = []
         self._lending = Lending(out, clock)
-        self._active = 0
-        self._connected = True
+        self._active, self._connected = 0, True
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(agent.name)
         self.telling = Telling(out, clock, lambda: self._connected)
         self._open_log = self.telling.open_log
         self._prices = Prices(agent, out)
         self.price = self._prices.ask
-        self._ended = self._failed = 0
+        self._ended, self._failed, self._scopes = 0, 0, {}
 
     # ---- frames from the node
 
@@ -280,7 +278,7 @@ class Runner(Publishes, Spends):
 
     def _info(self, run: Run) -> TaskInfo:
         deadline = self._loop.time() + run.timeout_ms / 1000 if run.timeout_ms else None
-        return TaskInfo(run.task, run.fence, run.attempt, run.capability.name, run.parent, deadline, run.pins)
+        return TaskInfo(run.task, run.fence, run.attempt, run.capability.name, run.parent, deadline, run.pins, run.baggage)
 
     def _end(self, run: Run, outcome: str, output: bytes, files: tuple[tuple[str, int], ...], error: dict[str, Any] | None) -> None:
         if run.over:
@@ -449,6 +447,8 @@ class Runner(Publishes, Spends):
             return await self._begin(run, verb, run.child(self._clock.now_ms(), params))
         if verb == "spend":
             return await self.spend_for(run, params)
+        if verb == "of_handler":
+            return await self._of_run(run, **params)
         if verb == "effect":
             return await self._reach.permit(run, params)
         if verb == "effected":

@@ -19,6 +19,7 @@ from mesh.versions import split
 
 CANCELLED, FAILED = "cancelled", "failed"
 WAIT = "mesh.wait"
+STATE = "mesh.state"
 
 
 def score_ms(candidate: dict[str, Any]) -> int:
@@ -156,6 +157,8 @@ def show(document: dict[str, Any]) -> str:
         lines.append("recomputed from the record: " + ("agrees" if decision["agrees"] else "DISAGREES"))
     if document["capability"] == WAIT:
         lines += _waited(document["events"])
+    elif document["capability"] == STATE:
+        lines.append("nobody runs it: shared state, which mesh state list shows")
     elif not document["decisions"]:
         reasons = [event["reason"] for event in document["events"] if event["kind"] == "Parked"]
         over = any(event["kind"] == "Finished" for event in document["events"])

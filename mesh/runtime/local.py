@@ -343,15 +343,16 @@ class LocalServer:
         capability, data, timeout_ms, files = self._work(params)
         retries, by, key = number_of(params, "retries", -1), text_of(params, "by"), text_of(params, "key")
         request = self._request(connection, number, "submit")
-        bounds, placement, rank, budget = how_of(params)
-        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds, key, placement, rank, budget))
+        bounds, placement, rank, budget, baggage = how_of(params)
+        how = placement, rank, budget, baggage
+        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds, key, *how))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         parent, name, fence = text_of(params, "parent"), text_of(params, "name"), number_of(params, "fence", 0)
         request = self._request(connection, number, "step")
-        (bounds, placement, rank, budget), retries = how_of(params), number_of(params, "retries", -1)
-        how = bounds, rank, placement, retries, budget
+        bounds, placement, rank, budget, baggage = how_of(params)
+        how = bounds, rank, placement, number_of(params, "retries", -1), budget, baggage
         self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, *how))
 
     def _do_effect(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.messages import KINDS, claims, keeping, membership, records, rollouts, session, slots, spending, triggers, trust, work
+from mesh.messages import KINDS, claims, keeping, membership, records, rollouts, scopes, session, slots, spending, triggers, trust, work
 from mesh.messages.waits import WAIT
 from mesh.wire.patterns import covers
 
@@ -55,6 +55,10 @@ QUESTIONS: dict[str, str] = {
     "cancel": REQUEST,
     "retry": REQUEST,
     "signal": REQUEST,
+    "update": REQUEST,
+    "read": READ,
+    "write": REQUEST,
+    "scopes": OBSERVE,
     "waits": READ,
     "answer": APPROVE,
 }
@@ -98,6 +102,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.EffectAsk,
         work.EffectDone,
         spending.SpendAsk,
+        scopes.HandlerAsk,
         slots.SlotAsk,
         slots.SlotGrant,
     ),
@@ -175,6 +180,11 @@ def _steps_within(rights: Rights, message: work.StepAsk) -> bool:
     return message.capability == WAIT or covers(rights.requests, message.capability)
 
 
+def _touches_within(rights: Rights, message: scopes.HandlerAsk) -> bool:
+    """What is not about the handler's own task is about a shared state."""
+    return message.about == message.task or covers(rights.requests, scopes.STATE)
+
+
 def _may_ask(rights: Rights, message: work.Ask) -> bool:
     return QUESTIONS.get(message.question) in rights.rights
 
@@ -183,6 +193,7 @@ _WITHIN: dict[type, Callable[[Rights, Any], bool]] = {
     work.Cfp: _asks_within,
     work.Award: _asks_within,
     work.StepAsk: _steps_within,
+    scopes.HandlerAsk: _touches_within,
     work.Ask: _may_ask,
 }
 

@@ -10,6 +10,7 @@ import pytest
 from attacks.world import LIMITED_SESSION, NARROW, OTHER_SESSION, World
 
 from mesh.messages import KINDS
+from mesh.messages.scopes import HandlerAsk
 from mesh.messages.work import Ask, Award, AwardItem, Cfp, CfpItem, StepAsk
 from mesh.wire.authorization import NEEDS, QUESTIONS, RIGHTS, ROLES, as_markdown, may_say, overreaches, rights_of
 from mesh.wire.packing import Refusal
@@ -27,7 +28,7 @@ MAY: dict[str, str] = {
     **dict.fromkeys(("Heads", "Fork", "Witnessed", "Answer", "FilePart", "Pull", "KeysNews"), ALL),
     **dict.fromkeys(("Bid", "Refuse", "Accept", "Decline", "Beat", "Result", "Failure", "Release", "Revoked"), WORKS),
     **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk", "CheckpointAsk", "Items", "EffectAsk", "EffectDone", "SpendAsk"), WORKS),
-    **dict.fromkeys(("SlotAsk", "SlotGrant"), WORKS),
+    **dict.fromkeys(("SlotAsk", "SlotGrant", "HandlerAsk"), WORKS),
     **dict.fromkeys(("Cfp", "Backlog", "Award", "Renew", "ResultAck", "Superseded", "Revoke", "Cancel", "Reclaim"), ASKS),
     **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took", "Taken", "EffectAnswer"), ASKS),
     **dict.fromkeys(("ClaimAsk", "ClaimAnswer", "KeysAsk", "KeysTold", "KeysFree", "Schedules", "Rollouts"), ASKS),
@@ -37,9 +38,9 @@ MAY: dict[str, str] = {
 }
 """Who may send each kind. Written by hand: a new kind has no row here and fails."""
 MAY_ASK: dict[str, str] = {
-    **dict.fromkeys(("task", "tasks", "story", "hash", "audit"), LOOKS),
-    **dict.fromkeys(("kept", "result", "body", "logs", "waits"), NOT_OBSERVER),
-    **dict.fromkeys(("cancel", "retry", "signal"), ASKS),
+    **dict.fromkeys(("task", "tasks", "story", "hash", "audit", "scopes"), LOOKS),
+    **dict.fromkeys(("kept", "result", "body", "logs", "waits", "read"), NOT_OBSERVER),
+    **dict.fromkeys(("cancel", "retry", "signal", "update", "write"), ASKS),
     "answer": "member approver",
 }
 SENDERS = {"member": OTHER_SESSION, **NARROW}
@@ -134,6 +135,14 @@ def test_a_step_is_asked_for_only_within_what_was_granted(world: World) -> None:
     own = replace(step, capability="capability.x")
     opened = world.open(world.seal([own, step], world.lines["limited"].node, session=LIMITED_SESSION))
     assert [each.message for each in opened.messages] == [own] and opened.refused == [(2, "not_granted")]
+
+
+def test_a_handler_reaches_shared_states_only_within_what_was_granted() -> None:
+    own = HandlerAsk(1, "t.1.1", 1, "t.1.1", "write")
+    other = replace(own, about="u.1.1")
+    for requests, may in ((("*",), True), (("mesh.state",), True), (("greet*",), False), ((), False)):
+        rights = rights_of(("worker",), ("*",), requests)
+        assert not overreaches(rights, own) and overreaches(rights, other) is not may
 
 
 @pytest.mark.parametrize("role", [role for role in ROLES if role != "approver"])

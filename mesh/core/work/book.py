@@ -30,8 +30,9 @@ from mesh.core.work.task import FREE, GATE, OFFERED, PARKED, PENDING, WAIT_FOR, 
 from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Need, Send
-from mesh.ids import UNRANKED, Fence, NodeId, Rank, TaskId, content_hash, task_id
+from mesh.ids import NO_BAGGAGE, UNRANKED, Baggage, Fence, NodeId, Rank, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
+from mesh.messages.scopes import STATE
 from mesh.messages.waits import WAIT
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
 
@@ -153,9 +154,9 @@ class Book:
         rank: Rank = UNRANKED,
         budget: Amounts = (),
         pins: Pins | None = None,
+        baggage: Baggage = NO_BAGGAGE,
     ) -> Task:
-        """A new task, in line, as the policy has it; with a `key` not before it is entered. The caller appends `submitted(task)` if it is
-        durable."""
+        """A new task, in line, as the policy has it; with a `key` not before it is entered. If it is durable the caller writes it down."""
         self.given += 1
         wish = self.origins.ruled(Wish(capability, data, placement, timeout_ms, retries, durable, budget), parent, step)
         task = Task(
@@ -181,6 +182,7 @@ class Book:
             rules=wish.rules,
             down=wish.down,
             budget=wish.budget,
+            baggage=baggage,
         )
         open_account(task, self.tasks.get)
         if task.account is not None:
@@ -277,9 +279,10 @@ class Book:
             self._labelled.pop(line.capability, None)
 
     def enqueue(self, task: Task, *, urgent: bool = False) -> None:
-        if task.capability == WAIT:
+        if task.capability in (WAIT, STATE):
             task.move(WAIT_FOR)
-            self.waits.append(task)
+            if task.capability == WAIT:
+                self.waits.append(task)
             return
         if self.directory.rulebook.rules and self.hold_back(task):
             if task.state == PARKED:

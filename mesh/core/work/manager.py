@@ -61,6 +61,7 @@ from mesh.core.work.questions import Questions
 from mesh.core.work.readback import Readback
 from mesh.core.work.rebinding import Rebinding
 from mesh.core.work.retries import Retries
+from mesh.core.work.scopes import Scopes
 from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
@@ -156,13 +157,14 @@ class Manager:
         self._succession = Succession(book, ending, leases, claims)
         self._readback = readback = Readback()
         self._archive = archive = Archive(directory)
-        self._accounts = Accounts(book, ending, leases)
-        handlers = (Steps(book, leases, readback, governor), EffectLedger(book, leases, readback, governor), self._accounts)
+        self._accounts = accounts = Accounts(book, ending, leases)
+        self.waiting = waiting = Waiting(book, ending)
+        scopes = Scopes(book, leases, waiting.updates)
+        handlers = (Steps(book, leases, readback, governor), EffectLedger(book, leases, readback, governor), accounts, scopes)
         self._of_handlers: dict[type, Any] = {kind: method for part in handlers for kind, method in part.inputs.items()}
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
-        self.waiting = waiting = Waiting(book, ending)
-        self._questions = Questions(book, ending, ring, readback, archive, waiting)
+        self._questions = Questions(book, ending, ring, readback, archive, waiting, scopes)
         self.inputs: dict[type, Method] = self._of_clients() | self._of_contractors() | self._of_members() | self._of_time()
 
     def _of_clients(self) -> dict[type, Method]:
@@ -311,6 +313,7 @@ class Manager:
             placement=call.placement,
             rank=call.rank,
             budget=call.budget,
+            baggage=call.baggage,
         )
         if call.stream:
             self._streams.open(now_s, task)
