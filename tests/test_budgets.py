@@ -284,6 +284,29 @@ def test_work_without_a_budget_adds_up_what_it_spends() -> None:
     assert left == [{}] * 4 and budget == {"tokens": {"used": 64.0, "of": ""}}
 
 
+def test_a_policy_bounds_the_budget_of_what_is_submitted_or_called() -> None:
+    agent = Agent("worker")
+
+    @agent.capability(name="parent")
+    async def parent(ctx: Context) -> dict[str, float]:
+        await ctx.step("left", "left")
+        return await ctx.budget()
+
+    @agent.capability(name="left")
+    async def left(ctx: Context) -> dict[str, float]:
+        return await ctx.budget()
+
+    async def story(m: LocalMesh) -> list[Any]:
+        await m.set_policy({"policy": "p", "rule": [{"id": "r", "match": {"capability": "*"}, "at_most": {"budget": {"usd": 5}}}]})
+        await m.sleep(1)
+        found = [await m.call("left")]
+        for budget in ({}, {"usd": 9, "calls": 3}, {"usd": 2}):
+            found.append(await (await m.options(budget=budget).submit("parent")).result())
+        return found
+
+    assert told(1, agent, story) == [{"usd": 5.0}, {"usd": 5.0}, {"usd": 5.0, "calls": 2.0}, {"usd": 2.0}]
+
+
 @pytest.mark.parametrize(
     ("budget", "message"),
     (
