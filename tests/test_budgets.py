@@ -300,9 +300,8 @@ def test_a_policy_bounds_the_budget_of_what_is_submitted_or_called() -> None:
         await m.set_policy({"policy": "p", "rule": [{"id": "r", "match": {"capability": "*"}, "at_most": {"budget": {"usd": 5}}}]})
         await m.sleep(1)
         found = [await m.call("left")]
-        for budget in ({}, {"usd": 9, "calls": 3}, {"usd": 2}):
-            found.append(await (await m.options(budget=budget).submit("parent")).result())
-        return found
+        budgets: tuple[dict[str, float], ...] = ({}, {"usd": 9, "calls": 3}, {"usd": 2})
+        return found + [await (await m.options(budget=budget).submit("parent")).result() for budget in budgets]
 
     assert told(1, agent, story) == [{"usd": 5.0}, {"usd": 5.0}, {"usd": 5.0, "calls": 2.0}, {"usd": 2.0}]
 
