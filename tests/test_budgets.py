@@ -11,6 +11,9 @@ import pytest
 from mesh import Agent, Context
 from mesh.errors import BudgetExceeded, TaskFailed, UsageError
 from mesh.options import how_of
+from mesh.runtime.params_local import COMMANDS
+from mesh.runtime.params_local import how_of as how_from
+from mesh.runtime.protocol_local import BadFrame
 from mesh.spends import spent_of
 from mesh.sync import Context as Blocking
 from mesh.testing import LocalMesh
@@ -354,3 +357,20 @@ def test_what_cannot_be_spent_is_refused_with_the_fix(amounts: dict[str, Any], m
 
 def test_what_is_finer_than_a_thousandth_counts_as_one() -> None:
     assert spent_of({"usd": 0.0001, "tokens": 1200, "eur": 0.3}) == [["eur", 300], ["tokens", 1_200_000], ["usd", 1]]
+
+
+def test_what_a_client_says_of_a_budget_is_looked_at_by_its_node() -> None:
+    for amounts in (
+        "5",
+        [["usd", 1.5]],
+        [["usd", -1]],
+        [["usd", True]],
+        [["", 1]],
+        [["usd", 1], ["usd", 2]],
+        [[f"n{i}", 1] for i in range(40)],
+    ):
+        with pytest.raises(BadFrame, match="bad_budget"):
+            how_from({"budget": amounts})
+        with pytest.raises(BadFrame, match="bad_amounts"):
+            COMMANDS["spend"]({"task": "t", "fence": 1, "call": 1, "kind": "spend", "amounts": amounts})
+    assert how_from({"budget": [["usd", 0]]})[3] == (("usd", 0),)
