@@ -172,7 +172,7 @@ class Account:
             account.end()
         self.settle_all()
         self.closed, self.keys = True, {}
-        above, self.above = self.above, None
+        above = self.above
         if above is None:
             return
         above.below.pop(self.task, None)
@@ -244,5 +244,5 @@ def over_budget(short: Short, what: str) -> dict[str, object]:
     left, limit = holder.left(name), holder.limit[name]
     parts = f"{holder.drawn.get(name, 0) / 1000:g} spent, {holder.held.get(name, 0) / 1000:g} reserved"
     message = f"{what} takes {name}={short.asked / 1000:g}, and {left / 1000:g} of {limit / 1000:g} is left in the budget of {holder.task}"
-    fix = f"ask for less, or give {holder.task} more when it is begun: mesh submit --budget {name}=..."
+    fix = f"ask for less, or begin {holder.task} with more: options(budget={{'{name}': ...}}), mesh submit --budget {name}=..."
     return {"code": "over_budget", "message": f"{message} ({parts})", "fix": fix, "name": name, "left": left / 1000, "of": holder.task}
