@@ -24,7 +24,9 @@ def rehearsed_rules(policy: Document | None) -> tuple[Document | None, tuple[str
     """What of a policy is in force in a rehearsal, and what is not, in words."""
     if policy is None:
         return None, ()
-    rules, notes = [], []
+    rules: list[Document] = []
+    left = [name for name in ("flag", "rollout") if policy.get(name)]
+    notes = [f"the policy's {' and '.join(f'{name}s' for name in left)} are left out"] if left else []
     for row in policy.get("rule") or ():
         kept = {key: value for key, value in row.items() if key in (*KEPT, *ABOUT)}
         if "approve" in row:
