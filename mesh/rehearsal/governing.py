@@ -2,7 +2,7 @@
 
 deny, require, route, fallback, limit, rate, at_most   as they are
 approve                                                taken as given, at once: nobody is asked in a rehearsal
-output, effects, secrets, admit                        about results, deeds and keepers that a rehearsal has not
+output, effects, secrets, admit, flags, rollouts       left out: they are about results, deeds, keepers and versions that are not here
 """
 
 from __future__ import annotations
