@@ -23,6 +23,7 @@ AFTER_MAX_S = 0.03
 """Between an event and the blow right after it."""
 DOWN_S = (0.3, 1.5, 4.0, 6.0)
 """Until whatever was killed runs again: before anybody has noticed, and long after its work is somebody else's."""
+PROBES_S, RECOVERY_LIMIT_S = 0.1, 30.0
 SPARING_EVERY = 4
 """Each such round kills the smaller thing alone: the worker and not its node; of the manager the node and not its worker."""
 
@@ -155,17 +156,31 @@ class Strike:
             await asyncio.sleep(0.01)
 
     async def _answered(self) -> float | None:
+        """Every living node is asked in turn, also while others have not answered: a question to the dead waits for them."""
         open_ones = [task for task in self.work.roots if task not in self.arena.done_s]
-        if not open_ones:
-            return None
-        for name in self.arena.names:
-            if name not in self.arena.down:
-                try:
-                    row = await asyncio.wait_for(self.arena.clients[name].task(open_ones[-1]), 2)
-                except (MeshError, TimeoutError):
-                    continue
-                return now_s() if row["state"] else None
+        living = [name for name in self.arena.names if name not in self.arena.down]
+        asking: set[asyncio.Task[float | None]] = set()
+        try:
+            for i in range(round(RECOVERY_LIMIT_S / PROBES_S)):
+                if self.over() or not open_ones:
+                    return None
+                asking.add(asyncio.create_task(self._asked(living[i % len(living)], open_ones[-1])))
+                done, asking = await asyncio.wait(asking, timeout=PROBES_S, return_when=asyncio.FIRST_COMPLETED)
+                if times := [at_s for each in done if (at_s := each.result()) is not None]:
+                    return min(times)
+                await asyncio.sleep(PROBES_S if done else 0)
+        finally:
+            for each in asking:
+                each.cancel()
         return None
+
+    async def _asked(self, name: str, task: str) -> float | None:
+        """When that node could tell where the task stands."""
+        try:
+            await asyncio.wait_for(self.arena.clients[name].task(task), RECOVERY_LIMIT_S)
+        except (MeshError, TimeoutError):
+            return None
+        return now_s()
 
     async def _driven(self) -> float | None:
         rows = [self.arena.rows[task] for task in self.it.driven]

@@ -73,14 +73,14 @@ async def record(arena: Arena, work: Work) -> list[str]:
         entries = (await arena.ask(lambda m: m.story(task), what=f"the story of {task}"))["entries"]  # noqa: B023  awaited here
         if not lineage.document(task, entries)["verified"]:
             found.append(f"{task}: its lineage does not verify")
-        over = set()
+        ends: dict[str, int] = {}
         for entry in entries:
-            if entry["kind"] == "Finished":
-                over.add(entry["task"])
-            elif entry["kind"] == "Decided" and entry["task"] in over:
-                found.append(f"{entry['task']}: was given to somebody after its end, by the record")
+            if entry["kind"] == "Finished" and ends.setdefault(entry["task"], entry["fence"]) != entry["fence"]:
+                found.append(f"{entry['task']}: ended under two fences, by the record")
             elif entry["kind"] == "Answered":
                 words[entry["task"], entry["node"]] = entry["approve"] if entry["verified"] else None
+        given = [(entry["task"], entry["fence"]) for entry in entries if entry["kind"] == "Decided"]
+        found += [f"{each}: was given to somebody after its end, by the record" for each, fence in given if fence > ends.get(each, fence)]
     for gate, node, approve in work.said:
         if words.get((gate, arena.ids[node])) is not approve:
             found.append(f"{gate}: the answer of {node} was acknowledged, and on record is {words.get((gate, arena.ids[node]), 'none')}")
