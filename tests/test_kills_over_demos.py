@@ -49,7 +49,8 @@ def test_what_the_record_must_not_say_is_found() -> None:
     good = [entry("Decided", fence=1), entry("Decided", fence=2), done, WORD]
     assert record(*good) == []
     assert record(*good, entry("Decided", fence=3)) == ["was given to somebody after its end, by the record"]
-    assert record(*good, done | {"fence": 3}) == ["ended under two fences, by the record"]
+    assert record(*good, done | {"fence": 3}) == ["ended under two fences of one term, by the record"]
+    assert record(*good, done | {"fence": 1 << 32 | 1}) == [], "a successor's, who had not seen the other"
     assert record(*good[:3]) == ["the answer of heron was acknowledged, and on record is none"]
     assert record(*good[:3], WORD | {"approve": False}) == ["the answer of heron was acknowledged, and on record is False"]
     assert record(*good, verified=False) == ["its lineage does not verify"]
@@ -59,8 +60,10 @@ def test_a_run_after_the_end_was_told_is_found(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
     ledger.path.write_text("start s 1 7 10.0\nend s 1 7 11.0\nstart s 2 8 12.5\nstart other 1 7 20.0\n")
     ledger.look()
-    arena: Any = SimpleNamespace(ledger=ledger, done_s={"s": 12.0, "other": 12.0})
-    rows = {"s": {"step": "report", "capability": "c"}}
+    rows = {"s": {"step": "report", "capability": "c", "fence": 2}}
+    arena: Any = SimpleNamespace(ledger=ledger, done={"s": (12.0, 2), "other": (12.0, 1)})
     assert verdicts.again(arena, rows) == ["s (report) was done 0.500 s before it ran again"]
-    arena.done_s = {"s": 13.0}
+    arena.done = {"s": (13.0, 2)}
     assert verdicts.again(arena, rows) == []
+    arena.done = {"s": (13.0, 1)}
+    assert verdicts.again(arena, rows) == ["s (report) was done under fence 1, and then under 2"]

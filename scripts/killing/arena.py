@@ -60,8 +60,8 @@ class Arena:
         self.events: list[Event] = []
         self.rows: dict[str, Row] = {}
         """The newest row of each task that anybody told."""
-        self.done_s: dict[str, float] = {}
-        """When a task was first seen to be done."""
+        self.done: dict[str, tuple[float, int]] = {}
+        """When a task was first told to be done, and under which fence."""
         self.refused: Counter[str] = Counter()
         self.down: set[str] = set()
         """Nodes that are dead on purpose."""
@@ -122,8 +122,8 @@ class Arena:
         before = self.rows.get(task)
         if before is None or (row["fence"], row["state"] == "done") >= (before["fence"], before["state"] == "done"):
             self.rows[task] = row
-        if row["state"] == "done" and task not in self.done_s:
-            self.done_s[task] = now_s()
+        if row["state"] == "done" and task not in self.done:
+            self.done[task] = now_s(), row["fence"]
             self.say("done", task)
 
     def worker_of(self, pid: int) -> str:

@@ -157,7 +157,7 @@ class Strike:
 
     async def _answered(self) -> float | None:
         """Every living node is asked in turn, also while others have not answered: a question to the dead waits for them."""
-        open_ones = [task for task in self.work.roots if task not in self.arena.done_s]
+        open_ones = [task for task in self.work.roots if task not in self.arena.done]
         living = [name for name in self.arena.names if name not in self.arena.down]
         asking: set[asyncio.Task[float | None]] = set()
         try:

@@ -11,6 +11,7 @@ from kills_judge import effects, runs
 
 from killing.arena import Arena
 from killing.works import Work
+from mesh.ids import term_of
 from mesh.inspector import lineage
 
 VERIFY = Path(__file__).parents[1] / "verify"
@@ -56,14 +57,21 @@ async def ends(arena: Arena, work: Work) -> list[str]:
 
 
 def again(arena: Arena, rows: dict[str, Any]) -> list[str]:
-    """Runs that began after somebody outside had been told that the task is done."""
-    return [
-        f"{task} ({name(rows, task)}) was done {start.at_s - arena.done_s[task]:.3f} s before it ran again"
-        for task, starts in arena.ledger.starts.items()
-        if task in rows and task in arena.done_s
-        for start in starts
-        if start.at_s > arena.done_s[task]
-    ]
+    """Runs that began after somebody outside had been told that the task is done, and ends that are others than was told."""
+    found = []
+    for task, (done_s, fence) in arena.done.items():
+        if task not in rows:
+            continue
+        late = [start.at_s - done_s for start in arena.ledger.starts.get(task, ()) if start.at_s > done_s]
+        found += [f"{task} ({name(rows, task)}) was done {each:.3f} s before it ran again" for each in late]
+        if rows[task]["fence"] != fence:
+            found.append(f"{task} ({name(rows, task)}) was done under fence {fence}, and then under {rows[task]['fence']}")
+    return found
+
+
+def term(entry: dict[str, Any]) -> tuple[str, int]:
+    """The task, and the term under which the entry was written: what its manager had alone on his disk when he died counts for nobody."""
+    return entry["task"], term_of(entry["fence"])
 
 
 async def record(arena: Arena, work: Work) -> list[str]:
@@ -73,14 +81,14 @@ async def record(arena: Arena, work: Work) -> list[str]:
         entries = (await arena.ask(lambda m: m.story(task), what=f"the story of {task}"))["entries"]  # noqa: B023  awaited here
         if not lineage.document(task, entries)["verified"]:
             found.append(f"{task}: its lineage does not verify")
-        ends: dict[str, int] = {}
+        ends: dict[tuple[str, int], int] = {}
         for entry in entries:
-            if entry["kind"] == "Finished" and ends.setdefault(entry["task"], entry["fence"]) != entry["fence"]:
-                found.append(f"{entry['task']}: ended under two fences, by the record")
+            if entry["kind"] == "Finished" and ends.setdefault(term(entry), entry["fence"]) != entry["fence"]:
+                found.append(f"{entry['task']}: ended under two fences of one term, by the record")
             elif entry["kind"] == "Answered":
                 words[entry["task"], entry["node"]] = entry["approve"] if entry["verified"] else None
-        given = [(entry["task"], entry["fence"]) for entry in entries if entry["kind"] == "Decided"]
-        found += [f"{each}: was given to somebody after its end, by the record" for each, fence in given if fence > ends.get(each, fence)]
+        given = [entry for entry in entries if entry["kind"] == "Decided" and entry["fence"] > ends.get(term(entry), entry["fence"])]
+        found += [f"{entry['task']}: was given to somebody after its end, by the record" for entry in given]
     for gate, node, approve in work.said:
         if words.get((gate, arena.ids[node])) is not approve:
             found.append(f"{gate}: the answer of {node} was acknowledged, and on record is {words.get((gate, arena.ids[node]), 'none')}")
