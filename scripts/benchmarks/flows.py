@@ -38,6 +38,18 @@ RUN_MAX_S = 300.0
 STORIES = {"chain-50": [1] * CHAIN, "1-1000-1": [1, WIDTH, 1], "graph-1000": [LAYER] * LAYERS}
 """Variant -> how many steps at once, one after the other."""
 FLOW = "mesh flow"
+KEPT = {
+    FLOW: "2 of 3 disks",
+    "mesh ctx.step": "2 of 3 disks",
+    "mesh ctx.call": "nowhere",
+    "mesh submit": "2 of 3 disks",
+    "Ray": "memory",
+    "Dask": "memory",
+    "Celery": "memory of Redis",
+    "Celery, Redis fsyncs": "disk of Redis",
+    "DBOS": "disk, SQLite",
+}
+"""Where a step that is done is kept."""
 Ways = dict[str, Callable[[], Awaitable[Any]]]
 
 
@@ -128,7 +140,13 @@ def table(rounds: list[dict[str, float]]) -> list[dict[str, Any]]:
             times = [found for found in rounds if f"{system}/{story}" in found]
             seconds = [found[f"{system}/{story}"] for found in times]
             ratios = [found[f"{FLOW}/{story}"] / found[f"{system}/{story}"] for found in times]
-            row = {"what": story, "system": system, "s": round(median(seconds), 3), "ms per step": 1000 * median(seconds) / sum(widths)}
+            row = {
+                "what": story,
+                "system": system,
+                "kept": KEPT.get(system, "?"),
+                "s": round(median(seconds), 3),
+                "ms per step": 1000 * median(seconds) / sum(widths),
+            }
             rows.append(row | {"flow / it": median(ratios), "least": min(ratios), "most": max(ratios)})
     return rows
 
