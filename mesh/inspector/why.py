@@ -13,6 +13,7 @@ from typing import Any
 
 from mesh.ids import FIRST_TERM, ON, award_number, short, term_of
 from mesh.inspector.effects import award_words, effects_of, show_effects
+from mesh.inspector.outlived import standing
 from mesh.inspector.render import clean, seconds, table
 from mesh.inspector.spends import show_spent, spent_of
 from mesh.versions import split
@@ -41,8 +42,9 @@ def recompute(decision: dict[str, Any]) -> str:
 def explain(task: str, entries: list[dict[str, Any]], names: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """The ``why`` document: one item per decision, in order, each with what became of it. `names`: what nodes are called here, by id."""
     own = [entry for entry in entries if entry.get("task") == task]
-    decisions = [_decision(entry, own, names) for entry in own if entry["kind"] == "Decided"]
-    events = [_event(entry, names) for entry in own if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Answered", "Finished")]
+    told = standing(own)
+    decisions = [_decision(entry, told, names) for entry in told if entry["kind"] == "Decided"]
+    events = [_event(entry, names) for entry in told if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Answered", "Finished")]
     return {
         "schema": "mesh.why/1",
         "task": task,
