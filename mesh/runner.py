@@ -19,6 +19,7 @@ from mesh import values
 from mesh.agent import Agent
 from mesh.capture import current
 from mesh.context import BlockingContext, Context, Document, TaskInfo
+from mesh.coordinating import Coordinates
 from mesh.errors import MeshError, TooBig, UsageError, task_error
 from mesh.failures import failure
 from mesh.files import Ask, File, Shelf, check_files, put_all
@@ -27,7 +28,6 @@ from mesh.ids import Fence, TaskId
 from mesh.lending import Lending
 from mesh.outflow import Collected, Outflow, Relayed
 from mesh.prices import Prices
-from mesh.publishing import Publishes
 from mesh.reaching import Reach
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
@@ -40,7 +40,7 @@ STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
 
 
-class Runner(Publishes):
+class Runner(Coordinates):
     """`out(verb, item)` gets started, progress, said, ended and priced items; `ask` reaches the node. Use `flush` before frames leave.
 
     `isolation` runs the handlers that are to have a process of their own; without it they run here. `relayed`: this is such a process.

@@ -163,6 +163,8 @@ def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: 
     if verb in COMMANDS:
         asked = COMMANDS[verb](params)
         asked.request = number
+        if verb == "coordinate":
+            asked.words = tuple(Signed(node, verdict) for verdict in asked.verdicts)
         return asked
     if verb == "ask":
         question, key, args = params["question"], params["key"], params["args"]

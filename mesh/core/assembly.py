@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from mesh.core.coordination.office import Office
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
 from mesh.core.keeping.keepers import Keepers
@@ -42,6 +43,7 @@ class Assembly:
     files: Files
     desk: Desk
     ticker: Ticker
+    office: Office
     deadlines: Deadlines
 
 
@@ -76,8 +78,9 @@ def build(
     desk = Desk(directory, deadlines, limits.work)
     ticker = Ticker(directory, deadlines, limits.triggers, cron or NoCron())
     summing = Summing(directory, limits.records)
-    machines = (membership, trust, policies, records, summing, keepers, keys, manager, contractor, files, desk, ticker)
+    office = Office(directory, deadlines, contractor.lease_ms)
+    machines = (membership, trust, policies, records, summing, keepers, keys, manager, contractor, files, desk, ticker, office)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
     return Assembly(
-        node, directory, membership, trust, policies, records, keepers, keys, manager, contractor, files, desk, ticker, deadlines
+        node, directory, membership, trust, policies, records, keepers, keys, manager, contractor, files, desk, ticker, office, deadlines
     )

@@ -13,6 +13,11 @@ from mesh.messages.signed import Signed
 from mesh.messages.triggers import Plan
 
 
+Epoch = tuple[int, int]
+"""Of the office of coordinator: the number of its task, and that task's fence."""
+NO_EPOCH: Epoch = (0, 0)
+
+
 @dataclass(slots=True)
 class Offer:
     """One capability as its agent declares it. `input_schema` and `output_schema` are JSON Schema 2020-12 as text."""
@@ -155,6 +160,8 @@ class Load:
     rows: tuple[LoadRow, ...]
     draining: bool = False
     """It takes no more work, and lets end what runs."""
+    office: Epoch = NO_EPOCH
+    """Under which it holds the mesh's office of coordinator."""
 
 
 @dataclass(slots=True)

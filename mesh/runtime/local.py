@@ -229,6 +229,8 @@ class LocalServer:
                 asked = command(params)
                 self._check_request(getattr(asked, "capability", ""))
                 asked.request = self._request(connection, number, verb)
+                if verb == "coordinate":
+                    asked.words = tuple(map(self._seal, asked.verdicts))
                 self._tell(self._me, asked)
             elif verb in self._views:
                 self._do_view(connection, number, verb, params)

@@ -19,6 +19,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mesh.core.coordination.inputs import OFFICE_REQUESTS
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ALIVE, SUSPECT, Directory, Row
 from mesh.core.inputs import Enquire, OffersChanged, Started, Submit
@@ -211,6 +212,8 @@ class Ticker:
         yield Tell(Submit(self._last, plan.capability, data, by=f"every {plan.name}", key=key_of(plan.name, tick_ms)))
 
     def _on_reply(self, now_s: float, _me: NodeId, reply: Reply) -> Effects:
+        if reply.request < OFFICE_REQUESTS:
+            return  # of another machine
         name = self._asked.pop(reply.request, "")
         work = self._work.get(name)
         if work is None or work.request != reply.request:
