@@ -38,7 +38,7 @@ class Books:
                 del self._held[name]
 
     def room(self, now_s: float, row: Document) -> str:
-        """"": it may be admitted by the terms of its rule; ``full``: not now; else why it never will be."""
+        """ "": it may be admitted by the terms of its rule; ``full``: not now; else why it never will be."""
         terms, known = row.get("terms") or {}, self._rules.get(row["rule"], {})
         if (total := terms.get("total")) and known.get("total", 0) >= total and not self._counted(row):
             return f"rule {row['rule']} admits {total} in all, and has"

@@ -12,7 +12,6 @@ from mesh.ids import NodeId
 from mesh.messages.signed import Signed
 from mesh.messages.triggers import Plan
 
-
 Epoch = tuple[int, int]
 """Of the office of coordinator: the number of its task, and that task's fence."""
 NO_EPOCH: Epoch = (0, 0)

@@ -32,4 +32,3 @@ class Coordinate:
 @dataclass(slots=True)
 class OfficeChanged:
     """Another node holds the office, or nobody does any more: the directory's `seat`."""
-

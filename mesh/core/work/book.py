@@ -98,6 +98,8 @@ class Book:
         """Tasks that the policy may hold back, or whose gates have ended, in this turn."""
         self.hold_back: Callable[[Task], bool] = lambda task: False
         """Whether the policy does. Set by `governor.py`."""
+        self.turned_down: Callable[[Task, str], None] = lambda task, reason: None
+        """Whoever was to run it declined it, for that reason. Set by `governor.py`."""
         self.vacated: list[tuple[Holder, str]] = []
         """Where an award of a capability has ended in this turn: a slot may be idle there."""
         self.requests: dict[int, Task] = {}

@@ -96,7 +96,9 @@ class LoadGossip:
             del self._turned_away[node]
             self._version += 1
             self.told += 1
-            yield Send(node, Load(self._version, self._slots.load_rows(self.closed), self.closed, self._directory.seat.mine), need=Need.FREE)
+            yield Send(
+                node, Load(self._version, self._slots.load_rows(self.closed), self.closed, self._directory.seat.mine), need=Need.FREE
+            )
 
     def _has_room(self, name: str) -> bool:
         capability = self._slots.offered(name)

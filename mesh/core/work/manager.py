@@ -41,6 +41,7 @@ from mesh.core.inputs import (
 from mesh.core.keeping.inputs import ClaimSettled, Deposed, KeysMoved, Leading, LogSettled, TaleRead, TaleTold
 from mesh.core.node import Method
 from mesh.core.policy.inputs import PolicyChanged
+from mesh.core.work.admitting import Admitting
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue, QueuesDue
 from mesh.core.work.calls import CallsDue, Ring
@@ -68,7 +69,7 @@ from mesh.core.work.waiting import Waiting
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, HedgeDue, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
-from mesh.ids import NodeId
+from mesh.ids import COORDINATE, NodeId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
 from mesh.messages.work import (
@@ -154,6 +155,7 @@ class Manager:
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
         self.waiting = waiting = Waiting(book, ending)
+        self.admitting = governor.admitting = Admitting(book, waiting)
         self._questions = Questions(book, ending, ring, readback, archive, waiting)
         self.inputs: dict[type, Method] = self._of_clients() | self._of_contractors() | self._of_members() | self._of_time()
 
@@ -216,6 +218,7 @@ class Manager:
             MemberRevoked: soon(self._on_member_revoked),
             OffersChanged: soon(self._on_offers_changed),
             PolicyChanged: soon(self.governor.on_changed),
+            **{kind: soon(method) for kind, method in self.admitting.inputs.items()},
         }
 
     def _of_time(self) -> dict[type, Method]:
@@ -394,9 +397,11 @@ class Manager:
         yield from self._placing.gone(now_s, node)
         yield from self._leases.gone(now_s, node, reason)
 
-    def _on_member_suspected(self, now_s: float, _me: NodeId, fact: MemberSuspected) -> Effects | None:
-        """A soft suspicion costs nobody his work; a refused connect says that the process is gone."""
-        return self._gone(now_s, fact.node, "suspected") if fact.hard else None
+    def _on_member_suspected(self, now_s: float, _me: NodeId, fact: MemberSuspected) -> Effects:
+        """A refused connect says that the process is gone. A soft suspicion costs nobody his work, but for the office that others wait for."""
+        if fact.hard:
+            return self._gone(now_s, fact.node, "suspected")
+        return self._leases.gone(now_s, fact.node, "unreachable", only=COORDINATE)
 
     def _on_member_unreachable(self, now_s: float, _me: NodeId, fact: MemberUnreachable) -> Effects:
         return self._gone(now_s, fact.node, "unreachable")

@@ -13,7 +13,7 @@ from mesh.core.directory import ReadDirectory
 from mesh.core.policy.rules import FREE, Ruling, Work
 from mesh.core.work.fitting import offered
 from mesh.core.work.task import Task
-from mesh.ids import NodeId, TaskId, author_of
+from mesh.ids import COORDINATE, NodeId, TaskId, author_of
 from mesh.messages.waits import WAIT
 from mesh.messages.work import Placement
 
@@ -54,7 +54,7 @@ class Origins:
         return held[1] if held is not None else ()
 
     def ruled(self, wish: Wish, parent: TaskId) -> Wish:
-        if wish.capability == WAIT:
+        if wish.capability in (WAIT, COORDINATE):
             return wish
         return ruled(self._directory, wish, self.of(parent) if parent else self._directory.me, self.down(parent) if parent else ())
 

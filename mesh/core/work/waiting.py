@@ -36,6 +36,8 @@ class Waiting:
     def __init__(self, book: Book, ending: Ending) -> None:
         self._book, self._ending = book, ending
         ending.on_time = self.expired
+        self.of_office: Callable[[Task], bool] = lambda gate: False
+        """Whether only the mesh's coordinator answers it. Set by `admitting.py`."""
         self.answers: dict[str, Callable[[float, NodeId, Ask, Task], Effects]] = {"signal": self._signal, "answer": self._answer}
         """To questions about one task of this manager."""
 
@@ -77,7 +79,7 @@ class Waiting:
         task.node, task.output, task.output_hash = self._book.me, output, content_hash(output)
         yield from self._ending.settled(now_s, task)
 
-    def _say(self, now_s: float, task: Task, said: Said) -> Effects:
+    def say(self, now_s: float, task: Task, said: Said) -> Effects:
         digest = content_hash(said.output) if said.output else ""
         task.said = (*task.said, said)
         if task.durable:
@@ -111,7 +113,7 @@ class Waiting:
             wait = self._wait_of(now_s, parent, name, events.count)
             if wait.durable and not wait.seq:
                 yield from self._book.submit(wait)
-            yield from self._say(now_s, wait, Said(sender, str(args.get("by") or "")[:PERSON_CHARACTERS_MAX], True, "", data, event))
+            yield from self.say(now_s, wait, Said(sender, str(args.get("by") or "")[:PERSON_CHARACTERS_MAX], True, "", data, event))
         yield Send(sender, Answer(ask.ask, True, dumps({"task": parent.id, "signal": name})), need=parent.need)
 
     def _wait_of(self, now_s: float, parent: Task, name: str, number: int) -> Task:
@@ -161,12 +163,14 @@ class Waiting:
             yield Refused(problem[0], sender)
             return
         said = Said(sender, verdict.person, verdict.approve, verdict.note, verdict.output, word=word.raw)
-        yield from self._say(now_s, task, said)
+        yield from self.say(now_s, task, said)
         yield self._state(sender, ask, task)
 
     def _unfit(self, now_s: float, sender: NodeId, task: Task, gate: Gate, verdict: Verdict) -> tuple[str, str, str] | None:
         """None, or why this answer does not count."""
         show = f"mesh approvals {task.id}"
+        if self.of_office(task):
+            return "for_coordinator", "the mesh's coordinator answers this by himself, and nobody else", "mesh coordinator"
         if verdict.input != task.input_hash:
             return "gate_changed", "what was answered is not what this gate asks: it was asked again with other inputs", show
         names = (sender, self._book.directory.name_of(sender))
@@ -222,6 +226,7 @@ class Waiting:
             "age_ms": age_ms,
             "left_ms": task.left_ms(now_s),
             "manager": self._book.me,
+            "for": "coordinator" if self.of_office(task) else "people",
         }
 
     # ---- answers
