@@ -35,6 +35,7 @@ from mesh.errors import NodeLost, NoNode, UsageError
 from mesh.ids import TaskId
 from mesh.limits import Limits
 from mesh.policies import Governing
+from mesh.presiding import Presiding
 from mesh.publishing import Triggering
 from mesh.runner import Runner
 from mesh.runs import Run
@@ -54,7 +55,7 @@ CLOSE_S = 5.0
 """Real time that handlers and lifespans have to end in."""
 
 
-class LocalMesh(Triggering, Answering, Governing):
+class LocalMesh(Triggering, Answering, Governing, Presiding):
     """A mesh of simulated nodes that serve real agents.
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its

@@ -64,6 +64,7 @@ FLOORS = {
         "mesh.labels",
         "mesh.limits",
     ),
+    "mesh/coordinator/": ("mesh", "mesh.coordinating", "mesh.coordinator", "mesh.ids"),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }
 

@@ -18,8 +18,8 @@ from mesh.coordinator.books import Books
 from mesh.ids import COORDINATE
 
 Document = dict[str, Any]
-Decide = Callable[[Document], "bool | str | None | Awaitable[bool | str | None]"]
-"""Of one row ``{"rule", "capability", "arguments", "task", "origin", ...}``: True admits, a text refuses and says why, None lets it wait."""
+Decide = Callable[[Document], "bool | str | Awaitable[bool | str | None] | None"]
+"""Of one row ``{"rule", "capability", "arguments", "task", "origin", ...}``: True admits, a text refuses (and why), None: later."""
 
 SWITCH = "switch"
 """The signal by which people pause and resume it."""
@@ -108,7 +108,7 @@ class _Office:
         try:
             said = self._decide(row)
             return await said if isinstance(said, Awaitable) else said
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  it is the user's: what it fails at waits, and everything else goes on
             self._ctx.log(f"the function that decides failed, so this waits: {row['capability']} of {row['task']}: {error!r}")
             return None
 

@@ -54,6 +54,8 @@ class Stock:
     input_schema: str = ""
     output_schema: str = ""
     concurrency: int = 256
+    role: str = ""
+    """Only nodes that have it offer this (`--role`); "": every node."""
 
     def offer(self) -> Offer:
         return Offer(

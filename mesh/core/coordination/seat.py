@@ -2,8 +2,8 @@
 
     a LOAD that names an epoch --> in office            its node is gone, or says that it is no more --> nobody is
 
-Invariant: the epoch that is known here only grows; who holds the office under an older one counts for nothing. An epoch is the number of the
-office's task, counted as those before it ended, and that task's fence: who holds it follows from who was awarded it, as of any task.
+Invariant: the epoch that is known here only grows; who holds the office under an older one counts for nothing. An epoch is the number of
+the office's task, counted as those before it ended, and that task's fence: who holds it is who was awarded it, as of any task.
 """
 
 from __future__ import annotations

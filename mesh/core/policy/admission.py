@@ -1,8 +1,8 @@
 """The gate before critical work, which the mesh's coordinator answers by himself: what is asked, and whether an answer holds.
 
 Invariant: as of a gate that people answer: what is asked follows from rule, capability and input alone, so whoever runs the work judges the
-answer by himself. An answer holds for its epoch: under a newer one it counts for nothing. While no coordinator is in sight, and only then, a
-manager's own word counts, of the kind that the rule allows; that he goes by an earlier decision he shows by that decision.
+answer by himself. An answer holds for its epoch: under a newer one it counts for nothing. While no coordinator is in sight, and only then,
+a manager's own word counts, of the kind that the rule allows; that he goes by an earlier decision he shows by that decision.
 """
 
 from __future__ import annotations
@@ -52,9 +52,12 @@ def holds(
         if author != manager or verdict.scope == scope_of(rule, capability):
             if may_coordinate(directory, author):
                 return True
-        elif verdict.scope == admit.absent and not directory.seat.holder:
-            if admit.absent == OPEN or (admit.absent == CACHED and _shown(directory, rule, capability, verdicts)):
-                return True
+        elif (
+            verdict.scope == admit.absent
+            and not directory.seat.holder
+            and (admit.absent == OPEN or (admit.absent == CACHED and _shown(directory, rule, capability, verdicts)))
+        ):
+            return True
     return False
 
 

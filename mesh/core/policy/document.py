@@ -1,6 +1,6 @@
 """A policy's document, read: JSON (or TOML, which says the same) -> `Rulebook`, or all that is wrong with it.
 
-    {"policy": "house rules", "mode": "decentralized", "rule": [{"id", "match": {...}, "deny" | "require" | "approve" | ...}], "flag": [...], "rollout": [...]}
+    {"policy": "house rules", "mode": "hybrid", "rule": [{"id", "match": {...}, "deny" | "approve" | ...}], "flag": [...], "rollout": [...]}
 
 Invariant: what is read is understood whole. A key that is not known is a problem, never ignored: a rule that was half understood would be
 worse than none. Every problem says where, why, and what to write.

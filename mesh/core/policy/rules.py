@@ -150,7 +150,7 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """What a coordinator counts for. Under `central` his node manages all work; while there is none, after `after_ms` everybody does (0: nobody)."""
+    """What a coordinator counts for. Under `central` his node manages all work; without one everybody does after `after_ms` (0: nobody)."""
 
     name: str = DECENTRALIZED
     after_ms: int = 0

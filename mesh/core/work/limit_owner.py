@@ -13,6 +13,7 @@ network is split, a limit may be exceeded. Source: PaxosLease (Trencseni, Gazso,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,6 +199,19 @@ class LimitOwner:
                     lease.end_s = self._stamp(now_s, node)[1] + self._limits.slots_lease_s + self._limits.margin_s + pool[1] / 1000
                     out.append(self._grant(now_s, node, lease.ask, [(*pool, slots)]))
         return out
+
+    def leased(self, now_s: float, name_of: Callable[[NodeId], str]) -> list[dict[str, Any]]:
+        """What is leased from here: ``{"capability", "most", "per", "leased": {node: slots}}`` for each limit."""
+        return [
+            {
+                "capability": pool[0],
+                "most": self._most(pool),
+                "per": f" in {pool[1] / 1000:g} s" if pool[1] else " at once",
+                "leased": {name_of(node): lease.slots for node, lease in leases.items() if lease.end_s > now_s},
+            }
+            for seat in self._seats.values()
+            for pool, leases in seat.leases.items()
+        ]
 
     def __len__(self) -> int:
         return sum(len(leases) for seat in self._seats.values() for leases in seat.leases.values())

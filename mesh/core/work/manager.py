@@ -398,7 +398,7 @@ class Manager:
         yield from self._leases.gone(now_s, node, reason)
 
     def _on_member_suspected(self, now_s: float, _me: NodeId, fact: MemberSuspected) -> Effects:
-        """A refused connect says that the process is gone. A soft suspicion costs nobody his work, but for the office that others wait for."""
+        """A refused connect says that the process is gone. A soft suspicion costs nobody his work, but the office is waited for."""
         if fact.hard:
             return self._gone(now_s, fact.node, "suspected")
         return self._leases.gone(now_s, fact.node, "unreachable", only=COORDINATE)

@@ -28,6 +28,7 @@ from mesh.messages.work import Answer, Ask
 
 NAME_CHARACTERS_MAX = 200
 ROWS_MAX = 500
+PEOPLE = "people"
 MARK = "~"
 """In the name of a gate's step, before what tells its inputs apart."""
 
@@ -203,8 +204,9 @@ class Waiting:
         yield Send(sender, Answer(ask.ask, True, dumps({"tasks": rows[:ROWS_MAX], "more": max(0, len(rows) - ROWS_MAX)})))
 
     def rows(self, now_s: float) -> list[dict[str, Any]]:
-        """The gates that wait here, for whoever looks after this node."""
-        return [row for task in self._book.tasks.values() if (row := self._row(now_s, task)) is not None]
+        """The gates that wait here for people, for whoever looks after this node."""
+        rows = (row for task in self._book.tasks.values() if (row := self._row(now_s, task)) is not None)
+        return [row for row in rows if row["for"] == PEOPLE]
 
     def _row(self, now_s: float, task: Task) -> dict[str, Any] | None:
         if task.capability != WAIT or task.state != WAITING or isinstance(wait := wait_of(task.input), str) or wait.kind != GATE:
@@ -226,7 +228,7 @@ class Waiting:
             "age_ms": age_ms,
             "left_ms": task.left_ms(now_s),
             "manager": self._book.me,
-            "for": "coordinator" if self.of_office(task) else "people",
+            "for": "coordinator" if self.of_office(task) else PEOPLE,
         }
 
     # ---- answers
