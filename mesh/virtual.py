@@ -226,12 +226,14 @@ def resting(host: Host) -> int:
 def has_own_work(hosts: Iterable[Host], running: int, for_readers: bool) -> bool:
     """Whether these nodes have more to do than to wait for `running` handlers, some of which may wait for the readers of their streams."""
     live = waits = held = readers = asked = 0
+    hosts = list(hosts)
+    living = [host.name for host in hosts]
     for host in hosts:
         statistics, desk = host.assembly.manager.statistics(), host.assembly.desk.statistics()
         live, held = live + statistics.live + statistics.claiming, held + statistics.held
         waits += statistics.waiting + resting(host)
         readers += statistics.readers_waiting
-        asked += desk.asking - desk.waiting
+        asked += desk.asking - desk.waiting + host.assembly.manager.forwarding.astray(living)
     # A handler waits for its reader, and he for it: their messages are on the way, or were lost and are sent again.
     return live > held + waits or held != running or bool(readers and for_readers) or asked > 0
 

@@ -79,7 +79,22 @@ def build(
     ticker = Ticker(directory, deadlines, limits.triggers, cron or NoCron())
     summing = Summing(directory, limits.records)
     office = Office(directory, deadlines, contractor.lease_ms)
-    machines = (membership, trust, policies, records, summing, keepers, keys, manager, contractor, files, desk, ticker, office)
+    machines = (
+        membership,
+        trust,
+        policies,
+        records,
+        summing,
+        keepers,
+        keys,
+        manager,
+        contractor,
+        files,
+        desk,
+        ticker,
+        office,
+        manager.forwarding,
+    )
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
     return Assembly(
         node, directory, membership, trust, policies, records, keepers, keys, manager, contractor, files, desk, ticker, office, deadlines

@@ -31,7 +31,7 @@ COORDINATOR = Stock(
     "mesh.coordinate",
     (sys.executable, "-P", "-m", "mesh.inspector.stock", "mesh.coordinator.agent"),
     "The office of coordinator: it ends only when it is cancelled, and is then begun anew.",
-    '{"additionalProperties":false,"properties":{"generation":{"default":1,"type":"integer"}},"type":"object"}',
+    '{"additionalProperties":false,"properties":{"generation":{"type":"integer","default":1}},"type":"object"}',
     '{"additionalProperties":true,"type":"object"}',
     4,
     "coordinator",

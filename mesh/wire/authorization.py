@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.ids import COORDINATE
 from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, triggers, trust, work
 from mesh.messages.waits import WAIT
 from mesh.wire.patterns import covers
@@ -57,6 +58,10 @@ QUESTIONS: dict[str, str] = {
     "signal": REQUEST,
     "waits": READ,
     "answer": APPROVE,
+    "admit": REQUEST,
+    "admitted": OFFER,
+    "manage": REQUEST,
+    "unmanage": REQUEST,
 }
 """What each question in an Ask needs, beside the kind itself."""
 
@@ -174,6 +179,10 @@ def _steps_within(rights: Rights, message: work.StepAsk) -> bool:
 
 
 def _may_ask(rights: Rights, message: work.Ask) -> bool:
+    if message.question == "admitted" and not covers(rights.offers, COORDINATE):
+        return False
+    if message.question == "manage" and not covers(rights.requests, message.key):
+        return False
     return QUESTIONS.get(message.question) in rights.rights
 
 

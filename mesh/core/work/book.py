@@ -177,6 +177,7 @@ class Book:
             rules=wish.rules,
             down=wish.down,
         )
+        self.origins.lent(task)
         if not key:
             self.enter(now_s, task)
         return task

@@ -67,7 +67,7 @@ class Governor:
         book = self._book.directory.rulebook
         if not book.rules or capability in OFFICIAL:
             return None
-        origin = self._book.origins.of(parent) if parent else self._book.me
+        origin = self._book.origins.of(parent) if parent else self._book.origins.here
         ruling = book.ruling(Work(capability, data, (origin, self._book.directory.name_of(origin)), where, durable))
         if ruling.deny is None:
             return None

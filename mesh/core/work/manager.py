@@ -51,6 +51,7 @@ from mesh.core.work.early import Early
 from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
+from mesh.core.work.forwarding import Forwarding
 from mesh.core.work.governor import Governor
 from mesh.core.work.hedging import Hedging
 from mesh.core.work.leases import Leases
@@ -157,6 +158,7 @@ class Manager:
         self.waiting = waiting = Waiting(book, ending)
         self.admitting = governor.admitting = Admitting(book, waiting)
         self._questions = Questions(book, ending, ring, readback, archive, waiting)
+        self.forwarding = Forwarding(directory, deadlines, limits, incarnation)
         self.inputs: dict[type, Method] = self._of_clients() | self._of_contractors() | self._of_members() | self._of_time()
 
     def _of_clients(self) -> dict[type, Method]:
@@ -289,7 +291,15 @@ class Manager:
 
     # ---- clients
 
-    def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
+    def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Any] | None:
+        if (passed := self.forwarding.take(now_s, call)) is not None:
+            return passed
+        self.book.origins.behalf = self.forwarding.behalf(call.request)
+        turned = self._call(now_s, call)
+        self.book.origins.behalf = ""
+        return turned
+
+    def _call(self, now_s: float, call: Call) -> list[Any] | None:
         if (turned := self._taking.room(now_s, call)) is not None:
             return [turned]
         task = self.book.requests[call.request] = self.book.open(
@@ -310,6 +320,14 @@ class Manager:
         return None
 
     def _do_submit(self, now_s: float, _me: NodeId, submit: Submit) -> Effects:
+        if (passed := self.forwarding.take(now_s, submit)) is not None:
+            yield from passed
+            return
+        self.book.origins.behalf = self.forwarding.behalf(submit.request)
+        yield from self._submit(now_s, submit)
+        self.book.origins.behalf = ""
+
+    def _submit(self, now_s: float, submit: Submit) -> Effects:
         if (turned := self._taking.room(now_s, submit)) is not None:
             yield turned
             return

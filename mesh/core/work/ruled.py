@@ -17,6 +17,8 @@ from mesh.ids import COORDINATE, NodeId, TaskId, author_of
 from mesh.messages.waits import WAIT
 from mesh.messages.work import Placement
 
+GIVEN_MAX = 10_000
+
 
 @dataclass(slots=True)
 class Wish:
@@ -37,6 +39,10 @@ class Origins:
 
     def __init__(self, directory: ReadDirectory, find: Callable[[TaskId], Task | None]) -> None:
         self._directory, self._find = directory, find
+        self.behalf: NodeId = ""
+        """While work is made that a client of another node has asked for: that node."""
+        self.given: dict[TaskId, NodeId] = {}
+        """What was made so, and for whom; the newest."""
 
     def of(self, task: Task | TaskId) -> NodeId:
         """The node at which the work was asked for that this belongs to, as far up as is known here."""
@@ -44,7 +50,20 @@ class Origins:
         while (known := self._find(name)) is not None and known.parent:
             name = known.parent
         held = self._directory.origins.get(name)
-        return held[0] if held is not None else author_of(name)
+        return self.given.get(name) or (held[0] if held is not None else author_of(name))
+
+    @property
+    def here(self) -> NodeId:
+        """Where what a client asks for now is asked for."""
+        return self.behalf or self._directory.me
+
+    def lent(self, task: Task) -> None:
+        """A new task: its files, and its origin, are with whoever asked for it."""
+        if self.behalf:
+            self.given[task.id] = self.behalf
+            task.sources = (self.behalf,) if task.files else ()
+            if len(self.given) > GIVEN_MAX:
+                del self.given[next(iter(self.given))]
 
     def down(self, parent: TaskId) -> tuple[str, ...]:
         """Labels that whatever `parent` asks for must be run with; it runs here, or is managed here."""
@@ -56,7 +75,7 @@ class Origins:
     def ruled(self, wish: Wish, parent: TaskId) -> Wish:
         if wish.capability in (WAIT, COORDINATE):
             return wish
-        return ruled(self._directory, wish, self.of(parent) if parent else self._directory.me, self.down(parent) if parent else ())
+        return ruled(self._directory, wish, self.of(parent) if parent else self.here, self.down(parent) if parent else ())
 
 
 def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple[str, ...]) -> Wish:
