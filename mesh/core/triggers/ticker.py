@@ -153,10 +153,12 @@ class Ticker:
         return row.node == self._me or (row.linked and row.state in (ALIVE, SUSPECT) and not row.revoked)
 
     def _turn(self, name: str) -> int:
-        """How many of those who are here come before this node."""
-        mine = turn(name, self._me)
-        rows = [row for row in self._directory.rows() if self._is_here(row) and row.keeps]
-        return sum(turn(name, row.node) < mine for row in rows)
+        """How many of those who are here come before this node. Whoever is coordinator comes first."""
+        mine, first = turn(name, self._me), self._directory.seat.holder
+        if first == self._me:
+            return 0
+        rows = [row for row in self._directory.rows() if self._is_here(row) and (row.keeps or row.node == first)]
+        return sum(row.node == first or turn(name, row.node) < mine for row in rows)
 
     # ---- one schedule
 

@@ -312,6 +312,10 @@ class Admitting:
         if (live := self._live.get(task.id)) is not None and live.rule == rule:
             del self._live[task.id]
 
+    def __len__(self) -> int:
+        """Gates that wait."""
+        return sum(one.gate.state == WAITING for one in self._gates.values())
+
     # ---- people
 
     def _not_for_people(self, gate: Task) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.core.directory import LEFT, ReadDirectory, Row
+from mesh.core.policy.rules import DECENTRALIZED
 from mesh.effects import Need, Refused, Send
 from mesh.ids import NodeId
 from mesh.limits import WorkLimits
@@ -43,9 +44,18 @@ def members_of(directory: ReadDirectory, capability: str) -> list[Row]:
 
 
 def owner_of(directory: ReadDirectory, capability: str) -> NodeId:
-    """Of those in sight, by rendezvous hash; "": nobody offers it under a limit."""
+    """The mesh's coordinator, where its mode has one in office; else of those in sight, by rendezvous hash; "": nobody offers it under a
+    limit."""
     near = [row.node for row in members_of(directory, capability) if row.linked or row.node == directory.me]
+    if near and coordinates(directory, directory.seat.holder):
+        return directory.seat.holder
     return max(near, key=lambda node: hashlib.sha256(f"{capability}|{node}".encode()).digest(), default="")
+
+
+def coordinates(directory: ReadDirectory, node: NodeId) -> bool:
+    """In office, in sight, and in a mesh whose mode has it own the limits."""
+    row = directory.get(node) if node and node == directory.seat.holder else None
+    return row is not None and (row.linked or node == directory.me) and directory.rulebook.mode.name != DECENTRALIZED
 
 
 @dataclass(slots=True)
@@ -100,12 +110,13 @@ class LimitOwner:
         return out
 
     def _declares(self, node: NodeId, item: SlotItem) -> bool:
-        """Both offer it under this limit."""
+        """Both offer it under this limit; or this node is coordinator, who owns what others offer."""
+        both = (node,) if coordinates(self._directory, self._directory.me) else (node, self._directory.me)
         return all(
             (row := self._directory.get(one)) is not None
             and item.capability in row.offers
             and (item.capability, item.window_ms) in pools_of(row.offers[item.capability])
-            for one in (node, self._directory.me)
+            for one in both
         )
 
     # ---- who leads
