@@ -45,7 +45,7 @@ FORWARD_ASKS = 1 << 62
 """Numbers of such questions begin here: no other machine's reach it."""
 LOOK_S = 0.25
 HOLD_S = 10.0
-"""So long a client waits where nobody is in office: longer than another takes to be."""
+"""So long a client waits where nobody is in office, and nothing else follows: longer than another takes to be."""
 ANSWERS_MAX = 5000
 """Remembered, for whoever asks the same once more."""
 
@@ -140,7 +140,7 @@ class Forwarding:
             elif to:
                 sent.to = to
                 yield self._say(sent)
-            elif now_s - sent.since_s >= HOLD_S:
+            elif not self._directory.rulebook.mode.after_ms and now_s - sent.since_s >= HOLD_S:
                 del self._sent[request]
                 message = "the mesh's policy has all work managed by a coordinator, and nobody is in office"
                 yield Reply(request, False, failure("no_coordinator", message, "mesh coordinator"), need=Need.FREE)
