@@ -221,7 +221,9 @@ def hasten(host: Host, by_s: float) -> None:
 def resting(host: Host) -> int:
     """Tasks that wait for the time of their next try, or for somebody outside, and for nothing else: not for the coordinator, who is one
     of the nodes. (Two each: what waits, and its gate.)"""
-    return -2 * len(host.assembly.manager.admitting) + sum(task.state in (BACKOFF, WAITING, GATED) for task in host.assembly.manager.book.tasks.values())
+    return -2 * len(host.assembly.manager.admitting) + sum(
+        task.state in (BACKOFF, WAITING, GATED) for task in host.assembly.manager.book.tasks.values()
+    )
 
 
 def has_own_work(hosts: Iterable[Host], running: int, for_readers: bool) -> bool:

@@ -143,7 +143,10 @@ async def test_files_and_a_flow(m: LocalMesh, mode: str) -> None:
     assert (await client.call("upper", text=File.of(given))).sha256 == wanted
     task = await client.submit("upper", text=File.of(given))
     assert (await task.result()).sha256 == wanted
-    steps = [{"id": "one", "uses": "add", "with": {"a": "$input.a"}}, {"id": "two", "uses": "add", "needs": ["one"], "with": {"a": "$steps.one"}}]
+    steps = [
+        {"id": "one", "uses": "add", "with": {"a": "$input.a"}},
+        {"id": "two", "uses": "add", "needs": ["one"], "with": {"a": "$steps.one"}},
+    ]
     done = await client.call("mesh.flow", spec={"flow": "f", "input": {"a": "integer"}, "step": steps}, input={"a": 1})
     assert done["output"]["two"] == 3
 
