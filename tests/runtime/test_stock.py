@@ -61,6 +61,15 @@ def test_the_list_says_what_the_agents_code_says() -> None:
         assert (stock.agent, stock.concurrency) == (made.name, made.concurrency)
 
 
+def test_of_a_role_the_process_is_ready_before_there_is_work(with_toy: Callable[..., None]) -> None:
+    async def story(toy: Any) -> None:
+        async with stocked(toy, stock=(COORDINATOR,)) as workers:
+            await until(lambda: workers.statistics().started == 1 and toy.workers.attached())
+            assert workers.statistics().standing_by == 0 and [one.agent for one in toy.workers.attached()] == ["coordinator"]
+
+    with_toy(story)
+
+
 def test_a_process_comes_with_work_and_goes_without(with_toy: Callable[..., None]) -> None:
     async def story(toy: Any) -> None:
         async with stocked(toy, idle_s=0.1) as stock, toy.client() as mesh:
