@@ -28,6 +28,8 @@ STALE_S = 10.0
 POLL_S = 1.0
 SOON_S = 0.2
 """While something waits for room."""
+DECISIONS_MAX = 500
+"""At once; the rest follow."""
 KEPT_S = 2.0
 """What people see of it is at most so old."""
 
@@ -87,6 +89,8 @@ class _Office:
         if self._books.paused:
             return found
         for gate, (row, _) in list(self._waits.items()):
+            if len(found) >= DECISIONS_MAX:
+                break
             why: bool | str | None = self._books.room(self._now_s, row)
             if why == "full":
                 continue

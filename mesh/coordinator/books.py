@@ -15,9 +15,12 @@ Document = dict[str, Any]
 
 HELD_S = 10.0
 """What no manager has named for so long runs no more; they say it five times as often."""
+TASKS_KEPT_MAX = 400
+"""Held at once, that go into the checkpoint, which has 64 KiB. Of more, whoever takes over hears from their managers first."""
+HEARD_S = 3.0
+BUCKETS, FEW = 20, 20
+"""Starts are counted in so many buckets of their window, and in one each where there are more than a few rules that count them."""
 RULES_MAX = 200
-TASKS_MAX = 500
-"""Held at once under one rule, as far as they are told apart: a checkpoint has 64 KiB."""
 
 
 class Books:
@@ -26,7 +29,8 @@ class Books:
         self.admitted, self.refused = int(kept.get("admitted", 0)), int(kept.get("refused", 0))
         self.paused = False
         self._rules: dict[str, Document] = {name: dict(row) for name, row in dict(kept.get("rules", {})).items()}
-        """``{"total": admitted ever, "starts": [[at_s, count], ...], "held": [task, ...]}``."""
+        """``{"total": admitted ever, "starts": [[first_s, last_s, count], ...], "held": [task, ...]}``."""
+        self._full_until_s = now_s + HEARD_S if kept.get("more") else 0.0
         self._held: dict[tuple[str, str], float] = {(name, task): now_s for name, row in self._rules.items() for task in row["held"]}
 
     def saw(self, now_s: float, held: Iterable[tuple[str, str]]) -> None:
@@ -42,8 +46,9 @@ class Books:
         terms, known = row.get("terms") or {}, self._rules.get(row["rule"], {})
         if (total := terms.get("total")) and known.get("total", 0) >= total and not self._counted(row):
             return f"rule {row['rule']} admits {total} in all, and has"
-        if (limit := terms.get("limit")) and not self._counted(row) and self._running(row["rule"]) >= limit:
-            return "full"
+        if (limit := terms.get("limit")) and not self._counted(row):
+            if self._running(row["rule"]) >= limit or now_s < self._full_until_s:
+                return "full"
         if (rate := terms.get("rate")) and self._started(now_s, row["rule"], rate[1]) >= rate[0]:
             return "full"
         return ""
@@ -60,7 +65,11 @@ class Books:
         self._held[row["rule"], row["task"]] = now_s
         if rate := terms.get("rate"):
             self._started(now_s, row["rule"], rate[1])
-            known["starts"].append([round(now_s, 3), 1])
+            starts = known["starts"]
+            if starts and now_s - starts[-1][0] < rate[1] / 1000 / BUCKETS:
+                starts[-1] = [starts[-1][0], now_s, starts[-1][2] + 1]
+            else:
+                starts.append([now_s, now_s, 1])
 
     def _counted(self, row: Document) -> bool:
         """The same task again: its admission had run out, or it was given by somebody who held the office before."""
@@ -70,15 +79,24 @@ class Books:
         return sum(name == rule for name, _ in self._held)
 
     def _started(self, now_s: float, rule: str, window_ms: int) -> int:
-        """Within the window, by the clock of whoever is in office; what lies ahead of it was another's, and counts from now."""
+        """Within the window, by the clock of whoever is in office; what lies ahead of it was another's, and counts from now. A bucket counts
+        until its last is out: rather too many than too few."""
         starts = self._rules.get(rule, {}).get("starts", [])
-        starts[:] = [[min(at_s, now_s), count] for at_s, count in starts if now_s - at_s < window_ms / 1000]
-        return sum(count for _, count in starts)
+        starts[:] = [
+            [min(first_s, now_s), min(last_s, now_s), count] for first_s, last_s, count in starts if now_s - last_s < window_ms / 1000
+        ]
+        return sum(count for _, _, count in starts)
 
     def kept(self, waiting: int) -> Document:
         """For the checkpoint, and for whoever looks (`mesh coordinator`)."""
-        rules = {}
+        rules: Document = {}
+        newest = list(self._held)[-TASKS_KEPT_MAX:]
         for name, row in self._rules.items():
-            held = [task for rule, task in self._held if rule == name]
-            rules[name] = {"total": row["total"], "starts": row["starts"][-TASKS_MAX:], "held": held[-TASKS_MAX:]}
-        return {"admitted": self.admitted, "refused": self.refused, "paused": self.paused, "waiting": waiting, "rules": rules}
+            starts = row["starts"] if len(self._rules) <= FEW or not row["starts"] else [_merged(row["starts"])]
+            rules[name] = {"total": row["total"], "starts": starts, "held": [task for rule, task in newest if rule == name]}
+        about = {"admitted": self.admitted, "refused": self.refused, "paused": self.paused, "waiting": waiting, "rules": rules}
+        return about | ({"more": True} if len(self._held) > len(newest) else {})
+
+
+def _merged(starts: list[Any]) -> list[Any]:
+    return [starts[0][0], starts[-1][1], sum(count for _, _, count in starts)]

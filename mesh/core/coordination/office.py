@@ -47,6 +47,8 @@ LEASE_LOOK_S = 0.25
 """The holder looks so often whether it holds it still."""
 SILENT_S = 5.0
 """A handler that has asked for nothing for so long is in office no more: it hangs."""
+STALE_S = 10.0
+"""What its manager has not told again for so long waits no more; he does so five times as often."""
 WAITING_MAX = 10_000
 """Gates that are known here to wait; more are said again when some have been answered."""
 ROWS_MAX = 200
@@ -93,6 +95,8 @@ class Office:
         self._seen_s = 0.0
         self._waits: dict[TaskId, dict[str, Any]] = {}
         """By gate: what its manager has told, and not been answered yet."""
+        self._told_s: dict[TaskId, float] = {}
+        """When, last."""
         self._given: dict[TaskId, None] = {}
         """Of those, what the handler has got since it was told last."""
         self._held: dict[str, None] = {}
@@ -177,15 +181,22 @@ class Office:
             return
         if self._lease_ms(*self._holds) > int(now_s * 1000) and now_s - self._seen_s < SILENT_S:
             self._deadlines.set(due, now_s + LEASE_LOOK_S)
+            for gate in [gate for gate, at_s in self._told_s.items() if now_s - at_s >= STALE_S]:
+                self._drop(gate)
             return
         self._step_down()
         self._directory.seat.lost(now_s, self._me)
         yield Tell(OfficeChanged())
 
+    def _drop(self, gate: TaskId) -> dict[str, Any] | None:
+        self._told_s.pop(gate, None)
+        self._given.pop(gate, None)
+        return self._waits.pop(gate, None)
+
     def _step_down(self) -> None:
         self._directory.seat.mine = NO_EPOCH
         self._holds = ("", 0)
-        self._waits, self._given, self._held = {}, {}, {}
+        self._waits, self._told_s, self._given, self._held = {}, {}, {}, {}
 
     # ---- its handler
 
@@ -204,8 +215,7 @@ class Office:
             self._deadlines.set(LeaseDue(), now_s + LEASE_LOOK_S)
             yield Tell(OfficeChanged())
         for word in wanted.words:
-            row = self._waits.pop(word.body.task, None)
-            self._given.pop(word.body.task, None)
+            row = self._drop(word.body.task)
             if row is None or word.body.epoch != epoch:
                 yield Refused("not_asked")
                 continue
@@ -241,7 +251,7 @@ class Office:
 
     # ---- what is asked of it
 
-    def _on_ask(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
+    def _on_ask(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         if ask.question != "admit":
             return
         if self._directory.seat.mine == NO_EPOCH:
@@ -253,7 +263,7 @@ class Office:
                 yield Refused("bad_notice", sender)
                 continue
             self._noticed += 1
-            self._waits[gate] = row | {"manager": sender}
+            self._waits[gate], self._told_s[gate] = row | {"manager": sender}, now_s
             self._given.pop(gate, None)
         for name in args.get("held", ()) if isinstance(args.get("held"), list) else ():
             if isinstance(name, str) and " " in name and len(self._held) < HELD_MAX:

@@ -21,6 +21,8 @@ CACHED_MS = 300_000
 """How long a coordinator's last decision is gone by, where the rule does not say."""
 MODES = (DECENTRALIZED, HYBRID, CENTRAL)
 MANY = 1_000_000
+AT_ONCE_MAX = 1000
+"""Of one rule: whoever holds the office tells them apart."""
 _MODE_FIX = 'write mode = "hybrid", or mode = { name = "central", open_after = "30s" }'
 _ADMIT_FIX = 'write "closed", "cached", { open_after = "30s" }, or { absent = "closed", limit = 5, rate = "10/1m" }'
 
@@ -54,7 +56,7 @@ def admit_of(fields: Fields, rate_of: Callable[[Fields], tuple[int, int]]) -> Ad
     if absent not in ("", CLOSED, CACHED) or len(ways) > 1:
         fields.bad("admit", "there is one thing to do while there is no coordinator", _ADMIT_FIX)
     way = ways[0] if ways else CLOSED
-    limit, total, rate = inner.number("limit", 0, 1, MANY), inner.number("total", 0, 1, MANY), rate_of(inner)
+    limit, total, rate = inner.number("limit", 0, 1, AT_ONCE_MAX), inner.number("total", 0, 1, MANY), rate_of(inner)
     inner.end()
     return Admit(way, after_ms, cached_ms or (CACHED_MS if way == CACHED else 0), limit, rate, total)
 

@@ -39,7 +39,9 @@ LOOK_S = 0.25
 """Gates that wait are looked at so often: is there a coordinator, have they waited long enough?"""
 REPEAT_S = 2.0
 """What is not answered is said again."""
-NOTICE_ROWS = 100
+NOTICE_ROWS, NOTICES = 100, 20
+"""In one message, about 250 KB at most; and messages at once. What is left follows at the next look."""
+HELD_MAX = 5000
 ARGUMENTS_BYTES_MAX = 2048
 """Larger arguments are not shown to the coordinator's function: their gate has them."""
 CACHED_MAX = 1000
@@ -175,14 +177,13 @@ class Admitting:
             self._book.deadlines.set(due, now_s + LOOK_S)
 
     def _notify(self, now_s: float, holder: NodeId, epoch: Epoch) -> Effects:
-        due = [one for one in self._gates.values() if one.told != epoch or now_s - one.told_s >= REPEAT_S][:NOTICE_ROWS]
+        due = [one for one in self._gates.values() if one.told != epoch or now_s - one.told_s >= REPEAT_S][: NOTICES * NOTICE_ROWS]
         held = self._held(now_s) if self._counted() else []
-        if not due and not held:
-            return
         for one in due:
             one.told, one.told_s = epoch, now_s
-        body = {"gates": [self._row(now_s, one) for one in due], "held": held}
-        yield Send(holder, Ask(0, "admit", "", dumps(body)), need=Need.FREE)
+        for at in range(0, max(len(due), len(held) and 1), NOTICE_ROWS):
+            body = {"gates": [self._row(now_s, one) for one in due[at : at + NOTICE_ROWS]], "held": held if not at else []}
+            yield Send(holder, Ask(0, "admit", "", dumps(body)), need=Need.FREE)
 
     def _row(self, now_s: float, one: _Gate) -> dict[str, Any]:
         task = one.task
@@ -210,11 +211,9 @@ class Admitting:
             return []
         self._held_s = now_s
         rulings = ((task, task.ruled[1].admit) for task in self._book.tasks.values() if task.ruled is not None)
-        return [
-            f"{admit[0]} {task.id}"
-            for task, admit in rulings
-            if admit is not None and admit[1].limit and task.state not in (GATED, CANCELLING)
-        ]
+        counts = (GATED, CANCELLING)
+        held = [f"{admit[0]} {task.id}" for task, admit in rulings if admit is not None and admit[1].limit and task.state not in counts]
+        return held[:HELD_MAX]
 
     # ---- answers
 
