@@ -46,9 +46,9 @@ class Books:
         terms, known = row.get("terms") or {}, self._rules.get(row["rule"], {})
         if (total := terms.get("total")) and known.get("total", 0) >= total and not self._counted(row):
             return f"rule {row['rule']} admits {total} in all, and has"
-        if (limit := terms.get("limit")) and not self._counted(row):
-            if self._running(row["rule"]) >= limit or now_s < self._full_until_s:
-                return "full"
+        limit = 0 if self._counted(row) else int(terms.get("limit", 0))
+        if limit and (now_s < self._full_until_s or self._running(row["rule"]) >= limit):
+            return "full"
         if (rate := terms.get("rate")) and self._started(now_s, row["rule"], rate[1]) >= rate[0]:
             return "full"
         return ""
@@ -79,12 +79,11 @@ class Books:
         return sum(name == rule for name, _ in self._held)
 
     def _started(self, now_s: float, rule: str, window_ms: int) -> int:
-        """Within the window, by the clock of whoever is in office; what lies ahead of it was another's, and counts from now. A bucket counts
-        until its last is out: rather too many than too few."""
+        """Within the window, by the clock of whoever is in office; what lies ahead of it was another's, and counts from now. A bucket
+        counts until its last is out: rather too many than too few."""
         starts = self._rules.get(rule, {}).get("starts", [])
-        starts[:] = [
-            [min(first_s, now_s), min(last_s, now_s), count] for first_s, last_s, count in starts if now_s - last_s < window_ms / 1000
-        ]
+        fresh = [one for one in starts if now_s - one[1] < window_ms / 1000]
+        starts[:] = [[min(first_s, now_s), min(last_s, now_s), count] for first_s, last_s, count in fresh]
         return sum(count for _, _, count in starts)
 
     def kept(self, waiting: int) -> Document:
