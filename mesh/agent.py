@@ -29,6 +29,7 @@ from mesh.limits import IsolationLimits
 from mesh.messages.membership import Offer
 from mesh.schemas import Shape, shape_of
 from mesh.triggers import Triggers
+from mesh.versions import VERSION_FORM, is_version
 
 loading: ContextVar[bool] = ContextVar("loading", default=False)
 """True while `mesh run` imports a file: `Agent.run` at that file's end has nothing to do then."""
@@ -189,7 +190,8 @@ class Agent(Triggers):
         handler that says neither ``ctx.progress()`` nor ``ctx.beat()`` for so long is taken for stuck, and its work is tried elsewhere.
         `retries`: how often a failed run is tried again, after pauses that grow (a handler may name one: ``raise Retry(after_s=30)``), and
         not after an exception of a class in `give_up_on`. `on_lost`: ``"retry"`` runs it again
-        when its node is lost, ``"fail"`` is for what must not repeat. `version` is shown to callers. `needs`: what one run takes of its
+        when its node is lost, ``"fail"`` is for what must not repeat. `version`: callers may ask for a range of
+        them, ``"name@^2"``. `needs`: what one run takes of its
         node's resources, ``{"gpu": 1}``: held until the handler has ended; work that finds too little waits.
 
         `isolation`: ``"process"`` gives each task a process of its own, which is killed at once when the task is stopped, with an empty
@@ -247,6 +249,8 @@ class Agent(Triggers):
             raise DeclarationError(what, f"give_up_on is {give_up_on!r}", "give a tuple of exception classes: give_up_on=(ValueError,)")
         if on_lost not in ("retry", "fail"):
             raise DeclarationError(what, f"on_lost is {on_lost!r}", "write on_lost='retry' or on_lost='fail'")
+        if not is_version(str(version)):
+            raise DeclarationError(what, f"version is {version!r}", VERSION_FORM)
         self.capabilities[chosen] = Capability(
             name=chosen,
             function=function,

@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ from mesh.bounding import checked_key, checked_retries, checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
-from mesh.options import how_of
+from mesh.options import how_of, versioned
 from mesh.policies import Governing
 from mesh.presiding import Presiding
 from mesh.publishing import Triggering
@@ -164,11 +164,12 @@ class Work:
     async def _params(self, capability: str, arguments: Document) -> Document:
         if not isinstance(capability, str) or not capability:
             raise UsageError(f"{capability!r} is no capability's name", fix="mesh caps")
+        capability, how = versioned(capability, self._how)
         data, files = await values.encode(arguments, self._connection.ask, self._shelf)
         maximum = int(self._connection.node.get("body_bytes_max") or 0)
         if maximum and len(data) > maximum:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=maximum)
-        return {"capability": capability, "input": data, "files": files, **self._how}
+        return {"capability": capability, "input": data, "files": files, **how}
 
 
 class View(Work):
@@ -227,6 +228,7 @@ class Mesh(Work, Triggering, Answering, Governing, Presiding):
         hedge: bool = False,
         priority: int | None = None,
         share: str | None = None,
+        budget: Mapping[str, float] | None = None,
     ) -> View:
         """The same mesh with options of each call or submitted task; times in seconds. Raises UsageError.
 
@@ -240,7 +242,9 @@ class Mesh(Work, Triggering, Answering, Governing, Presiding):
         `key`: what is submitted under it is one task, whichever nodes it is submitted to and however often, until that task's record is
         forgotten. `priority`: 1 to 9, the greater goes first where work waits; 5 where nothing is said. What waits rises with time, so that
         it gets its turn. `share`: a key, such as a tenant's name; waiting work of one priority is taken key by key in turns, however much
-        of each there is. Steps and calls of a handler have priority and share of its task.
+        of each there is. Steps and calls of a handler have priority and share of its task. `budget`: what the work and all that it begins
+        may spend, such as ``{"usd": 5, "tokens": 200_000, "calls": 100, "time_s": 600}``: names are free, but for `calls` (steps and calls
+        that are begun) and `time_s` (seconds that handlers run, added up).
         """
         checked_retries(retries)
         checked_s(timeout_s)
@@ -254,6 +258,7 @@ class Mesh(Work, Triggering, Answering, Governing, Presiding):
             hedge=hedge,
             priority=priority,
             share=share,
+            budget=budget,
         )
         return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, how, checked_key(key))
 
@@ -284,9 +289,10 @@ class Mesh(Work, Triggering, Answering, Governing, Presiding):
         """Ask the node about trust: invite, trust, admit, grant, revoke, rotate, restart. Raises Refused, UsageError, NoNode."""
         return await self._view(verb, params)
 
-    async def tasks(self) -> Document:
-        """Tasks of the whole mesh, newest first; `missing` names nodes that did not answer."""
-        return {"schema": "mesh.tasks/1", **await self._ask("tasks")}
+    async def tasks(self, *, skip: int = 0) -> Document:
+        """Tasks of the whole mesh, newest first, 500 of each manager; `missing` names nodes that did not answer. `skip`: without the
+        newest so many of each."""
+        return {"schema": "mesh.tasks/1", **await self._ask("tasks", "", {"skip": skip} if skip else None)}
 
     async def task(self, task: str) -> Document:
         """One task. Raises NoSuchTask."""

@@ -10,14 +10,15 @@ import asyncio
 import copy
 import hashlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mesh.errors import UsageError
 from mesh.gates import Decision, Waits, gate_options
-from mesh.ids import Fence, TaskId
+from mesh.ids import Fence, TaskId, flags_in
 from mesh.keyed import Keyed
+from mesh.spends import BlockingReservation, Reservation, checked_key, spent_of
 
 if TYPE_CHECKING:
     from mesh.labels import Labels
@@ -41,6 +42,13 @@ class TaskInfo:
     """The task whose step this is, or ""."""
     deadline: float | None
     """When this run is stopped, in seconds on `time.monotonic()`'s clock; None: never. Steps and calls never get more time than that."""
+    pins: tuple[str, ...] = ()
+    """What was decided when the work began that this belongs to: flags, and sides of rollouts."""
+
+    @property
+    def flags(self) -> dict[str, bool]:
+        """The mesh's feature flags, as they were when the work began that this belongs to."""
+        return flags_in(self.pins)
 
     @property
     def key(self) -> str:
@@ -86,6 +94,9 @@ class Port(Protocol):
     def publish(self, task: TaskInfo, topic: str, event_id: str, given: Document) -> Coroutine[Any, Any, Document]: ...
 
     def secret(self, task: TaskInfo, name: str) -> Coroutine[Any, Any, Secret]: ...
+
+    def spend(self, task: TaskInfo, kind: str, key: str, amounts: list[list[Any]]) -> Coroutine[Any, Any, Document]:
+        """``{"state", "left", "key"}``."""
 
 
 class _Done:
@@ -163,11 +174,13 @@ class Context:
         hedge: bool = False,
         priority: int | None = None,
         share: str | None = None,
+        budget: Mapping[str, float] | None = None,
     ) -> Context:
         """The same context with options of each step and call: ``await ctx.options(where={"gpu": True}).step("train", "model.train")``.
 
         They mean what they mean in ``Mesh.options``; `retries` are a step's. A step's options count when it is begun; a replay of it
-        changes nothing. Raises UsageError.
+        changes nothing. A `budget` is reserved from what this task has left before the step or call begins, and what it did not use is
+        given back at its end; a call without one has nothing to spend under a budget. Raises UsageError.
         """
         from mesh.bounding import checked_retries, checked_s
         from mesh.options import how_of
@@ -184,24 +197,40 @@ class Context:
             hedge=hedge,
             priority=priority,
             share=share,
+            budget=budget,
         ) | {"timeout_ms": round(within_s * 1000) if within_s else 0, "retries": checked_retries(retries)}
         return other
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """The value of the mesh's feature flag `name`, as it was when the work began that this belongs to: the same in all its steps and
+        calls, whenever they run and however often. `default`: where there was no such flag then."""
+        return self.task.flags.get(name, default)
 
     def step(self, name: str, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Run `capability` as a child task named `name`, and wait for its result.
 
         Durable: if this handler is run again (its node was lost, it failed and is retried), a step that has ended gives its result at
-        once and does not run again; so a name stands for one piece of work. Steps may be gathered.
+        once and does not run again; so a name stands for one piece of work. Steps may be gathered. ``"report.render@^2"`` wants a version
+        in that range (``2.1``, ``^2``, ``~2.1``, ``>=2,<3``).
 
         Raises TaskFailed, TaskCancelled, InvalidArgument, TimedOut, Refused (a stale fence, or other arguments under the same name).
         """
         self._check_thread()
-        return self._port.step(self.task, name, capability, arguments, self._how)
+        capability, how = self._versioned(capability)
+        return self._port.step(self.task, name, capability, arguments, how)
+
+    def _versioned(self, capability: str) -> tuple[str, Any]:
+        if "@" not in capability:
+            return capability, self._how
+        from mesh.options import versioned
+
+        return versioned(capability, self._how)
 
     def call(self, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """A plain call: waits, and dies with this handler. Raises as `step`, and NodeLost."""
         self._check_thread()
-        return self._port.call(self.task, capability, arguments, self._how)
+        capability, how = self._versioned(capability)
+        return self._port.call(self.task, capability, arguments, how)
 
     def checkpoint(self, value: Any, *, anew: bool = False) -> Coroutine[Any, Any, None]:
         """Keep `value` for whoever has to go on in this handler's place: the next attempt finds the newest in `checkpointed`.
@@ -245,6 +274,35 @@ class Context:
         from mesh.transactions import Transaction, effect_of
 
         return effect_of(db, Transaction(self.task.key, self.task.fence, key, function), blocking=blocking)
+
+    def spend(self, key: str = "", /, **amounts: float) -> Coroutine[Any, Any, None]:
+        """Put on record what is about to be spent: ``await ctx.spend(tokens=1200, usd=0.02)``; or raise BudgetExceeded, and nothing is.
+
+        It comes out of the nearest budget above that has the name; without any it is on record all the same. What has a `key` counts once
+        for all attempts of this task; what has none counts again when a later attempt does it again, since it is spent again.
+        """
+        self._check_thread()
+        return self._spend(checked_key(key), spent_of(amounts))
+
+    async def _spend(self, key: str, amounts: list[list[Any]]) -> None:
+        await self._port.spend(self.task, "spend", key, amounts)
+
+    def reserve(self, key: str = "", /, **amounts: float) -> Reservation:
+        """For what has its price only afterwards: ``async with ctx.reserve(usd=0.5) as r: ...; r.spent(usd=0.31)``.
+
+        Reserve what it can cost at most. What was not settled, because this attempt was stopped in between, counts in full. `key` as in
+        `spend`. Raises BudgetExceeded.
+        """
+        self._check_thread()
+        return Reservation(self.task, self._port, key, amounts)
+
+    def budget(self) -> Coroutine[Any, Any, dict[str, float]]:
+        """What is left, of each name that this task or one above it has a budget of: ``{"usd": 1.69}``."""
+        self._check_thread()
+        return self._left()
+
+    async def _left(self) -> dict[str, float]:
+        return dict((await self._port.spend(self.task, "look", "", []))["left"])
 
     def sleep(self, seconds: float, name: str = "") -> Coroutine[Any, Any, None]:
         """Wait, on a clock that `LocalMesh` can make virtual. With a `name` it is a step: a second attempt does not begin it anew."""
@@ -340,6 +398,9 @@ class BlockingContext:
         """As `Context.log`."""
         self._context.log(text)
 
+    def flag(self, name: str, default: bool = False) -> bool:
+        return self._context.flag(name, default)
+
     def options(self, **options: Any) -> BlockingContext:
         """As `Context.options`."""
         return BlockingContext(self._context.options(**options))
@@ -371,6 +432,18 @@ class BlockingContext:
         """As `Context.tx`; SQLite is used in this very thread."""
         effect = self._context._transaction(db, function, key, blocking=True)
         return self._context._keyed.perform_here(key, effect, False, self._wait)
+
+    def spend(self, key: str = "", /, **amounts: float) -> None:
+        """As `Context.spend`."""
+        self._wait(self._context._spend(checked_key(key), spent_of(amounts)))
+
+    def reserve(self, key: str = "", /, **amounts: float) -> BlockingReservation:
+        """As `Context.reserve`: ``with ctx.reserve(usd=0.5) as r:``."""
+        return BlockingReservation(Reservation(self.task, self._context._port, key, amounts), self._wait)
+
+    def budget(self) -> dict[str, float]:
+        """As `Context.budget`."""
+        return dict(self._wait(self._context._left()))
 
     def sleep(self, seconds: float, name: str = "") -> None:
         """As `Context.sleep`."""

@@ -119,6 +119,15 @@ class Execute(Effect):
     """As in `AwardItem`: what this work asks for inherits it."""
     limited: bool = False
     """Its worker stops it when its lease has ended: so many run over the whole mesh, and no more."""
+    budgets: tuple[str, ...] = ()
+    pins: tuple[str, ...] = ()
+    """As in `AwardItem`."""
+
+    def row(self) -> list[Any]:
+        """As a worker is told it."""
+        what = [self.task, self.fence, self.capability, self.input, self.lease_end_ms, self.timeout_ms, self.parent, self.attempt]
+        how = [self.checkpoint, self.stream, self.skip, list(self.rank), self.limited, list(self.budgets), list(self.pins)]
+        return what + how
 
 
 @dataclass(slots=True)

@@ -191,6 +191,16 @@ class OutcomeUnknown(Refused):
     code = "outcome_unknown"
 
 
+class BudgetExceeded(Refused):
+    """It does not fit into what is left of a budget: nothing was begun, and nothing of it is on record as spent.
+
+    A handler that catches this goes on (``await ctx.budget()`` says what is left); else the task fails with it, and is not tried again.
+    """
+
+    code = "over_budget"
+    fix = "ask for less, or give more when the work is begun: budget={...}, mesh submit --budget NAME=AMOUNT"
+
+
 class StreamRestarted(MeshError):
     """Raised between two items of a stream: who made them was lost, and another begins anew. What was read so far is void.
 
@@ -252,6 +262,7 @@ _CLASSES: tuple[type[MeshError], ...] = (
     TooBig,
     LeaseLost,
     OutcomeUnknown,
+    BudgetExceeded,
     StreamRestarted,
     Degraded,
 )

@@ -37,7 +37,7 @@ def failure(error: BaseException, give_up_on: tuple[type[BaseException], ...] = 
         return {"kind": "invalid_argument", "message": error.message, "retryable": False, "details": "", "argument": error.argument}
     kind, retryable = "error", True
     if isinstance(error, MeshError):
-        kind = error.code if error.code in ("too_big", "invalid_result", "outcome_unknown") else "error"
+        kind = error.code if error.code in ("too_big", "invalid_result", "outcome_unknown", "over_budget") else "error"
         retryable = isinstance(error, TimedOut | TaskFailed | Refused) and kind == "error"
         message = error.message
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 NodeId = str
 """32 characters of lower-case base32: BLAKE2b-160 of the node's first identity key. Shorter, readable names in the simulator."""
@@ -120,3 +121,11 @@ TASK_KEY_CHARACTERS_MAX = 200
 def inherited(rank: Rank, parent: Rank) -> Rank:
     """What is not said is as the parent's."""
     return rank[0] or parent[0], rank[1] or parent[1]
+
+
+ON, OFF = "+", "-"
+"""What the pins of a piece of work begin with that say which value a feature flag has: ``+new-model``."""
+
+
+def flags_in(pins: Iterable[str]) -> dict[str, bool]:
+    return {pin[1:]: pin[0] == ON for pin in pins if pin[:1] in (ON, OFF)}

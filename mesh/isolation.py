@@ -157,6 +157,8 @@ class _Process:
                 0,
                 list(run.rank),
                 False,
+                [],
+                list(run.pins),
             ],
             "blobs": str(runner.shelf.blobs),
             "body_bytes_max": runner.body_bytes_max,

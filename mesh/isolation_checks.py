@@ -13,14 +13,15 @@ from typing import Any
 from mesh.capture import LINE_CHARS_MAX
 from mesh.failures import DETAILS_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX
 from mesh.files import CHUNK_BYTES, is_hash
-from mesh.runtime.params_local import bounds_of, number_of, placement_of, rank_of
+from mesh.runtime.params_local import amounts_of, bounds_of, number_of, placement_of, rank_of
 from mesh.runtime.protocol_local import BadFrame
 from mesh.values import FILES_MAX
 
 TEXT_CHARACTERS_MAX = 200
+HOW = ("bounds", "placement", "rank", "timeout_ms", "retries", "budget")
 LINES_MAX = 4096
 """Of one lot: more than a `RunLog` gives."""
-KINDS = ("error", "invalid_argument", "invalid_result", "too_big", "outcome_unknown")
+KINDS = ("error", "invalid_argument", "invalid_result", "too_big", "outcome_unknown", "over_budget")
 """What a handler's failure can be; all else is the worker's to say."""
 
 
@@ -96,6 +97,11 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
             raise BadFrame("bad_work")
         work = {"capability": _text(params["capability"]), "input": data, "files": _files(params["files"]), **_how(params)}
         return work | {"name": _text(params["name"])} if verb == "step" else work
+    if verb == "spend":
+        key, kind = params["key"], params["kind"]
+        if type(key) is not str or len(key) > TEXT_CHARACTERS_MAX or kind not in ("spend", "reserve", "settle", "look"):
+            raise BadFrame("bad_spend")
+        return {"kind": kind, "key": key, "amounts": [list(pair) for pair in amounts_of(params, "amounts")]}
     if verb == "effect":
         return {"key": _text(params["key"]), "call": _call(params["call"]), "once": params["once"] is True}
     if verb == "effected":
@@ -118,10 +124,11 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
 
 def _how(params: dict[str, Any]) -> dict[str, Any]:
     """What is said of where, when and how long."""
-    how: dict[str, Any] = {name: params[name] for name in ("bounds", "placement", "rank", "timeout_ms", "retries") if name in params}
+    how: dict[str, Any] = {name: params[name] for name in HOW if name in params}
     bounds_of(how)
     placement_of(how)
     rank_of(how)
+    amounts_of(how, "budget")
     if number_of(how, "timeout_ms", 0) < 0:
         raise BadFrame("bad_timeout_ms")
     if number_of(how, "retries", -1) < -1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mesh.core.work.spending import CALLS
 from mesh.errors import UsageError
 from mesh.ids import AMOUNT_MAX, KEY_CHARACTERS_MAX, LABELS_MAX, is_label, is_name
 
@@ -63,11 +64,22 @@ def amounts_of(given: Mapping[str, float] | None, what: str = "resources") -> Am
         if not isinstance(name, str) or not is_name(name):
             raise UsageError(f"{what}: {name!r} is no name", fix="use letters, digits and _.-, at most 64")
         if type(amount) not in (int, float) or not 0.001 <= amount <= AMOUNT_MAX / 1000:
-            raise UsageError(f"{what}: {name} is {amount!r}", fix="give a number above 0, with at most three decimals")
+            raise UsageError(f"{what}: {name} is {amount!r}", fix=f"give a number from 0.001 to {AMOUNT_MAX / 1000:g}")
         found.append((name, round(1000 * amount)))
     if len(found) > LABELS_MAX:
         raise UsageError(f"{what}: {len(found)} of them", fix=f"give at most {LABELS_MAX}")
     return tuple(sorted(found))
+
+
+def budget_of(given: Mapping[str, float] | None) -> list[list[Any]]:
+    """``{"usd": 5, "calls": 100}`` as it travels. Raises UsageError."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(f"budget is {given!r}", fix='write budget={"usd": 5, "calls": 100}')
+    found = amounts_of(given, "budget")
+    for name, amount in found:
+        if name == CALLS and amount % 1000:
+            raise UsageError(f"budget: {amount / 1000:g} calls", fix="give a whole number: steps and calls are counted")
+    return [list(pair) for pair in found]
 
 
 def amounts_in(words: Iterable[str], what: str = "--resource") -> Amounts:
@@ -78,7 +90,7 @@ def amounts_in(words: Iterable[str], what: str = "--resource") -> Amounts:
         try:
             amounts[name] = float(text)
         except ValueError as error:
-            raise UsageError(f"{what}: {word!r} is no amount", fix=f"{what} gpu=1") from error
+            raise UsageError(f"{what}: {word!r} is no amount", fix=f"{what} {'usd=5' if what == '--budget' else 'gpu=1'}") from error
     return amounts_of(amounts, what)
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mesh.limits_use import FlowLimits as FlowLimits
+from mesh.limits_use import IsolationLimits as IsolationLimits
+from mesh.limits_use import TriggerLimits as TriggerLimits
+
 
 @dataclass(frozen=True, slots=True)
 class MembershipLimits:
@@ -73,7 +77,8 @@ class WorkLimits:
     asked_most: int = 64
     """Nodes asked about a lot, or about long work: there an auction over all pays."""
     label_kinds_max: int = 8
-    """Sets of labels that one node tells of one capability, when its workers differ: each travels in the node's row."""
+    versions_max: int = 4
+    """Sets of labels, and versions, that one node tells of one capability, when its workers differ: each travels in the node's row."""
     near_ms: int = 500
     """What it is worth to a task to be where the last one of its `near` key was. More keeps it there under load, less spreads it."""
     apart_ms: int = 1000
@@ -162,6 +167,8 @@ class WorkLimits:
     """Of all attempts that a node ran; beyond it the log that was written to longest ago goes. More memory, or a shorter memory."""
     log_page_bytes: int = 128 * 1024
     """One answer's part of a log: well below the largest frame."""
+    spends_max: int = 1000
+    """Keys of what one task has spent, or has reserved: about 200 bytes each. What has no key costs no room."""
     effects_max: int = 1000
     """Keys of effects of one task: their outcomes up to 4 KiB stay in memory while it lives, 4 MiB at most."""
     age_s: float = 5.0
@@ -217,8 +224,7 @@ class RecordsLimits:
     sum_open_max: int = 60_000
     """Numbers in one sum: 300 KB. Where more is open nothing is summed up, and a start reads all since the last time."""
     sum_ended_max: int = 512
-    """Tasks that have ended last, and holdings that were closed last, which a start still reads: what `mesh tasks` shows. Older ones are
-    looked up in the journal when somebody asks."""
+    """Tasks that ended last, and holdings that were closed last, which a start still reads, as `mesh tasks` shows. Older are looked up."""
     sum_keyed_max: int = 10_000
     """Ended tasks with a key, of which two entries each are read: as many as `ended_remembered`, since their keys stand for so long."""
     scrub_entries: int = 512
@@ -378,8 +384,7 @@ class LinkLimits:
     bad_per_minute: int = 20
     """Refused envelopes and messages of one peer within a minute, beyond which it is cut."""
     envelopes_per_s: float = 4000.0
-    """Of one peer, for more than a moment: several times what two busy nodes exchange (measured: below 1,500), and little enough to
-    check."""
+    """Of one peer, for more than a moment: several times what two busy nodes exchange (measured: below 1,500), and soon checked."""
     envelopes_burst: float = 4000.0
     bytes_per_s: float = 256.0 * 1024 * 1024
     effort_per_s: float = 5000.0
@@ -420,68 +425,6 @@ class DiscoveryLimits:
     """Changes of what is offered are told no faster."""
     look_again_s: float = 300.0
     """Asks the network anew: whoever started while a cable was out is found after so long."""
-
-
-@dataclass(frozen=True, slots=True)
-class IsolationLimits:
-    """What one task may use in a process of its own; the system enforces it. Whoever needs more says so at the capability."""
-
-    memory_mib: int = 4096
-    """Address space: what a library reserves counts, so this is several times what is used."""
-    cpu_s: int = 3600
-    """Processor time of all its threads together. Ends what computes for ever where no `timeout_s` does."""
-    open_files: int = 256
-    file_mib: int = 4096
-    """The largest file it may write: as large as the mesh carries."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlowLimits:
-    """Of one flow: its driver holds all of this in memory, and asks its manager for each step anew when it is replayed."""
-
-    file_bytes_max: int = 4 * 1024 * 1024
-    """Of a file that is read; what it says in short has to fit `spec_bytes_max`."""
-    spec_bytes_max: int = 384 * 1024
-    """Of its canonical form, which travels as an argument together with the input: below `body_bytes_max`."""
-    steps_max: int = 10_000
-    inputs_max: int = 256
-    map_width_max: int = 10_000
-    """Items of one map. Wider ones are for a map of maps: a step per item costs its manager about 2 KiB."""
-    turns_max: int = 1000
-    """Of one loop: each is a step of its own."""
-    in_flight_max: int = 256
-    """Steps of one flow begun and not ended, map items included. More keeps more nodes busy, fewer leave room to other work."""
-    recorded_max: int = 800
-    """Steps that can be undone, and joins that do not wait for all: each takes one of the effects that a task may have."""
-    controls_max: int = 100
-    """Times that one run is paused, resumed or patched; later ones are not looked at."""
-    expression_characters_max: int = 1000
-    """What an expression costs grows with its length; longer ones are for a capability."""
-
-
-@dataclass(frozen=True, slots=True)
-class TriggerLimits:
-    schedules_max: int = 1000
-    """Schedules that are known, people's and agents', and as many marks: about 300 bytes each."""
-    stagger_s: float = 2.0
-    """The node whose turn it is next acts on a tick so much later if nobody has: a keyed submit takes milliseconds. Smaller: a tick is
-    acted on sooner after a death, and more often asked for twice, in vain."""
-    late_s: float = 60.0
-    """A tick that nobody has acted on for so long is missed, and `catch_up` says what becomes of it: longer than any failover takes."""
-    settle_s: float = 3.0
-    """After its start a node acts on no tick for so long: it hears first what has been done meanwhile."""
-    look_s: float = 60.0
-    """The wall clock is looked at so often even if no tick is near: it may have been set."""
-    again_s: float = 5.0
-    """What could not be asked or submitted is tried again after that."""
-    answer_s: float = 30.0
-    """The same for what is not answered: a claim of a key is, within `claim_wait_s`."""
-    noted_s: float = 60.0
-    """Of one schedule a mark is written down so often at most. The ticks in between are held by their keys, which live far longer."""
-    ahead_s: float = 300.0
-    """A mark further ahead of this node's clock than that is not believed: twice what the clocks of linked nodes may be apart, and some."""
-    page_max: int = 100
-    """Rows and marks told in one message: about 30 KB."""
 
 
 @dataclass(frozen=True, slots=True)

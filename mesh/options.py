@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mesh.bounding import bounds_ms, checked_rank
-from mesh.labels import Labels, placement_of
+from mesh.errors import UsageError
+from mesh.labels import Labels, budget_of, placement_of
+from mesh.versions import FORM, MARK, is_range, split
 
 
 def how_of(
@@ -19,10 +22,24 @@ def how_of(
     hedge: bool,
     priority: int | None,
     share: str | None,
+    budget: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """``{"bounds", "placement", "rank"}``, fields of the requests ``call``, ``submit``, ``stream`` and ``step``."""
-    return {
+    """``{"bounds", "placement", "rank"}``, and ``"budget"`` if there is one: fields of the requests ``call``, ``submit``, ``stream`` and
+    ``step``."""
+    limit = budget_of(budget)
+    return ({"budget": limit} if limit else {}) | {
         "bounds": list(bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)),
         "placement": placement_of(where, near, apart, hedge),
         "rank": list(checked_rank(priority, share)),
     }
+
+
+def versioned(capability: str, how: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """``report.render@^2``: the name, and the options with that range among what whoever runs it must have."""
+    name, wanted = split(capability)
+    if name == capability:
+        return capability, how
+    if not name or not is_range(wanted):
+        raise UsageError(f"{capability!r}: {wanted!r} is no range of versions", fix=f"{FORM}: {name or 'CAPABILITY'}@^2")
+    placement = how.get("placement", {})
+    return name, how | {"placement": placement | {"where": sorted([*placement.get("where", ()), MARK + wanted])}}

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mesh.core.policy.document import DOCUMENT_BYTES_MAX, Problem, rulebook
+from mesh.core.policy.document import DOCUMENT_BYTES_MAX, rulebook
+from mesh.core.policy.fields import Problem
 from mesh.core.policy.rules import Rulebook, Work
 from mesh.errors import UsageError
 
@@ -32,8 +33,9 @@ class PolicyError(UsageError):
     code = "bad_policy"
 
     def __init__(self, lines: Sequence[str], fix: str) -> None:
-        super().__init__("\n".join(lines), fix=fix)
+        super().__init__(lines[0] if len(lines) == 1 else f"{len(lines)} problems, the first: {lines[0]}", fix=fix)
         self.problems = tuple(lines)
+        self.details = "\n".join(lines) if len(lines) > 1 else ""
 
 
 def read_policy(path: str | os.PathLike[str]) -> Document:
@@ -89,8 +91,11 @@ class Governing:
         raise NotImplementedError
 
     async def policy(self) -> Document:
-        """``{"version", "document", "history": [{"version", "in_force", "by", "person", "note", "at_ms", "document"}]}``.
+        """``{"version", "document", "history": [{"version", "in_force", "by", "person", "note", "at_ms", "document"}], ...}``.
+        ``"flags"`` and ``"rollouts"`` are those in force.
 
+        `rollouts`: how far each has come, ``{"capability", "from", "to", "stages", "stage", "share", "stopped", "by", "runs", "failed",
+        "took_ms"}``; of the last three the old version's figure and the new one's.
         Version 0: none was ever set. Of a document whose keys are of a later version of this software, `unread` names the version.
         """
         return await self._any()._view("policy")

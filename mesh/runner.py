@@ -31,6 +31,7 @@ from mesh.prices import Prices
 from mesh.reaching import Reach
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
 from mesh.secret import Redactor, Secret
+from mesh.spends import Spends
 from mesh.telling import NOTE_CHARACTERS_MAX, Telling
 from mesh.threads import HandlerStopped, Interruptible, Threads, interrupting
 
@@ -40,7 +41,7 @@ STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
 
 
-class Runner(Coordinates):
+class Runner(Coordinates, Spends):
     """`out(verb, item)` gets started, progress, said, ended and priced items; `ask` reaches the node. Use `flush` before frames leave.
 
     `isolation` runs the handlers that are to have a process of their own; without it they run here. `relayed`: this is such a process.
@@ -279,7 +280,7 @@ class Runner(Coordinates):
 
     def _info(self, run: Run) -> TaskInfo:
         deadline = self._loop.time() + run.timeout_ms / 1000 if run.timeout_ms else None
-        return TaskInfo(run.task, run.fence, run.attempt, run.capability.name, run.parent, deadline)
+        return TaskInfo(run.task, run.fence, run.attempt, run.capability.name, run.parent, deadline, run.pins)
 
     def _end(self, run: Run, outcome: str, output: bytes, files: tuple[tuple[str, int], ...], error: dict[str, Any] | None) -> None:
         if run.over:
@@ -366,9 +367,6 @@ class Runner(Coordinates):
         what = {"task": run.task, "fence": run.fence, "value": data, "anew": anew, "signals": signals}
         return await self._wait(run, self._ask("checkpoint", what))
 
-    async def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Any:
-        return await self._effect(task, "call", capability, arguments, self._living(task).child(self._clock.now_ms(), how))
-
     async def effect_begin(self, task: TaskInfo, key: str, call: int, at_most_once: bool) -> bytes | None:
         answer = await self._reach.permit(self._living(task), {"key": key, "call": call, "once": at_most_once})
         return bytes(answer["output"]) if answer["state"] == "done" else None
@@ -429,7 +427,7 @@ class Runner(Coordinates):
         await self._may_start(run)
         self._lend_slot(run)
         try:
-            return await self._ask_for(run, verb, params)
+            return await self.begin_call(run, verb, params)
         finally:
             self._take_slot(run)
 
@@ -449,6 +447,8 @@ class Runner(Coordinates):
             return await self._begin(run, verb, params | {"parent": run.task, "fence": run.fence})
         if verb == "call":
             return await self._begin(run, verb, run.child(self._clock.now_ms(), params))
+        if verb == "spend":
+            return await self.spend_for(run, params)
         if verb == "effect":
             return await self._reach.permit(run, params)
         if verb == "effected":

@@ -66,6 +66,7 @@ class Run:
     __slots__ = (
         "attempt",
         "begun",
+        "budgets",
         "capability",
         "checkpoint",
         "fence",
@@ -81,11 +82,14 @@ class Run:
         "outflow",
         "over",
         "parent",
+        "pins",
         "progress",
         "rank",
         "redactor",
         "said",
         "skip",
+        "spending",
+        "spends",
         "started_ms",
         "stopping",
         "stream",
@@ -115,6 +119,14 @@ class Run:
         """``[priority, share]``: what it calls inherits them."""
         self.limited: bool = item[12]
         """So many run over the whole mesh: past its lease it is stopped, since another may run in its place."""
+        budgets, pins = [*item[13:], (), ()][:2]
+        self.budgets: tuple[str, ...] = tuple(budgets)
+        """Of which names somebody has set a budget: what its calls may spend is reserved first."""
+        self.pins: tuple[str, ...] = tuple(pins)
+        """Flags, and sides of rollouts."""
+        self.spending: asyncio.Lock | None = None
+        self.spends = 0
+        """Questions about what it spends, of which one is asked at a time."""
         self.outflow: Sink | None = None
         """Where its items go, if it has begun and makes any."""
         self.handle: asyncio.Task[None] | None = None

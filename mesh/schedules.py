@@ -13,6 +13,7 @@ from mesh.core.triggers.calendar import CATCH_UP_MAX, EVERY_MS_MIN
 from mesh.core.triggers.topics import is_pattern, is_topic
 from mesh.errors import UsageError
 from mesh.messages.triggers import Plan
+from mesh.options import versioned
 from mesh.runtime.almanac import ticks_of, zone_of
 
 CATCH_UP = ("none", "last", "all")
@@ -46,6 +47,7 @@ def plan_of(
         fix = f"use letters, digits, - and _, parts joined by dots, at most {NAME_CHARACTERS_MAX} characters"
         raise UsageError(f"{name!r} cannot be the name of a schedule", fix=fix)
     every_ms, cron = _when(what, when, tz)
+    versioned(capability, {})
     if type(jitter_s) not in (int, float) or not 0 <= jitter_s <= _DAY_S:
         raise UsageError(f"{what}: jitter_s is {jitter_s!r}", fix=f"give seconds from 0 to {_DAY_S:g}")
     if catch_up not in CATCH_UP:

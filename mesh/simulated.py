@@ -19,7 +19,7 @@ from mesh.messages.policy import Policy
 from mesh.messages.signed import Signed
 from mesh.messages.work import Placement
 from mesh.runtime import presiding
-from mesh.runtime.params_local import COMMANDS
+from mesh.runtime.params_local import COMMANDS, amounts_of
 from mesh.runtime.trust import policies
 from mesh.sim.host import Host
 from mesh.sim.story import read_story
@@ -191,9 +191,10 @@ def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: 
     placement = Placement(tuple(wanted.get("where", ())), wanted.get("near", ""), wanted.get("apart", ""), wanted.get("hedge", False))
     priority, share = params.get("rank", (0, ""))
     rank = (priority, share)
+    budget = amounts_of(params, "budget")
     if verb == "call":
         work = (params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
-        return inputs.Call(number, *work, bounds=bounds, placement=placement, rank=rank)
+        return inputs.Call(number, *work, bounds=bounds, placement=placement, rank=rank, budget=budget)
     if verb == "submit":
         return replace(
             inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
@@ -202,10 +203,11 @@ def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: 
             key=params.get("key", ""),
             placement=placement,
             rank=rank,
+            budget=budget,
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
-        return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank, placement, params.get("retries", -1))
+        return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank, placement, params.get("retries", -1), budget)
     if verb in ("effect", "effected"):
         effect = (params["task"], params["fence"], params["key"], params["call"])
         if verb == "effect":

@@ -44,6 +44,7 @@ from mesh.sim.host import Host
 from mesh.sim.world import World
 from mesh.simulated import Connection, materialise
 from mesh.streaming import Stream
+from mesh.swapping import Swapping
 from mesh.virtual import LIVED_S, HostTime, VirtualTime, has_own_work
 
 DEFAULT_NODES = ("n1", "n2", "n3")
@@ -55,7 +56,7 @@ CLOSE_S = 5.0
 """Real time that handlers and lifespans have to end in."""
 
 
-class LocalMesh(Triggering, Answering, Governing, Presiding):
+class LocalMesh(Triggering, Answering, Governing, Presiding, Swapping):
     """A mesh of simulated nodes that serve real agents.
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its
@@ -405,6 +406,10 @@ class _Runner(Runner):
         async with self._waiting(task.id):
             await super().effect_end(task, key, call, output, error)
 
+    async def spend(self, task: TaskInfo, kind: str, key: str, amounts: list[list[Any]]) -> Document:
+        async with self._waiting(task.id):
+            return await super().spend(task, kind, key, amounts)
+
     async def sleep(self, task: TaskInfo, seconds: float) -> None:
         async with self._waiting(task.id):
             await super().sleep(task, seconds)
@@ -443,9 +448,7 @@ class _Attachment:
         kind = type(effect)
         if kind is Execute:
             materialise(self._mesh, self._host)
-            item = [effect.task, effect.fence, effect.capability, effect.input, effect.lease_end_ms, effect.timeout_ms]
-            item += [effect.parent, effect.attempt, effect.checkpoint, effect.stream, effect.skip, list(effect.rank), effect.limited]
-            self.runner.execute(item)
+            self.runner.execute(effect.row())
             self.runner.flush()
         elif kind is Extend:
             for item in effect.items:

@@ -18,7 +18,8 @@ from dataclasses import replace
 
 from mesh.core.triggers.inputs import TicksDue
 from mesh.core.work.book import QueuesDue
-from mesh.core.work.task import BACKOFF, GATED, WAITING
+from mesh.core.work.meter import TimeUp
+from mesh.core.work.task import BACKOFF, GATED, HELD, WAITING
 from mesh.core.work.waits import BackoffEnds
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.sim.host import Host
@@ -35,7 +36,7 @@ SETTLE_IN_LINE_S = 1.2
 """The same while tasks are in line: longer than a node waits before it says that nobody offers something."""
 LIVED_S = 60.0
 """So much of a test's own sleep the nodes live through (a second costs a small mesh half a millisecond): leases end, the dead are found."""
-PATIENT = (BackoffEnds, QueuesDue, TicksDue, TimeoutsDue)
+PATIENT = (BackoffEnds, QueuesDue, TicksDue, TimeoutsDue, TimeUp)
 """What nodes wait for in user time: however long it is, nothing else of theirs depends on it."""
 EVENTS_PER_TURN = 500
 NEVER_S = 366 * 86_400.0
@@ -205,7 +206,10 @@ class VirtualTime:
 
 def waits_of(host: Host) -> list[float]:
     """How long this node will wait for each thing that it waits for in user time, in seconds."""
-    now_s = host.clock.read(host.world.now_s)
+    now_s, book = host.clock.read(host.world.now_s), host.assembly.manager.book
+    for task in book.tasks.values():
+        if task.state == HELD:
+            book.meter.runs(now_s, task.account)  # nothing is told of it while time is skipped
     return [at_s - now_s for _, at_s in host.assembly.deadlines.of(PATIENT)]
 
 
@@ -215,6 +219,8 @@ def hasten(host: Host, by_s: float) -> None:
         host.assembly.deadlines.set(deadline, at_s - by_s)
     for task in host.assembly.manager.book.tasks.values():
         task.submitted_at_s -= by_s
+        if task.account is not None:
+            host.assembly.manager.book.meter.hasten(task.account, by_s)
     host.rearm()
 
 

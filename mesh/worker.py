@@ -212,7 +212,7 @@ class Worker:
             try:
                 return await link.ask(verb, params)
             except NodeLost:
-                if verb not in ("step", "secret", "checkpoint", "effect", "effected", "subscribers", "submit"):
+                if verb not in ("step", "spend", "secret", "checkpoint", "effect", "effected", "subscribers", "submit"):
                     raise
                 await lost.wait()
                 if link is self._link:

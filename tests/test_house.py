@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("mesh/**/*.py"), *ROOT.glob("agents/*.py")])
 PURE = ("mesh/core/", "mesh/messages/", "mesh/sim/")
-VALUES = ("mesh/ids.py", "mesh/effects.py", "mesh/limits.py")
+VALUES = ("mesh/ids.py", "mesh/effects.py", "mesh/limits.py", "mesh/versions.py")
 BANNED_IN_PURE = {"time", "random", "uuid", "os", "logging", "socket", "threading", "asyncio", "anyio", "datetime", "secrets", "subprocess"}
 MAY_INJECT = {"random": {"Random"}}
 """The type of an injected source may be named; the module's own functions may not."""
@@ -19,12 +19,24 @@ MAY_INJECT = {"random": {"Random"}}
 FLOORS = {
     "mesh/ids.py": (),
     "mesh/effects.py": ("mesh.ids",),
-    "mesh/limits.py": (),
+    "mesh/limits.py": ("mesh.limits_use",),
+    "mesh/limits_use.py": (),
+    "mesh/versions.py": (),
     "mesh/messages/": ("mesh.ids", "mesh.messages"),
-    "mesh/core/": ("mesh.ids", "mesh.effects", "mesh.limits", "mesh.messages", "mesh.core"),
+    "mesh/core/": ("mesh.ids", "mesh.effects", "mesh.limits", "mesh.versions", "mesh.messages", "mesh.core"),
     "mesh/wire/": ("mesh.ids", "mesh.limits", "mesh.messages", "mesh.wire", "mesh.core.records.merkle"),
     "mesh/sim/": ("mesh.ids", "mesh.effects", "mesh.limits", "mesh.messages", "mesh.core", "mesh.sim"),
-    "mesh/runtime/": ("mesh.ids", "mesh.effects", "mesh.limits", "mesh.errors", "mesh.messages", "mesh.core", "mesh.wire", "mesh.runtime"),
+    "mesh/runtime/": (
+        "mesh.ids",
+        "mesh.effects",
+        "mesh.limits",
+        "mesh.versions",
+        "mesh.errors",
+        "mesh.messages",
+        "mesh.core",
+        "mesh.wire",
+        "mesh.runtime",
+    ),
     # The public API; and, since it starts nodes and must find those that run, their folders, settings and process: nothing else of theirs.
     "mesh/inspector/": (
         "mesh",
@@ -39,7 +51,10 @@ FLOORS = {
         "mesh.joining",
         "mesh.labels",
         "mesh.launch",
+        "mesh.policies",
+        "mesh.rehearsal",
         "mesh.schedules",
+        "mesh.versions",
         "mesh.inspector",
         "mesh.runtime.condition",
         "mesh.runtime.ended",
@@ -63,6 +78,7 @@ FLOORS = {
         "mesh.ids",
         "mesh.labels",
         "mesh.limits",
+        "mesh.versions",
     ),
     "mesh/coordinator/": ("mesh", "mesh.coordinating", "mesh.coordinator", "mesh.ids"),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
@@ -248,5 +264,5 @@ def test_budgets() -> None:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
     assert lines("mesh/core/**/*.py") <= 22_800
-    assert lines("mesh/**/*.py") <= 71_000
+    assert lines("mesh/**/*.py") <= 73_800
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

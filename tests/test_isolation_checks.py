@@ -15,6 +15,8 @@ WORK: dict[str, Any] = {"capability": "c", "input": b"{}", "files": [["ab" * 32,
 PUT: dict[str, Any] = {"upload": "u", "offset": 0, "data": b"x", "last": True}
 HOW: dict[str, Any] = {"bounds": [0, 5, 0], "placement": {"where": ["gpu"], "hedge": True}, "rank": [9, "a"], "timeout_ms": 5, "retries": 2}
 EFFECT: dict[str, Any] = {"key": "mail", "call": 1, "once": False}
+SPEND: dict[str, Any] = {"kind": "reserve", "key": "", "amounts": [["usd", 500]]}
+BAD_AMOUNTS: Any = ("1", [["usd", -1]], [["usd", 0.5]], [["a b", 1]], [["usd", 1]] * 2, [["usd"]])
 EFFECTED: dict[str, Any] = {"key": "mail", "call": 1, "output": b"1", "error": ""}
 REFUSED = (BadFrame, TypeError, ValueError, KeyError)
 
@@ -28,6 +30,7 @@ def test_what_is_well_formed_passes_made_anew() -> None:
     assert checks.request("put", PUT | {"more": 1}, SIZE_MAX) == PUT
     assert checks.request("fetch", {"file": "ab" * 32, "size": 7}, SIZE_MAX) == {"file": "ab" * 32, "size": 7}
     assert checks.request("effect", EFFECT | {"task": "x", "fence": 9}, SIZE_MAX) == EFFECT
+    assert checks.request("spend", SPEND | {"task": "x", "fence": 9, "call": 3}, SIZE_MAX) == SPEND
     assert checks.request("effected", EFFECTED | {"task": "x", "error": "e" * 9999}, SIZE_MAX) == EFFECTED | {"error": "e" * 2000}
     assert checks.progress({"fraction": 0.5, "note": "half"}) == (0.5, "half")
 
@@ -89,6 +92,11 @@ def test_an_error_is_cut_and_claims_no_more_than_a_handlers_failure() -> None:
         *[("fetch", {"file": file, "size": 1}) for file in ("../../etc/passwd", "AB" * 32, "ab" * 31, 7)],
         *[("fetch", {"file": "ab" * 32, "size": size}) for size in (-1, 1.0, None)],
         *[("effect", EFFECT | change) for change in ({"key": ""}, {"key": 7}, {"call": 0}, {"call": True}, {"call": 1 << 53})],
+        *[("spend", SPEND | change) for change in ({"key": 7}, {"key": "k" * 201}, {"kind": "steal"})],
+        *[
+            ("spend", SPEND | {"amounts": amounts})
+            for amounts in ([["usd", -1]], [["usd", 0.5]], [["a b", 1]], [["usd", 1]] * 2, [["usd"]])
+        ],
         *[("effected", EFFECTED | change) for change in ({"output": "1"}, {"output": b"x" * 1001}, {"error": None}, {"call": -1})],
         *[("secret", {"name": name}) for name in ("", ["db"], None, "x" * 201)],
     ],

@@ -219,6 +219,46 @@ async def test_work_is_sent_elsewhere_and_bounded() -> None:
 
 
 @run
+async def test_all_work_of_a_kind_has_a_budget() -> None:
+    spender = agent()
+
+    @spender.capability
+    async def spend(usd: float, ctx: Context) -> str:
+        await ctx.spend(usd=usd)
+        return "spent"
+
+    async with LocalMesh(agents=[spender]) as m:
+        await set_at_all(m, {"id": "cheap", "match": {"capability": "spend"}, "at_most": {"budget": {"usd": 2}}})
+        assert await (await m.submit("spend", usd=2)).result() == "spent"
+        for options in ({}, {"budget": {"usd": 9}}):
+            with pytest.raises(MeshError, match="usd"):
+                await (await m.options(**options).submit("spend", usd=2.5)).result()
+        with pytest.raises(MeshError, match="usd"):
+            await (await m.options(budget={"usd": 1}).submit("spend", usd=2)).result()
+
+
+@run
+async def test_no_more_run_at_once_than_the_policy_has_it() -> None:
+    busy: list[int] = []
+    crowd = Agent("crowd", concurrency=4)
+
+    @crowd.capability(idempotent=True)
+    async def crowded(ctx: Context, number: int) -> int:
+        busy.append(number)
+        most.append(len(busy))
+        await ctx.sleep(0.5)
+        busy.remove(number)
+        return number
+
+    most: list[int] = []
+    async with LocalMesh(agents=[crowd]) as m:
+        await set_at_all(m, {"id": "few", "match": {"capability": "crowded"}, "limit": 2})
+        tasks = [await m.submit("crowded", number=number) for number in range(8)]
+        assert [await task.result() for task in tasks] == list(range(8))
+    assert max(most) == 2
+
+
+@run
 async def test_it_is_shown_explained_and_rolled_back() -> None:
     async with LocalMesh(agents=[agent()]) as m:
         assert (await m.policy())["version"] == 0

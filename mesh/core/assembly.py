@@ -14,6 +14,7 @@ from mesh.core.membership.membership import Membership
 from mesh.core.membership.trust import Trust
 from mesh.core.node import Node
 from mesh.core.policy.register import Policies
+from mesh.core.policy.rolling import Rolling
 from mesh.core.records.records import Beginning, Records
 from mesh.core.records.summing import Summing
 from mesh.core.triggers.calendar import Cron, NoCron
@@ -35,6 +36,7 @@ class Assembly:
     membership: Membership
     trust: Trust
     policies: Policies
+    rolling: Rolling
     records: Records
     keepers: Keepers
     keys: Keys
@@ -70,6 +72,7 @@ def build(
     )
     trust = Trust(directory, limits)
     policies = Policies(directory, limits.trust)
+    rolling = Rolling(directory, deadlines, limits, me.incarnation)
     keepers = Keepers(directory, deadlines, limits, Random(random.random()), journal_seq=journal_seq)
     keys = Keys(directory, deadlines, limits.keeping, Random(f"{me.node}/{me.incarnation}"), incarnation=me.incarnation)
     manager = Manager(directory, deadlines, limits.work, Random(random.random()), incarnation=me.incarnation)
@@ -79,23 +82,8 @@ def build(
     ticker = Ticker(directory, deadlines, limits.triggers, cron or NoCron())
     summing = Summing(directory, limits.records)
     office = Office(directory, deadlines, contractor.lease_ms)
-    machines = (
-        membership,
-        trust,
-        policies,
-        records,
-        summing,
-        keepers,
-        keys,
-        manager,
-        contractor,
-        files,
-        desk,
-        ticker,
-        office,
-        manager.forwarding,
-    )
+    workers = (manager, contractor, files, desk, ticker, office)
+    machines = (membership, trust, policies, rolling, records, summing, keepers, keys, *workers, manager.forwarding)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
-    return Assembly(
-        node, directory, membership, trust, policies, records, keepers, keys, manager, contractor, files, desk, ticker, office, deadlines
-    )
+    others = (records, keepers, keys, manager, contractor, files, desk, ticker, office, deadlines)
+    return Assembly(node, directory, membership, trust, policies, rolling, *others)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from mesh.core.coordination.seat import Seat
 from mesh.core.policy.rules import Rulebook
+from mesh.core.policy.steering import Steering
 from mesh.ids import NodeId, TaskId, author_of, place_of
 from mesh.limits import KeepingLimits
 from mesh.messages.membership import LoadRow, Offer
@@ -66,6 +67,9 @@ class ReadDirectory(Protocol):
     guard: Guard
 
     rulebook: Rulebook
+    steering: Steering
+
+    pinned: dict[TaskId, tuple[str, ...]]
 
     seat: Seat
 
@@ -142,6 +146,10 @@ class Directory:
         """Who drives what is held here, whoever had taken it over before: he may have lost it again. Written by the contractor."""
         self.origins: dict[TaskId, tuple[NodeId, tuple[str, ...]]] = {}
         """Of what is held here: where the work was asked for, and the labels that all it asks for must be run with. By the contractor."""
+        self.steering = Steering()
+        """Flags and rollouts of the policy in force. Written by `policy/rolling.py`."""
+        self.pinned: dict[TaskId, tuple[str, ...]] = {}
+        """Of what is held here: the pins of the work that it belongs to. Written by the contractor."""
         self._rows: dict[NodeId, Row] = {me: Row(me, name or me, linked=True)}
         self._sorted: list[NodeId] | None = [me]
         self._offering: dict[str, list[Row]] = {}

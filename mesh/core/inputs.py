@@ -12,7 +12,7 @@ from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.membership import Offer
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
-from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, Placement
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Bounds, Placement
 
 # ---- the node itself
 
@@ -113,15 +113,14 @@ class Call:
     bounds: Bounds = UNBOUNDED
     placement: Placement = ANYWHERE
     rank: Rank = UNRANKED
+    budget: Amounts = ()
 
 
 @dataclass(slots=True)
 class StreamNext:
     """The reader of the streaming call `of` has taken the items up to `after`, and waits for more. `epoch`: the beginning he knows.
-
     Answered by ``{"epoch", "attempt", "items": [bytes]}`` as soon as there are any (an `epoch` he does not know: the stream began anew,
-    from item 1), or by ``{"end": True}`` when the call is over.
-    """
+    from item 1), or by ``{"end": True}`` when the call is over."""
 
     request: int
     of: int
@@ -144,6 +143,7 @@ class Submit:
     key: str = ""
     placement: Placement = ANYWHERE
     rank: Rank = UNRANKED
+    budget: Amounts = ()
 
 
 @dataclass(slots=True)
@@ -162,6 +162,7 @@ class Step:
     rank: Rank = UNRANKED
     placement: Placement = ANYWHERE
     retries: int = -1
+    budget: Amounts = ()
 
 
 @dataclass(slots=True)

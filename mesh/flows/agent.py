@@ -23,4 +23,8 @@ async def run(ctx: Context, spec: dict[str, Any], input: dict[str, Any] | None =
         flow = checked(flow_from(spec))
     except FlowError as error:
         raise InvalidArgument(error.message, "spec", fix=error.fix) from error
+    lacking = [name for name, _ in flow.budget if name not in await ctx.budget()] if flow.budget else []
+    if lacking:
+        message = f"the flow {flow.name!r} has a budget of {', '.join(lacking)}, and was begun without"
+        raise InvalidArgument(message, "spec", fix="mesh flow run FILE; in Python: m.options(budget={...}); as a step: budget = {...}")
     return await interpret(flow, input_of(flow, input or {}), ctx)

@@ -89,6 +89,10 @@ class FlowBuilder:
         """A question to people: `approvers`, `quorum`, `expires`."""
         return self._add(id, {"gate": {"question": question, **how}}, options)
 
+    def budget(self, **amounts: float) -> None:
+        """What all of it may spend. Whoever submits it says so: ``m.options(budget=f.document()["budget"])``."""
+        self._document["budget"] = amounts
+
     def output(self, value: Any) -> None:
         """What the flow gives; else the results of the steps that nothing needs."""
         self._document["output"] = _plain(value, {})

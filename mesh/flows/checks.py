@@ -128,6 +128,7 @@ def _combinations(step: Step, where: Place) -> Iterator[Problem]:
             ("cache", step.cache),
             ("hedge", step.hedge),
             ("retry", step.retry is not None),
+            ("budget", step.budget),
         ):
             if there:
                 yield Problem((*where, key), f"it uses nothing that {key} could be about", f"add uses, or take {key} out")

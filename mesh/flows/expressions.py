@@ -3,7 +3,7 @@
     "$input.range"  "$steps.shard.parts"  "$ size(steps.check.errors) == 0"   the whole text, never a part of one
     input           what the flow was started with         item, index   of a map: its item, counted from 0
     steps.ID        the result of a step that is needed                  of a loop: what the last turn gave, turns before this one
-    flow            name, id and version of this run
+    flow            name, id and version of this run             flag        the mesh's feature flags: flag.new_model, flag["new-model"]
 
 The language is CEL (https://cel.dev), by the library `common-expression-language`, whose parser and evaluation are bounded; nothing is
 ever given to `eval`. A plain path (``$steps.a.rows[0].name``) is followed here, without it.
@@ -28,7 +28,7 @@ from mesh.flows.fields import DEPTH_MAX
 from mesh.limits import FlowLimits
 
 CHARACTERS_MAX = FlowLimits().expression_characters_max
-ROOTS = ("input", "steps", "item", "index", "flow")
+ROOTS = ("input", "steps", "item", "index", "flow", "flag")
 MACROS = ("map", "filter", "all", "exists", "exists_one")
 FUNCTIONS = ("size", "has", "int", "uint", "double", "string", "contains", "startsWith", "endsWith", "type", *MACROS)
 _INT_MAX = 2**63 - 1
@@ -40,7 +40,7 @@ _TOKEN = re.compile(
       | (?P<mark>.)""",
     re.VERBOSE | re.DOTALL,
 )
-_PATH = re.compile(r"(?:input|steps|item|index|flow)(?:\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]{1,9}\])*")
+_PATH = re.compile(r"(?:input|steps|item|index|flow|flag)(?:\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]{1,9}\])*")
 _PART = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
 
 
@@ -62,6 +62,17 @@ class Expression:
     roots: tuple[str, ...]
     program: Any
     """None: a plain path."""
+    flags: tuple[str, ...] = ()
+
+
+class Flags(dict[str, bool]):
+    """The mesh's feature flags, as they were when the flow began; ``new-model`` is ``new_model``, too. One that there was not is off."""
+
+    def __init__(self, flags: Mapping[str, bool]) -> None:
+        super().__init__({name.replace("-", "_"): value for name, value in flags.items()} | dict(flags))
+
+    def __missing__(self, name: str) -> bool:
+        return False
 
 
 def is_expression(value: Any) -> bool:
@@ -80,9 +91,9 @@ def read(text: str) -> Expression:
         )
     tokens = [(found.lastgroup or "", found[0]) for found in _TOKEN.finditer(source) if found.lastgroup != "space"]
     bound = _bound(tokens)
-    steps, inputs, roots = _mentioned(tokens, bound)
+    steps, inputs, roots, flags = _mentioned(tokens, bound)
     program = None if _PATH.fullmatch(source) else _compiled(source, bound)
-    return Expression(source, steps, inputs, roots, program)
+    return Expression(source, steps, inputs, roots, program, flags)
 
 
 def _compiled(source: str, bound: tuple[str, ...]) -> Any:
@@ -126,16 +137,18 @@ def _bound(tokens: list[tuple[str, str]]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _mentioned(tokens: list[tuple[str, str]], bound: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+def _mentioned(tokens: list[tuple[str, str]], bound: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Names of steps, inputs, variables and flags."""
     steps: dict[str, None] = {}
     inputs: dict[str, None] = {}
     roots: dict[str, None] = {}
+    flags: dict[str, None] = {}
     for i, (kind, word) in enumerate(tokens):
         if kind != "name" or (i and tokens[i - 1][1] == ".") or word in bound:
             continue
         if word in ROOTS:
             roots[word] = None
-        if word not in ("steps", "input"):
+        if word not in ("steps", "input", "flag"):
             continue
         following = [each[1] for each in tokens[i + 1 : i + 4]]
         if following[:1] == ["."] and len(following) > 1:
@@ -146,8 +159,8 @@ def _mentioned(tokens: list[tuple[str, str]], bound: tuple[str, ...]) -> tuple[t
             raise ExpressionError("steps stands alone", "name the step: steps.a")
         else:
             continue
-        (steps if word == "steps" else inputs)[name] = None
-    return tuple(steps), tuple(inputs), tuple(roots)
+        {"steps": steps, "input": inputs, "flag": flags}[word][name] = None
+    return tuple(steps), tuple(inputs), tuple(roots), tuple(flags)
 
 
 def value_of(text: str, scope: Mapping[str, Any]) -> Any:
@@ -156,7 +169,9 @@ def value_of(text: str, scope: Mapping[str, Any]) -> Any:
     if expression.program is None:
         return _followed(expression.source, scope)
     files: dict[str, File] = {}
-    variables = {name: _given(scope[name], files) for name in expression.roots if name in scope and name != "steps"}
+    variables = {name: _given(scope[name], files) for name in expression.roots if name in scope and name not in ("steps", "flag")}
+    if "flag" in expression.roots and "flag" in scope:
+        variables["flag"] = {name: scope["flag"][name] for name in expression.flags}
     if "steps" in expression.roots:
         steps = scope["steps"]
         variables["steps"] = {name: _given(steps[name], files) for name in expression.steps if name in steps}

@@ -17,7 +17,7 @@ from typing import Any
 from mesh import Context
 from mesh.errors import MeshError
 from mesh.flows.control import Control
-from mesh.flows.expressions import ExpressionError, filled
+from mesh.flows.expressions import ExpressionError, Flags, filled
 from mesh.flows.gating import StepFailed, settled
 from mesh.flows.patching import patched
 from mesh.flows.problems import FlowError, Problem
@@ -51,7 +51,7 @@ def _some(names: list[str]) -> list[str]:
 async def interpret(flow: Flow, given: Document, ctx: Context) -> Document:
     """Run it to its end: ``{"output", "skipped", "failed", "left", "degraded", "version"}``. Raises FlowFailed, and what ends its task."""
     about = {"name": flow.name, "id": ctx.task.id, "version": flow.version, "hash": hash_of(flow)}
-    return await _Interpreter(State(flow, given, about), ctx).run()
+    return await _Interpreter(State(flow, given, about, flags=Flags(ctx.task.flags)), ctx).run()
 
 
 class _Interpreter:

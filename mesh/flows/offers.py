@@ -19,6 +19,7 @@ from mesh.flows.expressions import is_expression
 from mesh.flows.fields import said
 from mesh.flows.problems import Place, Problem
 from mesh.flows.spec import Document, Flow, Step
+from mesh.versions import chosen, order, split
 
 _RESULT = re.compile(r"\$\s*steps\.([A-Za-z][A-Za-z0-9_]*)((?:\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]+\])*)\s*")
 _PART = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
@@ -38,17 +39,23 @@ def check(flow: Flow, caps: Document) -> list[Problem]:
             if action is not None:
                 parts.append(((*where, key), action.uses, step.arguments if action.arguments is None else action.arguments))
         for place, uses, arguments in parts:
-            if uses and uses not in offered:
+            cap = chosen(offered, uses)
+            if uses and cap is None:
                 found.append(_nobody(place, step, uses, offered))
-            elif uses:
+            elif cap is not None:
                 given = (*where, "with") if place[-1] == "uses" else (*place, "with")
-                found += _fits(flow, given, offered[uses], arguments, offered)
+                found += _fits(flow, given, cap, arguments, offered)
     return found
 
 
 def _nobody(where: Place, step: Step, uses: str, offered: Document) -> Problem:
-    near = difflib.get_close_matches(uses, offered, 1)
-    hint = f"did you mean {near[0]!r}?" if near else "start an agent that offers it: mesh caps lists what is there"
+    name, wanted = split(uses)
+    near = difflib.get_close_matches(name, offered, 1)
+    if wanted and name in offered:
+        versions = sorted((one["version"] for one in offered[name].get("versions") or [offered[name]]), key=order, reverse=True)
+        hint = f"it is offered as version {', '.join(versions)}"
+    else:
+        hint = f"did you mean {near[0]!r}?" if near and near[0] != uses else "start an agent that offers it: mesh caps lists what is there"
     parked = f"{step.id} would wait for its queue timeout" if step.timeouts.queue_s or step.fallback else f"{step.id} would be parked"
     return Problem(where, f"nobody offers {uses!r} now: {parked} until somebody does", hint, warning=True)
 
@@ -78,7 +85,7 @@ def _given(flow: Flow, where: Place, text: str, wanted: tuple[str, ...], to: str
     """A result along a plain path, against what it is given to."""
     path = _RESULT.fullmatch(text)
     step = flow.step(path[1]) if path else None
-    cap = offered.get(step.uses) if step is not None else None
+    cap = chosen(offered, step.uses) if step is not None else None
     if path is None or step is None or cap is None or step.fallback is not None:
         return
     schema: Any = cap["output_schema"]

@@ -16,8 +16,9 @@ from mesh.flows.problems import Bad, Place
 from mesh.flows.spec import JOINS, Action, Document, Flow, Gate, Input, Loop, Step, Timeouts
 from mesh.gates import gate_options
 from mesh.ids import PRIORITY_MAX, PRIORITY_MIN
-from mesh.labels import labels_of
+from mesh.labels import Amounts, budget_of, labels_of
 from mesh.limits import FlowLimits
+from mesh.versions import FORM, MARK, is_range, split
 
 LIMITS = FlowLimits()
 TYPES = ("string", "integer", "number", "boolean", "array", "object", "file", "any")
@@ -48,6 +49,7 @@ def flow_of(found: Any) -> Flow:
         inputs=_inputs(fields),
         output=fields.any("output"),
         steps=_steps(fields),
+        budget=_budget(fields),
     )
     fields.end()
     return flow
@@ -146,6 +148,7 @@ def step_of(table: Document, where: Place) -> Step:
         near=fields.text("near"),
         apart=fields.text("apart"),
         priority=fields.number("priority", 0, PRIORITY_MIN, PRIORITY_MAX) or 0,
+        budget=_budget(fields),
         doc=fields.text("doc", max=TEXT_MAX),
     )
     fields.end()
@@ -155,9 +158,10 @@ def step_of(table: Document, where: Place) -> Step:
 def _uses(fields: Fields) -> str:
     name = fields.text("uses")
     if fields.has("uses"):
-        if "@" in name:
-            fields.bad("uses", f"{said(name)} names a version", f"write uses = {name.partition('@')[0]!r}: versions are not chosen here")
-        check_name("uses", name, fields.where)
+        bare, wanted = split(name)
+        if MARK in name and not is_range(wanted):
+            fields.bad("uses", f"{said(wanted)} is no range of versions", f'{FORM}: uses = "{bare}@^2"')
+        check_name("uses", bare, fields.where)
     return name
 
 
@@ -270,6 +274,18 @@ def _labels(fields: Fields) -> tuple[str, ...]:
         return labels_of(value, "labels") if isinstance(value, dict | list) else fields.bad("labels", f"{said(value)} is no table", _LABELS)
     except UsageError as error:
         raise Bad((*fields.where, "labels"), error.message, error.fix) from error
+
+
+def _budget(fields: Fields) -> Amounts:
+    value = fields.any("budget")
+    if not fields.has("budget"):
+        return ()
+    if not isinstance(value, dict) or not value:
+        fields.bad("budget", f"{said(value)} is no table of amounts", "write budget = { usd = 5, calls = 100 }")
+    try:
+        return tuple((name, amount) for name, amount in budget_of(value))
+    except UsageError as error:
+        raise Bad((*fields.where, "budget"), error.message, error.fix) from error
 
 
 _LABELS = 'write labels = { zone = "eu", gpu = true }'

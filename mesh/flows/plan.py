@@ -12,6 +12,7 @@ import heapq
 
 from mesh.flows.order import followers_of, ordered
 from mesh.flows.spec import Document, Flow, Step
+from mesh.versions import chosen
 
 MAP_GUESS = 1
 """Items of a map whose list is not written in the flow."""
@@ -24,12 +25,12 @@ def planned(flow: Flow, caps: Document, *, slots: int = 0) -> Document:
     `slots`: how many pieces of work run at once; 0: one on each node that offers something the flow uses.
     """
     offered = {cap["capability"]: cap for cap in caps["caps"]}
-    nodes = {node for step in flow.steps for node in offered.get(step.uses, {}).get("nodes", ())}
+    nodes = {node for step in flow.steps for node in (chosen(offered, step.uses) or {}).get("nodes", ())}
     seconds = {step.id: _service_s(step, offered) for step in flow.steps}
     begins, ends = _scheduled(flow, {name: found or 0.0 for name, found in seconds.items()}, slots or max(1, len(nodes)))
     rows = []
     for step in flow.steps:
-        cap = offered.get(step.uses)
+        cap = chosen(offered, step.uses)
         rows.append(
             {
                 "step": step.id,
@@ -48,7 +49,7 @@ def planned(flow: Flow, caps: Document, *, slots: int = 0) -> Document:
 
 def _service_s(step: Step, offered: Document) -> float | None:
     """Of one piece of its work; None: nobody has done such work yet, or nobody offers it."""
-    cap = offered.get(step.uses)
+    cap = chosen(offered, step.uses)
     return cap["service_ms"] / 1000 if cap and cap["service_ms"] else None
 
 

@@ -20,6 +20,7 @@ from mesh.flows.inputs import input_of
 from mesh.flows.interpreter import interpret
 from mesh.flows.record import ENDED
 from mesh.flows.spec import FLOW, Document, Flow
+from mesh.ids import flags_in
 
 QUIET_TURNS = 100
 """Turns of the loop in which nothing is asked for any more: nothing here waits for anything but the loop."""
@@ -50,6 +51,8 @@ class Record:
     kept: Document | None = None
     paused: bool = False
     """Then its driver asks for nothing, and what was asked for before is no disagreement."""
+    pins: tuple[str, ...] = ()
+    """Feature flags among them, as they were when it began."""
 
 
 async def replayed(flow: Flow, given: Document, record: Record) -> Document:
@@ -59,7 +62,8 @@ async def replayed(flow: Flow, given: Document, record: Record) -> Document:
     is on record, and this flow has no such step). `agrees`: nothing differs, nothing is left over. `state`: done, failed, or running.
     """
     port = _Port(record)
-    task = SimpleNamespace(id=record.task, key=record.task, fence=0, attempt=1, capability=FLOW, parent="", deadline=None)
+    flags = flags_in(record.pins)
+    task = SimpleNamespace(id=record.task, key=record.task, fence=0, attempt=1, capability=FLOW, parent="", deadline=None, flags=flags)
     context = Context(task, port, asyncio.get_running_loop(), record.kept)  # type: ignore[arg-type]
     driving = asyncio.ensure_future(interpret(flow, input_of(flow, given), context))
     turns = -1

@@ -12,6 +12,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.flows.expressions import Flags
 from mesh.flows.order import followers_of
 from mesh.flows.spec import Document, Flow, Step
 
@@ -52,6 +53,7 @@ class State:
     """The version in which a step came or was replaced, where that is not the first: its work has names of its own."""
     go: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while steps may begin."""
+    flags: Flags = field(default_factory=lambda: Flags({}))
     _ends: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
     def end_of(self, step: str) -> asyncio.Future[None]:
@@ -88,7 +90,7 @@ class State:
 
     def scope(self, seen: int, **more: Any) -> Document:
         """The variables of an expression."""
-        return {"input": self.given, "flow": self.about, "steps": _Results(self, seen), **more}
+        return {"input": self.given, "flow": self.about, "flag": self.flags, "steps": _Results(self, seen), **more}
 
     def sinks(self) -> list[Step]:
         """The steps that nothing needs: the ends of the flow."""

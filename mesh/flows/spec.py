@@ -15,6 +15,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from mesh.labels import Amounts
+
 Document = dict[str, Any]
 FLOW = "mesh.flow"
 """The capability of a flow: its task's arguments are ``{"spec": the flow's document, "input": {...}}``."""
@@ -101,6 +103,8 @@ class Step:
     near: str = ""
     apart: str = ""
     priority: int = 0
+    budget: Amounts = ()
+    """What it may spend, reserved from what the flow has left before it begins; of a map or a loop for each item or turn."""
     doc: str = ""
 
     @property
@@ -120,6 +124,8 @@ class Flow:
     """A value with expressions in it; None: the results of the steps that nothing needs."""
     doc: str = ""
     version: int = 1
+    budget: Amounts = ()
+    """What all of it may spend."""
 
     def step(self, id: str) -> Step | None:
         return next((step for step in self.steps if step.id == id), None)
@@ -129,6 +135,7 @@ def document(flow: Flow) -> Document:
     """Plain JSON values, defaults left out."""
     found: Document = {"flow": flow.name, "version": flow.version, "doc": flow.doc}
     found["input"] = {name: _input(one) for name, one in flow.inputs.items()}
+    found["budget"] = amounts(flow.budget)
     kept = _without_defaults(found, {"version": 1}) | ({} if flow.output is None else {"output": flow.output})
     return kept | {"step": [step_document(step) for step in flow.steps]}
 
@@ -137,7 +144,7 @@ def step_document(step: Step) -> Document:
     """One ``[[step]]``."""
     found: Document = {name: getattr(step, name) for name in ("id", "uses", "when", "map", "max_parallel", "join", "cache", "hedge")}
     found |= {"with": step.arguments, "needs": list(step.needs), "retry": step.retry, "labels": list(step.labels)}
-    found |= {name: getattr(step, name) for name in ("near", "apart", "priority", "doc")}
+    found |= {name: getattr(step, name) for name in ("near", "apart", "priority", "doc")} | {"budget": amounts(step.budget)}
     found["timeouts"] = {name: duration(getattr(step.timeouts, f"{name}_s")) for name in ("queue", "run", "heartbeat", "total")}
     found["timeouts"] = {name: text for name, text in found["timeouts"].items() if text}
     found["loop"] = {"until": step.loop.until, "max": step.loop.max} if step.loop else None
@@ -167,6 +174,11 @@ def hash_of(flow: Flow) -> str:
 def duration(seconds: float) -> str:
     """``"1.5s"``; "" for 0."""
     return f"{seconds:.12g}s" if seconds else ""
+
+
+def amounts(budget: Amounts) -> dict[str, float]:
+    """``{"usd": 0.5, "calls": 100}``."""
+    return {name: amount // 1000 if amount % 1000 == 0 else amount / 1000 for name, amount in budget}
 
 
 def _input(one: Input) -> Document:

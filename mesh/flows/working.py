@@ -15,20 +15,20 @@ import json
 from typing import Any
 
 from mesh import Context
-from mesh.errors import InvalidArgument, NodeBusy, NoSuchCapability, Overloaded, TaskFailed, TimedOut, TooBig
+from mesh.errors import BudgetExceeded, InvalidArgument, NodeBusy, NoSuchCapability, Overloaded, TaskFailed, TimedOut, TooBig
 from mesh.flows.checks import own_part
 from mesh.flows.expressions import ExpressionError, filled, value_of
 from mesh.flows.fields import said
 from mesh.flows.gating import StepFailed, ask
 from mesh.flows.run import State
 from mesh.flows.saga import RETRIES, Committed, Saga
-from mesh.flows.spec import Action, Document, Step, Timeouts
+from mesh.flows.spec import Action, Document, Step, Timeouts, amounts
 from mesh.limits import FlowLimits
 
 LIMITS = FlowLimits()
 FALLBACK_AFTER_S = 30.0
 """How long a step that has a fallback waits to be taken, where its timeouts do not say: then nobody is there who could."""
-ENDS = (TaskFailed, InvalidArgument, TimedOut, NoSuchCapability, TooBig)
+ENDS = (TaskFailed, InvalidArgument, TimedOut, NoSuchCapability, TooBig, BudgetExceeded)
 """How a step's own work fails. Anything else is about the flow's task: it was replaced, or it asks for other work than it did before."""
 
 
@@ -198,6 +198,7 @@ class Working:
             apart=step.apart,
             hedge=step.hedge,
             priority=step.priority or None,
+            budget=amounts(step.budget) if not fallback and not undo else None,
         )
 
 

@@ -19,16 +19,19 @@ from mesh.client import Mesh
 from mesh.errors import InvalidArgument, MeshError
 from mesh.files import File
 from mesh.inspector.render import clean, say
+from mesh.versions import MARK, chosen, order, split
 
 Document = dict[str, Any]
+NEAREST = 3
+"""Versions that are named where none of them will do."""
 QUIET_S = 1.0
 """A call that was not answered by then says what it waits for, if that can be told."""
 _TRUTHS = ("0", "1", "f", "false", "n", "no", "off", "on", "t", "true", "y", "yes")
 
 
 def offered(caps: Document, capability: str) -> Document | None:
-    """What `mesh caps` knows of it."""
-    return next((cap for cap in caps["caps"] if cap["capability"] == capability), None)
+    """What `mesh caps` knows of it, as the versions that would do have it."""
+    return chosen({cap["capability"]: cap for cap in caps["caps"]}, capability)
 
 
 def check_arguments(cap: Document, arguments: Document) -> None:
@@ -88,7 +91,10 @@ def missing(caps: Document, nodes: Document, capability: str, where: list[str]) 
     """What nobody does that the work waits for; "" if somebody does it."""
     cap = offered(caps, capability)
     if cap is None:
-        return f"offers {capability}"
+        name, _ = split(capability)
+        there = [one["version"] for known in caps["caps"] if known["capability"] == name for one in known.get("versions") or [known]]
+        nearest = ", ".join(sorted(there, key=order, reverse=True)[:NEAREST])
+        return f"offers {capability}" + (f" (there is: {nearest})" if there and MARK in capability else "")
     kinds = [[*kind, *(label.partition("=")[0] for label in kind)] for kinds in cap["labels"].values() for kind in kinds]
     if where and not any(set(where) <= set(kind) for kind in kinds):
         return f"who offers {capability} has {' and '.join(where)}"

@@ -16,7 +16,7 @@ from mesh.flows.graph import drawn
 from mesh.flows.inputs import input_of
 from mesh.flows.plan import planned
 from mesh.flows.reading import Text
-from mesh.flows.spec import FLOW, Flow, document
+from mesh.flows.spec import FLOW, Flow, amounts, document
 from mesh.ids import short
 from mesh.inspector.arguments import parse_arguments
 from mesh.inspector.flow_facts import Run, fitting, flow_task, flows, is_task, read, run_of, with_widths
@@ -37,11 +37,13 @@ from mesh.inspector.shell import (
     show_document,
 )
 from mesh.inspector.use import (
+    BudgetOption,
     PriorityOption,
     ShareOption,
     WholeOption,
     WithinOption,
     WordsArgument,
+    budget_in,
     ended,
     raise_failure,
 )
@@ -66,6 +68,7 @@ def run(
     ] = None,
     priority: PriorityOption = None,
     share: ShareOption = None,
+    budget: BudgetOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -79,7 +82,8 @@ def run(
         (flow, source), given = read(file), parse_arguments(words or [], whole)
         input_of(flow, given)
         _against_offers(flow, source, await mesh.caps(everything=True))
-        options = mesh.options(key=key or "", timeout_s=within, priority=priority, share=share)
+        limit = amounts(flow.budget) | budget_in(budget)
+        options = mesh.options(key=key or "", timeout_s=within, priority=priority, share=share, budget=limit)
         task = await options.submit(FLOW, spec=document(flow), input=given)
         found: Document = {"schema": "mesh.flow-run/1", "task": task.id, "survives": task.survives, "flow": flow.name}
         if wait:

@@ -201,7 +201,7 @@ async def record_of(mesh: Mesh, run: Run) -> Record:
     kept = await value(newest["Checkpointed", task]["output"]) if ("Checkpointed", task) in newest else None
     names = (row["step"] for row in run.children)
     known = {one["key"]: each for one, each in zip(outcomes, effects, strict=True)}
-    return Record(task, dict(zip(names, found, strict=True)), known, kept, run.paused)
+    return Record(task, dict(zip(names, found, strict=True)), known, kept, run.paused, tuple(newest["Submitted", task].get("pins") or ()))
 
 
 async def flows(mesh: Mesh) -> Document:

@@ -20,6 +20,7 @@ from mesh.client import Mesh, connect
 from mesh.errors import MeshError, NoNode, TimedOut, UsageError, error_document, first_error
 from mesh.inspector import notify
 from mesh.inspector.render import clean, clean_lines, cut_to_screen, say
+from mesh.versions import FORM, MARK, is_range, split
 
 Document = dict[str, Any]
 Action = Callable[[Mesh], Awaitable[Document]]
@@ -41,6 +42,13 @@ def filled(value: Any) -> Any:
     if value == "" or (isinstance(value, list | tuple) and "" in value):
         raise typer.BadParameter("it is empty")
     return value
+
+
+def in_range(capability: str) -> str:
+    """Argument callback: behind the name of a capability stands a range of versions, or nothing."""
+    if MARK in capability and not is_range(split(capability)[1]):
+        raise typer.BadParameter(f"{split(capability)[1]!r} is no range of versions: {FORM}")
+    return capability
 
 
 def bounded(value: float | None) -> float | None:

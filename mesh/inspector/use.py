@@ -27,12 +27,16 @@ from mesh.inspector.shell import (
     bounded,
     explained,
     filled,
+    in_range,
     run,
 )
 from mesh.inspector.streaming import plain
 from mesh.inspector.watch import TaskArgument
+from mesh.labels import amounts_in
 
-CapabilityArgument = Annotated[str, typer.Argument(help="What is wanted, as `mesh caps` lists it.", show_default=False)]
+CapabilityArgument = Annotated[
+    str, typer.Argument(help="What is wanted, as `mesh caps` lists it; NAME@^2: of these versions.", show_default=False, callback=in_range)
+]
 WordsArgument = Annotated[list[str] | None, typer.Argument(help="name=text  name:=JSON  name=@file", show_default=False)]
 WholeOption = Annotated[
     str | None,
@@ -85,6 +89,16 @@ QueueWithinOption = Annotated[
 RunWithinOption = Annotated[
     float | None,
     typer.Option("--run-within", metavar="SECONDS", help="One run is stopped after so long.", show_default=False, callback=bounded),
+]
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="NAME=AMOUNT",
+        help="What it and all that it begins may spend: usd=5, calls=100, time_s=600. May be repeated.",
+        show_default=False,
+        callback=filled,
+    ),
 ]
 CallTimeout = Annotated[float, bound(TIMEOUT_S)]
 PriorityOption = Annotated[
@@ -150,10 +164,26 @@ def _free(path: Path, taken: list[str]) -> Path:
 
 
 def _placed(
-    where: list[str] | None, near: str | None, apart: str | None, hedge: bool, priority: int | None, share: str | None
+    where: list[str] | None,
+    near: str | None,
+    apart: str | None,
+    hedge: bool,
+    priority: int | None,
+    share: str | None,
+    budget: list[str] | None,
 ) -> dict[str, Any]:
     """As `Mesh.options` takes them."""
-    return {"where": where, "near": near or "", "apart": apart or "", "hedge": hedge, "priority": priority, "share": share}
+    found: dict[str, Any] = {"where": where, "near": near or "", "apart": apart or "", "hedge": hedge, "priority": priority, "share": share}
+    return found | {"budget": budget_in(budget)}
+
+
+def budget_in(words: list[str] | None) -> dict[str, float]:
+    """``--budget usd=5 --budget calls=100``. Raises UsageError."""
+    names = [word.partition("=")[0] for word in words or ()]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--budget: {name!r} is there twice", fix="give each name once")
+    return {name: amount / 1000 for name, amount in amounts_in(words or (), "--budget")}
 
 
 def _show_result(document: dict[str, Any]) -> str:
@@ -173,6 +203,7 @@ def call(
     timeout: CallTimeout = TIMEOUT_S,
     priority: PriorityOption = None,
     share: ShareOption = None,
+    budget: BudgetOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -183,7 +214,7 @@ def call(
     """
     from mesh.inspector.arguments import parse_arguments
 
-    placed = _placed(where, near, apart, hedge, priority, share)
+    placed = _placed(where, near, apart, hedge, priority, share, budget)
     if stream:
         if out:
             raise typer.BadParameter("--stream has no -o")
@@ -241,6 +272,7 @@ def submit(
     ] = None,
     priority: PriorityOption = None,
     share: ShareOption = None,
+    budget: BudgetOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -257,7 +289,7 @@ def submit(
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
         bounds: dict[str, Any] = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
-        placed = _placed(where, near, apart, hedge, priority, share)
+        placed = _placed(where, near, apart, hedge, priority, share, budget)
         options = mesh.options(retries=retries, key=key or "", **bounds, **placed)
         # Before the submit: nothing that fails may stand between what was acknowledged and its id.
         caps, nodes = await mesh.caps(everything=True), await mesh.nodes()

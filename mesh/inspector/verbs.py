@@ -34,10 +34,12 @@ GROUPS: dict[str, dict[str, str]] = {
         "retry": "use",
         "get": "use",
         "flow": "flow",
+        "sim": "rehearse",
         "secret": "secrets",
         "approve": "gates",
         "deny": "gates",
         "signal": "gates",
+        "policy": "policy",
         "schedule": "triggers",
         "publish": "triggers",
     },
@@ -75,7 +77,8 @@ SEVERAL = {
         "patch": "flow_control",
         "replay": "flow_control",
         "cancel": "flow",
-    }
+    },
+    "policy": dict.fromkeys(("show", "set", "check", "explain", "history", "rollback"), "policy"),
 }
 """Verbs that are several, ``mesh flow run``: what follows them, and the module that holds its function (``list_``: a name was taken)."""
 

@@ -14,6 +14,7 @@ from mesh.ids import PRIORITY_DEFAULT, award_number, short, term_of
 from mesh.inspector.effects import award_words, show_effects
 from mesh.inspector.render import clean, fit, screen_columns, seconds, table
 from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask
+from mesh.inspector.spends import show_budget
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task id, as `submit` or `tasks` print it.", show_default=False)]
 
@@ -60,6 +61,7 @@ def _show_status(document: dict[str, Any]) -> str:
         "stock": stock,
         "nodes": ", ".join(f"{count} {clean(state)}" for state, count in document["nodes"].items() if count),
         "tasks": ", ".join(f"{count} {clean(state)}" for state, count in tasks.items() if count) or "none",
+        "policy": _policy(document.get("policy") or {}),
         "gates": f"{document['gates']} wait for an approval; mesh approvals" if document.get("gates") else "",
         "resources": ", ".join(
             f"{clean(name)} {r['held']:g} of {r['total']:g} held" for name, r in (document.get("resources") or {}).items()
@@ -141,8 +143,14 @@ def _show_models(document: dict[str, Any]) -> str:
 
 
 def _show_caps(document: dict[str, Any]) -> str:
-    rows = [(c["capability"] + c["signature"], _offered_by(c), seconds(c["service_ms"] or None), c["doc"]) for c in document["caps"]]
-    return table(("CAPABILITY", "OFFERED BY", "TAKES", "DOES"), rows, empty="nobody offers anything yet; run an agent: mesh run FILE.py")
+    rows = [
+        (c["capability"] + one["signature"], one["version"], _offered_by(c | one), seconds(c["service_ms"] or None), c["doc"])
+        for c in document["caps"]
+        for one in c.get("versions") or [c]
+    ]
+    return table(
+        ("CAPABILITY", "VERSION", "OFFERED BY", "TAKES", "DOES"), rows, empty="nobody offers anything yet; run an agent: mesh run FILE.py"
+    )
 
 
 def _offered_by(cap: dict[str, Any]) -> str:
@@ -150,7 +158,8 @@ def _offered_by(cap: dict[str, Any]) -> str:
     nodes = ((one, breakers.get(one.partition("@")[2])) for one in cap["offered_by"])
     labels = {name: " | ".join(",".join(kind) for kind in kinds) for name, kinds in (cap.get("labels") or {}).items()}
     told = ((one, state, labels.get(one.partition("@")[2])) for one, state in nodes)
-    return ", ".join(one + (f" [{its}]" if its else "") + (f" (breaker {state})" if state else "") for one, state, its in told)
+    found = ", ".join(one + (f" [{its}]" if its else "") + (f" (breaker {state})" if state else "") for one, state, its in told)
+    return found + ("; they disagree about its arguments" if cap.get("disputed") else "")
 
 
 def tasks(
@@ -208,6 +217,7 @@ def _show_task(document: dict[str, Any]) -> str:
         "state",
         "owner",
         "agent",
+        "version",
         "fence",
         "attempts",
         "parent",
@@ -217,16 +227,25 @@ def _show_task(document: dict[str, Any]) -> str:
         "survives",
         "priority",
         "share",
+        "policy",
         "reason",
         "progress",
     )
-    fence = document["fence"]
-    shown = {**document, "fence": f"{fence} ({award_words(award_number(fence), term_of(fence))})" if award_number(fence) else ""}
+    fence, rules = document["fence"], document.get("rules") or []
+    words = f"{fence} ({award_words(award_number(fence), term_of(fence))})" if award_number(fence) else ""
+    shown = {**document, "fence": words, "policy": f"version {rules[0]}: {', '.join(rules[1:])}" if rules else ""}
     shown["priority"] = "" if document.get("priority") == PRIORITY_DEFAULT else document.get("priority")
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
     lines = [f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key)]
+    lines += ["", show_budget(document["budget"], document["task"])] if document.get("budget") else []
     return "\n".join([*lines, *(["", show_effects(document["effects"])] if document.get("effects") else [])])
+
+
+def _policy(document: dict[str, Any]) -> str:
+    if not document.get("version"):
+        return ""
+    return f"{clean(document['name'])}, version {document['version']}, {document['rules']} rules; mesh policy show".removeprefix(", ")
 
 
 def why(

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from mesh.ids import FIRST_TERM, award_number, short, term_of
+from mesh.ids import FIRST_TERM, ON, award_number, short, term_of
 from mesh.inspector.effects import award_words, effects_of, show_effects
 from mesh.inspector.render import clean, seconds, table
+from mesh.inspector.spends import show_spent, spent_of
+from mesh.versions import split
 
 CANCELLED, FAILED = "cancelled", "failed"
 WAIT = "mesh.wait"
@@ -44,9 +46,12 @@ def explain(task: str, entries: list[dict[str, Any]], names: Mapping[str, str] =
         "schema": "mesh.why/1",
         "task": task,
         "capability": next((entry["capability"] for entry in own if entry["kind"] == "Submitted"), ""),
+        "rules": next((list(entry.get("rules") or []) for entry in own if entry["kind"] == "Submitted"), []),
+        "pins": next((list(entry.get("pins") or []) for entry in own if entry["kind"] == "Submitted"), []),
         "decisions": decisions,
         "events": events,
         "effects": effects_of(task, entries),
+        "spent": spent_of(task, entries),
         "agrees": all(decision["agrees"] for decision in decisions),
         "verified": bool(own) and all(entry["verified"] for entry in own),
     }
@@ -90,14 +95,42 @@ def _outcome(fence: int, own: list[dict[str, Any]]) -> str:
 
 
 def _event(entry: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    keys = ("kind", "wall_ms", "reason", "by", "state", "agent", "step", "parent", "error", "node", "person", "note", "event", "word")
+    keys = (
+        "kind",
+        "wall_ms",
+        "reason",
+        "by",
+        "state",
+        "agent",
+        "version",
+        "step",
+        "parent",
+        "error",
+        "node",
+        "person",
+        "note",
+        "event",
+        "word",
+    )
     said = {"approve": entry["approve"], "node": names.get(entry["node"], entry["node"])} if entry["kind"] == "Answered" else {}
     return {key: entry[key] for key in keys if entry.get(key)} | said
+
+
+def _pinned(pin: str) -> str:
+    """``+new-model``, ``report.render@2.0|1``: in words."""
+    name, wanted = split(pin)
+    if wanted:
+        return f"{name} as version {wanted}".replace("|", ", else ")
+    return f"flag {pin[1:]} {'on' if pin[:1] == ON else 'off'}"
 
 
 def show(document: dict[str, Any]) -> str:
     """The document for people."""
     lines = [f"{clean(short(document['task']))}  {clean(document['capability'])}"]
+    if rules := document.get("rules"):
+        lines.append(f"by the policy, version {clean(rules[0])}: {', '.join(map(clean, rules[1:]))}")
+    if pins := document.get("pins"):
+        lines.append(f"decided when its work began: {', '.join(map(clean, map(_pinned, pins)))}")
     for decision in document["decisions"]:
         asked = len(decision["candidates"]) + len(decision["refusals"])
         lines.append("")
@@ -108,7 +141,7 @@ def show(document: dict[str, Any]) -> str:
         rows = [
             (
                 c["name"],
-                c.get("agent", ""),
+                c.get("agent", "") + (f" {c['version']}" if c.get("version") else ""),
                 c["score_ms"],
                 seconds(c["start_ms"]),
                 seconds(c["service_ms"]),
@@ -130,6 +163,8 @@ def show(document: dict[str, Any]) -> str:
     lines += _end(document["events"])
     if document.get("effects"):
         lines += ["", show_effects(document["effects"])]
+    if document.get("spent"):
+        lines += ["", show_spent(document["spent"])]
     lines.append("")
     lines.append("record: " + ("every entry's signature and inclusion proof verified" if document["verified"] else "NOT VERIFIED"))
     return "\n".join(lines)
@@ -153,6 +188,8 @@ def _end(events: list[dict[str, Any]]) -> Iterator[str]:
     asked: dict[str, Any] = next((event for event in reversed(events) if event["kind"] == "CancelAsked"), {})
     words = f"by {clean(short(asked.get('by', '')))}: {clean(asked.get('reason', ''))}" if asked else ""
     finished = next((event for event in events if event["kind"] == "Finished"), None)
+    if finished is not None and finished.get("version"):
+        yield f"ran last as version {clean(finished['version'])}"
     if finished is None and asked:
         yield f"to be cancelled {words}"
     elif finished is None:

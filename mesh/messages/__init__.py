@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from mesh.messages import claims, enrol, keeping, membership, policy, records, session, slots, triggers, trust, waits, work
+from mesh.messages import (
+    claims,
+    enrol,
+    keeping,
+    membership,
+    policy,
+    records,
+    rollouts,
+    session,
+    slots,
+    spending,
+    triggers,
+    trust,
+    waits,
+    work,
+)
 
 KINDS: dict[int, type] = {
     1: session.Stale,
@@ -58,6 +73,7 @@ KINDS: dict[int, type] = {
     80: work.EffectAsk,
     81: work.EffectDone,
     82: work.EffectAnswer,
+    83: spending.SpendAsk,
     90: claims.KeysNews,
     91: claims.ClaimAsk,
     92: claims.ClaimAnswer,
@@ -67,6 +83,7 @@ KINDS: dict[int, type] = {
     96: slots.SlotAsk,
     97: slots.SlotGrant,
     100: triggers.Schedules,
+    101: rollouts.Rollouts,
 }
 
 SIGNED: dict[str, type] = {

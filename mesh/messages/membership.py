@@ -17,6 +17,22 @@ Epoch = tuple[int, int]
 NO_EPOCH: Epoch = (0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Another version of a capability beside that of its `Offer`, at the same node: what may differ. As there."""
+
+    version: str
+    agent: str
+    idempotent: bool = False
+    timeout_ms: int = 0
+    retries: int = 0
+    on_lost: str = "retry"
+    input_schema: str = ""
+    output_schema: str = ""
+    heartbeat_ms: int = 0
+    labels: tuple[tuple[str, ...], ...] = ()
+
+
 @dataclass(slots=True)
 class Offer:
     """One capability as its agent declares it. `input_schema` and `output_schema` are JSON Schema 2020-12 as text."""
@@ -51,6 +67,8 @@ class Offer:
     topics: tuple[str, ...] = ()
     """Patterns of the topics whose events become its tasks."""
     schedules: tuple[Plan, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    """Other versions of it that workers of this node offer."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,6 @@
-"""What is known: commits, heads, and the kinds of journal entries.
+"""What is known: the kinds of journal entries, in the chain of commits (`chain.py`).
 
-An entry travels and is hashed as ``msgpack [kind, *fields]`` (canonical: shortest forms, fixed order). A *commit* is one group of at most
-256 entries: one fsync, one signature, one link to the commit before. `(author, incarnation, seq)` is the only dot in the system.
+An entry travels and is hashed as ``msgpack [kind, *fields]`` (canonical: shortest forms, fixed order).
 """
 
 from __future__ import annotations
@@ -9,68 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
+from mesh.messages.chain import Commit as Commit
+from mesh.messages.chain import Fork as Fork
+from mesh.messages.chain import Heads as Heads
+from mesh.messages.chain import Witness as Witness
+from mesh.messages.chain import Witnessed as Witnessed
 from mesh.messages.claims import Cell, KeyRoster
-from mesh.messages.signed import Signed
+from mesh.messages.rollouts import Mark as RolloutMark
 from mesh.messages.triggers import Mark, PlanRow
-from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
-
-# ---- the chain
-
-
-@dataclass(slots=True)
-class Commit:
-    """Entries ``first .. first+count-1`` of one author's incarnation. Body of a signed object; its hash is that of the body's bytes."""
-
-    author: NodeId
-    incarnation: int
-    epoch: int
-    first: int
-    count: int
-    prev: bytes
-    """SHA-256 of the commit before (of any incarnation of this author); 32 zero bytes for the very first."""
-    merkle_root: bytes
-    """Over leaves ``sha256(0x00 || entry)`` and nodes ``sha256(0x01 || left || right)``; an odd one moves up unchanged."""
-    hlc: int
-    """Hybrid logical clock: milliseconds of Unix time << 16 | counter."""
-
-
-# ---- messages
-
-
-@dataclass(slots=True)
-class Heads:
-    """The newest commits the sender knows, of any author, as their authors signed them."""
-
-    heads: tuple[Signed, ...]
-
-
-@dataclass(slots=True)
-class Fork:
-    """Two commits for one place: proof that `author` equivocated, or that an old disk came back to life. Kept and shown for ever."""
-
-    author: NodeId
-    one: Signed
-    other: Signed
-
-
-@dataclass(slots=True)
-class Witness:
-    """By a node that saw this commit of `author` and every one before it that it knew of fit together. Body of a signed object."""
-
-    author: NodeId
-    incarnation: int
-    last: int
-    """Number of the commit's last entry."""
-    head: bytes
-    at_ms: int
-
-
-@dataclass(slots=True)
-class Witnessed:
-    """Co-signatures of the receiver's own journal, for it to keep."""
-
-    witnesses: tuple[Signed, ...]
-
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Bounds, FileRef, Placement
 
 # ---- entries
 
@@ -122,6 +68,10 @@ class Submitted:
     """Of the mesh's policy, that had a say in it: its version, then their ids."""
     down: tuple[str, ...] = ()
     """Labels that whatever it asks for must be run with, too."""
+    budget: Amounts = ()
+    """Its own: reserved from what its parent has left."""
+    pins: tuple[str, ...] = ()
+    """Flags and sides of rollouts, as they were when the work began that it belongs to (`policy/steering.py`)."""
 
 
 @dataclass(slots=True)
@@ -138,6 +88,8 @@ class Candidate:
     """What its awards took lately, of what was expected of them: 50 to 400. Its times count by so much."""
     transfer_ms: int = 0
     """For the files that would have to travel there, and for being away from where it likes to be (`near`, `apart`)."""
+    version: str = ""
+    """Which it would run as there; empty: one of several."""
 
 
 @dataclass(slots=True)
@@ -239,6 +191,22 @@ class Effected:
 
 
 @dataclass(slots=True)
+class Spent:
+    """By the manager: what was spent, or reserved for it, by the holder under this fence. The newest of a task tells its whole sum."""
+
+    task: TaskId
+    fence: Fence
+    call: int
+    """The number of its question; 0: nobody asked (the seconds that a handler ran, what was open when it began anew)."""
+    key: str
+    reserved: Amounts
+    """What is open under this key from now on; nothing: it is settled."""
+    used: Amounts
+    """All that this task has spent so far, with what ended below it."""
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
 class Answered:
     """By the manager: somebody has settled a wait, or said his part of it. `word`: of a gate, the signed `Verdict` itself."""
 
@@ -271,6 +239,8 @@ class Finished:
     error: str = ""
     service_ms: int = 0
     at_ms: int = 0
+    version: str = ""
+    """Of its capability, as it ran last; empty: not known."""
 
 
 @dataclass(slots=True)
@@ -283,6 +253,8 @@ class Accepted:
     capability: str
     input: Hash
     at_ms: int = 0
+    pins: tuple[str, ...] = ()
+    """As in its award."""
 
 
 @dataclass(slots=True)
@@ -299,6 +271,8 @@ class Ended:
     agent: str = ""
     service_ms: int = 0
     at_ms: int = 0
+    version: str = ""
+    """Of its capability, which the worker has."""
 
 
 @dataclass(slots=True)
@@ -442,6 +416,14 @@ class Ticked:
     at_ms: int = 0
 
 
+@dataclass(slots=True)
+class Rolled:
+    """How far a staged rollout has come, as this node knows it."""
+
+    mark: RolloutMark
+    at_ms: int = 0
+
+
 ENTRIES = (
     Opened,
     Submitted,
@@ -473,5 +455,7 @@ ENTRIES = (
     Answered,
     Planned,
     Ticked,
+    Spent,
+    Rolled,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

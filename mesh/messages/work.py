@@ -31,6 +31,9 @@ Bounds = tuple[int, int, int]
 
 UNBOUNDED: Bounds = (0, 0, 0)
 
+Amounts = tuple[tuple[str, int], ...]
+"""Of what a budget has or work spends: names, and thousandths."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -143,6 +146,10 @@ class AwardItem:
     """Labels that whatever it asks for must be run with, too."""
     words: tuple[Signed, ...] = ()
     """What people have signed to let it pass a gate of the policy's."""
+    budgets: tuple[str, ...] = ()
+    """Of which names somebody has set a budget: what it calls has to be reserved there first."""
+    pins: tuple[str, ...] = ()
+    """As in `Submitted`: those of the work that it belongs to."""
 
 
 @dataclass(slots=True)
@@ -207,6 +214,8 @@ class Result:
     agent: str = ""
     files: tuple[FileRef, ...] = ()
     service_ms: int = 0
+    version: str = ""
+    """Of the capability, as the worker that ran it declares it."""
 
 
 @dataclass(slots=True)
@@ -217,7 +226,7 @@ class Failure:
     fence: Fence
     kind: str
     """error, invalid_argument, timeout, worker_lost, cancelled, no_file, too_big, heartbeat (its handler was silent for too long),
-    outcome_unknown."""
+    outcome_unknown, over_budget."""
     message: str
     retryable: bool
     agent: str = ""
@@ -226,6 +235,8 @@ class Failure:
     service_ms: int = 0
     retry_after_ms: int = 0
     """The handler asks not to be tried again before."""
+    version: str = ""
+    """As in a result."""
 
 
 @dataclass(slots=True)
@@ -334,6 +345,8 @@ class StepAsk:
     placement: Placement = ANYWHERE
     retries: int = -1
     """Tries after a failure of its handler; -1: as many as its capability says."""
+    budget: Amounts = ()
+    """Its own, reserved before it begins."""
 
 
 @dataclass(slots=True)

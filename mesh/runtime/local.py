@@ -36,7 +36,7 @@ from mesh.limits import WorkLimits
 from mesh.messages.signed import Signed
 from mesh.messages.waits import WAIT, Verdict
 from mesh.runtime.disk.blobs import Blobs
-from mesh.runtime.params_local import COMMANDS, bounds_of, digest_of, effect_of, number_of, placement_of, rank_of, text_of, work_of
+from mesh.runtime.params_local import COMMANDS, digest_of, effect_of, how_of, number_of, text_of, work_of
 from mesh.runtime.peers import peer_of
 from mesh.runtime.protocol_local import PATH_BYTES_MAX, BadFrame, Channel
 from mesh.runtime.workers import Workers
@@ -324,7 +324,7 @@ class LocalServer:
     def _do_call(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         request, parent = self._request(connection, number, "call"), text_of(params, "parent")
-        how = bounds_of(params), placement_of(params), rank_of(params)
+        how = how_of(params)
         self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, False, *how))
 
     def _do_stream(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
@@ -333,7 +333,7 @@ class LocalServer:
         request = self._request(connection, number, "stream")
         connection.streams[text_of(params, "stream")] = request
         parent = text_of(params, "parent")
-        how = bounds_of(params), placement_of(params), rank_of(params)
+        how = how_of(params)
         self._tell(self._me, Call(request, capability, data, timeout_ms, parent, files, True, *how))
 
     def _do_next(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
@@ -345,16 +345,16 @@ class LocalServer:
         capability, data, timeout_ms, files = self._work(params)
         retries, by, key = number_of(params, "retries", -1), text_of(params, "by"), text_of(params, "key")
         request = self._request(connection, number, "submit")
-        bounds, placed = bounds_of(params), (placement_of(params), rank_of(params))
-        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds, key, *placed))
+        bounds, placement, rank, budget = how_of(params)
+        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds, key, placement, rank, budget))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         parent, name, fence = text_of(params, "parent"), text_of(params, "name"), number_of(params, "fence", 0)
         request = self._request(connection, number, "step")
-        how = bounds_of(params), rank_of(params), placement_of(params)
-        retries = number_of(params, "retries", -1)
-        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, *how, retries))
+        (bounds, placement, rank, budget), retries = how_of(params), number_of(params, "retries", -1)
+        how = bounds, rank, placement, retries, budget
+        self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, *how))
 
     def _do_effect(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         task, fence, key, call, once = *effect_of(params), params.get("once")

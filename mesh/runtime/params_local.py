@@ -8,13 +8,15 @@ from typing import Any
 from mesh.core.coordination.inputs import Coordinate
 from mesh.core.triggers.inputs import ScheduleAsk, SubscribersAsk
 from mesh.core.work.gates import NOTE_CHARACTERS_MAX
-from mesh.core.work.inputs import Checkpoint
+from mesh.core.work.inputs import Checkpoint, Spend
+from mesh.core.work.spending import unfit
 from mesh.errors import Refused, TooBig
 from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_MAX, Fence, Rank, TaskId, is_label
 from mesh.messages.triggers import Plan
 from mesh.messages.waits import Verdict
-from mesh.messages.work import Bounds, Placement
+from mesh.messages.work import Amounts, Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
+from mesh.versions import is_wanted
 
 _PLAN_FIELDS = (str, str, str, str, int, int, str, int, str, bytes, bool)
 SIGNALS_MAX = 256
@@ -69,7 +71,11 @@ def bounds_of(params: dict[str, Any]) -> Bounds:
 def placement_of(params: dict[str, Any]) -> Placement:
     value = params.get("placement", {})
     where = value.get("where", []) if type(value) is dict else None
-    if type(where) is not list or len(where) > LABELS_MAX or not all(type(one) is str and is_label(one) for one in where):
+    if (
+        type(where) is not list
+        or len(where) > LABELS_MAX
+        or not all(type(one) is str and (is_label(one) or is_wanted(one)) for one in where)
+    ):
         raise BadFrame("bad_placement")
     near, apart = text_of(value, "near"), text_of(value, "apart")
     hedge = value.get("hedge", False)
@@ -87,6 +93,21 @@ def rank_of(params: dict[str, Any]) -> Rank:
     if not 0 <= priority <= PRIORITY_MAX or len(share) > SHARE_CHARS_MAX:
         raise BadFrame("bad_rank")
     return priority, share
+
+
+def amounts_of(params: dict[str, Any], name: str) -> Amounts:
+    """A budget, or what is spent: names and thousandths."""
+    value = params.get(name, [])
+    if type(value) is not list or not all(type(pair) is list and [type(part) for part in pair] == [str, int] for pair in value):
+        raise BadFrame(f"bad_{name}")
+    found = tuple((one, amount) for one, amount in value)
+    if unfit(found):
+        raise BadFrame(f"bad_{name}")
+    return found
+
+
+def how_of(params: dict[str, Any]) -> tuple[Bounds, Placement, Rank, Amounts]:
+    return bounds_of(params), placement_of(params), rank_of(params), amounts_of(params, "budget")
 
 
 def anew_of(params: dict[str, Any]) -> tuple[bool, tuple[tuple[str, int], ...]]:
@@ -112,6 +133,11 @@ def checkpoint_of(params: dict[str, Any]) -> Checkpoint:
     if type(value) is not bytes:
         raise BadFrame("bad_checkpoint")
     return Checkpoint(0, task, fence, value, *anew_of(params))
+
+
+def spend_of(params: dict[str, Any]) -> Spend:
+    task, fence, key, call = effect_of(params)
+    return Spend(0, task, fence, call, text_of(params, "kind"), key, amounts_of(params, "amounts"))
 
 
 def schedule_of(params: dict[str, Any]) -> ScheduleAsk:
@@ -155,6 +181,7 @@ def coordinate_of(params: dict[str, Any]) -> Coordinate:
 COMMANDS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "checkpoint": checkpoint_of,
     "coordinate": coordinate_of,
+    "spend": spend_of,
     "schedule": schedule_of,
     "subscribers": subscribers_of,
 }

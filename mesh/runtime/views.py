@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from mesh.errors import Refused
 from mesh.ids import OURS
 from mesh.messages.membership import Offer
 from mesh.runtime import clock
+from mesh.runtime.caps import cap_of, disputes
 from mesh.runtime.disk.store_file import StoreError
 from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
 from mesh.runtime.presiding import shown
@@ -34,6 +34,7 @@ Document = dict[str, Any]
 TWO_NODES = "with two nodes submitted work survives a restart of its node, not its loss: neither could know that the other is gone for good"
 
 
+UPDATE_FIX = "install the version here that it was set with: pip install -U lanmesh"
 OLD_COPY_FIX = "mesh audit, for what it did since; what others hold stays as it is: go on as another node, mesh up --name NAME"
 
 
@@ -84,6 +85,7 @@ class Views:
             "stock": self._workers(stock=True),
             "nodes": states,
             "tasks": {name: getattr(tasks, name) for name in ("live", "waiting", "held", "done", "failed", "cancelled")},
+            "policy": asdict(process.assembly.policies.statistics()),
             "gates": len(process.assembly.manager.waiting.rows(clock.now_s())),
             "draining": contractor.draining,
             "running": contractor.busy,
@@ -140,9 +142,19 @@ class Views:
         store = process.store.statistics()
         records = process.assembly.records.statistics()
         membership = process.assembly.membership.statistics()
-        found += [(f"those who offer {name} disagree about its arguments", f"give one {name} another name") for name in self._disputed()]
+        found += disputes(process.assembly.directory.rows())
+        found += [
+            (
+                f"the rollout of {row['capability']} to {row['to']} was stopped by {row['by']}: {row['stopped']}",
+                "mesh policy show; to begin anew: mesh policy set FILE",
+            )
+            for row in process.assembly.rolling.told()
+            if row["stopped"]
+        ]
         if store.failed:
             found.append((f"the journal cannot be written: {store.failed}", "mesh doctor"))
+        if unread := process.assembly.policies.statistics().unread:
+            found.append((f"version {unread} of the policy has keys that this node does not know: it keeps to an older one", UPDATE_FIX))
         if process.store.held:
             found.append((WAITING, "mesh nodes"))
         if store.shelf_damaged:
@@ -181,17 +193,6 @@ class Views:
         if accepted := self._process.store.statistics().rollback_accepted:
             found.append((f"this life went on with a journal that is not the newest: {accepted}", "mesh verify"))
         return [{"message": message, "fix": fix} for message, fix in found]
-
-    def _disputed(self) -> list[str]:
-        """Capabilities of one name and several signatures: a caller cannot know which he gets."""
-        seen: dict[str, set[str]] = {}
-        for row in self._process.assembly.directory.rows():
-            if row.state == ALIVE:
-                for name, offer in row.offers.items():
-                    if name.startswith(OURS):
-                        continue  # its name cannot be changed; which version of us says what is ours to mind
-                    seen.setdefault(name, set()).add(offer.input_schema)
-        return sorted(name for name, schemas in seen.items() if len(schemas) > 1)
 
     def _refusals(self) -> dict[str, int]:
         links = self._process.links.statistics()
@@ -238,7 +239,7 @@ class Views:
                 for name, offer in row.offers.items():
                     if params.get("all") is True or not name.startswith(OURS):
                         found.setdefault(name, []).append((row, offer))
-        rows = [_cap(name, found[name]) for name in sorted(found)]
+        rows = [cap_of(name, found[name]) for name in sorted(found)]
         if params.get("stats") is True:
             for cap in rows:
                 cap["models"] = self._models(cap["capability"], found[cap["capability"]])
@@ -318,6 +319,7 @@ class Views:
             "local": process.local,
             "membership": process.assembly.membership,
             "trust": process.assembly.trust,
+            "policies": process.assembly.policies,
             "records": process.assembly.records,
             "manager": process.assembly.manager,
             "contractor": process.assembly.contractor,
@@ -335,49 +337,3 @@ def _forked(name: str) -> tuple[str, str]:
         f"{what}: it went on from an old copy, or its key is in two places",
         f"mesh audit --all: rollback_accepted by {name} explains it; if there is none, mesh revoke {name}",
     )
-
-
-def _cap(name: str, offered: list[tuple[Row, Offer]]) -> Document:
-    offer = offered[0][1]
-    measured = [row.load[name].service_ms for row, _ in offered if name in row.load and row.load[name].service_ms]
-    return {
-        "capability": name,
-        "signature": _signature(offer),
-        "doc": offer.doc.split("\n")[0],
-        "version": offer.version,
-        "idempotent": offer.idempotent,
-        "limit": offer.limit,
-        "rate": offer.rate,
-        "rate_ms": offer.rate_ms,
-        "offered_by": [f"{one.agent}@{row.name}" for row, one in offered],
-        "nodes": [row.node for row, _ in offered],
-        "labels": {row.name: [list(kind) for kind in one.labels] for row, one in offered if one.labels},
-        "needs": {name: amount / 1000 for name, amount in offer.needs},
-        "breakers": {row.name: load.breaker for row, _ in offered if (load := row.load.get(name)) is not None and load.breaker},
-        "service_ms": min(measured, default=0),
-        "input_schema": _schema(offer.input_schema),
-        "output_schema": _schema(offer.output_schema),
-    }
-
-
-def _schema(text: str) -> Document:
-    """A schema as its peer wrote it; {} for what is none: a bad peer must not hide what the others offer."""
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _signature(offer: Offer) -> str:
-    """``(name: string, n: integer = 3)``, from the JSON Schema."""
-    schema = _schema(offer.input_schema)
-    properties, required = schema.get("properties"), schema.get("required")
-    parts = []
-    for name, kind in properties.items() if isinstance(properties, dict) else ():
-        kind = kind if isinstance(kind, dict) else {}
-        type_name = "File" if "$file" in (kind.get("properties") or {}) else kind.get("type") or kind.get("title") or "any"
-        type_name = "Secret" if kind.get("pattern") == "^secret://" else type_name
-        is_required = isinstance(required, list) and name in required
-        parts.append(f"{name}: {type_name}" + ("" if is_required else f" = {json.dumps(kind.get('default'))}"))
-    return f"({', '.join(parts)})"

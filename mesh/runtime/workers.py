@@ -138,22 +138,7 @@ class Workers:
             self._executed += 1
             worker.executed += 1
             worker.running += 1
-            item = [
-                effect.task,
-                effect.fence,
-                effect.capability,
-                effect.input,
-                effect.lease_end_ms,
-                effect.timeout_ms,
-                effect.parent,
-                effect.attempt,
-                effect.checkpoint,
-                effect.stream,
-                effect.skip,
-                list(effect.rank),
-                effect.limited,
-            ]
-            self._add(worker, "execute", item)
+            self._add(worker, "execute", effect.row())
 
     def _extend(self, effect: Extend) -> None:
         worker = self._workers.get(effect.worker)

@@ -104,6 +104,10 @@ class Network:
         self.lost = 0
         self.sent = 0
 
+    def set_way(self, base_s: float, jitter_s: float) -> None:
+        """What a message takes from now on."""
+        self._base_s, self._jitter_s = base_s, jitter_s
+
     # ---- envelopes
 
     def send(self, sender: NodeId, to: NodeId, stamp_ms: int, echo_ms: int, messages: tuple[Any, ...]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.ids import COORDINATE
-from mesh.messages import KINDS, claims, keeping, membership, records, session, slots, triggers, trust, work
+from mesh.messages import KINDS, claims, keeping, membership, records, rollouts, session, slots, spending, triggers, trust, work
 from mesh.messages.waits import WAIT
 from mesh.wire.patterns import covers
 
@@ -102,6 +102,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.Items,
         work.EffectAsk,
         work.EffectDone,
+        spending.SpendAsk,
         slots.SlotAsk,
         slots.SlotGrant,
     ),
@@ -117,6 +118,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         claims.KeysTold,
         claims.KeysFree,
         triggers.Schedules,
+        rollouts.Rollouts,
         work.Cfp,
         work.Backlog,
         work.Award,

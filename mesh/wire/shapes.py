@@ -52,6 +52,8 @@ _ROWS_MAX = {
     ("Choice", "members"): _RECORDS.keepers_max,
     ("Schedules", "rows"): _TRIGGERS.page_max,
     ("Schedules", "marks"): _TRIGGERS.page_max,
+    ("Rollouts", "marks"): _TRIGGERS.page_max,
+    ("Rollouts", "tallies"): _TRIGGERS.page_max,
 }
 """Where fewer do: each of these costs whoever reads it a signature, a hash or a place in a table."""
 SIGNED_MAX = 256 * 1024
@@ -93,6 +95,7 @@ _TEXT_MAX = dict.fromkeys(
         "catch_up",
         "overlap",
         "topics",
+        "pins",
     ),
     NAME_MAX,
 )

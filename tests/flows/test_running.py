@@ -14,8 +14,8 @@ from mesh.errors import InvalidArgument, TaskFailed
 from mesh.flows.agent import FLOW
 from mesh.flows.agent import agent as flows
 from mesh.flows.checks import checked
-from mesh.flows.reading import read_text
-from mesh.flows.spec import document
+from mesh.flows.reading import flow_from, read_text
+from mesh.flows.spec import amounts, document
 from mesh.testing import LocalMesh
 
 
@@ -254,5 +254,59 @@ def test_a_flow_in_a_flow_and_one_that_is_none() -> None:
                 await (await m.submit(FLOW, spec=spec)).result()
             with pytest.raises(InvalidArgument, match="no key 'stepp' here"):
                 await (await m.submit(FLOW, spec=spec | {"stepp": 1}, input={"n": 1})).result()
+
+    run(story())
+
+
+def test_a_flow_and_its_steps_keep_to_their_budgets() -> None:
+    agent = Agent("shop")
+
+    @agent.capability(idempotent=True)
+    async def buy(ctx: Context, usd: float) -> dict[str, float]:
+        await ctx.spend(usd=usd)
+        return await ctx.budget()
+
+    text = """
+flow = "purchases"
+budget = { usd = 1, calls = 10 }
+
+[[step]]
+id = "cheap"
+uses = "buy"
+with = { usd = 0.2 }
+budget = { usd = 0.3 }
+
+[[step]]
+id = "dear"
+uses = "buy"
+needs = ["cheap"]
+with = { usd = 0.4 }
+budget = { usd = 0.9 }
+fallback = { uses = "buy", with = { usd = 0.1 } }
+
+[[step]]
+id = "free"
+uses = "buy"
+needs = ["dear"]
+map = [0.3, 0.3, 0.3]
+max_parallel = 1
+with = { usd = "$item" }
+fallback = { value = "too dear" }
+"""
+
+    async def story() -> None:
+        async with LocalMesh(agents=[agent, flows]) as m:
+            found, source = read_text(text)
+            flow_ = checked(found, source)
+            assert checked(flow_from(document(flow_))) == flow_ and document(flow_)["budget"] == {"usd": 1, "calls": 10}
+            with pytest.raises(InvalidArgument, match="has a budget of calls, usd, and was begun without"):
+                await (await m.submit(FLOW, spec=document(flow_), input={})).result()
+            task = await m.options(budget=amounts(flow_.budget)).submit(FLOW, spec=document(flow_), input={})
+            result = await task.result()
+            assert result["output"] == {"free": [{"usd": 0.4, "calls": 7.0}, {"usd": 0.1, "calls": 6.0}, "too dear"]}
+            assert [(one["step"], one["instead"]) for one in result["degraded"]] == [("dear", "buy"), ("free[2]", "value")]
+            assert "takes usd=0.9, and 0.8 of 1 is left in the budget of" in result["degraded"][0]["because"]
+            row = (await task.status())["budget"]
+            assert (row["usd"]["spent"], row["usd"]["reserved"], row["calls"]["spent"]) == (0.9, 0, 5)
 
     run(story())

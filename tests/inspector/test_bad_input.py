@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mesh.inspector import lineage, render, why
+from mesh.inspector import lineage, policy, render, why
 from mesh.inspector.watch import _show_caps, _show_nodes, _show_status, _show_task, _show_tasks
 from mesh.runtime.home import Home
 from mesh.runtime.settings import load_settings
@@ -65,6 +65,8 @@ def test_help_shows_what_is_typed(verb: str, usage: str, mesh: Callable[..., Any
         ("nodes --frobnicate", 2, "--frobnicate", "mesh nodes --help"),
         ("nodes surplus", 2, "surplus", "mesh nodes --help"),
         ("call", 2, "capability", "mesh call --help"),
+        ("call x@^y", 2, "no range of versions: write 2.1, ^2", "mesh call --help"),
+        ("submit x@", 2, "no range of versions", "mesh submit --help"),
         ("get " + "0" * 64, 2, "--out", "mesh get --help"),
         ("nodes --home=", 2, "empty", "mesh nodes --help"),
         ("nodes --node=", 2, "empty", "mesh nodes --help"),
@@ -431,7 +433,12 @@ SHOWN: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
     (_show_nodes, {"nodes": [_row()]}),
     (
         _show_caps,
-        {"caps": [{"capability": EVIL, "signature": EVIL, "offered_by": [EVIL], "breakers": {"": EVIL}, "service_ms": 1, "doc": EVIL}]},
+        {
+            "caps": [
+                {"capability": EVIL, "signature": EVIL, "offered_by": [EVIL], "breakers": {"": EVIL}, "service_ms": 1, "doc": EVIL}
+                | {"versions": [{"version": EVIL, "signature": EVIL, "offered_by": [EVIL], "disputed": True}]}
+            ]
+        },
     ),
     (
         _show_tasks,
@@ -466,7 +473,7 @@ SHOWN: list[tuple[Callable[[dict[str, Any]], str], dict[str, Any]]] = [
     ),
 ]
 
-CANDIDATE = {"node": EVIL, "name": EVIL, "agent": EVIL, "score_ms": 1, "start_ms": 1, "service_ms": 1, "cost": 0.0}
+CANDIDATE = {"node": EVIL, "name": EVIL, "agent": EVIL, "version": EVIL, "score_ms": 1, "start_ms": 1, "service_ms": 1, "cost": 0.0}
 DECISION = {
     "award": 1,
     "term": 2,
@@ -480,13 +487,19 @@ DECISION = {
 }
 STEP = {"task": EVIL, "parent": "", "step": EVIL, "capability": EVIL, "agent": EVIL, "node": EVIL, "state": EVIL, "attempts": 1}
 WORK = STEP | {"files_in": [EVIL], "files_out": [EVIL]}
+ROLLOUT = {"capability": EVIL, "from": EVIL, "to": EVIL, "stages": [5, 100], "stage": 0, "share": 5, "stopped": EVIL, "by": EVIL}
+ROLLOUT |= {"runs": [1, 1], "failed": [0, 1], "took_ms": [5, 0]}
+RULED = {"policy": EVIL, "rule": [{"id": EVIL, "deny": EVIL, "match": {"capability": EVIL}}], "rollout": [ROLLOUT]}
+RULED |= {"flag": [{"name": EVIL, "share": 5, "match": {"from": [EVIL]}}]}
 SHOWN += [
     (
         why.show,
-        {"task": EVIL, "capability": EVIL, "verified": True}
+        {"task": EVIL, "capability": EVIL, "verified": True, "rules": [EVIL, EVIL], "pins": [EVIL, f"+{EVIL}", f"{EVIL}@{EVIL}"]}
         | {"events": [{"kind": "CancelAsked", "by": EVIL, "reason": EVIL}, {"kind": "Finished", "state": "cancelled"}]}
         | {"decisions": [DECISION | {"candidates": [CANDIDATE], "refusals": [{"name": EVIL, "reason": EVIL}]}]},
     ),
+    (policy._show, {"version": 1, "unread": 0, "history": [{"version": 1, "in_force": True}], "rollouts": [ROLLOUT], "document": RULED}),
+    (policy._show, {"version": 1, "unread": 0, "history": [], "rollouts": [], "document": RULED}),
     (lineage.show, {"task": EVIL, "goal": "", "tasks": [WORK], "sources": [EVIL], "entries": 1, "verified": True}),
     (lineage.show_blame, {"file": EVIL, "sha256": "0", "made_by": WORK, "used_by": [], "verified": True}),
     (lineage.show_blame, {"file": EVIL, "sha256": "0", "made_by": None, "used_by": [EVIL], "verified": True}),

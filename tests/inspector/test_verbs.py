@@ -55,6 +55,16 @@ IDENTITY = {"mesh": str, "name": str, "mode": str, "home": str, "roles": list, "
 BACKUP = {"file": str, "node": str, "id": str, "entries": int, "files": int, "bytes": int, "key": bool, "kek": str}
 PLAN = {"flow": str, "steps": [{"step": str, "uses": str, "candidates": list, "parked": bool}], "makespan_s": float, "unknown": list}
 FLOW = {"task": str, "flow": str, "state": str, "steps": [{"step": str, "state": str, "uses": str, "nodes": list, "tries": int}]}
+SIM = {
+    "what": str,
+    "name": str,
+    "state": str,
+    "makespan_ms": {"median": float, "least": float, "most": float},
+    "capabilities": [{"capability": str, "tasks": int, "busy": float}],
+    "nodes": [{"node": str, "slots": int, "busy": float}],
+    "critical": [{"step": str, "waited_ms": float, "ran_ms": float}],
+    "notes": [],
+}
 FLOW_FILE = """flow = "polite"
 input = { name = "string" }
 
@@ -221,6 +231,12 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case(f"flow cancel {NO_TASK}", 3),
         "timeout": Case(f"flow cancel {NO_TASK}", 4),
     },
+    "sim": {
+        "ok": Case("sim {flow} name=Ann --service greet=20ms --seeds 1", 0, SIM),
+        "empty": Case(f"sim {NO_TASK}", REFUSED),
+        "no node": Case("sim {flow} name=Ann", 2),
+        "timeout": Case("sim {flow} name=Ann", 4),
+    },
     "secret": {
         "ok": Case("secret list", 0, {"secrets": []}),
         "empty": Case("secret list", 0, {"secrets": []}),
@@ -244,6 +260,42 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "empty": Case(f"signal {NO_TASK} news", REFUSED),
         "no node": Case(f"signal {NO_TASK} news", 3),
         "timeout": Case(f"signal {NO_TASK} news", 4),
+    },
+    "policy show": {
+        "ok": Case("policy show", 0, {"version": int, "history": list, "unread": int}),
+        "empty": Case("policy show", 0, {"version": int, "history": []}),
+        "no node": Case("policy show", 3),
+        "timeout": Case("policy show", 4),
+    },
+    "policy set": {
+        "ok": Case("policy set {rules} --note tests", 0, {"version": int, "rules": int, "by": str}),
+        "empty": Case("policy set nothing.toml", 2),
+        "no node": Case("policy set {rules}", 3),
+        "timeout": Case("policy set {rules}", 4),
+    },
+    "policy check": {
+        "ok": Case("policy check {rules}", 0, {"rules": int, "tasks": int, "node": bool, "changed": list}),
+        "empty": Case("policy check {file}", 2),
+        "no node": Case("policy check {rules}", 0, {"rules": int, "tasks": int, "node": bool, "changed": []}),
+        "timeout": Case("policy check {rules}", 4),
+    },
+    "policy explain": {
+        "ok": Case("policy explain {task}", 0, {"decision": str, "rules": list, "task": str, "then": list}),
+        "empty": Case("policy explain pay amount:=3", 0, {"decision": str, "rules": [], "version": int}),
+        "no node": Case("policy explain pay", 3),
+        "timeout": Case("policy explain pay", 4),
+    },
+    "policy history": {
+        "ok": Case("policy history", 0, {"history": list}),
+        "empty": Case("policy history", 0, {"history": []}),
+        "no node": Case("policy history", 3),
+        "timeout": Case("policy history", 4),
+    },
+    "policy rollback": {
+        "ok": Case("policy rollback 1", 0, {"version": int, "rules": int, "by": str}),
+        "empty": Case("policy rollback 7", REFUSED),
+        "no node": Case("policy rollback 1", 3),
+        "timeout": Case("policy rollback 1", 4),
     },
     "schedule": {
         "ok": Case("schedule add yearly --every 365d greet name=Bob", 0, {"action": str, "name": str}),
@@ -412,6 +464,8 @@ def facts(mesh: Callable[..., Any], node: Path, root: Path) -> dict[str, str]:
     source, made, flow = root / "quiet.txt", root / "made.txt", root / "polite.toml"
     source.write_text("quiet")
     flow.write_text(FLOW_FILE)
+    rules = root / "rules.toml"
+    rules.write_text('[[rule]]\nid = "none"\nmatch = { capability = "nothing" }\ndeny = "tests"\n')
     task = mesh("submit", "greet", "name=Ann", "--wait", "--home", str(node), "--json").document["task"]
     loud = mesh("submit", "shout", f"text=@{source}", "--wait", "-o", str(made), "--home", str(node), "--json").document
     failed = mesh("submit", "broken", "number=1", "--home", str(node), "--json").document["task"]
@@ -420,6 +474,7 @@ def facts(mesh: Callable[..., Any], node: Path, root: Path) -> dict[str, str]:
     assert polite["result"]["output"] == {"greet": "hello Ann"}
     return {
         "flow": str(flow),
+        "rules": str(rules),
         "flow_task": polite["task"],
         "task": task,
         "failed": failed,

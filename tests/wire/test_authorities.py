@@ -10,6 +10,7 @@ from attacks.keys import NOT_REDUCED, SMALL_ORDER
 from attacks.world import MESH, NOW_MS, Line, deed_of, line_of, sealed, signer_of
 
 from mesh.messages.membership import Left
+from mesh.messages.policy import Policy
 from mesh.messages.signed import Signed
 from mesh.messages.trust import HOME, ISSUER, NODE, Amendment, Revocation
 from mesh.wire import authorities as authorities_module
@@ -297,3 +298,47 @@ def test_other_statements_have_no_place_here() -> None:
     for signed in (sealed(LINE.root, Left(LINE.root.node, 1)), Signed("", None, deed_of(LINE.node, LINE.home.node)), LINE.binding()):
         refused(known, signed.raw, "unknown_object")
     refused(known, b"", "malformed")
+
+
+# ---- policies
+
+
+def policy(seq: int, by: Signer | None = None, text: str = "{}", *, chain: bytes = b"", **changes: Any) -> bytes:
+    body = Policy(MESH, seq, text, "ann", "", NOW_MS, chain)
+    return sealed(by or LINE.root, dataclasses.replace(body, **changes)).raw
+
+
+def issuers_chain(line: Line) -> bytes:
+    return join_chain(line.certificates()[:1])
+
+
+def test_a_root_or_an_issuer_sets_a_policy() -> None:
+    known = fresh()
+    assert known.open(policy(1)).body.seq == 1
+    raw = policy(2, LINE.issuer, chain=issuers_chain(LINE))
+    assert known.open(raw) is known.open(raw), "said again, it says nothing new"
+    assert len(known.statements()) == 2
+
+
+def test_nobody_else_sets_one() -> None:
+    known = fresh()
+    refused(known, policy(1, LINE.issuer), "unknown_author")
+    refused(known, policy(1, LINE.home, chain=issuers_chain(LINE)), "not_own")
+    refused(known, policy(1, LINE.home, chain=join_chain(LINE.certificates()[:2])), "not_own")
+    refused(known, policy(1, LINE.node, chain=join_chain(LINE.certificates()[:3])), "not_own")
+    refused(known, policy(1, ELSEWHERE.issuer, chain=issuers_chain(LINE)), "not_own")
+    refused(known, policy(1, mesh="another"), "other_mesh")
+    refused(known, policy(0), "malformed")
+    known.open(revocation(ELSEWHERE, ISSUER, ELSEWHERE.root))
+    refused(known, policy(1, ELSEWHERE.issuer, chain=issuers_chain(ELSEWHERE)), "revoked")
+
+
+def test_the_newest_policies_are_kept_whatever_the_order() -> None:
+    some = [policy(seq) for seq in range(1, authorities_module.POLICIES_MAX + 4)]
+    forwards, backwards = fresh(), fresh()
+    for raw in some:
+        forwards.open(raw)
+    for raw in reversed(some):
+        backwards.open(raw)
+    kept = [{signed.raw for signed in known.statements()} for known in (forwards, backwards)]
+    assert kept[0] == kept[1] == set(some[3:])

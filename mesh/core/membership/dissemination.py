@@ -61,7 +61,9 @@ def size_of(item: Signed | Dead) -> int:
     if item.raw:
         return len(item.raw)
     if isinstance(item.body, Alive):
-        return 600 + sum(200 + len(o.doc) + len(o.input_schema) + len(o.output_schema) for o in item.body.offers)
+        offers = item.body.offers
+        others = sum(200 + len(o.input_schema) + len(o.output_schema) for offer in offers for o in offer.variants)
+        return 600 + others + sum(200 + len(o.doc) + len(o.input_schema) + len(o.output_schema) for o in offers)
     return 240
 
 

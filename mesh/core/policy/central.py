@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mesh.core.policy.rules import CENTRAL, DECENTRALIZED, HYBRID, Admit, Mode, Rule
 
 if TYPE_CHECKING:
-    from mesh.core.policy.document import Fields, Place
+    from mesh.core.policy.fields import Fields, Place
 
 CLOSED, CACHED, OPEN = "closed", "cached", "open"
 CACHED_MS = 300_000

@@ -8,54 +8,31 @@ worse than none. Every problem says where, why, and what to write.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
+from mesh.core.policy import flags, rollouts
 from mesh.core.policy.central import admit_of, mode_of, unheard
+from mesh.core.policy.fields import LIST_MAX, Bad, Fields, Place, Problem, milliseconds, near
 from mesh.core.policy.output import KNOWN, expression_problem, schema_problem
 from mesh.core.policy.rules import HAS, IN, IS, LIKE, OPERATORS, OVER, UNDER, Condition, EffectRule, Match, Mode, OutputRule, Rule, Rulebook
 from mesh.core.work.gates import wait_of
 from mesh.ids import AMOUNT_MAX, is_label, is_name
 
 RULES_MAX = 200
-LIST_MAX = 64
-TEXT_CHARACTERS_MAX = 1000
 DOCUMENT_BYTES_MAX = 32 * 1024
 
-Place = tuple[str | int, ...]
 Table = dict[str, Any]
 
-_PATTERN = re.compile(r"\*|[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}\*?")
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
-_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RATE = re.compile(r"([0-9]{1,9})/([0-9]{0,9}(?:ms|s|m|h|d))")
-_TIME_FIX = 'write a time with its unit: "30s", "2m", "3h" or "7d"'
-_PATTERN_FIX = 'write a name, or a beginning with a star: "customer.*"'
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    where: Place
-    reason: str
-    fix: str
-
-
-class Bad(Exception):
-    """One problem, on its way out of a reader."""
-
-    def __init__(self, where: Place, reason: str, fix: str) -> None:
-        super().__init__(reason)
-        self.problem = Problem(where, reason, fix)
 
 
 Section = Callable[[list[Any]], tuple[Table, ...]]
-SECTIONS: dict[str, Section] = {}
-"""Other lists of tables that a document may hold, by key, with what checks them (raises Bad): `flags.py`, `rollouts.py` put theirs here."""
+SECTIONS: dict[str, Section] = {"flag": flags.section, "rollout": rollouts.section}
+"""Other lists of tables that a document may hold, by key, with what checks them (raises Bad)."""
 
 
 def canonical(document: Table) -> str:
@@ -82,7 +59,7 @@ def rulebook(document: Any, version: int = 0, text: str = "") -> Rulebook | list
     name = _caught(problems, lambda: Fields(document, ()).name("policy", ""))
     known = ("policy", "mode", "rule", *SECTIONS)
     mode = _caught(problems, lambda: mode_of(Fields(document, ()))) or Mode()
-    problems += [Problem((key,), "there is no such key", _near(key, known)) for key in document if key not in known]
+    problems += [Problem((key,), "there is no such key", near(key, known)) for key in document if key not in known]
     rules = [_caught(problems, partial(_rule, row, ("rule", i))) for i, row in enumerate(_rows(document, "rule", problems))]
     ids = [rule.id for rule in rules if rule is not None]
     for number, id_ in enumerate(ids):
@@ -112,83 +89,6 @@ def _caught(problems: list[Problem], make: Callable[[], Any]) -> Any:
     except Bad as bad:
         problems.append(bad.problem)
         return None
-
-
-def _near(word: str, words: Iterable[str]) -> str:
-    words = sorted(words)
-    near = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"write {near[0]!r}" if near else f"there are {', '.join(words)}"
-
-
-class Fields:
-    """The keys of one table: what is taken is known, and `end` refuses the rest."""
-
-    def __init__(self, table: Any, where: Place) -> None:
-        if not isinstance(table, dict):
-            raise Bad(where, f"{table!r} is no table", "write it as a table: { ... }")
-        self.table, self.where = table, where
-        self._known: list[str] = []
-
-    def has(self, key: str) -> bool:
-        self._known.append(key)
-        return key in self.table
-
-    def bad(self, key: str, reason: str, fix: str) -> NoReturn:
-        raise Bad((*self.where, key), reason, fix)
-
-    def text(self, key: str, default: str = "") -> str:
-        value = self.table[key] if self.has(key) else default
-        if not isinstance(value, str) or len(value) > TEXT_CHARACTERS_MAX:
-            self.bad(key, f"{value!r:.60} is no text of at most {TEXT_CHARACTERS_MAX} characters", f'write {key} = "..."')
-        return value
-
-    def name(self, key: str, default: str) -> str:
-        value = self.text(key, default)
-        if key in self.table and (not value or not all(char.isprintable() for char in value)):
-            self.bad(key, "it is empty, or has control characters", f'write {key} = "..."')
-        return value
-
-    def number(self, key: str, default: int, least: int, most: int) -> int:
-        value = self.table[key] if self.has(key) else default
-        if type(value) is not int or (key in self.table and not least <= value <= most):
-            self.bad(key, f"{value!r:.60} is no number from {least} to {most}", f"write {key} = {least}")
-        return value
-
-    def flag(self, key: str, default: bool | None) -> bool | None:
-        value = self.table[key] if self.has(key) else default
-        if value is not default and not isinstance(value, bool):
-            self.bad(key, f"{value!r:.60} is neither true nor false", f"write {key} = true")
-        return value
-
-    def words(self, key: str, default: tuple[str, ...], fits: Callable[[str], bool], fix: str) -> tuple[str, ...]:
-        """One text, or a list of them."""
-        if not self.has(key):
-            return default
-        value = self.table[key]
-        found = [value] if isinstance(value, str) else value
-        if not isinstance(found, list) or not 0 < len(found) <= LIST_MAX:
-            self.bad(key, f"{value!r:.60} is neither a text nor a list of up to {LIST_MAX}", fix)
-        for word in found:
-            if not isinstance(word, str) or not fits(word):
-                self.bad(key, f"{word!r:.60} cannot stand here", fix)
-        return tuple(found)
-
-    def patterns(self, key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-        return self.words(key, default, lambda word: _PATTERN.fullmatch(word) is not None, _PATTERN_FIX)
-
-    def duration_ms(self, key: str) -> int:
-        value = self.text(key)
-        return _milliseconds(value) or self.bad(key, f"{value!r:.60} is no time", _TIME_FIX) if key in self.table else 0
-
-    def end(self) -> None:
-        for key in self.table:
-            if key not in self._known:
-                self.bad(str(key), "there is no such key here", _near(str(key), self._known))
-
-
-def _milliseconds(text: str) -> int:
-    found = _DURATION.fullmatch(text)
-    return int(float(found[1]) * _UNIT_MS[found[2]]) if found else 0
 
 
 # ---- rules
@@ -367,7 +267,7 @@ def _rate(fields: Fields) -> tuple[int, int]:
     text = fields.text("rate")
     found = _RATE.fullmatch(text)
     window = found[2] if found else ""
-    window_ms = _milliseconds(window if window[:1].isdigit() else f"1{window}")
+    window_ms = milliseconds(window if window[:1].isdigit() else f"1{window}")
     if found is None or not int(found[1]) or not window_ms:
         fields.bad("rate", f"{text!r} is no rate", 'write how many start in how long: rate = "10/1m"')
     return int(found[1]), window_ms

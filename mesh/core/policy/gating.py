@@ -22,9 +22,16 @@ SUBJECT_BYTES_MAX = 64 * 1024
 ADMISSION = "admission"
 
 
-def step_of(rule: str, effect: str = "") -> str:
-    """The name of the step. Of an effect its key is told by its hash: keys are longer than names may be."""
-    return f"{PREFIX}{rule}" + (f"/effect/{hashlib.sha256(effect.encode()).hexdigest()[:16]}" if effect else "")
+def step_of(rule: str, asked: Hash, effect: str = "", turn: int = 1) -> str:
+    """The name of the step: another question of the same rule is another gate, which ends the one before (`waiting.py`). `turn`: such a
+    question may come again."""
+    name = f"{PREFIX}{rule}" + (f"/effect/{hashlib.sha256(effect.encode()).hexdigest()[:16]}" if effect else "")
+    return f"{name}~{asked[:16]}" + (f".{turn}" if turn > 1 else "")
+
+
+def is_before(step: str) -> bool:
+    """Whether it is a gate before the work itself, and not before an effect of it."""
+    return step.startswith(PREFIX) and "/effect/" not in step
 
 
 def question(rule: str, gate: dict[str, Any], capability: str, data: bytes, effect: str = "") -> bytes:
@@ -37,7 +44,7 @@ def question(rule: str, gate: dict[str, Any], capability: str, data: bytes, effe
     if effect:
         subject["effect"] = effect
     options = {key: value for key, value in gate.items() if key != "expires_ms"}
-    whole = {"wait": "gate", "name": step_of(rule), "rule": rule, "subject": subject} | options
+    whole = {"wait": "gate", "name": f"{PREFIX}{rule}", "rule": rule, "subject": subject} | options
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -19,3 +19,13 @@ class PolicyChanged:
     """Another rulebook is in force: that of the directory."""
 
     version: int
+
+
+@dataclass(slots=True)
+class Ran:
+    """A run that this node manages has ended: as which version, and how."""
+
+    capability: str
+    version: str
+    failed: bool
+    service_ms: int

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.core.directory import Directory
-from mesh.core.policy.document import Problem, read
+from mesh.core.policy.document import read
+from mesh.core.policy.fields import Problem
 from mesh.core.policy.inputs import PolicyChanged, Stated
 from mesh.core.policy.rules import Rulebook
 from mesh.effects import Refused, Tell

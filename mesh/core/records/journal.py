@@ -35,6 +35,7 @@ from mesh.messages.records import (
     Intended,
     Lost,
     Parked,
+    Spent,
     Submitted,
     Summed,
 )
@@ -174,7 +175,7 @@ def _audit_and_subject(entry: Audited) -> tuple[str, ...]:
 
 
 _KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
-    **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed, Intended, Effected, Claimed), _task_only),
+    **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed, Intended, Effected, Spent, Claimed), _task_only),
     **dict.fromkeys((Submitted, Finished, Accepted, Ended, Checkpointed, Answered), _task_and_hashes),
     Audited: _audit_and_subject,
     Summed: lambda _entry: (SUMMED,),

@@ -21,6 +21,7 @@ from mesh.core.membership.trust import AMENDED, REVOKED
 from mesh.core.records.inputs import OpenFound
 from mesh.core.records.records import LIVES_MAX, ROLLED_BACK
 from mesh.core.work.fold import Draft, Fold
+from mesh.core.work.spending import is_named
 from mesh.core.work.task import Task
 from mesh.ids import Fence, NodeId, TaskId, place_of
 from mesh.limits import RecordsLimits
@@ -39,7 +40,9 @@ from mesh.messages.records import (
     Intended,
     Opened,
     Planned,
+    Rolled,
     Rostered,
+    Spent,
     Submitted,
     Sworn,
     Ticked,
@@ -112,7 +115,7 @@ class Keys:
 
 
 class Triggers:
-    """Triggers: of each schedule what people said last, and how far it has come."""
+    """Triggers and rollouts: of each schedule what people said last, and how far it has come; of each rollout, too."""
 
     def __init__(self) -> None:
         self._newest: dict[tuple[type, str], int] = {}
@@ -122,6 +125,8 @@ class Triggers:
             self._note(seq, Planned, entry.row.name)
         elif type(entry) is Ticked:
             self._note(seq, Ticked, entry.mark.name)
+        elif type(entry) is Rolled:
+            self._note(seq, Rolled, f"{entry.mark.policy} {entry.mark.capability}")
 
     def _note(self, seq: int, kind: type, name: str) -> None:
         self._newest.pop((kind, name), None)
@@ -178,6 +183,8 @@ class Work:
         """Of each task the entries outside of regions."""
         self._passing: dict[TaskId, list[int]] = {}
         """Of each live task those that it needs no more once it begins anew: checkpoints and effects."""
+        self._spent: dict[TaskId, tuple[int, dict[str, int]]] = {}
+        """Of each live task the newest that tells what it has spent, and by key what is open or shall not count again."""
         self._drafts: dict[Draft, Region] = {}
         self._within: dict[TaskId, list[Region]] = {}
         self._region = Region([])
@@ -207,8 +214,16 @@ class Work:
         told, passing = self._told, self._passing
         if type(entry) is Checkpointed and entry.anew:
             passing[entry.task] = [seq]
+            if entry.task in self._spent:
+                self._spent[entry.task][1].clear()
         elif type(entry) in (Checkpointed, Intended, Effected):
             passing.setdefault(entry.task, []).append(seq)
+        elif type(entry) is Spent:
+            keys = self._spent.get(entry.task, (0, {}))[1]
+            keys.pop(entry.key, None)
+            if entry.reserved or is_named(entry.key):
+                keys[entry.key] = seq
+            self._spent[entry.task] = seq, keys
         else:
             told.setdefault(entry.task, []).append(seq)
         task = self._fold.tasks.get(entry.task)
@@ -251,6 +266,8 @@ class Work:
         for name in keep:
             yield from self._told.get(name, ())
             yield from self._passing.get(name, ())
+            newest, keys = self._spent.get(name, (0, {}))
+            yield from (*keys.values(), *((newest,) if newest else ()))
         for name in keyed:
             if name not in keep:
                 yield from (tasks[name].seq, tasks[name].end_seq)

@@ -33,6 +33,8 @@ from mesh.effects import Need, Refused, Reply, Tell
 from mesh.ids import NodeId
 from mesh.limits import TriggerLimits
 from mesh.messages.triggers import Mark, Plan, Schedules
+from mesh.messages.work import ANYWHERE, Placement
+from mesh.versions import MARK, order, split
 
 Effects = Iterator[Any]
 UNKNOWN = ("author_unreachable", "node_unreachable", "overloaded", "busy")
@@ -145,7 +147,7 @@ class Ticker:
             if self._is_here(row):
                 for offer in row.offers.values():
                     for plan in offer.schedules:
-                        if plan.name not in found or offer.version > found[plan.name][0]:
+                        if plan.name not in found or order(offer.version) > order(found[plan.name][0]):
                             found[plan.name] = (offer.version, row.node, plan)
         return {name: plan for name, (_, _, plan) in found.items()} | self._book.table.plans()
 
@@ -211,7 +213,9 @@ class Ticker:
             arguments["tick"] = moment(tick_ms)
         data = json.dumps(arguments, sort_keys=True, separators=(",", ":")).encode()
         self._acted += 1
-        yield Tell(Submit(self._last, plan.capability, data, by=f"every {plan.name}", key=key_of(plan.name, tick_ms)))
+        name, wanted = split(plan.capability)
+        placement = Placement((MARK + wanted,)) if wanted else ANYWHERE
+        yield Tell(Submit(self._last, name, data, by=f"every {plan.name}", key=key_of(plan.name, tick_ms), placement=placement))
 
     def _on_reply(self, now_s: float, _me: NodeId, reply: Reply) -> Effects:
         if reply.request < OFFICE_REQUESTS:
@@ -265,7 +269,8 @@ class Ticker:
 
     def _with_tick(self, plan: Plan) -> Plan:
         """Whoever takes an argument `tick` and is given none gets the tick's time."""
-        offers = [row.offers[plan.capability] for row in self._directory.offering(plan.capability)]
+        name, _ = split(plan.capability)
+        offers = [row.offers[name] for row in self._directory.offering(name)]
         given = json_object(plan.input) or {}
         return replace(plan, wants_tick=any("tick" in (takes_of(offer) or ()) for offer in offers) and "tick" not in given)
 

@@ -23,7 +23,7 @@ from mesh.core.policy.central import CACHED, OPEN
 from mesh.core.policy.rules import Admit, Ruling
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.errands import json_object
-from mesh.core.work.task import CANCELLING, DONE, GATED, PARKED, WAITING, WAKE, Said, Task
+from mesh.core.work.task import CANCELLED, CANCELLING, DONE, GATED, PARKED, WAITING, WAKE, Said, Task
 from mesh.core.work.waiting import Waiting
 from mesh.core.work.waits import dumps
 from mesh.effects import Need, Refused, Send, Tell
@@ -129,6 +129,8 @@ class Admitting:
             if gate.id not in self._gates:  # of an earlier life, or of another manager's
                 self._watch(_Gate(gate, task, rule, admit))
             return "waits", number
+        if gate.state == CANCELLED:
+            return "", number  # a policy did not ask for it any more, and does again
         said = json.loads(gate.output or b"{}") if gate.state == DONE else {}
         if gate.state == DONE and said.get("approved"):
             return "", number

@@ -15,22 +15,25 @@ from typing import Any
 
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
+from mesh.core.policy.steering import Pins, steered
 from mesh.core.work.admission import Admission
 from mesh.core.work.affinity import Affinity
 from mesh.core.work.calibration import Calibration
+from mesh.core.work.entries import submitted
 from mesh.core.work.holder import Holder
 from mesh.core.work.latencies import Latencies
 from mesh.core.work.lines import Line, recount
+from mesh.core.work.meter import Meter
+from mesh.core.work.pinning import pinned
 from mesh.core.work.ruled import Origins, Wish
-from mesh.core.work.task import FREE, GATE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task
+from mesh.core.work.task import FREE, GATE, OFFERED, PARKED, PENDING, WAIT_FOR, WAKE, Task, open_account
 from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
-from mesh.effects import Append, Need, Send
+from mesh.effects import Need, Send
 from mesh.ids import UNRANKED, Fence, NodeId, Rank, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
-from mesh.messages.records import Submitted
 from mesh.messages.waits import WAIT
-from mesh.messages.work import ANYWHERE, UNBOUNDED, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
 
 Effects = Iterator[Any]
 
@@ -108,6 +111,7 @@ class Book:
         self.unkeyed: list[tuple[str, TaskId]] = []
         """Keys whose tasks were forgotten in this turn."""
         self.wheel = Wheel(deadlines)
+        self.meter = Meter(deadlines)
         self.queue_wheel = Wheel(deadlines, QueuesDue)
         self.dirty: list[Holder] = []
         self.pulse_at_s = 0.0
@@ -149,11 +153,13 @@ class Book:
         key: str = "",
         placement: Placement = ANYWHERE,
         rank: Rank = UNRANKED,
+        budget: Amounts = (),
+        pins: Pins | None = None,
     ) -> Task:
         """A new task, in line, as the policy has it; with a `key` not before it is entered. The caller appends `submitted(task)` if it is
         durable."""
         self.given += 1
-        wish = self.origins.ruled(Wish(capability, data, placement, timeout_ms, retries, durable), parent)
+        wish = self.origins.ruled(Wish(capability, data, placement, timeout_ms, retries, durable, budget), parent, step)
         task = Task(
             task_id(self.me, self.incarnation, self.given),
             wish.capability,
@@ -176,8 +182,14 @@ class Book:
             rank=rank,
             rules=wish.rules,
             down=wish.down,
+            budget=wish.budget,
         )
         self.origins.lent(task)
+        open_account(task, self.tasks.get)
+        if task.account is not None:
+            self.meter.stands(now_s, task.account.above)
+        task.pins = pinned(self.directory, self.tasks, task) if pins is None else pins
+        task.placement = steered(task.placement, task.capability, task.pins)
         if not key:
             self.enter(now_s, task)
         return task
@@ -192,7 +204,7 @@ class Book:
 
     def submit(self, task: Task) -> Effects:
         """Write down that it was submitted, and where that stands."""
-        append = self.submitted(task)
+        append = submitted(task)
         yield append
         task.seq = append.seq
 
@@ -216,12 +228,6 @@ class Book:
     def is_linked(self, node: NodeId) -> bool:
         row = self.directory.get(node)
         return row is not None and row.linked
-
-    def submitted(self, task: Task) -> Append:
-        what = (task.id, task.capability, task.input_hash, task.by, task.timeout_ms, task.retries, task.parent, task.step, task.files)
-        entry = Submitted(*what, int(task.submitted_at_s * 1000), task.bounds, task.again, task.key, task.placement, task.rank)
-        entry.rules, entry.down = task.rules, task.down
-        return Append(entry, {task.input_hash: task.input})
 
     def find(self, task: TaskId) -> Task | None:
         return self.tasks.get(task) or self.ended.get(task)

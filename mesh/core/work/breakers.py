@@ -19,6 +19,7 @@ from mesh.core.work.slots import Slots
 from mesh.ids import NodeId
 from mesh.limits import WorkLimits
 from mesh.messages.work import Failure, Result
+from mesh.versions import matches
 
 FAULTS = ("worker_lost", "heartbeat")
 """Failures that are the node's. A file that did not come, or a cancellation, says nothing about it."""
@@ -49,7 +50,7 @@ class Breakers:
         if breaker is None or (breaker.probe and breaker.probe != holding.task):
             return False
         failure = report if isinstance(report, Failure) else None
-        if failure is not None and failure.kind in SILENT:
+        if failure is not None and (failure.kind in SILENT or (failure.kind not in FAULTS and self._on_trial(holding))):
             return False
         if failure is not None and failure.kind in FAULTS:
             opened = breaker.fault(now_s, self._limits)
@@ -62,6 +63,11 @@ class Breakers:
             self.opened += 1
             self._deadlines.set(BreakerCools(holding.capability), now_s + breaker.pause_s(self._limits))
         return opened
+
+    def _on_trial(self, holding: Holding) -> bool:
+        """It ran as the new version of a rollout, which stops by itself if too much fails: the old one beside it need not rest for that."""
+        rollout = self._directory.steering.rollouts.get(holding.capability)
+        return rollout is not None and matches(holding.version, rollout.new)
 
     def gone(self, holding: Holding) -> None:
         """It is held no more. If it was the probe and told nothing, the next one is."""

@@ -18,7 +18,7 @@ from mesh.core.work.task import DONE, HELD, OFFERED, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, content_hash
-from mesh.messages.records import Checkpointed
+from mesh.messages.records import Checkpointed, Spent
 from mesh.messages.work import CheckpointAsk, StepDone
 
 
@@ -42,6 +42,7 @@ class Checkpoints:
             yield from self._leases.bind(now_s, task)
         if (task.fence, ask.ask) > task.checkpoint_at:
             task.checkpoint, task.checkpoint_at = ask.value, (task.fence, ask.ask)
+            yield from self._settle(now_s, task) if ask.anew else ()
             if task.durable:
                 digest = content_hash(ask.value)
                 entry = Checkpointed(task.id, task.fence, digest, int(now_s * 1000), ask.anew, ask.signals)
@@ -49,6 +50,14 @@ class Checkpoints:
             if ask.anew:
                 task.begin_anew(dict(ask.signals))
         yield Send(sender, StepDone(ask.ask, task.id, DONE), need=task.need)
+
+    @staticmethod
+    def _settle(now_s: float, task: Task) -> Effects:
+        """What was open counts; and the sum is written down, since the steps that it is made of are forgotten."""
+        if task.account is not None:
+            keys = task.account.settle_all() or ("",)
+            for key in keys if task.durable and task.account.used else ():
+                yield Append(Spent(task.id, 0, 0, key, (), task.account.total(), int(now_s * 1000)))
 
     def _refusal(self, sender: NodeId, ask: CheckpointAsk, task: Task | None) -> str:
         if not self._book.is_mine(ask.task):

@@ -160,10 +160,12 @@ class Contractor:
         pair = self._holdings.add(holding)
         self._directory.homes[item.task] = manager
         self._enforcing.keep(item)
+        if item.pins:
+            self._directory.pinned[item.task] = item.pins
         self._accepted += 1
         self._breakers.took(holding)
         if item.durable:
-            entry = Accepted(item.task, item.fence, manager, item.capability, item.input_hash, int(now_s * 1000))
+            entry = Accepted(item.task, item.fence, manager, item.capability, item.input_hash, int(now_s * 1000), item.pins)
             out.append(Append(entry))
         if item.durable or manager == self._me:
             self._say_accept(pair, holding, out)
@@ -318,6 +320,8 @@ class Contractor:
             self._running.stop_stray(worker, task, fence, out)
             return
         self._slots.begin(Run(worker, task, fence, holding.capability, holding.durable, now_s))
+        if (offer := worker.offers.get(holding.capability)) is not None:
+            holding.version = offer.version
         self._slots.move(holding, State.RUNNING)
         out.append(Extend(worker.worker, ((task, fence, holding.lease_end_ms),), need=Need.FREE))
 
@@ -350,7 +354,7 @@ class Contractor:
         offers = self._enforcing.bounded(self._slots.offers())
         if offers != self._offers:
             self._offers = offers
-            self._limit_holder.offers_changed(now_s)
+            self._limit_holder.offers_changed(now_s, offers)
             out.append(Tell(OffersSet(offers)))
         self._load.note(now_s)
 
@@ -414,6 +418,9 @@ class Contractor:
             holding.state = State.RECOVERED
             self._holdings.add(holding)
             self._directory.homes[entry.task] = entry.manager
+            holding.pins = entry.pins
+            if entry.pins:
+                self._directory.pinned[entry.task] = entry.pins
         elif isinstance(entry, Ended | Closed):
             known = self._holdings.by_task.get(entry.task)
             if known is None or known.fence != entry.fence:
@@ -421,6 +428,7 @@ class Contractor:
             if isinstance(entry, Closed) or entry.outcome == "released":
                 self._holdings.drop(known)
                 self._directory.homes.pop(entry.task, None)
+                self._directory.pinned.pop(entry.task, None)
             else:
                 known.report = report_of(known, entry, replay.bodies)
                 known.state = State.ENDED

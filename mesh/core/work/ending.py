@@ -14,6 +14,7 @@ from typing import Any
 from mesh.core.policy.gating import PREFIX
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.calls import Ring
+from mesh.core.work.spending import Account
 from mesh.core.work.task import (
     BACKOFF,
     CANCEL,
@@ -152,6 +153,8 @@ class Ending:
     def _finish(self, now_s: float, task: Task) -> Effects:
         book = self._book
         task.ended_at_s = now_s
+        if task.account is not None:
+            yield from self._settle(now_s, task, task.account)
         book.close(task)
         if task.durable:
             finished = self._finished(now_s, task)
@@ -184,6 +187,13 @@ class Ending:
         if task.output is not None and len(task.output) > OUTPUT_KEPT_BYTES:
             task.output = None
 
+    def _settle(self, now_s: float, task: Task, account: Account) -> Effects:
+        """What it used is its parent's from now on, and what it did not is free again."""
+        yield from self._book.meter.ended(now_s, account, task.durable)
+        above = account.above
+        account.end()
+        self._book.meter.goes_on(now_s, above)
+
     def _finished(self, now_s: float, task: Task) -> Append:
         entry = Finished(
             task.id,
@@ -196,6 +206,7 @@ class Ending:
             json.dumps(task.error, separators=(",", ":")) if task.error is not None else "",
             task.service_ms,
             int(now_s * 1000),
+            task.version,
         )
         return Append(entry, {task.output_hash: task.output} if task.output is not None else {})
 
@@ -210,6 +221,8 @@ class Ending:
             body["error"] = {"code": "cancelled", "message": task.cancel_reason, "fix": f"mesh why {task.id}"}
         else:
             body["error"] = task.error
+        if task.account is not None:
+            body["spent"] = [list(pair) for pair in task.account.total()]
         return Reply(task.request, True, body, need=Need.FREE)
 
     def _end_children(self, now_s: float, task: Task, reason: str) -> Effects:

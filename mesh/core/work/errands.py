@@ -5,10 +5,11 @@
                     <--STEP_SEEN, STEP_DONE--                  STEP_DONE is the reply
     EffectPermitted --EFFECT_ASK-->     manager of the task    said again after accept_timeout_s
     EffectEnd       --EFFECT_DONE--> <--EFFECT_ANSWER--        EFFECT_ANSWER is the reply
+    Spend           --SPEND_ASK-->   <--EFFECT_ANSWER--        the same
 
 Invariant: an errand is replied to once, however often it was asked and answered; an answer counts only from the task's manager. Asking
-again is harmless: a step is known there by its parent and name, a checkpoint by its number, an effect by its task, key and call. The
-answering sides are `steps.py`, `checkpoints.py` and `effect_ledger.py`.
+again is harmless: a step is known there by its parent and name, a checkpoint by its number, an effect by its task, key and call, what
+is spent by its task and number. The answering sides are `steps.py`, `checkpoints.py`, `effect_ledger.py` and `accounts.py`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import Any
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
 from mesh.core.inputs import MemberLinked, MemberRevoked, RequestGone, Step
-from mesh.core.work.inputs import Checkpoint, EffectEnd, EffectPermitted
+from mesh.core.work.inputs import Checkpoint, EffectEnd, EffectPermitted, Spend
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
+from mesh.messages.spending import SpendAsk
 from mesh.messages.work import CheckpointAsk, EffectAnswer, EffectAsk, EffectDone, StepAsk, StepDone, StepSeen
 
-Message = StepAsk | CheckpointAsk | EffectAsk | EffectDone
+Message = StepAsk | CheckpointAsk | EffectAsk | EffectDone | SpendAsk
 
 
 RETRY_AFTER_MS = 1000
@@ -97,6 +99,7 @@ class Errands:
             StepDone: self._on_step_done,
             EffectPermitted: self._on_effect_permitted,
             EffectEnd: self._do_effect_end,
+            Spend: self._do_spend,
             EffectAnswer: self._on_effect_answer,
             MemberLinked: self._on_member_linked,
             MemberRevoked: self._on_member_revoked,
@@ -107,7 +110,7 @@ class Errands:
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
         ask = self._next_ask(now_s)
         what = (step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
-        message = StepAsk(ask, *what, step.bounds, step.rank, step.placement, step.retries)
+        message = StepAsk(ask, *what, step.bounds, step.rank, step.placement, step.retries, step.budget)
         size_max = self._limits.body_bytes_max
         yield from self._begin(now_s, step.request, step.parent, message, len(step.input), size_max)
 
@@ -125,6 +128,10 @@ class Errands:
     def _do_effect_end(self, now_s: float, me: NodeId, end: EffectEnd) -> Iterator[Any]:
         message = EffectDone(self._next_ask(now_s), end.task, end.fence, end.key, end.call, end.output, end.error)
         yield from self._begin(now_s, end.request, end.task, message, len(end.output), self._limits.body_bytes_max)
+
+    def _do_spend(self, now_s: float, me: NodeId, spend: Spend) -> Iterator[Any]:
+        what = (spend.task, spend.fence, spend.call, spend.kind, spend.key, spend.amounts)
+        yield from self._begin(now_s, spend.request, spend.task, SpendAsk(self._next_ask(now_s), *what), 0, 0)
 
     def _begin(self, now_s: float, request: int, task: TaskId, message: Message, size: int, size_max: int) -> Iterator[Any]:
         """To the manager of `task`, or why not."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.core.work.poison import note_loss
+from mesh.core.work.spending import begun
 from mesh.core.work.task import (
     CANCELLING,
     CLAIMING,
@@ -26,6 +27,8 @@ from mesh.core.work.task import (
     Intent,
     Said,
     Task,
+    account_of,
+    open_account,
 )
 from mesh.effects import Need
 from mesh.ids import Hash, NodeId, TaskId, author_of, fence_of, term_of
@@ -44,9 +47,11 @@ from mesh.messages.records import (
     Lost,
     Opened,
     Parked,
+    Spent,
     Submitted,
     TookOver,
 )
+from mesh.messages.waits import WAIT
 
 Draft = tuple[NodeId, int]
 """Whose tasks, and in which term they were taken over."""
@@ -84,6 +89,7 @@ class Fold:
             CancelAsked: self._cancel_asked,
             Intended: self._intended,
             Effected: self._effected,
+            Spent: self._spent,
             Finished: self._finished,
             Inherited: self._inherited,
             TookOver: self._took_over,
@@ -167,13 +173,18 @@ class Fold:
             rank=entry.rank,
             rules=entry.rules,
             down=entry.down,
+            budget=entry.budget,
+            pins=entry.pins,
         )
         task.seq = self._seq
         if task.key:
             task.state = CLAIMING
         self.tasks[entry.task] = task
         parent = self.tasks.get(entry.parent)
+        open_account(task, self._live)
         if parent is not None:
+            if entry.capability != WAIT:
+                begun(parent.account)
             if parent.children is None:
                 parent.children = {}
             parent.children[entry.step] = task
@@ -249,17 +260,25 @@ class Fold:
         output = bodies.get(entry.output)
         intent.output = output if output is not None and len(output) <= OUTCOME_KEPT_BYTES else None
 
+    def _spent(self, entry: Spent, _bodies: dict[Hash, bytes]) -> None:
+        task = self._live(entry.task)
+        if task is None:
+            return
+        account_of(task, self._live).note(entry.key, entry.reserved, entry.used, (entry.fence, entry.call))
+
     def _finished(self, entry: Finished, bodies: dict[Hash, bytes]) -> None:
         task = self.tasks.get(entry.task)
         if task is None or task.state in TERMINAL:
             return
         task.state, task.fence, task.holder, task.node = entry.state, entry.fence, "", entry.node
-        task.agent, task.output_hash, task.output_files = entry.agent, entry.output, entry.files
+        task.agent, task.version, task.output_hash, task.output_files = entry.agent, entry.version, entry.output, entry.files
         task.output = bodies.get(entry.output) if entry.output else None
         task.error = json.loads(entry.error) if entry.error else None
         task.reason = str(task.error["code"]) if task.error else task.cancel_reason
         task.service_ms, task.ended_at_s, task.input = entry.service_ms, self._own_s(entry.at_ms, entry.task), b""
         task.end_seq, task.checkpoint = self._seq, b""
+        if task.account is not None:
+            task.account.end()
         task.forget_outcomes()
         self._remember_ended(entry.task)
 

@@ -15,7 +15,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from mesh.core.policy.gating import passes, question, step_of
+from mesh.core.policy.gating import is_before, passes, question, step_of
 from mesh.core.policy.inputs import PolicyChanged
 from mesh.core.policy.output import problem_of
 from mesh.core.policy.rules import FREE, Ruling, Work
@@ -23,9 +23,9 @@ from mesh.core.work.admitting import Admitting
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.ruled import union
-from mesh.core.work.task import DONE, GATED, PARKED, PASS, WAKE, Said, Task
+from mesh.core.work.task import CANCELLED, DONE, GATED, PARKED, PASS, WAITING, WAKE, Said, Task
 from mesh.effects import Refused
-from mesh.ids import COORDINATE, NodeId, TaskId
+from mesh.ids import COORDINATE, NodeId, TaskId, content_hash
 from mesh.messages.signed import Signed
 from mesh.messages.waits import WAIT, Verdict
 
@@ -90,7 +90,7 @@ class Governor:
     def words(self, task: Task) -> tuple[Signed, ...]:
         """What people have signed about it, for whoever is to run it."""
         ruling = self.ruling(task)
-        gate = self._gate_of(self._first(task), ruling.gate[0]) if ruling.gate is not None else None
+        gate = self._gate_of(self._first(task), *ruling.gate) if ruling.gate is not None else None
         words = tuple(_word(gate, said) for said in gate.said) if gate is not None else ()
         return (*words, *self.admitting.words(self._first(task))) if ruling.admit is not None else words
 
@@ -98,15 +98,19 @@ class Governor:
         """A second attempt beside another passes by that one's gate."""
         return self._book.tasks.get(task.hedges, task) if task.hedges else task
 
-    @staticmethod
-    def _gate_of(task: Task, rule: str, effect: str = "") -> Task | None:
-        return (task.children or {}).get(step_of(rule, effect))
+    def _gate_of(self, task: Task, rule: str, gate: dict[str, Any], effect: str = "") -> Task | None:
+        """The newest that asks exactly this; None: it was not asked, or no longer is."""
+        children, turn, found = task.children or {}, 1, None
+        asked = content_hash(question(rule, gate, task.capability, task.input, effect))
+        while (child := children.get(step_of(rule, asked, effect, turn))) is not None:
+            found, turn = child, turn + 1
+        return found if found is not None and found.state != CANCELLED else None
 
     def _has_passed(self, task: Task, ruling: Ruling) -> bool:
         assert ruling.gate is not None
         rule, gate = ruling.gate
         task = self._first(task)
-        asked = self._gate_of(task, rule)
+        asked = self._gate_of(task, rule, gate)
         return asked is not None and asked.state == DONE and self._counts(task, asked, gate)
 
     def _counts(self, task: Task, asked: Task, gate: dict[str, Any]) -> bool:
@@ -131,9 +135,12 @@ class Governor:
             elif not self.admitting.admits(first := self._first(task), ruling):
                 yield from self._admission(now_s, task, first, ruling)
             else:
-                self._pass(task)
+                yield from self._pass(now_s, task)
 
-    def _pass(self, task: Task) -> None:
+    def _pass(self, now_s: float, task: Task) -> Effects:
+        for gate in list((task.children or {}).values()):
+            if gate.state == WAITING and is_before(gate.step):  # of a rule that is gone: nobody need answer it
+                yield from self._ending.cancel(now_s, gate, task.id, "the policy asks for it no more")
         task.move(PASS)
         task.reason = ""
         self._book.enqueue(task)
@@ -146,10 +153,10 @@ class Governor:
     def _ask(self, now_s: float, task: Task, rule: str, gate: dict[str, Any]) -> Effects:
         """Put the gate before it; or end it, if that has been turned down."""
         first = self._first(task)
-        asked = self._gate_of(first, rule)
-        if asked is None or asked.input_hash == "":
-            task.reason = f"policy: {rule}"
-            yield from self._open(now_s, first, rule, gate, task.capability, task.input)
+        asked = self._gate_of(first, rule, gate)
+        task.reason = f"policy: {rule}"
+        if asked is None:
+            yield from self._open(now_s, first, rule, gate)
         elif asked.ended:
             said = json.loads(asked.output or b"{}") if asked.state == DONE else {}
             why = _outcome(said, self._book.directory.name_of) if asked.state == DONE else f"its gate was {asked.state}"
@@ -165,16 +172,18 @@ class Governor:
         elif why != "waits":
             yield from self._deny(now_s, task, denial(ruling.admit[0], ruling.version, why, task.capability))
 
-    def _open(self, now_s: float, task: Task, rule: str, gate: dict[str, Any], capability: str, data: bytes, effect: str = "") -> Effects:
+    def _open(self, now_s: float, task: Task, rule: str, gate: dict[str, Any], effect: str = "") -> Effects:
         if task.children is None:
             task.children = {}
         left_ms = task.left_ms(now_s)
         timeout_ms = min(gate["expires_ms"], left_ms) if gate["expires_ms"] and left_ms else gate["expires_ms"] or left_ms
-        step = step_of(rule, effect)
+        data, turn = question(rule, gate, task.capability, task.input, effect), 1
+        while (step := step_of(rule, content_hash(data), effect, turn)) in task.children:
+            turn += 1
         child = self._book.open(
             now_s,
             WAIT,
-            question(rule, gate, capability, data, effect),
+            data,
             durable=task.durable,
             timeout_ms=timeout_ms,
             files=(),
@@ -200,9 +209,9 @@ class Governor:
         if one.gate is None:
             self.denied += 1
             return denial(rule, ruling.version, one.deny, f"the effect {key!r} of {task.capability}"), []
-        asked = self._gate_of(task, rule, key)
+        asked = self._gate_of(task, rule, one.gate, key)
         if asked is None:
-            return None, list(self._open(now_s, task, rule, one.gate, task.capability, task.input, key))
+            return None, list(self._open(now_s, task, rule, one.gate, key))
         if not asked.ended:
             return None, []
         if asked.state == DONE and self._counts(task, asked, one.gate):

@@ -6,8 +6,9 @@
 
 Invariants: a task has one live award, under its newest fence, at any time: the twin is another task, with an id and fences of its own, in
 this manager's memory alone, so no lease, fence or commit means anything new; its result counts as an award of the task that was made,
-bound and answered in one turn. Only idempotent work is hedged, and only while it has begun no effect, step, checkpoint or stream: the twin
-has none of those either (it is refused as a stale attempt is). Hedges stay within `hedge_share` of the tasks given (`budget.py`).
+bound and answered in one turn. Only idempotent work is hedged, and only while it has no budget, and has begun no effect, step, checkpoint
+or stream: the twin has none of those either (it is refused as a stale attempt is). Hedges stay within `hedge_share` of the tasks given
+(`budget.py`).
 Source: Dean and Barroso, The Tail at Scale (2013).
 """
 
@@ -76,11 +77,12 @@ class Hedging:
             bounds=task.bounds,
             placement=replace(task.placement, near="", apart="", hedge=False),
             rank=task.rank,
+            pins=task.pins,
         )
         twin.sources, twin.hedges, twin.barred, task.twin = task.sources, task.id, task.holder, twin.id
 
     def _may_be_doubled(self, now_s: float, task: Task) -> bool:
-        untouched = not task.effects and not task.children and not task.checkpoint and task.stream is None
+        untouched = not task.effects and not task.children and not task.checkpoint and task.stream is None and task.account is None
         leads = not task.durable or self._book.holds(now_s)
         return task.idempotent and untouched and leads and task.state in (OFFERED, HELD)
 
@@ -114,7 +116,7 @@ class Hedging:
         task.move(ACCEPT)
         task.bound(twin.node)
         task.move(RESULT)
-        task.node, task.agent, task.service_ms, task.reason = twin.node, twin.agent, twin.service_ms, ""
+        task.node, task.agent, task.version, task.service_ms, task.reason = twin.node, twin.agent, twin.version, twin.service_ms, ""
         task.output, task.output_hash, task.output_files = twin.output, twin.output_hash, twin.output_files
         self._book.count("hedges_won")
         yield from self._ending.commit(now_s, task)

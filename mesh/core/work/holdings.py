@@ -39,6 +39,7 @@ class Holding:
     __slots__ = (
         "aged",
         "attempt",
+        "budgets",
         "capability",
         "checkpoint",
         "deadline_ms",
@@ -51,6 +52,7 @@ class Holding:
         "missing",
         "order",
         "parent",
+        "pins",
         "rank",
         "report",
         "rooted",
@@ -62,6 +64,7 @@ class Holding:
         "task",
         "timeout_ms",
         "turn",
+        "version",
         "where",
     )
 
@@ -97,6 +100,10 @@ class Holding:
         self.stream, self.skip = False, 0
         """As in `AwardItem`."""
         self.where: tuple[str, ...] = ()
+        self.budgets: tuple[str, ...] = ()
+        self.pins: tuple[str, ...] = ()
+        self.version = ""
+        """Which runs it; empty: none yet."""
         self.stay_ms = 0
         self.rank: Rank = UNRANKED
         self.turn, self.aged = NO_TURN, 0
@@ -131,6 +138,7 @@ def awarded(now_s: float, item: AwardItem, manager: NodeId, lease_end_ms: int, o
     holding.checkpoint = item.checkpoint
     holding.stream, holding.skip, holding.where, holding.stay_ms = item.stream, item.skip, item.where, item.stay_ms
     holding.rank, holding.aged = item.rank, item.aged
+    holding.budgets, holding.pins = item.budgets, item.pins
     return holding
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh.ids import Fence, TaskId
+from mesh.messages.work import Amounts
 
 
 @dataclass(slots=True)
@@ -17,6 +18,19 @@ class Checkpoint:
     value: bytes
     anew: bool = False
     signals: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(slots=True)
+class Spend:
+    """A worker's ``ctx.spend``, ``ctx.reserve`` or ``ctx.budget``, as in `SpendAsk`. Answered by ``{"state", "output"}``."""
+
+    request: int
+    task: TaskId
+    fence: Fence
+    call: int
+    kind: str
+    key: str = ""
+    amounts: Amounts = ()
 
 
 @dataclass(slots=True)

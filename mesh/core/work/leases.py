@@ -16,7 +16,9 @@ from collections import deque
 from mesh.core.directory import DEAD, UNREACHABLE
 from mesh.core.work.book import AwardsDue, Book, Effects, LeasesDue, PulseDue
 from mesh.core.work.ending import Ending, node_lost
+from mesh.core.work.fitting import fits
 from mesh.core.work.holder import Holder
+from mesh.core.work.offering import terms
 from mesh.core.work.poison import is_back, is_poison, note_loss, poison
 from mesh.core.work.rebinding import pulled
 from mesh.core.work.task import ACCEPT, CANCELLING, COMMITTING, HELD, OFFERED, RETRY, Task
@@ -150,6 +152,8 @@ class Leases:
             if task.state == OFFERED:
                 yield from self.bind(now_s, task)
             task.progress, task.note = item.fraction, item.note
+            if item.state == "running":
+                book.meter.runs(now_s, task.account)
             if hears and item.task not in holder.reclaims:  # it cannot tell yet whether that still runs
                 holder.renewals.append((item.task, item.fence))
 
@@ -251,6 +255,7 @@ class Leases:
         if not never_ran and reason not in ("revoked", "unknown"):
             book.haunt(task)
         book.count(reason.partition(":")[0])
+        yield from book.meter.over(now_s, task.account, task.durable)
         if task.state == CANCELLING:
             yield from self._ending.stopped(now_s, task)
             return
@@ -282,9 +287,10 @@ class Leases:
         """
         if not task.on_lost:
             for row in self._book.directory.offering(task.capability):
-                offer = row.offers[task.capability]
-                task.on_lost, task.idempotent = offer.on_lost, offer.idempotent
-                break
+                if fits(offer := row.offers[task.capability], task.placement.where):
+                    said = terms(offer, task.placement.where)
+                    task.on_lost, task.idempotent = said.on_lost, said.idempotent
+                    break
 
     def on_revoked(self, now_s: float, sender: NodeId, revoked: Revoked) -> Effects:
         ghosts = self._book.holder(sender).ghosts

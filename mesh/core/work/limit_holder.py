@@ -24,6 +24,7 @@ from mesh.core.work.slots import Capability, Slots
 from mesh.effects import Need, Refused, Send
 from mesh.ids import NodeId
 from mesh.limits import WorkLimits
+from mesh.messages.membership import Offer
 from mesh.messages.slots import SlotAsk, SlotGrant, SlotItem
 
 SOON_S = 0.01
@@ -77,7 +78,8 @@ class LimitHolder:
         self.asks = 0
         self.stopped = 0
         self._wanted: dict[Pool, int] = {}
-        slots.permit, slots.began, slots.waits = self._permit, self._began, self._waits
+        self._offers: dict[str, Offer] = {}
+        slots.permit, slots.began, slots.waits, slots.limited = self._permit, self._began, self._waits, self._is_limited
         self.inputs: dict[type, Any] = {
             SlotGrant: self._on_grant,
             SlotsDue: self._expire_due,
@@ -92,9 +94,12 @@ class LimitHolder:
 
     def _pools(self, capability: Capability | None) -> dict[Pool, int]:
         """The limits of a capability of this node."""
-        if capability is None or not capability.workers:
-            return {}
-        return pools_of(capability.workers[0].offers[capability.name])
+        offer = self._offers.get(capability.name) if capability is not None else None
+        return pools_of(offer) if offer is not None else {}
+
+    def _is_limited(self, capability: str) -> bool:
+        offer = self._offers.get(capability)
+        return offer is not None and offer.limit > 0
 
     def _permit(self, now_s: float, capability: Capability) -> bool:
         """May one more of it start?"""
@@ -138,7 +143,9 @@ class LimitHolder:
 
     # ---- asking
 
-    def offers_changed(self, now_s: float) -> None:
+    def offers_changed(self, now_s: float, offers: tuple[Offer, ...]) -> None:
+        """What this node says that it offers is what holds here: of several versions the tightest, and what the policy adds."""
+        self._offers = {offer.capability: offer for offer in offers}
         self._soon(now_s)
 
     def _soon(self, now_s: float) -> None:

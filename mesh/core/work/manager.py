@@ -41,6 +41,7 @@ from mesh.core.inputs import (
 from mesh.core.keeping.inputs import ClaimSettled, Deposed, KeysMoved, Leading, LogSettled, TaleRead, TaleTold
 from mesh.core.node import Method
 from mesh.core.policy.inputs import PolicyChanged
+from mesh.core.work.accounts import Accounts
 from mesh.core.work.admitting import Admitting
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue, QueuesDue
@@ -55,6 +56,7 @@ from mesh.core.work.forwarding import Forwarding
 from mesh.core.work.governor import Governor
 from mesh.core.work.hedging import Hedging
 from mesh.core.work.leases import Leases
+from mesh.core.work.meter import TimeUp
 from mesh.core.work.opening import opened
 from mesh.core.work.placing import Placing
 from mesh.core.work.questions import Questions
@@ -126,6 +128,10 @@ class ManagerStatistics:
     hedges_won: int
     hedges_denied: int
     """For want of budget."""
+    policy_denied: int = 0
+    """Tasks, effects and results that a rule of the policy refused here."""
+    policy_gates: int = 0
+    """That a rule has put before work."""
     claiming: int = 0
     """Keyed submits of which it is not known yet whether their key stands for them."""
 
@@ -152,7 +158,9 @@ class Manager:
         self._succession = Succession(book, ending, leases, claims)
         self._readback = readback = Readback()
         self._archive = archive = Archive(directory)
-        self._of_handlers = Steps(book, leases, readback, governor).inputs | EffectLedger(book, leases, readback, governor).inputs
+        self._accounts = Accounts(book, ending, leases)
+        handlers = (Steps(book, leases, readback, governor), EffectLedger(book, leases, readback, governor), self._accounts)
+        self._of_handlers: dict[type, Any] = {kind: method for part in handlers for kind, method in part.inputs.items()}
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
         self.waiting = waiting = Waiting(book, ending)
@@ -241,6 +249,7 @@ class Manager:
             HedgeDue: soon(self._hedging.expire),
             FetchAgain: soon(self._retries.expire_fetch),
             TimeoutsDue: soon(self._ending.expire_timeouts),
+            TimeUp: soon(self._accounts.expire_time),
             QueuesDue: soon(self._placing.patience.expire),
             CallsDue: self._expire_calls,
             WaitEnds: self._claims.expire_wait,
@@ -314,6 +323,7 @@ class Manager:
             bounds=call.bounds,
             placement=call.placement,
             rank=call.rank,
+            budget=call.budget,
         )
         if call.stream:
             self._streams.open(now_s, task)
@@ -482,5 +492,7 @@ class Manager:
             hedges=counts.get("hedges", 0),
             hedges_won=counts.get("hedges_won", 0),
             hedges_denied=counts.get("hedges_denied", 0),
+            policy_denied=self.governor.denied,
+            policy_gates=self.governor.gates,
             claiming=len(self._claims),
         )

@@ -21,7 +21,8 @@ from typing import TypeVar
 from mesh.core.directory import ALIVE, DEAD, LEFT, SUSPECT, ReadDirectory, Row
 from mesh.core.work.book import Book
 from mesh.core.work.breaker import OPEN
-from mesh.core.work.fitting import fits, lacks
+from mesh.core.work.fitting import fits, lacks, narrowed
+from mesh.core.work.offering import terms, version_at, version_of
 from mesh.core.work.task import Task
 from mesh.ids import Fence, NodeId, TaskId
 from mesh.messages.membership import LoadRow
@@ -138,12 +139,16 @@ class Market:
 
     def _offering(self, task: Task) -> tuple[list[Row], list[tuple[NodeId, str, str]]]:
         """Who offers it and has the labels that it asks for; and some of the others, as refusals."""
-        rows, where = self._book.directory.offering(task.capability), task.placement.where
+        rows, where = self._book.directory.offering(task.capability), self.where(task)
         if not where:
             return rows, []
         fit = [row for row in rows if fits(row.offers[task.capability], where)]
         others = [row for row in rows if row.state not in (DEAD, LEFT) and not fits(row.offers[task.capability], where)]
         return fit, [(row.node, row.name, lacks(row.offers[task.capability], where)) for row in others[:RECORDED]]
+
+    def where(self, task: Task) -> tuple[str, ...]:
+        """What whoever runs it must have, today: of versions that will do only the one that is meant now."""
+        return narrowed(self._book.directory, task.capability, task.placement.where)
 
     def prefer(self, now_s: float, task: Task, rows: list[Row] | None = None) -> None:
         """Note where it likes to be, of those that can be asked."""
@@ -172,7 +177,7 @@ class Market:
             return None
         self.prefer(now_s, task)
         way_ms = self._book.way_ms(task, node)
-        asking = Candidate(node, row.name, 0, service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
+        asking = self.candidate(task, row, 0, service_ms, way_ms)
         eligible = [other for other in self._offering(task)[0][:WIDE] if not self._unfit(now_s, task, other)]
         choice = Choice(TAKE, eligible, [asking], by="pull")
         return None if self._worth_waiting(now_s, task, choice, ahead) else choice
@@ -255,8 +260,8 @@ class Market:
             return "failed_before"
         if row.node == task.barred:
             return "has_the_first"
-        if task.placement.where and not fits(row.offers[task.capability], task.placement.where):
-            return lacks(row.offers[task.capability], task.placement.where)
+        if task.placement.where and not fits(row.offers[task.capability], where := self.where(task)):
+            return lacks(row.offers[task.capability], where)
         return row.state if row.state == SUSPECT else ""
 
     def _scan(self, now_s: float, task: Task, rows: list[Row], choice: Choice) -> None:
@@ -306,7 +311,16 @@ class Market:
         before = load.busy + load.queued + given - load.slots + 1
         start_ms = before * load.service_ms // load.slots if before > 0 and load.slots > 0 else 0
         way_ms = self._book.way_ms(task, row.node)
-        return Candidate(row.node, row.name, start_ms, load.service_ms, 0.0, row.offers[task.capability].agent, transfer_ms=way_ms)
+        return self.candidate(task, row, start_ms, load.service_ms, way_ms)
+
+    def version(self, task: Task, node: NodeId) -> str:
+        """Which it would run as at that node; "": not known."""
+        return version_at(self._book.directory, node, task.capability, self.where(task))
+
+    def candidate(self, task: Task, row: Row, start_ms: int, service_ms: int, way_ms: int = 0) -> Candidate:
+        offer, where = row.offers[task.capability], self.where(task)
+        agent, version = terms(offer, where).agent, version_of(offer, where)
+        return Candidate(row.node, row.name, start_ms, service_ms, 0.0, agent, transfer_ms=way_ms, version=version)
 
     def _weigh(self, now_s: float, task: Task, choice: Choice, rows: list[Row]) -> str:
         """The way that the cached load of `rows` suggests; fills in candidates and refusals."""
@@ -338,5 +352,5 @@ class Market:
         if load is not None and now_s - row.load_at_s <= self._book.limits.load_fresh_s:
             return self._candidate(task, row, load, self._book.holder(row.node).correction(row, task.capability))
         if row.node == self._book.me:
-            return Candidate(row.node, row.name, 0, 0, 0.0, row.offers[task.capability].agent)
+            return self.candidate(task, row, 0, 0)
         return None

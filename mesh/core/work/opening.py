@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mesh.core.inputs import Submit
 from mesh.core.work.book import Book
+from mesh.core.work.pinning import as_asked
 from mesh.core.work.task import Task
 
 
@@ -22,6 +23,7 @@ def opened(book: Book, now_s: float, submit: Submit) -> Task:
         key=submit.key,
         placement=submit.placement,
         rank=submit.rank,
+        budget=submit.budget,
     )
 
 
@@ -38,6 +40,7 @@ def opened_again(book: Book, now_s: float, old: Task, data: bytes, *, by: str, k
         by=by,
         bounds=old.bounds,
         key=key,
-        placement=old.placement,
+        placement=as_asked(old),
         rank=old.rank,
+        budget=old.budget,
     )

@@ -21,6 +21,7 @@ from mesh.core.work.fitting import offered, unmet
 from mesh.core.work.governor import Governor
 from mesh.core.work.lines import Line
 from mesh.core.work.market import ASK_ALL, BUSY, NOBODY, RULE, TAKE, Choice, Market, best, keenest, liked, nearest, sample
+from mesh.core.work.offering import terms
 from mesh.core.work.patience import Patience, out_of_reach
 from mesh.core.work.task import ASK, AWARD, BIDDING, PARK, PARKED, PENDING, WAKE, Task
 from mesh.core.work.waits import AuctionEnds, BacklogDue, GraceEnds, HedgeDue
@@ -206,7 +207,7 @@ class Placing:
         winner = best(task.id, fence, choice.candidates)
         row = book.directory.get(winner.node)
         assert row is not None
-        offer = row.offers[task.capability]
+        offer = terms(row.offers[task.capability], self._market.where(task))
         if task.lost and offer.on_lost == "fail":
             yield from self._ending.fail(now_s, task, node_lost(task, task.reason or "lost"))
             return
@@ -217,6 +218,7 @@ class Placing:
         task.heartbeat_ms = task.bounds[2] or offer.heartbeat_ms
         book.queue_wheel.remove(task)
         task.agent = winner.agent
+        book.meter.awarded(task.account)
         task.offered_at_s, task.promised_ms = now_s, (winner.start_ms, winner.service_ms)
         book.line_of(task).took(now_s, book.shares, task, winner.service_ms)
         decided = Decided(task.id, fence, way, RULE, winner.node, tuple(choice.candidates), tuple(choice.refusals), int(now_s * 1000))
@@ -256,13 +258,15 @@ class Placing:
             task.stream.received if task.stream is not None else 0,
             task.left_ms(now_s),
             task.heartbeat_ms,
-            task.placement.where,
+            self._market.where(task),
             self._book.limits.near_ms if task.favourite == task.holder else 0,
             rank=task.rank,
             aged=task.aged,
             origin=self._book.origins.of(task) if task.rules else "",
             down=task.down,
             words=self._governor.words(task),
+            budgets=task.account.names() if task.account is not None else (),
+            pins=task.pins,
         )
 
     # ---- auctions
@@ -389,8 +393,7 @@ class Placing:
             task = line.first(now_s, plain=not held)
 
     def _with_way(self, task: Task, bid: Candidate) -> Candidate:
-        way_ms = self._book.way_ms(task, bid.node)
-        return replace(bid, transfer_ms=way_ms) if way_ms else bid
+        return replace(bid, transfer_ms=self._book.way_ms(task, bid.node), version=self._market.version(task, bid.node))
 
     def _standing(self, now_s: float, task: Task, curve: Curve, auction: Auction) -> bool:
         """The bidder can still be awarded. What he was awarded since he was asked counts as taken: auctions side by side must not all pick

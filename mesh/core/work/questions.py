@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain, islice
 from typing import Any
 
 from mesh.core.work.again import Again
@@ -99,6 +100,7 @@ class Questions:
             "owner": self._book.directory.name_of(owner) if owner else "",
             "owner_id": owner,
             "agent": task.agent if owner else "",
+            "version": task.version,
             "fence": task.fence,
             "award": award_number(task.fence),
             "attempts": task.attempts,
@@ -110,6 +112,8 @@ class Questions:
             "twin": task.twin,
             "age_ms": max(0, int((now_s - task.submitted_at_s) * 1000)),
             "took_ms": max(0, int((until_s - task.submitted_at_s) * 1000)),
+            "service_ms": task.service_ms,
+            "where": list(task.placement.where),
             # A handler's last word travels with a beat, and its result may come first.
             "progress": 1.0 if task.state == DONE else task.progress,
             "note": "" if task.state == DONE else task.note,
@@ -118,6 +122,7 @@ class Questions:
             "durable": task.durable,
             "priority": task.rank[0] or PRIORITY_DEFAULT,
             "share": task.rank[1],
+            "rules": list(task.rules),
         }
 
     def _tried(self, task: Task) -> list[dict[str, Any]]:
@@ -137,7 +142,8 @@ class Questions:
     def _row_of(self, now_s: float, sender: NodeId, ask: Ask, task: Task | None) -> Send:
         if task is None:
             return self._unknown(sender, ask)
-        return Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | {"effects": self._effects(task)})))
+        more = {"effects": self._effects(task), "budget": task.account.rows() if task.account is not None else {}}
+        return Send(sender, Answer(ask.ask, True, dumps(self.row(now_s, task) | more)))
 
     def _kept(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
         """The newest checkpoint of a task that runs: what its handler lets be known of itself, and nothing stops for that."""
@@ -174,14 +180,12 @@ class Questions:
         ]
 
     def _tasks(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
-        """Live ones first, then ended ones, each the newest first."""
-        chosen: list[Task] = []
-        for tasks in (self._book.tasks, self._book.ended):
-            for task in reversed(tasks.values()):
-                if len(chosen) >= ROWS_MAX:
-                    break
-                chosen.append(task)
-        known = len(self._book.tasks) + len(self._book.ended)
+        """Live ones first, then ended ones, each the newest first; `skip` in the args: without the first so many."""
+        skip = (json_object(ask.args) or {}).get("skip")
+        first = skip if type(skip) is int and skip > 0 else 0
+        newest = chain(reversed(self._book.tasks.values()), reversed(self._book.ended.values()))
+        chosen = list(islice(newest, first, first + ROWS_MAX))
+        known = max(0, len(self._book.tasks) + len(self._book.ended) - first)
         rows = [self.row(now_s, task) for task in chosen]
         yield Send(sender, Answer(ask.ask, True, dumps({"tasks": rows, "more": max(0, known - len(rows))})))
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from mesh.core.directory import ALIVE, Row
 from mesh.core.work.book import Book, Effects
-from mesh.core.work.fitting import fits
+from mesh.core.work.fitting import fits, narrowed
 from mesh.core.work.holder import Holder
+from mesh.core.work.offering import terms, version_at, version_of
 from mesh.core.work.task import Task
 from mesh.effects import Need, Send
 from mesh.ids import NodeId
@@ -24,11 +25,13 @@ def pulled(book: Book, task: Task, holder: NodeId, release: Release) -> tuple[Ca
     row = book.directory.get(release.to)
     if row is None or not row.linked or row.state != ALIVE or release.to in (task.excluded, task.barred):
         return ()
-    if task.capability not in row.offers or not fits(row.offers[task.capability], task.placement.where):
+    where = narrowed(book.directory, task.capability, task.placement.where)
+    if task.capability not in row.offers or not fits(offer := row.offers[task.capability], where):
         return ()
-    agent, way_ms = row.offers[task.capability].agent, book.way_ms(task, row.node)
-    there = Candidate(row.node, row.name, 0, release.to_service_ms, 0.0, agent, transfer_ms=way_ms)
+    agent, way_ms, version = terms(offer, where).agent, book.way_ms(task, row.node), version_of(offer, where)
+    there = Candidate(row.node, row.name, 0, release.to_service_ms, 0.0, agent, transfer_ms=way_ms, version=version)
     here = Candidate(holder, book.directory.name_of(holder), release.start_ms, release.service_ms, 0.0, task.agent)
+    here.version = version_at(book.directory, holder, task.capability, where)
     return (there, here)
 
 

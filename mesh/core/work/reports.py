@@ -27,7 +27,18 @@ from mesh.messages.work import Beat, BeatItem, Failure, FileRef, Release, Result
 MESSAGE_CHARS_MAX = 2_000
 DETAILS_CHARS_MAX = 16_000
 RETRY_AFTER_MS_MAX = 30 * 86_400_000
-_KINDS = ("error", "invalid_argument", "timeout", "worker_lost", "cancelled", "no_file", "too_big", "heartbeat", "outcome_unknown")
+_KINDS = (
+    "error",
+    "invalid_argument",
+    "timeout",
+    "worker_lost",
+    "cancelled",
+    "no_file",
+    "too_big",
+    "heartbeat",
+    "outcome_unknown",
+    "over_budget",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +98,10 @@ class Reports:
             self.fail(now_s, holding, "error", {"kind": "too_big", "message": message}, agent, service_ms, out)
             return
         digest = content_hash(output)
-        holding.report = Result(holding.task, holding.fence, digest, output, agent, files, service_ms)
+        holding.report = Result(holding.task, holding.fence, digest, output, agent, files, service_ms, holding.version)
         if holding.durable:
             at_ms = int(now_s * 1000)
-            entry = Ended(holding.task, holding.fence, "ok", digest, files, "", agent, service_ms, at_ms)
+            entry = Ended(holding.task, holding.fence, "ok", digest, files, "", agent, service_ms, at_ms, holding.version)
             out.append(Append(entry, {digest: output}))
         self._owe(now_s, holding, out)
 
@@ -104,8 +115,8 @@ class Reports:
         if holding.durable:
             kept: dict[str, Any] = {"kind": failure.kind, "message": failure.message, "details": failure.details}
             text = json.dumps(kept | {"retryable": failure.retryable, "retry_after_ms": failure.retry_after_ms})
-            at_ms = int(now_s * 1000)
-            out.append(Append(Ended(holding.task, holding.fence, outcome, error=text, agent=agent, service_ms=service_ms, at_ms=at_ms)))
+            what = (holding.task, holding.fence, outcome, "", (), text, agent, service_ms, int(now_s * 1000), holding.version)
+            out.append(Append(Ended(*what)))
         self._owe(now_s, holding, out)
 
     def release(self, now_s: float, holding: Holding, reason: str, out: list[Any], pulled: Pulled | None = None) -> None:
@@ -126,6 +137,7 @@ class Reports:
         self._holdings.drop(holding)
         self._directory.homes.pop(holding.task, None)
         self._directory.origins.pop(holding.task, None)
+        self._directory.pinned.pop(holding.task, None)
         self._breakers.gone(holding)
         if holding.durable and closed:
             out.append(Append(Closed(holding.task, holding.fence), lazy=True))
@@ -240,15 +252,17 @@ def failure_of(holding: Holding, outcome: str, error: dict[str, Any], agent: str
     details = str(error.get("details") or "")[:DETAILS_CHARS_MAX]
     after_ms = error.get("retry_after_ms")
     after_ms = min(max(0, after_ms), RETRY_AFTER_MS_MAX) if type(after_ms) is int else 0
-    return Failure(holding.task, holding.fence, kind, message, retryable, agent, details, service_ms, after_ms)
+    return Failure(holding.task, holding.fence, kind, message, retryable, agent, details, service_ms, after_ms, holding.version)
 
 
 def report_of(holding: Holding, entry: Ended, bodies: dict[Hash, bytes]) -> Result | Failure:
     """The report that an Ended entry owes, after a restart."""
+    holding.version = entry.version
     if entry.outcome == "ok":
         output = bodies.get(entry.output)
         if output is not None:
-            return Result(holding.task, holding.fence, entry.output, output, entry.agent, tuple(entry.files), entry.service_ms)
+            files = tuple(entry.files)
+            return Result(holding.task, holding.fence, entry.output, output, entry.agent, files, entry.service_ms, entry.version)
         error: Any = {"kind": "worker_lost", "message": "the result's body is not in this node's store any more"}
     else:
         try:

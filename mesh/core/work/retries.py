@@ -15,6 +15,7 @@ import json
 from typing import Any
 
 from mesh.core.inputs import FileFetched, FileWanted
+from mesh.core.policy.inputs import Ran
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.budget import RetryBudget
 from mesh.core.work.ending import Ending, node_lost
@@ -49,6 +50,10 @@ FETCHES_MAX = 3
 FETCH_AGAIN_S = 1.0
 
 
+NOT_THE_VERSIONS = ("no_file", "cancelled", "policy_output")
+"""Kinds of failures that say nothing about the version of the capability that ran."""
+
+
 class Retries:
     def __init__(self, book: Book, ending: Ending, leases: Leases, governor: Governor) -> None:
         self._book, self._ending, self._leases, self._governor = book, ending, leases, governor
@@ -81,7 +86,9 @@ class Retries:
             task.move(RESULT)
             task.output, task.output_hash = result.output, result.output_hash
             task.agent = result.agent or task.agent
-            task.service_ms = result.service_ms
+            yield from book.meter.over(now_s, task.account, task.durable, result.service_ms)
+            task.service_ms, task.version = result.service_ms, result.version
+            yield from self._ran(task, failed=False)
             if task.promised_ms is not None:
                 took_ms = (now_s - task.offered_at_s) * 1000
                 book.latencies.learn(task.capability, took_ms)
@@ -97,6 +104,10 @@ class Retries:
         else:
             # COMMITTING: its files are on their way; the acknowledgement follows the commit.
             assert task.state == COMMITTING, f"{task.id} is {task.state} and has a holder"
+
+    def _ran(self, task: Task, *, failed: bool) -> Effects:
+        if task.capability in self._book.directory.steering.rollouts:
+            yield Tell(Ran(task.capability, task.version, failed, task.service_ms))
 
     def _commit(self, now_s: float, task: Task) -> Effects:
         holder = self._book.speak_to(task.holder)
@@ -191,7 +202,10 @@ class Retries:
         if task.state == OFFERED:
             yield from self._leases.bind(now_s, task)
         error = self._error(task, sender, failure)
-        task.service_ms = failure.service_ms
+        yield from book.meter.over(now_s, task.account, task.durable, failure.service_ms)
+        task.service_ms, task.version = failure.service_ms, failure.version or task.version
+        if failure.kind not in NOT_THE_VERSIONS:
+            yield from self._ran(task, failed=True)
         again, pause = self._verdict(now_s, task, failure)
         note_loss(task, sender, f"failed:{failure.kind}")
         book.drop(task)

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from mesh.core.directory import ReadDirectory
 from mesh.core.policy.rules import FREE, Ruling, Work
 from mesh.core.work.fitting import offered
+from mesh.core.work.spending import shrunk
 from mesh.core.work.task import Task
 from mesh.ids import COORDINATE, NodeId, TaskId, author_of
 from mesh.messages.waits import WAIT
-from mesh.messages.work import Placement
+from mesh.messages.work import Amounts, Placement
 
 GIVEN_MAX = 10_000
 
@@ -30,6 +31,7 @@ class Wish:
     timeout_ms: int
     retries: int
     durable: bool
+    budget: Amounts = ()
     rules: tuple[str, ...] = ()
     down: tuple[str, ...] = ()
 
@@ -72,14 +74,15 @@ class Origins:
         held = self._directory.origins.get(parent)
         return held[1] if held is not None else ()
 
-    def ruled(self, wish: Wish, parent: TaskId) -> Wish:
+    def ruled(self, wish: Wish, parent: TaskId, step: str) -> Wish:
         if wish.capability in (WAIT, COORDINATE):
             return wish
-        return ruled(self._directory, wish, self.of(parent) if parent else self.here, self.down(parent) if parent else ())
+        origin, inherited = (self.of(parent), self.down(parent)) if parent else (self.here, ())
+        return ruled(self._directory, wish, origin, inherited, is_step=bool(step))
 
 
-def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple[str, ...]) -> Wish:
-    """`inherited`: labels of the work that asks for this."""
+def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple[str, ...], *, is_step: bool) -> Wish:
+    """`inherited`: labels of the work that asks for this. A step has what was reserved for it."""
     book = directory.rulebook
     ruling = FREE
     if book.rules:
@@ -97,6 +100,7 @@ def ruled(directory: ReadDirectory, wish: Wish, origin: NodeId, inherited: tuple
         _least(wish.timeout_ms, ruling.timeout_ms),
         min(wish.retries, ruling.retries) if wish.retries >= 0 and ruling.retries >= 0 else max(wish.retries, ruling.retries),
         wish.durable,
+        wish.budget if is_step else shrunk(wish.budget, ruling.budget),
         (str(ruling.version), *ruling.rules) if ruling.rules else (),
         down,
     )

@@ -127,7 +127,7 @@ class Running:
                 return
             timeout_ms = min(timeout_ms or left_ms, left_ms)
         run = Run(worker, holding.task, holding.fence, holding.capability, holding.durable, now_s)
-        run.heartbeat_s = holding.heartbeat_ms / 1000
+        run.heartbeat_s, holding.version = holding.heartbeat_ms / 1000, worker.offers[holding.capability].version
         if timeout_ms:
             run.overdue_s = now_s + timeout_ms / 1000 + self._limits.margin_s
         if (timeout_ms or run.heartbeat_s) and not self._watching:
@@ -153,7 +153,9 @@ class Running:
                 holding.stream,
                 holding.skip,
                 rank=holding.rank,
-                limited=worker.offers[holding.capability].limit > 0,
+                budgets=holding.budgets,
+                limited=self._slots.limited(holding.capability),
+                pins=holding.pins,
                 need=need_of(holding.durable),
             )
         )

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mesh.core.work.breaker import CLOSED, Breaker
-from mesh.core.work.fitting import fits_worker
+from mesh.core.work.fitting import fits_worker, marked
 from mesh.core.work.holdings import Holding, State
+from mesh.core.work.offering import union
 from mesh.core.work.resources import Needs, Resources, greatest
 from mesh.core.work.turns import NO_TURN, Shares, Turns
 from mesh.ids import Fence, NodeId, TaskId
@@ -96,6 +97,10 @@ class Worker:
     def free(self) -> int:
         return self.concurrency + self.idle - len(self.runs) - len(self.strays)
 
+    def fits(self, capability: str, where: tuple[str, ...]) -> bool:
+        """Whether it has these labels, and its version of the capability is among those that are wanted."""
+        return not where or fits_worker(marked(self.labels, self.offers[capability].version), where)
+
 
 @dataclass(slots=True, eq=False)
 class Capability:
@@ -135,7 +140,7 @@ class Capability:
         best, most = None, 0
         for worker in self.workers:
             free = worker.concurrency + worker.idle - len(worker.runs) - len(worker.strays)
-            if free > most and (not where or fits_worker(worker.labels, where)):
+            if free > most and worker.fits(self.name, where):
                 best, most = worker, free
         return best
 
@@ -150,6 +155,8 @@ class Slots:
         """May one more of it start, as far as its limits over the whole mesh go? Set by `limit_holder.py`."""
         self.began: Callable[[float, Capability], None] = lambda _now_s, _capability: None
         self.waits: Callable[[float, Capability], None] = lambda _now_s, _capability: None
+        self.limited: Callable[[str], bool] = lambda _capability: False
+        """Whether so many of it run over the whole mesh, and no more."""
         self.workers: dict[int, Worker] = {}
         self.capabilities: dict[str, Capability] = {}
         self.runs: dict[TaskId, Run] = {}
@@ -200,22 +207,15 @@ class Slots:
         return known
 
     def offers(self) -> tuple[Offer, ...]:
-        """The union, by name; where workers differ about one capability, the longest attached speaks for it. What no resource of this node
-        suffices for is not offered."""
-        found: dict[str, Offer] = {}
-        for worker in self.workers.values():
-            for name, offer in worker.offers.items():
-                found.setdefault(name, offer)
-        return tuple(self._labelled(found[name]) for name in sorted(found) if self.capabilities[name].slots())
-
-    def _labelled(self, offer: Offer) -> Offer:
-        kinds = dict.fromkeys(worker.labels for worker in self.capabilities[offer.capability].workers if worker.labels)
-        return replace(offer, labels=tuple(sorted(kinds)[: self._limits.label_kinds_max])) if kinds else offer
+        """The union, by name; where workers differ about one version of a capability, the longest attached speaks for it. What no resource
+        of this node suffices for is not offered."""
+        names = sorted({name for worker in self.workers.values() for name in worker.offers})
+        return tuple(union(known, self._limits) for name in names if (known := self.capabilities[name]).slots())
 
     def has_worker(self, name: str, where: tuple[str, ...]) -> bool:
         """Whether one here offers it and has these labels."""
         capability = self.offered(name)
-        return capability is not None and any(fits_worker(worker.labels, where) for worker in capability.workers)
+        return capability is not None and any(worker.fits(name, where) for worker in capability.workers)
 
     def offered(self, name: str) -> Capability | None:
         capability = self.capabilities.get(name)
@@ -255,8 +255,8 @@ class Slots:
         holding = capability.queue.first(now_s)
         if holding is None or not self.permit(now_s, capability):
             return None
-        if holding.where and not fits_worker(worker.labels, holding.where):
-            holding = capability.queue.first_that(now_s, lambda other: fits_worker(worker.labels, other.where))
+        if not worker.fits(capability.name, holding.where):
+            holding = capability.queue.first_that(now_s, lambda other: worker.fits(capability.name, other.where))
         if holding is not None and capability.needs and self.must_wait(now_s, capability, holding):
             return None
         return holding

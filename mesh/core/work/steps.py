@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from mesh.core.work.accounts import refusal
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.governor import Governor
 from mesh.core.work.leases import Leases
 from mesh.core.work.readback import Readback
+from mesh.core.work.spending import begun
 from mesh.core.work.task import DONE, HELD, OFFERED, Task
 from mesh.core.work.waits import dumps, step_done
 from mesh.effects import Need, Refused, Send
 from mesh.ids import NodeId, content_hash, inherited
+from mesh.messages.waits import WAIT
 from mesh.messages.work import StepAsk, StepDone, StepSeen
 
 ASKERS_MAX = 16
@@ -45,8 +48,8 @@ class Steps:
             parent.children = {}
         child = parent.children.get(ask.name)
         if child is None:
-            if (overloaded := self._book.admission.refusal(now_s, len(ask.input))) is not None:
-                yield Send(sender, StepDone(ask.ask, "", "refused", b"", dumps(overloaded)), need=Need.FREE)
+            if (problem := self._problem(now_s, parent, ask)) is not None:
+                yield Send(sender, StepDone(ask.ask, "", "refused", b"", dumps(problem)), need=Need.FREE)
                 return
             if (denied := self._governor.refusal(ask.capability, ask.input, ask.placement.where, parent.durable, parent.id)) is not None:
                 yield Send(sender, StepDone(ask.ask, "", "refused", b"", dumps(denied)), need=Need.FREE)
@@ -67,7 +70,10 @@ class Steps:
                 bounds=ask.bounds,
                 rank=inherited(ask.rank, parent.rank),
                 placement=ask.placement,
+                budget=ask.budget,
             )
+            if ask.capability != WAIT:
+                begun(parent.account)
             if ask.files and sender != self._book.me:
                 child.sources = (self._book.me, sender)
             parent.children[ask.name] = child
@@ -78,6 +84,15 @@ class Steps:
             yield self._refusal(sender, ask, "step_changed", message, f"mesh why {parent.id}")
             return
         yield from self._answer(sender, ask, child)
+
+    def _problem(self, now_s: float, parent: Task, ask: StepAsk) -> dict[str, Any] | None:
+        """Why this new step cannot begin: there is no room for it, or it does not fit into what its parent has left."""
+        if (overloaded := self._book.admission.refusal(now_s, len(ask.input))) is not None or ask.capability == WAIT:
+            return overloaded
+        over = refusal(parent.account, ask.budget, f"the step {ask.name!r}")
+        if over is not None:
+            self._book.count("over_budget")
+        return over
 
     def _answer(self, sender: NodeId, ask: StepAsk, child: Task) -> Effects:
         if child.ended:

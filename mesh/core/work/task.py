@@ -17,19 +17,20 @@ Source: the contract net of Smith (1980) with the binding step at ACCEPT (Aknine
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.core.policy.gating import PREFIX
 from mesh.core.policy.rules import Rulebook, Ruling
+from mesh.core.work.spending import Account
 from mesh.core.work.stream import Stream
 from mesh.core.work.turns import NO_TURN, Turn
 from mesh.effects import Need
 from mesh.ids import FIRST_TERM, UNRANKED, Fence, Hash, NodeId, Rank, TaskId, fence_of
 from mesh.messages.records import Candidate, Decided
 from mesh.messages.waits import signal_of
-from mesh.messages.work import ANYWHERE, UNBOUNDED, Bounds, FileRef, Placement
+from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Bounds, FileRef, Placement
 
 PENDING, BIDDING, OFFERED, HELD, PARKED = "pending", "bidding", "offered", "held", "parked"
 BACKOFF, COMMITTING, CANCELLING, WAITING, GATED = "backoff", "committing", "cancelling", "waiting", "gated"
@@ -191,6 +192,10 @@ class Task:
     """Labels that whatever it asks for must be run with, too."""
     ruled: tuple[Rulebook, Ruling] | None = None
     """What is ruled of it, and by which rulebook; None: not looked at."""
+    budget: Amounts = ()
+    """Its own."""
+    pins: tuple[str, ...] = ()
+    """Flags, and sides of rollouts: for all that it asks for, too (`policy/steering.py`)."""
     turn: Turn = NO_TURN
     aged: int = 0
     """Levels that it has risen by waiting."""
@@ -202,6 +207,8 @@ class Task:
     holder: NodeId = ""
     """To whom the newest award went, while it stands."""
     agent: str = ""
+    version: str = ""
+    """Of its capability, as it ran last; empty: not known yet."""
     idempotent: bool = False
     on_lost: str = ""
     """Of the winner's offer; empty: not known (after a restart)."""
@@ -273,6 +280,8 @@ class Task:
     """Of a step: its parent has begun anew since, and knows it no more."""
     said: tuple[Said, ...] = ()
     """Of a wait: what was answered so far."""
+    account: Account | None = None
+    """What it has and spends, if there is a budget here or above, or it spends without."""
     effects: dict[str, Intent] | None = None
     """Effects by key, in the order they were first begun. Shared by all attempts too."""
 
@@ -314,6 +323,8 @@ class Task:
         """What it has done so far is in its newest checkpoint: steps that have ended, and effects, are forgotten. `had`: how many signals
         of each name it has had; later ones wait for it."""
         self.signals_had, self.anew_at, self.effects, self.signals = had, self.checkpoint_at, None, None
+        if self.account is not None:
+            self.account.begin_anew()
         children, self.children = self.children or {}, {}
         for name, child in children.items():
             signal = signal_of(name)
@@ -340,6 +351,27 @@ class Task:
             intent.output = None
         shown = sorted(self.effects.items(), key=lambda pair: not pair[1].done)[-EFFECTS_SHOWN_MAX:]
         self.effects = dict(shown)
+
+
+Find = Callable[[TaskId], Task | None]
+"""A task that lives."""
+
+
+def account_of(task: Task, find: Find) -> Account:
+    """Work without a budget has an account as soon as it spends, or a step of it has a budget: what is used adds up along the steps."""
+    if task.account is None:
+        parent = find(task.parent) if task.step else None
+        task.account = Account(task.id, (), account_of(parent, find) if parent is not None else None)
+    return task.account
+
+
+def open_account(task: Task, find: Find) -> None:
+    """Of a new task, if it has a budget, or its parent an account. (Those of a plain call and its parent are kept apart.)"""
+    parent = find(task.parent) if task.step else None
+    if parent is not None and (task.budget or parent.account is not None):
+        task.account = Account(task.id, task.budget, account_of(parent, find))
+    elif task.budget:
+        task.account = Account(task.id, task.budget)
 
 
 def is_void(task: Task, cuts: Iterable[int]) -> bool:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from mesh.core.assembly import Assembly
-from mesh.core.policy.document import Problem, canonical, rulebook
+from mesh.core.policy.document import canonical, rulebook
+from mesh.core.policy.fields import Problem
 from mesh.core.policy.register import Policies
 from mesh.core.policy.rules import Rulebook, Ruling, Work
 from mesh.errors import Refused, UsageError
@@ -22,6 +23,7 @@ from mesh.ids import NodeId
 from mesh.messages.signed import Signed
 from mesh.runtime.trust.authority import Authority
 from mesh.runtime.trust.names import namer
+from mesh.versions import split
 
 if TYPE_CHECKING:
     from mesh.runtime.app import NodeProcess
@@ -74,6 +76,8 @@ def shown(assembly: Assembly, name_of: Callable[[NodeId], str]) -> Document:
         "version": book.version,
         "document": json.loads(book.text) if book.text else None,
         "unread": policies.statistics().unread,
+        "flags": list(book.flags),
+        "rollouts": assembly.rolling.told(),
         "history": [_row(signed, book, name_of) for signed in policies.held()],
     }
 
@@ -100,8 +104,10 @@ def explained(assembly: Assembly, params: Document) -> Document:
     if type(capability) is not str or type(data) is not bytes or type(where) is not list or type(durable) is not bool:
         raise UsageError("a capability, and its arguments", fix="mesh policy explain CAPABILITY name=value")
     origin: NodeId = str(params.get("origin") or directory.me)
-    work = Work(capability, data, (origin, directory.name_of(origin)), tuple(map(str, where)), durable)
-    return {"schema": "mesh.policy/1", "capability": capability, **said(directory.rulebook.ruling(work))}
+    name, wanted = split(capability)
+    work = Work(name, data, (origin, directory.name_of(origin)), tuple(map(str, where)), durable)
+    rollouts = [row for row in assembly.rolling.told() if row["capability"] == name and not wanted]
+    return {"schema": "mesh.policy/1", "capability": capability, **said(directory.rulebook.ruling(work)), "rollouts": rollouts}
 
 
 def said(ruling: Ruling) -> Document:

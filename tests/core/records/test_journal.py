@@ -37,13 +37,16 @@ from mesh.messages.records import (
     Parked,
     Planned,
     Rekeyed,
+    Rolled,
     Rostered,
+    Spent,
     Submitted,
     Summed,
     Sworn,
     Ticked,
     TookOver,
 )
+from mesh.messages.rollouts import Mark as RolloutMark
 from mesh.messages.signed import Signed
 from mesh.messages.triggers import Mark, PlanRow
 
@@ -147,6 +150,7 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Checkpointed("t", 1, OUT), ("t", OUT)),
         (Intended("t", 1, "k", 1, False, "n"), ("t",)),
         (Effected("t", 1, "k", 1, OUT), ("t",)),
+        (Spent("t", 1, 1, "k", (), (("usd", 20),)), ("t",)),
         (Claimed("t", "u"), ("t",)),
         (Rostered(KeyRoster("a/1", 1, ("a",)), True), ()),
         (Sworn(Cell("k", (1, 1, "a"), (0, 0, ""), Choice())), ()),
@@ -155,6 +159,7 @@ IN, OUT, FILE, MADE = "i" * 64, "o" * 64, "f" * 64, "m" * 64
         (Answered("t", "n", "ann", output=OUT), ("t", OUT)),
         (Planned(PlanRow("p", 1, "a")), ()),
         (Ticked(Mark("p", 1)), ()),
+        (Rolled(RolloutMark(1, "c")), ()),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -82,7 +82,17 @@ def test_nested_values_are_plain_json() -> None:
     signatures = Signatures()
     [row] = read(packed([11], signatures), signatures).rows()
     assert row["candidates"] == [
-        {"node": "n", "name": "otter", "start_ms": 1, "service_ms": 2, "cost": 0.5, "agent": "a", "calibration_pct": 100, "transfer_ms": 0}
+        {
+            "node": "n",
+            "name": "otter",
+            "start_ms": 1,
+            "service_ms": 2,
+            "cost": 0.5,
+            "agent": "a",
+            "calibration_pct": 100,
+            "transfer_ms": 0,
+            "version": "",
+        }
     ]
     assert row["refusals"] == [["m", "crow", "busy"]]
 

@@ -54,7 +54,10 @@ def test_it_closes_with_the_last_answer_and_writes_all_of_it_down(bench):
     effects = bid(bench, round_, "b", 0, 20)
     (decided,) = bench.entries(effects, Decided)
     assert decided.way == "auction" and decided.winner == "b"
-    assert decided.candidates == (Candidate("c", "C", 5, 20, 0.0, "agent-c"), Candidate("b", "B", 0, 20, 0.0, "agent-b"))
+    assert decided.candidates == (
+        Candidate("c", "C", 5, 20, 0.0, "agent-c", version="1"),
+        Candidate("b", "B", 0, 20, 0.0, "agent-b", version="1"),
+    )
     assert decided.refusals == (("a", "A", "busy"),)
     ((to, award),) = bench.sends(effects, Award)
     assert to == "b" and not award.conditional

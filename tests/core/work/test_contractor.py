@@ -83,7 +83,7 @@ def test_a_plain_award_is_executed_accepted_and_reported() -> None:
     b = attached()
     assert b.give(b.award(), BOSS) == [execute()]
     assert b.at(b.now + b.limits.accept_wait_s) == [Send(BOSS, Accept(((T1, F1),)), need=Need.FREE)]
-    result = Result(T1, F1, content_hash(OUT), OUT, "agent", (), 7)
+    result = Result(T1, F1, content_hash(OUT), OUT, "agent", (), 7, "1")
     assert b.turn(ended(service_ms=7)) == [Send(BOSS, result, need=Need.FREE)]
     assert b.turn(ResultAck(((T1, F1),)), BOSS) == []
     assert b.contractor.statistics().held == 0
@@ -105,8 +105,8 @@ def test_durable_work_writes_before_it_speaks() -> None:
     digest = content_hash(OUT)
     effects = b.turn(ended(service_ms=7, files=((digest, 7),)))
     assert effects == [
-        Append(Ended(T1, F1, "ok", digest, ((digest, 7),), "", "agent", 7, NOW_MS), {digest: OUT}),
-        Send(BOSS, Result(T1, F1, digest, OUT, "agent", ((digest, 7),), 7), after=2),
+        Append(Ended(T1, F1, "ok", digest, ((digest, 7),), "", "agent", 7, NOW_MS, "1"), {digest: OUT}),
+        Send(BOSS, Result(T1, F1, digest, OUT, "agent", ((digest, 7),), 7, "1"), after=2),
     ]
     assert b.turn(ResultAck(((T1, F1),)), BOSS) == [Append(Closed(T1, F1), lazy=True)]
 

@@ -44,7 +44,7 @@ def test_a_submit_is_written_decided_and_awarded_in_that_order(bench):
     assert bench.submit(timeout_ms=5000, by="bob") == [
         Append(Submitted("me.1.1", "greet", INPUT, "bob", 5000, -1, at_ms=110_000), {INPUT: b"{}"}),
         Reply(1, True, {"task": "me.1.1", "survives": "restart"}, need=Need.KEPT, after=1),
-        Append(Decided("me.1.1", FENCE + 1, "award", RULE, "a", (Candidate("a", "A", 0, 10, 0.0, "greeter"),), (), 110_000)),
+        Append(Decided("me.1.1", FENCE + 1, "award", RULE, "a", (Candidate("a", "A", 0, 10, 0.0, "greeter", version="1"),), (), 110_000)),
         Send(
             "a",
             Award(

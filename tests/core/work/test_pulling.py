@@ -136,8 +136,8 @@ def test_released_for_an_idle_node_it_goes_there_under_a_new_fence(bench):
     (decided,) = bench.entries(effects, Decided)
     assert (decided.way, decided.winner) == ("pull", other)
     assert decided.candidates == (
-        Candidate(other, other.upper(), 0, 100, 0.0, "greeter"),
-        Candidate(node, node.upper(), 60, 90, 0.0, "greeter"),
+        Candidate(other, other.upper(), 0, 100, 0.0, "greeter", version="1"),
+        Candidate(node, node.upper(), 60, 90, 0.0, "greeter", version="1"),
     )
     assert bench.sends(effects, Award)[0][1].conditional
 
