@@ -14,6 +14,9 @@ from mesh import values
 from mesh.core.work.gates import output_bytes_max
 from mesh.errors import NoSuchTask, TooBig, UsageError
 from mesh.gates import checked_name
+from mesh.state import State as State
+from mesh.state import client_state
+from mesh.updating import answer_in as answer_in
 
 if TYPE_CHECKING:
     from mesh.client import Mesh
@@ -98,6 +101,34 @@ class Answering:
         `event`: what the sender calls this signal; the same twice counts once. Raises NoSuchTask, Refused if the task has ended.
         """
         return {"schema": "mesh.signal/1", **await send_signal(self._any()._ask, task, name, value, event, _account(), self._most())}
+
+    async def update(self, task: str, name: str, value: Any = None, *, event: str = "", timeout_s: float | None = None) -> Any:
+        """Ask something of a running task, and return what its handler answers: a signal that is answered (``ctx.update(name)``).
+
+        `event`: what the sender calls it; the same twice is one, and has one answer. `timeout_s` bounds the wait for the answer: the update
+        itself stays. Raises Refused with the handler's words if it refuses, or ends without an answer; TimedOut, NoSuchTask, TooBig.
+        """
+        document = await self.send_update(task, name, value, event=event)
+        return answer_in(await self._any().result(document["update"], timeout_s=timeout_s))
+
+    async def send_update(self, task: str, name: str, value: Any = None, *, event: str = "") -> Document:
+        """The same without the wait: ``{"task", "name", "update"}``; the answer is the result of the task `update`."""
+        from mesh.updating import send_update
+
+        return await send_update(self._any()._ask, task, name, value, event, _account(), self._most())
+
+    def state(self, name: str = "", *, task: str = "") -> State:
+        """Versioned values that outlive nodes: those shared by the mesh under `name`, or those of a running task and its steps.
+
+        ``value, version = await m.state("prices").get("EUR")``; ``set(key, value, if_version=version)`` writes only over that version.
+        """
+        return client_state(self._any()._connection.ask, name, task, _account())
+
+    async def states(self) -> Document:
+        """``{"states": [{"name", "task", "keys", "bytes", "version", "manager"}], "missing": [...]}``: the shared ones, by name."""
+        body = await self._any()._ask("scopes", "", {})
+        rows = sorted(body["tasks"], key=lambda row: str(row.get("name")))
+        return {"schema": "mesh.state-list/1", "states": rows, "missing": body["missing"]}
 
     async def approvals(self, about: str = "") -> Document:
         """``{"gates": [{"task", "question", "arguments", "root", ...}], "missing": [...]}``: what waits for somebody to approve it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mesh.errors import UsageError
-from mesh.ids import PRIORITY_MAX, PRIORITY_MIN, SHARE_CHARS_MAX, TASK_KEY_CHARACTERS_MAX
+from mesh.ids import BAGGAGE_BYTES_MAX, PRIORITY_MAX, PRIORITY_MIN, SHARE_CHARS_MAX, TASK_KEY_CHARACTERS_MAX, Baggage, baggage_bytes
 
 TIMEOUT_MAX_S = 365 * 86400.0
 
@@ -53,3 +55,15 @@ def checked_rank(priority: int | None, share: str | None) -> tuple[int, str]:
     if share is not None and not (isinstance(share, str) and 0 < len(share) <= SHARE_CHARS_MAX and share.isprintable()):
         raise UsageError(f"share={share!r}", fix=f"give a word of 1 to {SHARE_CHARS_MAX} characters, such as a tenant's name")
     return priority or 0, share or ""
+
+
+def checked_baggage(baggage: Mapping[str, str] | None, inherited: Baggage = ()) -> Baggage:
+    """What was inherited, with these in its place or beside it, in order."""
+    given = baggage if baggage is not None else {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) and name and isinstance(text, str) for name, text in given.items()):
+        raise UsageError(f"baggage={baggage!r}", fix='give names and texts: baggage={"tenant": "acme"}')
+    whole = tuple(sorted((dict(inherited) | dict(given)).items()))
+    if (size := baggage_bytes(whole)) > BAGGAGE_BYTES_MAX:
+        fix = "pass an id, and keep what it stands for in m.state(...) or in an argument"
+        raise UsageError(f"the baggage is {size} bytes, over the {BAGGAGE_BYTES_MAX} that travel with all work", fix=fix)
+    return whole

@@ -22,7 +22,9 @@ from typing import Any, Protocol
 from mesh import values
 from mesh.answering import KEEP as KEEP
 from mesh.answering import Answering
-from mesh.bounding import checked_key, checked_retries, checked_s, wait_ms
+from mesh.answering import State as State
+from mesh.answering import answer_in as answer_in
+from mesh.bounding import checked_baggage, checked_key, checked_retries, checked_s, wait_ms
 from mesh.errors import NoSuchFile, Refused, TooBig, UsageError, task_error
 from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
@@ -229,6 +231,7 @@ class Mesh(Work, Triggering, Answering, Governing, Presiding):
         priority: int | None = None,
         share: str | None = None,
         budget: Mapping[str, float] | None = None,
+        baggage: Mapping[str, str] | None = None,
     ) -> View:
         """The same mesh with options of each call or submitted task; times in seconds. Raises UsageError.
 
@@ -244,7 +247,8 @@ class Mesh(Work, Triggering, Answering, Governing, Presiding):
         it gets its turn. `share`: a key, such as a tenant's name; waiting work of one priority is taken key by key in turns, however much
         of each there is. Steps and calls of a handler have priority and share of its task. `budget`: what the work and all that it begins
         may spend, such as ``{"usd": 5, "tokens": 200_000, "calls": 100, "time_s": 600}``: names are free, but for `calls` (steps and calls
-        that are begun) and `time_s` (seconds that handlers run, added up).
+        that are begun) and `time_s` (seconds that handlers run, added up). `baggage`: names and texts, 2 KiB in all, that go along with the
+        work and all that it leads to, as ``ctx.baggage``.
         """
         checked_retries(retries)
         checked_s(timeout_s)
@@ -259,6 +263,7 @@ class Mesh(Work, Triggering, Answering, Governing, Presiding):
             priority=priority,
             share=share,
             budget=budget,
+            baggage=checked_baggage(baggage),
         )
         return View(self, timeout_s if timeout_s is not None else self._timeout_s, timeout_s, retries, how, checked_key(key))
 

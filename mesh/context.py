@@ -10,19 +10,22 @@ import asyncio
 import copy
 import hashlib
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mesh.errors import UsageError
 from mesh.gates import Decision, Waits, gate_options
-from mesh.ids import Fence, TaskId, flags_in
+from mesh.ids import Baggage, Fence, TaskId, flags_in
 from mesh.keyed import Keyed
-from mesh.spends import BlockingReservation, Reservation, checked_key, spent_of
+from mesh.spends import Reservation, checked_key, spent_of
 
 if TYPE_CHECKING:
     from mesh.labels import Labels
     from mesh.secret import Secret
+    from mesh.state import ContextState
+    from mesh.updating import Update
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -44,6 +47,8 @@ class TaskInfo:
     """When this run is stopped, in seconds on `time.monotonic()`'s clock; None: never. Steps and calls never get more time than that."""
     pins: tuple[str, ...] = ()
     """What was decided when the work began that this belongs to: flags, and sides of rollouts."""
+    baggage: Baggage = ()
+    """As pairs; `Context.baggage` is a dictionary."""
 
     @property
     def flags(self) -> dict[str, bool]:
@@ -98,6 +103,8 @@ class Port(Protocol):
     def spend(self, task: TaskInfo, kind: str, key: str, amounts: list[list[Any]]) -> Coroutine[Any, Any, Document]:
         """``{"state", "left", "key"}``."""
 
+    def of_handler(self, task: TaskInfo, question: str, args: Document, scope: str) -> Coroutine[Any, Any, Document]: ...
+
 
 class _Done:
     """An awaitable that is over: progress is noted at once, and may be awaited for symmetry."""
@@ -135,6 +142,11 @@ class Context:
     def lifespan(self) -> Any:
         """What the agent's ``@agent.lifespan`` function yielded: models, connections. None without one."""
         return self._port.lifespan
+
+    @property
+    def baggage(self) -> dict[str, str]:
+        """What was sent along with the work at the top of this one (``m.options(baggage={"tenant": "acme"})``), and added on the way."""
+        return dict(self.task.baggage)
 
     def progress(self, fraction: float, note: str = "") -> Awaitable[None]:
         """Say how far the work is (0 to 1), with a word for people. Takes effect at once, from any thread; need not be awaited."""
@@ -175,14 +187,16 @@ class Context:
         priority: int | None = None,
         share: str | None = None,
         budget: Mapping[str, float] | None = None,
+        baggage: Mapping[str, str] | None = None,
     ) -> Context:
         """The same context with options of each step and call: ``await ctx.options(where={"gpu": True}).step("train", "model.train")``.
 
-        They mean what they mean in ``Mesh.options``; `retries` are a step's. A step's options count when it is begun; a replay of it
-        changes nothing. A `budget` is reserved from what this task has left before the step or call begins, and what it did not use is
-        given back at its end; a call without one has nothing to spend under a budget. Raises UsageError.
+        They mean what they mean in ``Mesh.options``; `retries` are a step's, and `baggage` is added to what this handler has itself. A
+        step's options count when it is begun; a replay of it changes nothing. A `budget` is reserved from what this task has left before
+        the step or call begins, and what it did not use is given back at its end; a call without one has nothing to spend under a budget.
+        Raises UsageError.
         """
-        from mesh.bounding import checked_retries, checked_s
+        from mesh.bounding import checked_baggage, checked_retries, checked_s
         from mesh.options import how_of
 
         within_s = checked_s(timeout_s)
@@ -198,6 +212,7 @@ class Context:
             priority=priority,
             share=share,
             budget=budget,
+            baggage=checked_baggage(baggage, self.task.baggage) if baggage else (),
         ) | {"timeout_ms": round(within_s * 1000) if within_s else 0, "retries": checked_retries(retries)}
         return other
 
@@ -317,6 +332,42 @@ class Context:
         self._check_thread()
         return self._waits.signal(name, timeout_s)
 
+    def update(self, name: str, timeout_s: float | None = None) -> Coroutine[Any, Any, Update]:
+        """Wait for the next update of that name: a signal whose sender waits for what the handler says to it.
+
+        ``update.value`` is what was sent; ``await update.reply(answer)`` or ``await update.refuse(why)`` is what ``m.update(task, name,
+        value)`` returns or raises there. Durable as a signal is; the first answer stands. Raises TimedOut after `timeout_s`.
+        """
+        from mesh.updating import next_update
+
+        self._check_thread()
+        return next_update(self, name, timeout_s)
+
+    async def updates(self, name: str) -> AsyncIterator[Update]:
+        """``async for update in ctx.updates("limit")``: one after the other, until the loop is left."""
+        while True:
+            yield await self.update(name)
+
+    def answering(self, name: str, function: Callable[[Any], Any]) -> AbstractAsyncContextManager[None]:
+        """``async with ctx.answering("limit", change):`` while the block runs, ``change(value)``, plain or async, answers each update of
+        that name; what it raises refuses the update, and ends nothing else. Called on this loop; the run's slot counts as free meanwhile.
+        """
+        from mesh.updating import answering
+
+        self._check_thread()
+        return answering(self, name, function)
+
+    @property
+    def state(self) -> ContextState:
+        """Versioned values of the submitted task at the top of this one, for all its steps: `get`, `set`, `delete`, `update`, `list`.
+
+        ``ctx.state.shared(name)`` is a state of the whole mesh. Durable; a stale attempt writes none. A plain call has no state of its own.
+        """
+        from mesh.state import ContextState
+
+        self._check_thread()
+        return ContextState(self)
+
     def approval(
         self,
         question: str,
@@ -368,110 +419,3 @@ class Context:
                 "this handler is a plain function, which cannot await",
                 fix="write async def, or annotate the parameter with mesh.sync.Context, which blocks",
             )
-
-
-class BlockingContext:
-    """The same for plain functions, which run in a thread: every method blocks. Import it as ``from mesh.sync import Context``."""
-
-    __slots__ = ("_context",)
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    @property
-    def task(self) -> TaskInfo:
-        return self._context.task
-
-    @property
-    def lifespan(self) -> Any:
-        return self._context.lifespan
-
-    def progress(self, fraction: float, note: str = "") -> None:
-        """As `Context.progress`."""
-        self._context.progress(fraction, note)
-
-    def beat(self) -> None:
-        """As `Context.beat`."""
-        self._context.beat()
-
-    def log(self, text: str) -> None:
-        """As `Context.log`."""
-        self._context.log(text)
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        return self._context.flag(name, default)
-
-    def options(self, **options: Any) -> BlockingContext:
-        """As `Context.options`."""
-        return BlockingContext(self._context.options(**options))
-
-    def step(self, name: str, capability: str, /, **arguments: Any) -> Any:
-        """As `Context.step`."""
-        context = self._context
-        return self._wait(context._port.step(context.task, name, capability, arguments, context._how))
-
-    def call(self, capability: str, /, **arguments: Any) -> Any:
-        """As `Context.call`."""
-        context = self._context
-        return self._wait(context._port.call(context.task, capability, arguments, context._how))
-
-    @property
-    def checkpointed(self) -> Any:
-        """As `Context.checkpointed`."""
-        return self._context.checkpointed
-
-    def checkpoint(self, value: Any, *, anew: bool = False) -> None:
-        """As `Context.checkpoint`."""
-        self._wait(self._context._port.checkpoint(self.task, value, self._context._waits.had(anew), anew))
-
-    def effect(self, key: str, function: Callable[[], Any], *, at_most_once: bool = False) -> Any:
-        """As `Context.effect`; a plain function runs in this very thread."""
-        return self._context._keyed.perform_here(key, function, at_most_once, self._wait)
-
-    def tx(self, db: Any, function: Callable[[Any], Any], key: str = "tx") -> Any:
-        """As `Context.tx`; SQLite is used in this very thread."""
-        effect = self._context._transaction(db, function, key, blocking=True)
-        return self._context._keyed.perform_here(key, effect, False, self._wait)
-
-    def spend(self, key: str = "", /, **amounts: float) -> None:
-        """As `Context.spend`."""
-        self._wait(self._context._spend(checked_key(key), spent_of(amounts)))
-
-    def reserve(self, key: str = "", /, **amounts: float) -> BlockingReservation:
-        """As `Context.reserve`: ``with ctx.reserve(usd=0.5) as r:``."""
-        return BlockingReservation(Reservation(self.task, self._context._port, key, amounts), self._wait)
-
-    def budget(self) -> dict[str, float]:
-        """As `Context.budget`."""
-        return dict(self._wait(self._context._left()))
-
-    def sleep(self, seconds: float, name: str = "") -> None:
-        """As `Context.sleep`."""
-        waits, port = self._context._waits, self._context._port
-        self._wait(waits.sleep(seconds, name) if name else port.sleep(self.task, seconds))
-
-    def signal(self, name: str, timeout_s: float | None = None) -> Any:
-        """As `Context.signal`."""
-        return self._wait(self._context._waits.signal(name, timeout_s))
-
-    def approval(self, question: str, *, name: str = "", subject: Any = None, expires_s: float | None = None, **rules: Any) -> Decision:
-        """As `Context.approval`."""
-        how = gate_options(expires_s, **rules)
-        return self._wait(self._context._waits.approval(question, name, subject, how, expires_s))
-
-    def publish(self, topic: str, /, *, event_id: str = "", **values: Any) -> Document:
-        """As `Context.publish`."""
-        context = self._context
-        return self._wait(context._port.publish(context.task, topic, event_id or context._next_event(), values))
-
-    def secret(self, name: str) -> Secret:
-        """As `Context.secret`."""
-        return self._wait(self._context._port.secret(self.task, name))
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._context._loop)
-        try:
-            return future.result()
-        except BaseException:  # the handler is being stopped: so is what it waits for
-            future.cancel()
-            raise

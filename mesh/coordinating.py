@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mesh.errors import LeaseLost, Refused
-from mesh.publishing import Publishes
+from mesh.scoped import Scoped
 
 if TYPE_CHECKING:
     from mesh.context import Context, TaskInfo
-    from mesh.runs import Clock, Run
+    from mesh.runs import Clock
 
 Document = dict[str, Any]
 NOTE_CHARACTERS_MAX = 2000
@@ -61,13 +61,10 @@ async def asked_of(ctx: Context, generation: int, decisions: Sequence[Decision],
         return Asked(tuple(body["asked"]), tuple((str(rule), str(task)) for rule, task in body["held"]), body["at_ms"] / 1000)
 
 
-class Coordinates(Publishes):
+class Coordinates(Scoped):
     """What a runner has of this."""
 
     _clock: Clock
-
-    async def _may_start(self, run: Run) -> None:
-        raise NotImplementedError
 
     async def coordinate(self, task: TaskInfo, generation: int, decisions: list[list[Any]], wait_ms: int) -> Document:
         run = self._living(task)

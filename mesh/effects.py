@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.ids import Fence, Hash, NodeId, TaskId
+from mesh.ids import NO_BAGGAGE, Baggage, Fence, Hash, NodeId, TaskId
 
 
 class Need(enum.IntEnum):
@@ -123,11 +123,13 @@ class Execute(Effect):
     pins: tuple[str, ...] = ()
     """As in `AwardItem`."""
 
+    baggage: Baggage = NO_BAGGAGE
+
     def row(self) -> list[Any]:
         """As a worker is told it."""
         what = [self.task, self.fence, self.capability, self.input, self.lease_end_ms, self.timeout_ms, self.parent, self.attempt]
         how = [self.checkpoint, self.stream, self.skip, list(self.rank), self.limited, list(self.budgets), list(self.pins)]
-        return what + how
+        return [*what, *how, [list(one) for one in self.baggage]]
 
 
 @dataclass(slots=True)

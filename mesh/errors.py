@@ -15,6 +15,7 @@
     |   |-- NoSuchTask
     |   |-- NoSuchFile
     |   |-- TooBig                     travels only as File
+    |   |-- VersionConflict            a value was to be written over another version than stands there
     |   |-- LeaseLost                  this attempt of a task was replaced by a newer one, or the task has ended
     |   '-- OutcomeUnknown             an effect that must not repeat was begun before, and nobody knows whether it happened
     |-- StreamRestarted           1    a stream began anew, between two of its items; it can be read on
@@ -182,6 +183,20 @@ class LeaseLost(Refused):
     code = "stale_fence"
 
 
+class VersionConflict(Refused):
+    """The value stands at another version than the write says: nothing was written. `version`: the one that stands there; 0: none."""
+
+    code = "version_conflict"
+    fix = "read it again, and decide again"
+
+    def __init__(self, message: str, *, version: int = 0, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.version = version
+
+    def body(self) -> dict[str, Any]:
+        return super().body() | {"version": self.version}
+
+
 class OutcomeUnknown(Refused):
     """An effect with ``at_most_once`` was begun before and has no outcome on record: it may have happened or not, and is not begun again.
 
@@ -260,6 +275,7 @@ _CLASSES: tuple[type[MeshError], ...] = (
     NoSuchTask,
     NoSuchFile,
     TooBig,
+    VersionConflict,
     LeaseLost,
     OutcomeUnknown,
     BudgetExceeded,
@@ -296,6 +312,8 @@ def from_body(body: dict[str, Any]) -> MeshError:
     error = kind(message or code, fix=fix or None) if kind else Refused(message or code, fix=fix or None, code=code or None)
     if isinstance(error, InvalidArgument):
         error.argument = str(body.get("argument") or "")
+    if isinstance(error, VersionConflict):
+        error.version = body["version"] if type(body.get("version")) is int else 0
     if isinstance(error, Overloaded):
         error.retry_after_s = _seconds(body.get("retry_after_ms"))
     return error

@@ -69,6 +69,18 @@ class Waits:
         self._signals[name] = number + 1
         return self._step(f"signal/{name}/{number}", {"wait": "signal", "name": name, "n": number}, timeout_s)
 
+    def update(self, name: str, timeout_s: float | None) -> tuple[int, Coroutine[Any, Any, Any]]:
+        """Which one of that name it is, and its value, as it comes: as a signal of its own kind."""
+        name = f"~{name}"
+        number = self._signals.get(name, 0)
+        self._signals[name] = number + 1
+        return number, self._step(f"signal/{name}/{number}", {"wait": "signal", "name": name, "n": number}, timeout_s)
+
+    def not_had(self, name: str, number: int) -> None:
+        """Nobody waits for that update any more: it is still to come."""
+        if self._signals.get(f"~{name}") == number + 1:
+            self._signals[f"~{name}"] = number
+
     def sleep(self, seconds: float, name: str) -> Coroutine[Any, Any, None]:
         ms = max(1, round(float(seconds) * 1000))
         return self._step(f"sleep/{checked_name('a pause', name)}", {"wait": "sleep", "name": name, "ms": ms}, ms / 1000)

@@ -118,6 +118,18 @@ SHARE_CHARS_MAX = 64
 TASK_KEY_CHARACTERS_MAX = 200
 
 
+Baggage = tuple[tuple[str, str], ...]
+"""What a caller sends along with his work and with all that it leads to: names and texts, in order of names."""
+
+NO_BAGGAGE: Baggage = ()
+BAGGAGE_BYTES_MAX = 2048
+"""Of one piece of work, all names and texts together: they travel with every award, step and call below it."""
+
+
+def baggage_bytes(baggage: Baggage) -> int:
+    return sum(len(name.encode()) + len(text.encode()) for name, text in baggage)
+
+
 def inherited(rank: Rank, parent: Rank) -> Rank:
     """What is not said is as the parent's."""
     return rank[0] or parent[0], rank[1] or parent[1]

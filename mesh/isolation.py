@@ -159,6 +159,7 @@ class _Process:
                 False,
                 [],
                 list(run.pins),
+                [list(one) for one in run.baggage],
             ],
             "blobs": str(runner.shelf.blobs),
             "body_bytes_max": runner.body_bytes_max,
@@ -222,7 +223,7 @@ class _Process:
             self._refuse(error.reason if isinstance(error, BadFrame) else "bad_frame")
 
     def _begin(self, number: int, verb: str, params: dict[str, Any]) -> None:
-        size = sum(len(params.get(name, b"")) for name in ("input", "data", "value"))
+        size = sum(len(params.get(name, b"")) for name in ("input", "data", "value")) + len(str(params.get("args", "")))
         if len(self._asks) >= ASKS_MAX or self._asked_bytes + size > ASKS_BYTES_MAX:
             self._channel.send_soon(
                 [number, False, NodeBusy(f"{len(self._asks)} requests of this task wait already", fix="wait for some").body()]

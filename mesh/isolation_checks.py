@@ -13,12 +13,13 @@ from typing import Any
 from mesh.capture import LINE_CHARS_MAX
 from mesh.failures import DETAILS_CHARACTERS_MAX, MESSAGE_CHARACTERS_MAX
 from mesh.files import CHUNK_BYTES, is_hash
-from mesh.runtime.params_local import amounts_of, bounds_of, number_of, placement_of, rank_of
+from mesh.messages.scopes import is_scope_name
+from mesh.runtime.params_local import amounts_of, baggage_of, bounds_of, number_of, placement_of, rank_of
 from mesh.runtime.protocol_local import BadFrame
 from mesh.values import FILES_MAX
 
 TEXT_CHARACTERS_MAX = 200
-HOW = ("bounds", "placement", "rank", "timeout_ms", "retries", "budget")
+HOW = ("bounds", "placement", "rank", "timeout_ms", "retries", "budget", "baggage")
 LINES_MAX = 4096
 """Of one lot: more than a `RunLog` gives."""
 KINDS = ("error", "invalid_argument", "invalid_result", "too_big", "outcome_unknown", "over_budget")
@@ -102,6 +103,13 @@ def request(verb: str, params: dict[str, Any], size_max: int) -> dict[str, Any]:
         if type(key) is not str or len(key) > TEXT_CHARACTERS_MAX or kind not in ("spend", "reserve", "settle", "look"):
             raise BadFrame("bad_spend")
         return {"kind": kind, "key": key, "amounts": [list(pair) for pair in amounts_of(params, "amounts")]}
+    if verb == "of_handler":
+        question, args, scope = params["question"], params["args"], params["scope"]
+        if question not in ("read", "write", "reply") or type(args) is not dict or (scope != "" and not is_scope_name(scope)):
+            raise BadFrame("bad_question")
+        if len(json.dumps(args)) > 2 * size_max:
+            raise BadFrame("bad_question")
+        return {"question": question, "args": args, "scope": scope}
     if verb == "effect":
         return {"key": _text(params["key"]), "call": _call(params["call"]), "once": params["once"] is True}
     if verb == "effected":
@@ -129,6 +137,7 @@ def _how(params: dict[str, Any]) -> dict[str, Any]:
     placement_of(how)
     rank_of(how)
     amounts_of(how, "budget")
+    baggage_of(how)
     if number_of(how, "timeout_ms", 0) < 0:
         raise BadFrame("bad_timeout_ms")
     if number_of(how, "retries", -1) < -1:

@@ -128,8 +128,7 @@ class WorkLimits:
     tasks_bytes_max: int = 256 * 1024 * 1024
     """Arguments of all live tasks of one manager together: they are kept in memory until the task ends. Beyond: refused, with a reason."""
     claim_wait_s: float = 10.0
-    """A client whose keyed submit finds no majority of the key keepers for so long is told. The claim itself goes on. Some disks' syncs and
-    a change of the keepers fit in."""
+    """After so long without a majority of the key keepers a keyed submit's client is told; the claim goes on. Some disks' syncs fit in."""
     ended_remembered: int = 10_000
     body_bytes_max: int = 512 * 1024
     """One task's arguments or result as JSON; larger things travel as File."""
@@ -171,9 +170,12 @@ class WorkLimits:
     """Keys of what one task has spent, or has reserved: about 200 bytes each. What has no key costs no room."""
     effects_max: int = 1000
     """Keys of effects of one task: their outcomes up to 4 KiB stay in memory while it lives, 4 MiB at most."""
+    state_keys_max: int = 1000
+    state_value_bytes_max: int = 64 * 1024
+    state_bytes_max: int = 4 * 1024 * 1024
+    """Of one state, a task's or a shared one: keys, one value as JSON, all together. They are in its manager's memory and journal."""
     age_s: float = 5.0
-    """Waiting work counts as one priority higher for each such time in which none of its priority had a turn: of priorities 1 to 9 each
-    gets one every 45 s, whatever comes. Longer keeps low work away from high work for longer."""
+    """Waiting work rises by one priority for each such time without a turn of its priority: each gets one every 45 s. Longer: later."""
     slots_lease_s: float = 10.0
     """Slots of a limit over the whole mesh (`limit=`, `rate=`) are leased for so long; the last `lease_s` of it is not used. Shorter gives
     back sooner what a dead holder had; below 3 * `lease_s` what runs is stopped when the limit gets another owner."""

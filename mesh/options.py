@@ -7,6 +7,7 @@ from typing import Any
 
 from mesh.bounding import bounds_ms, checked_rank
 from mesh.errors import UsageError
+from mesh.ids import NO_BAGGAGE, Baggage
 from mesh.labels import Labels, budget_of, placement_of
 from mesh.versions import FORM, MARK, is_range, split
 
@@ -23,14 +24,16 @@ def how_of(
     priority: int | None,
     share: str | None,
     budget: Mapping[str, float] | None = None,
+    baggage: Baggage = NO_BAGGAGE,
 ) -> dict[str, Any]:
-    """``{"bounds", "placement", "rank"}``, and ``"budget"`` if there is one: fields of the requests ``call``, ``submit``, ``stream`` and
-    ``step``."""
+    """``{"bounds", "placement", "rank"}``, and ``"budget"`` and ``"baggage"`` if there is any: fields of the requests ``call``, ``submit``,
+    ``stream`` and ``step``."""
     limit = budget_of(budget)
     return ({"budget": limit} if limit else {}) | {
         "bounds": list(bounds_ms(queue_timeout_s, run_timeout_s, heartbeat_timeout_s)),
         "placement": placement_of(where, near, apart, hedge),
         "rank": list(checked_rank(priority, share)),
+        **({"baggage": [list(one) for one in baggage]} if baggage else {}),
     }
 
 

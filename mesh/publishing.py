@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mesh.client import Mesh
     from mesh.context import TaskInfo
     from mesh.files import Shelf
+    from mesh.ids import Baggage
     from mesh.runs import Run
 
 Document = dict[str, Any]
@@ -28,7 +29,7 @@ Ask = Callable[[str, Document], Awaitable[Document]]
 EVENT_CHARACTERS_MAX = 64
 
 
-async def publish(ask: Ask, shelf: Shelf | None, topic: str, event_id: str, given: Document, by: str) -> Document:
+async def publish(ask: Ask, shelf: Shelf | None, topic: str, event_id: str, given: Document, by: str, baggage: Baggage = ()) -> Document:
     """One task for each capability that subscribes. Raises UsageError, NoNode; what a submit raises stands in its row."""
     from mesh.schedules import checked_topic
 
@@ -44,6 +45,7 @@ async def publish(ask: Ask, shelf: Shelf | None, topic: str, event_id: str, give
         try:
             data, files = await values.encode(wanted, ask, shelf)
             work = {"capability": capability, "input": data, "files": files, "timeout_ms": 0, "retries": -1}
+            work["baggage"] = [list(one) for one in baggage]
             body = await ask("submit", work | {"by": by, "key": f"on/{topic}/{capability}/{event}"})
         except MeshError as error:
             tasks.append({"capability": capability, "error": error.body()})
@@ -113,4 +115,4 @@ class Publishes:
         async def ask(verb: str, params: Document) -> Document:
             return await self._ask_for(self._living(task), verb, params)
 
-        return await publish(ask, self.shelf, topic, event_id, given, f"task {task.id}")
+        return await publish(ask, self.shelf, topic, event_id, given, f"task {task.id}", task.baggage)

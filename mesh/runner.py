@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from mesh import values
 from mesh.agent import Agent
+from mesh.blocking import BlockingContext
 from mesh.capture import current
-from mesh.context import BlockingContext, Context, Document, TaskInfo
+from mesh.context import Context, Document, TaskInfo
 from mesh.coordinating import Coordinates
 from mesh.errors import MeshError, TooBig, UsageError, task_error
 from mesh.failures import failure
@@ -63,22 +64,19 @@ class Runner(Coordinates, Spends):
         self._isolation, self._relayed = isolation, relayed
         self._reach = Reach(self._ask_for, self._may_start)
         self._agent, self._out, self._ask, self._clock = agent, out, ask, clock
-        self.shelf = shelf
-        self.lifespan = lifespan
-        self.body_bytes_max = body_bytes_max
+        self.shelf, self.lifespan, self.body_bytes_max = shelf, lifespan, body_bytes_max
         self._runs: dict[tuple[TaskId, Fence], Run] = {}
         self._queue: deque[Run] = deque()
         self._fresh: list[Run] = []
         self._lending = Lending(out, clock)
-        self._active = 0
-        self._connected = True
+        self._active, self._connected = 0, True
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(agent.name)
         self.telling = Telling(out, clock, lambda: self._connected)
         self._open_log = self.telling.open_log
         self._prices = Prices(agent, out)
         self.price = self._prices.ask
-        self._ended = self._failed = 0
+        self._ended, self._failed, self._scopes = 0, 0, {}
 
     # ---- frames from the node
 
@@ -280,7 +278,7 @@ class Runner(Coordinates, Spends):
 
     def _info(self, run: Run) -> TaskInfo:
         deadline = self._loop.time() + run.timeout_ms / 1000 if run.timeout_ms else None
-        return TaskInfo(run.task, run.fence, run.attempt, run.capability.name, run.parent, deadline, run.pins)
+        return TaskInfo(run.task, run.fence, run.attempt, run.capability.name, run.parent, deadline, run.pins, run.baggage)
 
     def _end(self, run: Run, outcome: str, output: bytes, files: tuple[tuple[str, int], ...], error: dict[str, Any] | None) -> None:
         if run.over:
@@ -449,6 +447,8 @@ class Runner(Coordinates, Spends):
             return await self._begin(run, verb, run.child(self._clock.now_ms(), params))
         if verb == "spend":
             return await self.spend_for(run, params)
+        if verb == "of_handler":
+            return await self._of_run(run, **params)
         if verb == "effect":
             return await self._reach.permit(run, params)
         if verb == "effected":

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from mesh.agent import Capability
 from mesh.capture import RunLog
-from mesh.ids import UNRANKED, Fence, TaskId, inherited
+from mesh.ids import UNRANKED, Baggage, Fence, TaskId, inherited
 from mesh.outflow import Sink
 from mesh.secret import Redactor
 from mesh.threads import Interruptible
@@ -65,6 +65,7 @@ class Run:
 
     __slots__ = (
         "attempt",
+        "baggage",
         "begun",
         "budgets",
         "capability",
@@ -119,7 +120,7 @@ class Run:
         """``[priority, share]``: what it calls inherits them."""
         self.limited: bool = item[12]
         """So many run over the whole mesh: past its lease it is stopped, since another may run in its place."""
-        budgets, pins = [*item[13:], (), ()][:2]
+        budgets, pins, baggage = [*item[13:], (), (), ()][:3]
         self.budgets: tuple[str, ...] = tuple(budgets)
         """Of which names somebody has set a budget: what its calls may spend is reserved first."""
         self.pins: tuple[str, ...] = tuple(pins)
@@ -127,6 +128,7 @@ class Run:
         self.spending: asyncio.Lock | None = None
         self.spends = 0
         """Questions about what it spends, of which one is asked at a time."""
+        self.baggage: Baggage = tuple((name, text) for name, text in baggage)
         self.outflow: Sink | None = None
         """Where its items go, if it has begun and makes any."""
         self.handle: asyncio.Task[None] | None = None
@@ -169,4 +171,5 @@ class Run:
         bounds = [ms for ms in (left_ms, how.get("timeout_ms", 0)) if ms]
         priority, share = how.get("rank", UNRANKED)
         rank = list(inherited((priority, share), (self.rank[0], self.rank[1])))
-        return how | {"parent": self.task, "timeout_ms": min(bounds, default=0), "rank": rank}
+        baggage = how.get("baggage") or [list(one) for one in self.baggage]
+        return how | {"parent": self.task, "timeout_ms": min(bounds, default=0), "rank": rank, "baggage": baggage}

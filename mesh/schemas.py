@@ -25,7 +25,8 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
-from mesh.context import BlockingContext, Context
+from mesh.blocking import BlockingContext
+from mesh.context import Context
 from mesh.errors import DeclarationError, InvalidArgument, MeshError
 from mesh.files import File, Shelf
 from mesh.secret import PATTERN, Secret, cannot_travel

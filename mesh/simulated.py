@@ -192,9 +192,10 @@ def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: 
     priority, share = params.get("rank", (0, ""))
     rank = (priority, share)
     budget = amounts_of(params, "budget")
+    baggage = tuple((name, text) for name, text in params.get("baggage", ()))
     if verb == "call":
         work = (params["capability"], params["input"], params.get("timeout_ms", 0), params.get("parent", ""), files)
-        return inputs.Call(number, *work, bounds=bounds, placement=placement, rank=rank, budget=budget)
+        return inputs.Call(number, *work, bounds=bounds, placement=placement, rank=rank, budget=budget, baggage=baggage)
     if verb == "submit":
         return replace(
             inputs.Submit(number, params["capability"], params["input"], params["timeout_ms"], params["retries"], files),
@@ -204,10 +205,13 @@ def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: 
             placement=placement,
             rank=rank,
             budget=budget,
+            baggage=baggage,
         )
     if verb == "step":
         step = (params["parent"], params["fence"], params["name"], params["capability"], params["input"])
-        return inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank, placement, params.get("retries", -1), budget)
+        made = inputs.Step(number, *step, params.get("timeout_ms", 0), files, bounds, rank, placement, params.get("retries", -1))
+        made.budget, made.baggage = budget, baggage
+        return made
     if verb in ("effect", "effected"):
         effect = (params["task"], params["fence"], params["key"], params["call"])
         if verb == "effect":

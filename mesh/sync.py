@@ -10,7 +10,7 @@ One event loop in a thread of its own serves a connection. `Context` here is the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,8 +18,9 @@ from typing import Any
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from mesh import client, streaming
+from mesh.blocking import BlockingContext as Context
 from mesh.client import TIMEOUT_S, Document
-from mesh.context import BlockingContext as Context
+from mesh.state import BlockingState
 
 __all__ = ["Context", "Mesh", "Stream", "Task", "View", "connect"]
 
@@ -130,6 +131,18 @@ class Mesh(View):
 
     def signal(self, task: str, name: str, value: Any = None, *, event: str = "") -> Document:
         return self._portal.call(partial(self._mesh.signal, task, name, value, event=event))
+
+    def update(self, task: str, name: str, value: Any = None, *, event: str = "", timeout_s: float | None = None) -> Any:
+        return self._portal.call(partial(self._mesh.update, task, name, value, event=event, timeout_s=timeout_s))
+
+    def state(self, name: str = "", *, task: str = "") -> BlockingState:
+        async def ended(work: Coroutine[Any, Any, Any]) -> Any:
+            return await work
+
+        return BlockingState(self._mesh.state(name, task=task), lambda work: self._portal.call(ended, work))
+
+    def states(self) -> Document:
+        return self._portal.call(self._mesh.states)
 
     def approvals(self, about: str = "") -> Document:
         return self._portal.call(self._mesh.approvals, about)

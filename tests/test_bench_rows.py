@@ -26,6 +26,7 @@ LINES: list[dict[str, Any]] = [
     {"bench": "B", "system": "nats", "variant": "1ms x1000", "ratio": 1.5},
     {"bench": "C", "system": "dask", "variant": "1,1,2,4", "ratio": 1.3},
     {"bench": "D", "system": "dbos-sqlite", "variant": "1-1000-1", "s": 6.5},
+    {"bench": "F", "system": "celery-durable", "variant": "chain-50", "s": 0.8},
     {"bench": "FAIL", "system": "celery a_queue.py", "error": "over 20 s"},
 ]
 
@@ -48,6 +49,7 @@ def test_what_peers_print_gets_our_names_and_who_failed_is_said(tmp_path: Path, 
         "NATS/1ms x1000": 1.5,
         "Dask/1,1,2,4": 1.3,
         "DBOS/1-1000-1": 6.5,
+        "Celery, Redis fsyncs/chain-50": 0.8,
     }
     assert "failed: celery a_queue.py: over 20 s" in capsys.readouterr().err
 
@@ -64,3 +66,19 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert by_name["auction of 4, p50 / Ray task"]["ratio"] is None
     first = next(iter(tables.values()))
     assert [(row["system"], row["per_s_64"]) for row in first] == [("mesh ctx.call", 6.5), ("NATS", 10.0)]
+
+
+def test_of_flows_each_row_is_beside_ours_of_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    flows = load("flows")
+    rounds = [
+        {"mesh flow/chain-50": 2.0, "Ray/chain-50": 0.5},
+        {"mesh flow/chain-50": 6.0, "Ray/chain-50": 1.0},
+        {"mesh flow/chain-50": 1.0},
+    ]
+    ours, ray = flows.table(rounds)
+    assert (ours["system"], ours["s"], ours["ms per step"], ours["flow / it"]) == ("mesh flow", 2.0, 40.0, 1.0)
+    assert (ray["system"], ray["kept"], ray["s"], ray["flow / it"], ray["least"], ray["most"]) == ("Ray", "memory", 0.75, 5.0, 4.0, 6.0)
+    needs = flows.needs_of(1)
+    assert len(needs) == 1000 and needs == flows.needs_of(1)
+    assert all(one < number for number, each in enumerate(needs) for one in each) and {len(each) for each in needs} == {0, 3}

@@ -103,7 +103,7 @@ PLACE = Placement(("zone=eu",), "k", "", True)
 @pytest.mark.parametrize(
     "work",
     [
-        Call(-5, "pay", b'{"a":1}', 10, "n.1.1", (FILE,), False, (1, 2, 3), PLACE, (9, "s")),
+        Call(-5, "pay", b'{"a":1}', 10, "n.1.1", (FILE,), False, (1, 2, 3), PLACE, (9, "s"), (("usd", 5000),), (("trace", "x"),)),
         Submit(-5, "pay", b"{}", 0, 3, (), "me", (0, 0, 0), "key", Placement(), (0, "")),
     ],
 )
@@ -116,7 +116,9 @@ def test_work_travels_whole(work: Call | Submit) -> None:
     [
         {"submit": 1}, {"timeout_ms": -1}, {"timeout_ms": "1"}, {"files": [["a"]]}, {"bounds": [1, 2]}, {"rank": [10, ""]},
         {"where": ["no label!"]},
-        {"near": "x" * 300}, {"hedge": None}, {"by": 1}, {"key": "x" * 1001}, {"bounds": [-1, 0, 0]}, {"files": [["a", 1]] * 300},
+        {"near": "x" * 300},
+        {"budget": [["usd", "5"]]},
+        {"baggage": [["a"]]}, {"hedge": None}, {"by": 1}, {"key": "x" * 1001}, {"bounds": [-1, 0, 0]}, {"files": [["a", 1]] * 300},
     ],
 )  # fmt: skip
 def test_what_is_no_work_is_none(change: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ EFFECT: dict[str, Any] = {"key": "mail", "call": 1, "once": False}
 SPEND: dict[str, Any] = {"kind": "reserve", "key": "", "amounts": [["usd", 500]]}
 BAD_AMOUNTS: Any = ("1", [["usd", -1]], [["usd", 0.5]], [["a b", 1]], [["usd", 1]] * 2, [["usd"]])
 EFFECTED: dict[str, Any] = {"key": "mail", "call": 1, "output": b"1", "error": ""}
+ASKED: dict[str, Any] = {"question": "write", "args": {"key": "k", "value": 1}, "scope": "prices"}
 REFUSED = (BadFrame, TypeError, ValueError, KeyError)
 
 
@@ -32,6 +33,8 @@ def test_what_is_well_formed_passes_made_anew() -> None:
     assert checks.request("effect", EFFECT | {"task": "x", "fence": 9}, SIZE_MAX) == EFFECT
     assert checks.request("spend", SPEND | {"task": "x", "fence": 9, "call": 3}, SIZE_MAX) == SPEND
     assert checks.request("effected", EFFECTED | {"task": "x", "error": "e" * 9999}, SIZE_MAX) == EFFECTED | {"error": "e" * 2000}
+    assert checks.request("of_handler", ASKED | {"task": "x", "fence": 9, "about": "y"}, SIZE_MAX) == ASKED
+    assert checks.request("step", WORK | {"name": "s", "baggage": [["a", "b"]]}, SIZE_MAX)["baggage"] == [["a", "b"]]
     assert checks.progress({"fraction": 0.5, "note": "half"}) == (0.5, "half")
 
 
@@ -80,6 +83,9 @@ def test_an_error_is_cut_and_claims_no_more_than_a_handlers_failure() -> None:
         *[(verb, {}) for verb in ("attach", "down", "hello", "submit", "ask", "ended", "", True, None, 7)],
         *[("call", WORK | change) for change in ({"capability": ""}, {"capability": "c" * 201}, {"capability": 5}, {"input": "{}"})],
         *[("call", WORK | change) for change in ({"input": b"x" * (SIZE_MAX + 1)}, {"files": [["x", 1]]}, {"files": None})],
+        *[("of_handler", ASKED | change) for change in ({"question": "cancel"}, {"args": []}, {"scope": "a/b"}, {"scope": 5})],
+        *[("of_handler", ASKED | {"args": args}) for args in ({"value": "x" * 2 * SIZE_MAX}, {"value": b"x"})],
+        *[("call", WORK | {"baggage": baggage}) for baggage in ({}, [["a"]], [["a", 1]])],
         *[("call", WORK | {"bounds": bounds}) for bounds in ([0, 0], [0, -1, 0], "x")],
         *[("call", WORK | {"placement": placement}) for placement in ([], {"where": ["="]}, {"near": 7}, {"hedge": 1})],
         *[

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
+from mesh.ids import NO_BAGGAGE, UNRANKED, Baggage, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.membership import Offer
 from mesh.messages.records import Fork
 from mesh.messages.signed import Signed
@@ -47,8 +47,7 @@ class Leave:
 
 @dataclass(slots=True)
 class Drain:
-    """This node takes no more work and gives back what has not started; `undo`: it takes work again. Answered by
-    ``{"draining", "running"}``: at once, or within `wait_ms` when nothing runs any more."""
+    """Take no more work, give back what has not started (`undo`: no more). Answered when nothing runs, or after `wait_ms`."""
 
     request: int
     wait_ms: int = 0
@@ -114,13 +113,13 @@ class Call:
     placement: Placement = ANYWHERE
     rank: Rank = UNRANKED
     budget: Amounts = ()
+    baggage: Baggage = NO_BAGGAGE
 
 
 @dataclass(slots=True)
 class StreamNext:
-    """The reader of the streaming call `of` has taken the items up to `after`, and waits for more. `epoch`: the beginning he knows.
-    Answered by ``{"epoch", "attempt", "items": [bytes]}`` as soon as there are any (an `epoch` he does not know: the stream began anew,
-    from item 1), or by ``{"end": True}`` when the call is over."""
+    """The reader of the streaming call `of` has taken the items up to `after`, and waits for more. `epoch`: that he knows. Answered
+    by ``{"epoch", "attempt", "items": [bytes]}`` (another `epoch`: the stream began anew, from item 1), at its end ``{"end": True}``."""
 
     request: int
     of: int
@@ -144,6 +143,7 @@ class Submit:
     placement: Placement = ANYWHERE
     rank: Rank = UNRANKED
     budget: Amounts = ()
+    baggage: Baggage = NO_BAGGAGE
 
 
 @dataclass(slots=True)
@@ -163,6 +163,7 @@ class Step:
     placement: Placement = ANYWHERE
     retries: int = -1
     budget: Amounts = ()
+    baggage: Baggage = NO_BAGGAGE
 
 
 @dataclass(slots=True)
@@ -188,7 +189,7 @@ class RequestGone:
 
 @dataclass(slots=True)
 class WorkerAttached:
-    """A worker process registered its capabilities, and says what it still runs from before the node restarted."""
+    """A worker process registered its capabilities, and says what it still runs from before."""
 
     worker: int
     pid: int
@@ -495,6 +496,5 @@ class Remembered:
     heads: tuple[Signed, ...] = ()
     forks: tuple[Fork, ...] = ()
     witnesses: tuple[Signed, ...] = ()
-    """Co-signatures of this node's own journal."""
-    own: tuple[Signed, ...] = ()
-    """The own commits that hold the entries which those name, as the journal has them now."""
+    """Of this node's own journal."""
+    own: tuple[Signed, ...] = ()  # the commits that hold the entries which those name, as the journal has them now

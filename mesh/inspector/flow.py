@@ -37,12 +37,14 @@ from mesh.inspector.shell import (
     show_document,
 )
 from mesh.inspector.use import (
+    BaggageOption,
     BudgetOption,
     PriorityOption,
     ShareOption,
     WholeOption,
     WithinOption,
     WordsArgument,
+    baggage_in,
     budget_in,
     ended,
     raise_failure,
@@ -69,6 +71,7 @@ def run(
     priority: PriorityOption = None,
     share: ShareOption = None,
     budget: BudgetOption = None,
+    baggage: BaggageOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -83,7 +86,8 @@ def run(
         input_of(flow, given)
         _against_offers(flow, source, await mesh.caps(everything=True))
         limit = amounts(flow.budget) | budget_in(budget)
-        options = mesh.options(key=key or "", timeout_s=within, priority=priority, share=share, budget=limit)
+        turn: Document = {"priority": priority, "share": share, "budget": limit, "baggage": baggage_in(baggage)}
+        options = mesh.options(key=key or "", timeout_s=within, **turn)
         task = await options.submit(FLOW, spec=document(flow), input=given)
         found: Document = {"schema": "mesh.flow-run/1", "task": task.id, "survives": task.survives, "flow": flow.name}
         if wait:

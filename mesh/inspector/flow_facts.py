@@ -23,6 +23,7 @@ from mesh.flows.record import ENDED, told
 from mesh.flows.replay import LEFT, Child, Record
 from mesh.flows.spec import FLOW, Document, Flow
 from mesh.inspector import trace
+from mesh.inspector.outlived import standing
 
 TASK = re.compile(r"[a-z2-7]{4,32}\.[0-9]+\.[0-9]+")
 BODIES_AT_ONCE = 32
@@ -184,7 +185,11 @@ async def record_of(mesh: Mesh, run: Run) -> Record:
             return json.loads(await mesh.body(sha256)) if sha256 else None
 
     task = str(run.row["task"])
-    newest = {(entry["kind"], entry["task"]): entry for entry in run.entries if entry["kind"] in ("Submitted", "Finished", "Checkpointed")}
+    newest = {
+        (entry["kind"], entry["task"]): entry
+        for entry in standing(run.entries)
+        if entry["kind"] in ("Submitted", "Finished", "Checkpointed")
+    }
 
     left = {entry["task"] for entry in run.entries if entry["kind"] == "CancelAsked" and entry["by"] == task}
 

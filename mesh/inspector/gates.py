@@ -12,17 +12,30 @@ from typing import Annotated, Any
 
 import typer
 
-from mesh.client import KEEP, Mesh
-from mesh.errors import MeshError, UsageError
+from mesh.client import KEEP, Mesh, answer_in
+from mesh.errors import MeshError, TimedOut, UsageError
 from mesh.ids import short
-from mesh.inspector.render import clean, json_text, say, seconds, table
-from mesh.inspector.shell import LOOK_S, HomeOption, JsonOption, LookTimeout, NodeOption, WatchOption, Where, ask, explained
+from mesh.inspector.render import clean, json_text, say, seconds, table, value_text
+from mesh.inspector.shell import (
+    LOOK_S,
+    WAIT_S,
+    HomeOption,
+    JsonOption,
+    LookTimeout,
+    NodeOption,
+    WaitTimeout,
+    WatchOption,
+    Where,
+    ask,
+    explained,
+)
 from mesh.inspector.watch import TaskArgument
 
 Document = dict[str, Any]
 GateArgument = Annotated[
     str, typer.Argument(metavar="GATE", help="As `mesh approvals` lists it, or the task, if one gate of it waits.", show_default=False)
 ]
+JsonArgument = Annotated[str, typer.Argument(metavar="[JSON|@FILE]", help="The value; null if not given.", show_default=False)]
 NoteOption = Annotated[str, typer.Option("--note", metavar="TEXT", help="Kept in the record, with the answer.", show_default=False)]
 LOOK_AGAIN_S = 2.0
 """How often a shell that waits for a task looks for gates of it."""
@@ -73,7 +86,7 @@ def deny(
 def signal(
     task: TaskArgument,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the task waits for by this name.", show_default=False)],
-    value: Annotated[str, typer.Argument(metavar="[JSON|@FILE]", help="What it is told; null if not given.", show_default=False)] = "null",
+    value: JsonArgument = "null",
     event: Annotated[
         str, typer.Option("--event", metavar="ID", help="The same signal twice under one id counts once.", show_default=False)
     ] = "",
@@ -83,9 +96,44 @@ def signal(
     as_json: JsonOption = False,
 ) -> None:
     """Tell a running task something that it waits for, or will."""
-    said = _output(value, as_json)
+    said = json_value(value, as_json)
     told = lambda document: f"{clean(document['task'])} was told {clean(document['signal'])}"  # noqa: E731
     ask(Where(home, node, as_json, timeout), lambda mesh: mesh.signal(task, name, said, event=event), told)
+
+
+def update(
+    task: TaskArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the task answers by this name.", show_default=False)],
+    value: JsonArgument = "null",
+    event: Annotated[
+        str, typer.Option("--event", metavar="ID", help="The same update twice under one id is one, with one answer.", show_default=False)
+    ] = "",
+    timeout: WaitTimeout = WAIT_S,
+    home: HomeOption = None,
+    node: NodeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask something of a running task, and print what its handler answers.
+
+    Exit 5 if it refuses, or ends without an answer. After --timeout the update stays: `mesh result` of the id that is told has the answer.
+    """
+    given = json_value(value, as_json)
+
+    async def action(mesh: Mesh) -> Document:
+        sent = await mesh.send_update(task, name, given, event=event)
+        try:
+            answer = answer_in(await mesh.result(sent["update"], timeout_s=timeout))
+        except TimedOut as error:
+            fix = f"mesh result {sent['update']}"
+            raise TimedOut(f"{sent['task']} has not answered within {timeout:g} s; the update stays", fix=fix) from error
+        return {"schema": "mesh.update/1", **sent, "answer": answer}
+
+    ask(Where(home, node, as_json, timeout), action, lambda document: value_text(document["answer"]))
+
+
+def json_value(text: str, as_json: bool) -> Any:
+    """The value that was typed, or stands in the file."""
+    return _output(text, as_json)
 
 
 def _output(text: str | None, as_json: bool) -> Any:

@@ -14,6 +14,7 @@ from mesh.errors import NoSuchFile
 from mesh.files import sha256_of
 from mesh.ids import short
 from mesh.inspector.effects import effects_of, mark
+from mesh.inspector.outlived import standing
 from mesh.inspector.render import clean, table
 
 HASH_DIGITS = 64
@@ -48,7 +49,7 @@ def _parent(story: dict[str, Any]) -> str:
 
 def document(task: str, entries: list[dict[str, Any]], goal: str = "") -> dict[str, Any]:
     """Every task in the story as a node, every file and value that passed between them as an edge."""
-    tasks = _tasks(entries)
+    tasks = _tasks(standing(entries))
     made = {file: row["task"] for row in tasks.values() for file in [*row["files_out"], row["output"]] if file}
     return {
         "schema": "mesh.lineage/1",

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from mesh.ids import award_number, short
+from mesh.inspector.outlived import standing
 from mesh.inspector.render import clean, fit, seconds, width
 
 Document = dict[str, Any]
@@ -23,7 +24,7 @@ BARS_MIN, NAMES_MAX = 24, 34
 def document(task: str, entries: list[Document], now_ms: int) -> Document:
     """The ``trace`` document: a row per task, steps behind their parents. What has not ended reaches to `now_ms`, as unix time."""
     told: dict[str, list[Document]] = {}
-    for entry in entries:
+    for entry in standing(entries):
         if "task" in entry:
             told.setdefault(entry["task"], []).append(entry)
     last_ms = max([now_ms, *(entry["wall_ms"] for entry in entries)])

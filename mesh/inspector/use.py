@@ -111,6 +111,30 @@ ShareOption = Annotated[
 ]
 
 
+def pairs(words: list[str] | None) -> list[str] | None:
+    """Option callback: each is ``name=text``."""
+    for word in filled(words) or []:
+        if not word.partition("=")[0] or "=" not in word:
+            raise typer.BadParameter(f"{word!r} is no name=text")
+    return words
+
+
+BaggageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baggage",
+        metavar="NAME=TEXT",
+        help="Goes along with the work and all below it. May be repeated.",
+        show_default=False,
+        callback=pairs,
+    ),
+]
+
+
+def baggage_in(words: list[str] | None) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in words or [])
+
+
 def _files_in(value: Any) -> list[dict[str, Any]]:
     """Every file reference in a result."""
     if isinstance(value, dict):
@@ -171,10 +195,11 @@ def _placed(
     priority: int | None,
     share: str | None,
     budget: list[str] | None,
+    baggage: list[str] | None,
 ) -> dict[str, Any]:
     """As `Mesh.options` takes them."""
-    found: dict[str, Any] = {"where": where, "near": near or "", "apart": apart or "", "hedge": hedge, "priority": priority, "share": share}
-    return found | {"budget": budget_in(budget)}
+    turn = {"priority": priority, "share": share, "budget": budget_in(budget), "baggage": baggage_in(baggage)}
+    return {"where": where, "near": near or "", "apart": apart or "", "hedge": hedge, **turn}
 
 
 def budget_in(words: list[str] | None) -> dict[str, float]:
@@ -204,6 +229,7 @@ def call(
     priority: PriorityOption = None,
     share: ShareOption = None,
     budget: BudgetOption = None,
+    baggage: BaggageOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -214,7 +240,7 @@ def call(
     """
     from mesh.inspector.arguments import parse_arguments
 
-    placed = _placed(where, near, apart, hedge, priority, share, budget)
+    placed = _placed(where, near, apart, hedge, priority, share, budget, baggage)
     if stream:
         if out:
             raise typer.BadParameter("--stream has no -o")
@@ -273,6 +299,7 @@ def submit(
     priority: PriorityOption = None,
     share: ShareOption = None,
     budget: BudgetOption = None,
+    baggage: BaggageOption = None,
     home: HomeOption = None,
     node: NodeOption = None,
     as_json: JsonOption = False,
@@ -289,7 +316,7 @@ def submit(
     async def action(mesh: Mesh) -> dict[str, Any]:
         to, arguments = _out(out), parse_arguments(words or [], whole)
         bounds: dict[str, Any] = {"timeout_s": within, "queue_timeout_s": queue_within, "run_timeout_s": run_within}
-        placed = _placed(where, near, apart, hedge, priority, share, budget)
+        placed = _placed(where, near, apart, hedge, priority, share, budget, baggage)
         options = mesh.options(retries=retries, key=key or "", **bounds, **placed)
         # Before the submit: nothing that fails may stand between what was acknowledged and its id.
         caps, nodes = await mesh.caps(everything=True), await mesh.nodes()

@@ -40,6 +40,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "deny": "gates",
         "signal": "gates",
         "policy": "policy",
+        "update": "gates",
+        "state": "states",
         "schedule": "triggers",
         "publish": "triggers",
     },
@@ -79,6 +81,7 @@ SEVERAL = {
         "cancel": "flow",
     },
     "policy": dict.fromkeys(("show", "set", "check", "explain", "history", "rollback"), "policy"),
+    "state": {"get": "states", "set": "states", "delete": "states", "list": "states"},
 }
 """Verbs that are several, ``mesh flow run``: what follows them, and the module that holds its function (``list_``: a name was taken)."""
 

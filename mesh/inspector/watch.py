@@ -228,6 +228,7 @@ def _show_task(document: dict[str, Any]) -> str:
         "priority",
         "share",
         "policy",
+        "baggage",
         "reason",
         "progress",
     )
@@ -235,6 +236,7 @@ def _show_task(document: dict[str, Any]) -> str:
     words = f"{fence} ({award_words(award_number(fence), term_of(fence))})" if award_number(fence) else ""
     shown = {**document, "fence": words, "policy": f"version {rules[0]}: {', '.join(rules[1:])}" if rules else ""}
     shown["priority"] = "" if document.get("priority") == PRIORITY_DEFAULT else document.get("priority")
+    shown["baggage"] = ", ".join(f"{name}={text}" for name, text in (document.get("baggage") or {}).items())
     shown["age"] = seconds(document["age_ms"])
     shown["progress"] = f"{100 * document['progress']:.0f} %" if document.get("progress") else ""
     lines = [f"{fit(key, 12)}{clean(shown[key])}" for key in (*keys, "note", "age") if shown.get(key)]

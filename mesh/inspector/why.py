@@ -13,12 +13,14 @@ from typing import Any
 
 from mesh.ids import FIRST_TERM, ON, award_number, short, term_of
 from mesh.inspector.effects import award_words, effects_of, show_effects
+from mesh.inspector.outlived import standing
 from mesh.inspector.render import clean, seconds, table
 from mesh.inspector.spends import show_spent, spent_of
 from mesh.versions import split
 
 CANCELLED, FAILED = "cancelled", "failed"
 WAIT = "mesh.wait"
+STATE = "mesh.state"
 
 
 def score_ms(candidate: dict[str, Any]) -> int:
@@ -40,8 +42,9 @@ def recompute(decision: dict[str, Any]) -> str:
 def explain(task: str, entries: list[dict[str, Any]], names: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """The ``why`` document: one item per decision, in order, each with what became of it. `names`: what nodes are called here, by id."""
     own = [entry for entry in entries if entry.get("task") == task]
-    decisions = [_decision(entry, own, names) for entry in own if entry["kind"] == "Decided"]
-    events = [_event(entry, names) for entry in own if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Answered", "Finished")]
+    told = standing(own)
+    decisions = [_decision(entry, told, names) for entry in told if entry["kind"] == "Decided"]
+    events = [_event(entry, names) for entry in told if entry["kind"] in ("Submitted", "Parked", "CancelAsked", "Answered", "Finished")]
     return {
         "schema": "mesh.why/1",
         "task": task,
@@ -156,6 +159,8 @@ def show(document: dict[str, Any]) -> str:
         lines.append("recomputed from the record: " + ("agrees" if decision["agrees"] else "DISAGREES"))
     if document["capability"] == WAIT:
         lines += _waited(document["events"])
+    elif document["capability"] == STATE:
+        lines.append("nobody runs it: shared state, which mesh state list shows")
     elif not document["decisions"]:
         reasons = [event["reason"] for event in document["events"] if event["kind"] == "Parked"]
         over = any(event["kind"] == "Finished" for event in document["events"])

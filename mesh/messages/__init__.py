@@ -10,6 +10,7 @@ from mesh.messages import (
     policy,
     records,
     rollouts,
+    scopes,
     session,
     slots,
     spending,
@@ -84,6 +85,7 @@ KINDS: dict[int, type] = {
     97: slots.SlotGrant,
     100: triggers.Schedules,
     101: rollouts.Rollouts,
+    102: scopes.HandlerAsk,
 }
 
 SIGNED: dict[str, type] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
+from mesh.ids import NO_BAGGAGE, UNRANKED, Baggage, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.chain import Commit as Commit
 from mesh.messages.chain import Fork as Fork
 from mesh.messages.chain import Heads as Heads
@@ -72,6 +72,7 @@ class Submitted:
     """Its own: reserved from what its parent has left."""
     pins: tuple[str, ...] = ()
     """Flags and sides of rollouts, as they were when the work began that it belongs to (`policy/steering.py`)."""
+    baggage: Baggage = NO_BAGGAGE
 
 
 @dataclass(slots=True)
@@ -221,6 +222,24 @@ class Answered:
     event: str = ""
     """Of a signal: what its sender calls it. The same twice is one."""
     word: bytes = b""
+    at_ms: int = 0
+
+
+@dataclass(slots=True)
+class Stored:
+    """By the manager: a key of the task's state was written. `output` is the hash of the value's JSON; empty: it was deleted."""
+
+    task: TaskId
+    key: str
+    version: int
+    """Each write to one task's state has the next one."""
+    output: Hash = ""
+    by: str = ""
+    event: str = ""
+    """The same twice is one write."""
+    writer: TaskId = ""
+    """Whose handler wrote it, and under which fence; "": a client."""
+    fence: Fence = 0
     at_ms: int = 0
 
 
@@ -457,5 +476,6 @@ ENTRIES = (
     Ticked,
     Spent,
     Rolled,
+    Stored,
 )
 """Every entry kind. Its kind on disk is its class name; fields are only ever added at the end, with a default."""

@@ -40,6 +40,11 @@ def signal_step(name: str, number: int) -> str:
     return f"signal/{name}/{number}"
 
 
+def update_step(name: str, number: int) -> str:
+    """The name of the step that waits for the answer to that update, counted from 0. (What it brings comes as the signal ``~NAME``.)"""
+    return f"update/{name}/{number}"
+
+
 def signal_of(step: str) -> tuple[str, int] | None:
     """Which signal a step of that name waits for; None: none."""
     kind, _, rest = step.partition("/")

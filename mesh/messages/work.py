@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
+from mesh.ids import NO_BAGGAGE, UNRANKED, Baggage, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.signed import Signed
 
 FileRef = tuple[Hash, int]
@@ -150,6 +150,7 @@ class AwardItem:
     """Of which names somebody has set a budget: what it calls has to be reserved there first."""
     pins: tuple[str, ...] = ()
     """As in `Submitted`: those of the work that it belongs to."""
+    baggage: Baggage = NO_BAGGAGE
 
 
 @dataclass(slots=True)
@@ -347,6 +348,8 @@ class StepAsk:
     """Tries after a failure of its handler; -1: as many as its capability says."""
     budget: Amounts = ()
     """Its own, reserved before it begins."""
+    baggage: Baggage = NO_BAGGAGE
+    """Empty: its parent's."""
 
 
 @dataclass(slots=True)

@@ -29,10 +29,16 @@ WIDTH_GUESS = 1
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What whoever rehearses says of steps: how many items or turns, and which are skipped."""
+    """What whoever rehearses says of steps: how many items or turns, and which are skipped. ``inner.each`` is one of a flow in a flow."""
 
     widths: Mapping[str, int]
     skips: tuple[str, ...] = ()
+
+    def inside(self, step: str) -> Wishes:
+        """Those about the flow that this step runs."""
+        begin = f"{step}."
+        widths = {name.removeprefix(begin): width for name, width in self.widths.items() if name.startswith(begin)}
+        return Wishes(widths, tuple(name.removeprefix(begin) for name in self.skips if name.startswith(begin)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,8 @@ class Rehearsable:
 def rehearsable(flow: Flow, given: Document, wishes: Wishes, known: Callable[[str], bool] = lambda _step: False) -> Rehearsable:
     """Raises UsageError for a wish about a step that is not there, InvalidArgument for input that does not fit."""
     for name in (*wishes.widths, *wishes.skips):
-        if flow.step(name) is None:
+        outer = flow.step(name.partition(".")[0])
+        if outer is None or ("." in name and outer.uses != FLOW):
             raise UsageError(
                 f"the flow {flow.name} has no step {name!r}", fix=f"its steps are: {', '.join(s.id for s in flow.steps)[:400]}"
             )
@@ -56,13 +63,12 @@ def rehearsable(flow: Flow, given: Document, wishes: Wishes, known: Callable[[st
         step = flow.step(name)
         if step is not None and step.map is None and step.loop is None:
             raise UsageError(f"the step {name!r} is done once: it has neither map nor loop", fix=f"leave --width {name}={width} out")
-    made = _Making(flow, given, wishes, known)
-    return made.result()
+    return _Making(flow, given, wishes, known).result()
 
 
 class _Making:
-    def __init__(self, flow: Flow, given: Document, wishes: Wishes, known: Callable[[str], bool]) -> None:
-        self._flow, self._wishes, self._known = flow, wishes, known
+    def __init__(self, flow: Flow, given: Document, wishes: Wishes, known: Callable[[str], bool], above: str = "") -> None:
+        self._flow, self._wishes, self._known, self._above = flow, wishes, known, above
         self._missing = [name for name, one in flow.inputs.items() if one.required and name not in given]
         there = {name: one for name, one in flow.inputs.items() if name not in self._missing}
         self._given = input_of(replace(flow, inputs=there), given)
@@ -75,7 +81,9 @@ class _Making:
         for step in self._flow.steps:
             steps += self._step(step)
         inputs = {name: Input(one.type) for name, one in self._flow.inputs.items() if name in self._given}
-        made = replace(self._flow, steps=tuple(steps), inputs=inputs, output=None)
+        if self._flow.budget or any(step.budget for step in self._flow.steps):
+            self._notes.append("budgets are left out: nothing is spent")
+        made = replace(self._flow, steps=tuple(steps), inputs=inputs, output=None, budget=())
         return Rehearsable(checked(made), self._given, tuple(self._wanted), tuple(self._notes))
 
     def _certain(self, text: Any) -> bool:
@@ -102,7 +110,8 @@ class _Making:
         if step.id in self._wishes.skips:
             return replace(step, when="$false")
         if step.when and not self._certain(step.when):
-            self._notes.append(f"{step.id}: its condition depends on results, and is taken as true: --skip {step.id} if it is not")
+            name = self._above + step.id
+            self._notes.append(f"{name}: its condition depends on results, and is taken as true: --skip {name} if it is not")
             return replace(step, when="")
         return step
 
@@ -111,13 +120,15 @@ class _Making:
         if step.map is not None:
             open_ended = is_expression(step.map) and not self._certain(step.map)
             if width is None and open_ended:
-                self._notes.append(f"{step.id}: how many items it has depends on results; taken as 1: --width {step.id}=N")
+                name = self._above + step.id
+                self._notes.append(f"{name}: how many items it has depends on results; taken as 1: --width {name}=N")
             if width is not None or open_ended:
                 return replace(step, map=list(range(WIDTH_GUESS if width is None else width)))
             return step if is_expression(step.map) else replace(step, map=list(range(len(step.map))))
         if step.loop is not None and (width is not None or not (self._known(step.id) and self._certain(step.loop.until))):
             if width is None:
-                self._notes.append(f"{step.id}: how many turns it takes depends on results; taken as 1: --width {step.id}=N")
+                name = self._above + step.id
+                self._notes.append(f"{name}: how many turns it takes depends on results; taken as 1: --width {name}=N")
             turns = min(width or 1, step.loop.max)
             return replace(step, loop=Loop(f"$index >= {turns - 1}", step.loop.max))
         return step
@@ -144,7 +155,7 @@ class _Making:
         if compensate is not None:
             self._wanted.setdefault(compensate.uses)
             compensate = Action(compensate.uses)
-        return replace(step, arguments=given, fallback=fallback, compensate=compensate)
+        return replace(step, arguments=given, fallback=fallback, compensate=compensate, budget=())
 
     def _known_arguments(self, step: Step) -> Document:
         """Files are left out: their bytes are not here."""
@@ -161,9 +172,10 @@ class _Making:
         if not isinstance(spec, dict):
             raise UsageError(f"the step {step.id!r} runs a flow that is known only when it runs", fix="rehearse that flow by itself")
         try:
-            inner = _Making(flow_from(spec), {}, Wishes({}), lambda _step: False).result()
+            above = f"{self._above}{step.id}."
+            inner = _Making(flow_from(spec), {}, self._wishes.inside(step.id), lambda _step: False, above).result()
         except MeshError as error:
             raise UsageError(f"step {step.id!r}: {error.message}", fix=error.fix) from error
         self._wanted |= dict.fromkeys(inner.wanted)
-        self._notes += [f"{step.id}: {note}" for note in inner.notes]
+        self._notes += inner.notes
         return {"spec": document(replace(inner.flow, inputs={})), "input": {}}

@@ -2,7 +2,7 @@
 
 deny, require, route, fallback, limit, rate, at_most   as they are
 approve                                                taken as given, at once: nobody is asked in a rehearsal
-output, effects, secrets, admit                        about results, deeds and keepers that a rehearsal has not
+output, effects, secrets, admit, flags, rollouts       left out: they are about results, deeds, keepers and versions that are not here
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def rehearsed_rules(policy: Document | None) -> tuple[Document | None, tuple[str
     """What of a policy is in force in a rehearsal, and what is not, in words."""
     if policy is None:
         return None, ()
-    rules, notes = [], []
+    rules: list[Document] = []
+    left = [name for name in ("flag", "rollout") if policy.get(name)]
+    notes = [f"the policy's {' and '.join(f'{name}s' for name in left)} are left out"] if left else []
     for row in policy.get("rule") or ():
         kept = {key: value for key, value in row.items() if key in (*KEPT, *ABOUT)}
         if "approve" in row:

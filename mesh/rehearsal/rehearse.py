@@ -9,7 +9,9 @@ never from the order in which things happened.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -79,7 +81,8 @@ class FlowDeeds:
 
 def rehearse_flow(made: Rehearsable, model: Model, seed: int, recorded: Mapping[str, Known] | None = None) -> Outcome:
     """Until it has ended, or never will."""
-    return asyncio.run(_rehearsed(made, model.checked(), seed, recorded or {}))
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # what drivers log
+        return asyncio.run(_rehearsed(made, model.checked(), seed, recorded or {}))
 
 
 async def _rehearsed(made: Rehearsable, model: Model, seed: int, recorded: Mapping[str, Known]) -> Outcome:

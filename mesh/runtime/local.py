@@ -113,10 +113,9 @@ class LocalServer:
         self._workers, self._blobs, self._views, self._limits = workers, blobs, views, limits
         self._stop, self._decoders, self._sources = stop, decoders or {}, sources
         self._may_request, self._may_ask, self._secret, self._seal = may_request, may_ask, secret, seal
-        self._boot = os.urandom(8).hex()
+        self._boot, self._last = os.urandom(8).hex(), 0
         self._connections: dict[_Connection, None] = {}
         self._requests: dict[int, tuple[_Connection, int, str]] = {}
-        self._last = 0
         self._dirty: dict[_Connection, None] = {}
         self._refusals: Counter[str] = Counter()
         self._leaving: dict[int, None] = {}
@@ -345,15 +344,16 @@ class LocalServer:
         capability, data, timeout_ms, files = self._work(params)
         retries, by, key = number_of(params, "retries", -1), text_of(params, "by"), text_of(params, "key")
         request = self._request(connection, number, "submit")
-        bounds, placement, rank, budget = how_of(params)
-        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds, key, placement, rank, budget))
+        bounds, placement, rank, budget, baggage = how_of(params)
+        how = placement, rank, budget, baggage
+        self._tell(self._me, Submit(request, capability, data, timeout_ms, retries, files, by, bounds, key, *how))
 
     def _do_step(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:
         capability, data, timeout_ms, files = self._work(params)
         parent, name, fence = text_of(params, "parent"), text_of(params, "name"), number_of(params, "fence", 0)
         request = self._request(connection, number, "step")
-        (bounds, placement, rank, budget), retries = how_of(params), number_of(params, "retries", -1)
-        how = bounds, rank, placement, retries, budget
+        bounds, placement, rank, budget, baggage = how_of(params)
+        how = bounds, rank, placement, number_of(params, "retries", -1), budget, baggage
         self._tell(self._me, Step(request, parent, fence, name, capability, data, timeout_ms, files, *how))
 
     def _do_effect(self, connection: _Connection, number: int, params: dict[str, Any]) -> None:

@@ -8,10 +8,22 @@ from typing import Any
 from mesh.core.coordination.inputs import Coordinate
 from mesh.core.triggers.inputs import ScheduleAsk, SubscribersAsk
 from mesh.core.work.gates import NOTE_CHARACTERS_MAX
-from mesh.core.work.inputs import Checkpoint, Spend
+from mesh.core.work.inputs import Checkpoint, OfHandler, Spend
 from mesh.core.work.spending import unfit
 from mesh.errors import Refused, TooBig
-from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_MAX, Fence, Rank, TaskId, is_label
+from mesh.ids import (
+    BAGGAGE_BYTES_MAX,
+    KEY_CHARACTERS_MAX,
+    LABELS_MAX,
+    PRIORITY_MAX,
+    SHARE_CHARS_MAX,
+    Baggage,
+    Fence,
+    Rank,
+    TaskId,
+    baggage_bytes,
+    is_label,
+)
 from mesh.messages.triggers import Plan
 from mesh.messages.waits import Verdict
 from mesh.messages.work import Amounts, Bounds, Placement
@@ -106,8 +118,18 @@ def amounts_of(params: dict[str, Any], name: str) -> Amounts:
     return found
 
 
-def how_of(params: dict[str, Any]) -> tuple[Bounds, Placement, Rank, Amounts]:
-    return bounds_of(params), placement_of(params), rank_of(params), amounts_of(params, "budget")
+def baggage_of(params: dict[str, Any]) -> Baggage:
+    value = params.get("baggage", [])
+    if type(value) is not list or not all(type(one) is list and [type(part) for part in one] == [str, str] for one in value):
+        raise BadFrame("bad_baggage")
+    baggage = tuple(sorted((name, text) for name, text in value))
+    if baggage_bytes(baggage) > BAGGAGE_BYTES_MAX:
+        raise TooBig(what="the baggage", size_bytes=baggage_bytes(baggage), size_bytes_max=BAGGAGE_BYTES_MAX)
+    return baggage
+
+
+def how_of(params: dict[str, Any]) -> tuple[Bounds, Placement, Rank, Amounts, Baggage]:
+    return bounds_of(params), placement_of(params), rank_of(params), amounts_of(params, "budget"), baggage_of(params)
 
 
 def anew_of(params: dict[str, Any]) -> tuple[bool, tuple[tuple[str, int], ...]]:
@@ -138,6 +160,13 @@ def checkpoint_of(params: dict[str, Any]) -> Checkpoint:
 def spend_of(params: dict[str, Any]) -> Spend:
     task, fence, key, call = effect_of(params)
     return Spend(0, task, fence, call, text_of(params, "kind"), key, amounts_of(params, "amounts"))
+
+
+def of_handler(params: dict[str, Any]) -> OfHandler:
+    question, args = text_of(params, "question"), params.get("args")
+    if question not in ("read", "write", "reply") or type(args) is not dict:
+        raise BadFrame("bad_question")
+    return OfHandler(0, text_of(params, "task"), number_of(params, "fence", 0), question, args, text_of(params, "about"))
 
 
 def schedule_of(params: dict[str, Any]) -> ScheduleAsk:
@@ -182,6 +211,7 @@ COMMANDS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "checkpoint": checkpoint_of,
     "coordinate": coordinate_of,
     "spend": spend_of,
+    "of_handler": of_handler,
     "schedule": schedule_of,
     "subscribers": subscribers_of,
 }

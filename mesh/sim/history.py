@@ -152,6 +152,16 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Touched:
+    """A user wants to read or write a shared value (`sharing.Touch`). Answered like what is `Asked`, but nobody owes him an answer."""
+
+    at_s: float
+    node: NodeId
+    request: int
+    touch: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     at_s: float
     node: NodeId

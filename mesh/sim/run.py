@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rate", type=_seconds_or_less, default=2.0, metavar="PER_S", help="tasks per virtual second (default 2)")
     made.add_argument("--keys", type=float, default=0.0, metavar="RATE", help="keys per second under which clients submit at once")
     made.add_argument("--waits", type=float, default=0.0, metavar="RATE", help="tasks per second that wait for people, signals and times")
+    made.add_argument("--states", type=float, default=0.0, metavar="RATE", help="readings and writings of shared values per second")
     made.add_argument("--hard", type=_times, default=1.0, metavar="TIMES", help="so many times as many faults (default 1)")
     made.add_argument("--json", action="store_true", help="one JSON document per seed on stdout")
     made.add_argument("--trace", metavar="FILE", help="write one line per event (one seed only)")
@@ -172,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hard=options.hard,
             keys=options.keys,
             waits=options.waits,
+            states=options.states,
         )
         for number in range(options.seeds)
     ]

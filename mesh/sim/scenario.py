@@ -24,6 +24,7 @@ from mesh.sim.history import History, Raised, Verdict
 from mesh.sim.injector import Injector
 from mesh.sim.keyed import KeyedClients
 from mesh.sim.labour import Skill
+from mesh.sim.sharing import Sharers
 from mesh.sim.sometimes import Sometimes
 from mesh.sim.trace import Lines, Trace
 from mesh.sim.waiting import ASKING, People
@@ -53,8 +54,10 @@ class Plan:
     hard: float = 1.0
     """So many times as many faults."""
     keys: float = 0.0
-    waits: float = 0.0
     """Keys per second under which clients submit, many at once."""
+    waits: float = 0.0
+    states: float = 0.0
+    """Readings and writings of shared values per second."""
 
     @property
     def command(self) -> str:
@@ -65,6 +68,7 @@ class Plan:
         rate = "" if self.rate == RATE else f" --rate {self.rate:g}"
         hard = "" if self.hard == 1.0 else f" --hard {self.hard:g}"
         keys = ("" if not self.keys else f" --keys {self.keys:g}") + ("" if not self.waits else f" --waits {self.waits:g}")
+        keys += "" if not self.states else f" --states {self.states:g}"
         return f"scripts/simulate --nodes {self.nodes} --seed {self.seed} --faults {faults} --until {self.until_s:g}{rate}{hard}{keys}"
 
 
@@ -113,6 +117,7 @@ class Scenario:
         self.clients = Clients(self.world, rate=plan.rate, until_s=plan.until_s, capabilities=plan.capabilities, skills=skills)
         self.keyed = KeyedClients(self.world, self.clients, rate=plan.keys, until_s=plan.until_s)
         self.people = People(self.world, self.clients, rate=plan.waits, until_s=plan.until_s)
+        self.sharers = Sharers(self.world, rate=plan.states, until_s=plan.until_s)
         schedule = plan.schedule
         if schedule is None:
             schedule = draw(self.world.rng("faults"), self.world.names, plan.kinds, plan.until_s, hard=plan.hard)
@@ -176,6 +181,7 @@ class Scenario:
             world.run(world.now_s + 5.0)
         world.look()
         self._show()
+        self.sharers.last_look()
         world.phase("settled")
 
     def _settled(self) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh.ids import COORDINATE
-from mesh.messages import KINDS, claims, keeping, membership, records, rollouts, session, slots, spending, triggers, trust, work
+from mesh.messages import KINDS, claims, keeping, membership, records, rollouts, scopes, session, slots, spending, triggers, trust, work
 from mesh.messages.waits import WAIT
 from mesh.wire.patterns import covers
 
@@ -56,6 +56,10 @@ QUESTIONS: dict[str, str] = {
     "cancel": REQUEST,
     "retry": REQUEST,
     "signal": REQUEST,
+    "update": REQUEST,
+    "read": READ,
+    "write": REQUEST,
+    "scopes": OBSERVE,
     "waits": READ,
     "answer": APPROVE,
     "admit": REQUEST,
@@ -103,6 +107,7 @@ _BY_RIGHT: dict[str, tuple[type, ...]] = {
         work.EffectAsk,
         work.EffectDone,
         spending.SpendAsk,
+        scopes.HandlerAsk,
         slots.SlotAsk,
         slots.SlotGrant,
     ),
@@ -180,6 +185,11 @@ def _steps_within(rights: Rights, message: work.StepAsk) -> bool:
     return message.capability == WAIT or covers(rights.requests, message.capability)
 
 
+def _touches_within(rights: Rights, message: scopes.HandlerAsk) -> bool:
+    """What is not about the handler's own task is about a shared state."""
+    return message.about == message.task or covers(rights.requests, scopes.STATE)
+
+
 def _may_ask(rights: Rights, message: work.Ask) -> bool:
     if message.question == "admitted" and not covers(rights.offers, COORDINATE):
         return False
@@ -192,6 +202,7 @@ _WITHIN: dict[type, Callable[[Rights, Any], bool]] = {
     work.Cfp: _asks_within,
     work.Award: _asks_within,
     work.StepAsk: _steps_within,
+    scopes.HandlerAsk: _touches_within,
     work.Ask: _may_ask,
 }
 

@@ -100,7 +100,7 @@ _TEXT_MAX = dict.fromkeys(
     NAME_MAX,
 )
 _TEXT_MAX |= dict.fromkeys(("reason", "note", "items", "rows", "tags", "labels", "where"), REASON_MAX)
-_TEXT_MAX |= {"message": 4 * 1024, "details": 32 * 1024, "breaker": NAME_MAX}
+_TEXT_MAX |= {"message": 4 * 1024, "details": 32 * 1024, "breaker": NAME_MAX, "baggage": 2 * 1024}
 """Characters, by the field's name; in a tuple of plain values, each."""
 
 _SIGNED_INTS = {"total": -1, "retries": -1}

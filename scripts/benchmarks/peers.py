@@ -1,4 +1,4 @@
-"""Runs the command that measures the others, and gives its figures the names that ours have (`rows.py` says what it prints)."""
+"""Runs the command that measures the others, and gives its figures the names that ours have (`rows.py`, `flows.py`: what it prints)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ NAMES = {
     ("dask", ""): "Dask",
     ("celery-redis", ""): "Celery",
     ("celery", ""): "Celery",
+    ("celery-durable", ""): "Celery, Redis fsyncs",
     ("dbos-sqlite", "workflow"): "DBOS",
     ("dbos-sqlite", ""): "DBOS",
 }
@@ -50,5 +51,5 @@ def read(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"{system}/cpu_s_per_1000", (line["client_cpu_us"] + line["others_cpu_us"]) / 1000
     elif bench in ("B", "C"):
         yield f"{system}/{variant}", float(line["ratio"])
-    elif bench == "D":
+    elif bench in ("D", "F"):
         yield f"{system}/{variant}", float(line["s"])

@@ -67,6 +67,21 @@ async def careful(ctx: Context, n: int) -> dict:
     return {"ok": decision.approved, "out": decision.output, "told": await ctx.signal("go")}
 
 @agent.capability
+async def stateful(ctx: Context) -> dict:
+    """Keeps a limit that can be changed while it runs."""
+    await ctx.state.set("limit", 1)
+
+    async def change(limit: int) -> int:
+        if limit > 9:
+            raise ValueError("too much")
+        return (await ctx.state.update("limit", lambda _: limit)).value
+
+    async with ctx.answering("limit", change):
+        await ctx.signal("go")
+    await ctx.state.shared("seen").update("tenants", lambda known: [*(known or []), ctx.baggage["tenant"]])
+    return {"limit": (await ctx.state.get("limit")).value, "baggage": ctx.baggage}
+
+@agent.capability
 async def forever(ctx: Context) -> None:
     """Waits until it is cancelled."""
     await ctx.sleep(3600)

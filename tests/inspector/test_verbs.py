@@ -297,6 +297,36 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "no node": Case("policy rollback 1", 3),
         "timeout": Case("policy rollback 1", 4),
     },
+    "update": {
+        "ok": GATED,
+        "empty": Case(f"update {NO_TASK} limit", REFUSED),
+        "no node": Case(f"update {NO_TASK} limit", 3),
+        "timeout": Case(f"update {NO_TASK} limit", 4),
+    },
+    "state get": {
+        "ok": Case("state get nothing --in verbs", 1, {"key": str, "version": int}),
+        "empty": Case("state get nothing", 2),
+        "no node": Case("state get nothing --in verbs", 3),
+        "timeout": Case("state get nothing --in verbs", 4),
+    },
+    "state set": {
+        "ok": Case("state set key 1 --in verbs", 0, {"key": str, "version": int}),
+        "empty": Case("state set key 1 --in verbs --if-version 7", REFUSED),
+        "no node": Case("state set key 1 --in verbs", 3),
+        "timeout": Case("state set key 1 --in verbs", 4),
+    },
+    "state delete": {
+        "ok": Case("state delete nothing --in verbs", 0, {"key": str, "version": int}),
+        "empty": Case(f"state delete key --task {NO_TASK}", REFUSED),
+        "no node": Case("state delete key --in verbs", 3),
+        "timeout": Case("state delete key --in verbs", 4),
+    },
+    "state list": {
+        "ok": Case("state list --in verbs", 0, {"task": str, "version": int, "keys": [{"key": str, "version": int}]}),
+        "empty": Case("state list", 0, {"states": list, "missing": []}),
+        "no node": Case("state list", 3),
+        "timeout": Case("state list", 4),
+    },
     "schedule": {
         "ok": Case("schedule add yearly --every 365d greet name=Bob", 0, {"action": str, "name": str}),
         "empty": Case("schedule list", 0, {"schedules": []}),

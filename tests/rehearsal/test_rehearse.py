@@ -160,6 +160,25 @@ def test_gates_take_the_time_of_people_and_inner_flows_their_own() -> None:
     assert outcome.state == "done" and 5.9 < outcome.makespan_s < 5.9 + 8 * STEP_MAX_S
 
 
+def test_a_flow_in_a_flow_has_widths_of_its_own_and_nothing_is_spent(capsys: pytest.CaptureFixture[str]) -> None:
+    inner = flow("inner")
+    inner.map("each", "a", over=inner.step("first", "boom", x=1).parts, x=1)
+    built = flow("outer")
+    built.budget(usd=5)
+    built.step("go", "mesh.flow", spec=inner.document(), input={})
+    text = flow_from(built.document())
+    assert rehearsable(text, {}, Wishes({})).notes == (
+        "go.each: how many items it has depends on results; taken as 1: --width go.each=N",
+        "budgets are left out: nothing is spent",
+    )
+    ready = rehearsable(text, {}, Wishes({"go.each": 4}))
+    known = changed(model(boom=0.1), "boom", fails=1.0)
+    outcome = rehearse_flow(ready, known, 1)
+    assert outcome.state == "failed" and "as the model says" in outcome.error
+    assert capsys.readouterr().out == "", "what its driver logs is not for stdout"
+    assert sum(work.capability == "a" for work in rehearse_flow(ready, model(boom=0.1), 1).works) == 4
+
+
 def test_the_policy_is_enforced_and_nobody_is_asked() -> None:
     rules = [
         {"id": "few", "match": {"capability": "a"}, "limit": 3},

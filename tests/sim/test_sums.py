@@ -17,6 +17,7 @@ from mesh.core.inputs import Replay
 from mesh.core.keeping.blocks import end_of, needed, newest_sum, rows_of
 from mesh.core.records import still_open
 from mesh.core.records.still_open import sum_up
+from mesh.core.work import scope
 from mesh.core.work.fold import Fold
 from mesh.core.work.succession import Tale
 from mesh.core.work.task import Task
@@ -39,6 +40,7 @@ def replayed(node: str, rows: list[Row]) -> Assembly:
 def of_task(task: Task) -> dict[str, Any]:
     """All that is known of it; of its steps, which there are."""
     known = {name: getattr(task, name) for name in Task.__slots__ if name not in ("children", "turn", "effects")}
+    known["scope"] = task.scope and (task.scope.values, task.scope.version, task.scope.size_bytes, task.scope._writes)
     known["steps"] = sorted((step, child.id, child.state) for step, child in (task.children or {}).items())
     known["effects"] = [(key, repr(intent)) for key, intent in (task.effects or {}).items()]
     return known
@@ -82,17 +84,19 @@ def differing(journals: dict[str, list[Row]]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def scenario() -> Scenario:
-    scenario = Scenario(Plan(4, 2, ("crash", "pause_manager", "cut_manager", "worker_crash"), 25.0, 3.0, hard=3, keys=1.0))
-    assert not scenario.run().verdicts
-    return scenario
+def scenario() -> Iterator[Scenario]:
+    with mock.patch.object(scope, "WRITES_REMEMBERED", 5):  # so that most of what is written to states is written over
+        kinds = ("crash", "pause_manager", "cut_manager", "worker_crash")
+        scenario = Scenario(Plan(4, 2, kinds, 25.0, 3.0, hard=3, keys=1.0, states=4.0))
+        assert not scenario.run().verdicts
+        yield scenario
 
 
 @pytest.fixture(scope="module")
 def journals(scenario: Scenario) -> dict[str, list[Row]]:
     found = {name: host.disk.rows for name, host in scenario.world.hosts.items()}
     kinds = {type(entry).__name__ for rows in found.values() for _, entry, _ in rows}
-    assert {"Summed", "Inherited", "TookOver", "Sworn", "Rostered", "Guarded", "Effected", "Claimed"} <= kinds
+    assert {"Summed", "Inherited", "TookOver", "Sworn", "Rostered", "Guarded", "Effected", "Claimed", "Stored"} <= kinds
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 from attacks.world import LIMITED_SESSION, NARROW, OTHER_SESSION, World
 
 from mesh.messages import KINDS
+from mesh.messages.scopes import HandlerAsk
 from mesh.messages.work import Ask, Award, AwardItem, Cfp, CfpItem, StepAsk
 from mesh.wire.authorization import NEEDS, QUESTIONS, RIGHTS, ROLES, as_markdown, may_say, overreaches, rights_of
 from mesh.wire.packing import Refusal
@@ -27,7 +28,7 @@ MAY: dict[str, str] = {
     **dict.fromkeys(("Heads", "Fork", "Witnessed", "Answer", "FilePart", "Pull", "KeysNews"), ALL),
     **dict.fromkeys(("Bid", "Refuse", "Accept", "Decline", "Beat", "Result", "Failure", "Release", "Revoked"), WORKS),
     **dict.fromkeys(("Cancelled", "Reclaimed", "StepAsk", "CheckpointAsk", "Items", "EffectAsk", "EffectDone", "SpendAsk"), WORKS),
-    **dict.fromkeys(("SlotAsk", "SlotGrant"), WORKS),
+    **dict.fromkeys(("SlotAsk", "SlotGrant", "HandlerAsk"), WORKS),
     **dict.fromkeys(("Cfp", "Backlog", "Award", "Renew", "ResultAck", "Superseded", "Revoke", "Cancel", "Reclaim"), ASKS),
     **dict.fromkeys(("StepSeen", "StepDone", "Ship", "Shipped", "VoteAsk", "Vote", "Took", "Taken", "EffectAnswer"), ASKS),
     **dict.fromkeys(("ClaimAsk", "ClaimAnswer", "KeysAsk", "KeysTold", "KeysFree", "Schedules", "Rollouts"), ASKS),
@@ -37,9 +38,9 @@ MAY: dict[str, str] = {
 }
 """Who may send each kind. Written by hand: a new kind has no row here and fails."""
 MAY_ASK: dict[str, str] = {
-    **dict.fromkeys(("task", "tasks", "story", "hash", "audit"), LOOKS),
-    **dict.fromkeys(("kept", "result", "body", "logs", "waits"), NOT_OBSERVER),
-    **dict.fromkeys(("cancel", "retry", "signal", "admit", "manage", "unmanage"), ASKS),
+    **dict.fromkeys(("task", "tasks", "story", "hash", "audit", "scopes"), LOOKS),
+    **dict.fromkeys(("kept", "result", "body", "logs", "waits", "read"), NOT_OBSERVER),
+    **dict.fromkeys(("cancel", "retry", "signal", "update", "write", "admit", "manage", "unmanage"), ASKS),
     "answer": "member approver",
     "admitted": "member worker",
 }
@@ -141,6 +142,14 @@ def test_who_may_not_offer_to_coordinate_admits_nothing_and_nobody_passes_on_wha
     rights = rights_of(("member",), ("ocr.*",), ("greet*",))
     assert overreaches(rights, Ask(0, "admitted", "t.1.1")) and not overreaches(rights_of(("member",)), Ask(0, "admitted", "t.1.1"))
     assert overreaches(rights, Ask(1, "manage", "pay")) and not overreaches(rights, Ask(1, "manage", "greet"))
+
+
+def test_a_handler_reaches_shared_states_only_within_what_was_granted() -> None:
+    own = HandlerAsk(1, "t.1.1", 1, "t.1.1", "write")
+    other = replace(own, about="u.1.1")
+    for requests, may in ((("*",), True), (("mesh.state",), True), (("greet*",), False), ((), False)):
+        rights = rights_of(("worker",), ("*",), requests)
+        assert not overreaches(rights, own) and overreaches(rights, other) is not may
 
 
 @pytest.mark.parametrize("role", [role for role in ROLES if role != "approver"])

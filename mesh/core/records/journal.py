@@ -36,6 +36,7 @@ from mesh.messages.records import (
     Lost,
     Parked,
     Spent,
+    Stored,
     Submitted,
     Summed,
 )
@@ -122,7 +123,7 @@ def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
     """The content hashes an entry names: ``(hash, as, way)``. `way` is ``in`` or ``out``.
 
     `as`: ``input`` for arguments and files that were read, ``output`` for a result, ``file`` for a file that was made,
-    ``checkpoint`` for what a handler kept, ``answer`` for what somebody said to a wait.
+    ``checkpoint`` for what a handler kept, ``answer`` for what somebody said to a wait, ``value`` for what was written to a state.
     """
     kind = type(entry)
     if kind is Submitted or kind is Accepted:
@@ -133,9 +134,9 @@ def roles(entry: Any) -> Iterator[tuple[Hash, str, str]]:
                 yield file, "input", "in"
     elif kind is Checkpointed:
         yield entry.output, "checkpoint", "out"
-    elif kind is Answered:
+    elif kind is Answered or kind is Stored:
         if entry.output:
-            yield entry.output, "answer", "out"
+            yield entry.output, "answer" if kind is Answered else "value", "out"
     elif kind is Finished or kind is Ended:
         if entry.output:
             yield entry.output, "output", "out"
@@ -176,7 +177,7 @@ def _audit_and_subject(entry: Audited) -> tuple[str, ...]:
 
 _KEYS: dict[type, Callable[[Any], tuple[str, ...]]] = {
     **dict.fromkeys((Decided, Bound, Lost, Parked, CancelAsked, Closed, Intended, Effected, Spent, Claimed), _task_only),
-    **dict.fromkeys((Submitted, Finished, Accepted, Ended, Checkpointed, Answered), _task_and_hashes),
+    **dict.fromkeys((Submitted, Finished, Accepted, Ended, Checkpointed, Answered, Stored), _task_and_hashes),
     Audited: _audit_and_subject,
     Summed: lambda _entry: (SUMMED,),
 }

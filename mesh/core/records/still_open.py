@@ -21,6 +21,7 @@ from mesh.core.membership.trust import AMENDED, REVOKED
 from mesh.core.records.inputs import OpenFound
 from mesh.core.records.records import LIVES_MAX, ROLLED_BACK
 from mesh.core.work.fold import Draft, Fold
+from mesh.core.work.scope import Needed
 from mesh.core.work.spending import is_named
 from mesh.core.work.task import Task
 from mesh.ids import Fence, NodeId, TaskId, place_of
@@ -43,6 +44,7 @@ from mesh.messages.records import (
     Rolled,
     Rostered,
     Spent,
+    Stored,
     Submitted,
     Sworn,
     Ticked,
@@ -185,6 +187,8 @@ class Work:
         """Of each live task those that it needs no more once it begins anew: checkpoints and effects."""
         self._spent: dict[TaskId, tuple[int, dict[str, int]]] = {}
         """Of each live task the newest that tells what it has spent, and by key what is open or shall not count again."""
+        self._stored: dict[TaskId, Needed] = {}
+        """Of each live task, what was written to its state and is not written over."""
         self._drafts: dict[Draft, Region] = {}
         self._within: dict[TaskId, list[Region]] = {}
         self._region = Region([])
@@ -216,6 +220,8 @@ class Work:
             passing[entry.task] = [seq]
             if entry.task in self._spent:
                 self._spent[entry.task][1].clear()
+        elif type(entry) is Stored:
+            self._stored.setdefault(entry.task, Needed()).add(seq, entry)
         elif type(entry) in (Checkpointed, Intended, Effected):
             passing.setdefault(entry.task, []).append(seq)
         elif type(entry) is Spent:
@@ -229,6 +235,7 @@ class Work:
         task = self._fold.tasks.get(entry.task)
         if task is not None and task.ended:
             self._ended.setdefault(entry.task)
+            self._stored.pop(entry.task, None)
         if type(entry) is Submitted:
             author, incarnation, counter = place_of(entry.task)
             if author == self._me:
@@ -268,6 +275,7 @@ class Work:
             yield from self._passing.get(name, ())
             newest, keys = self._spent.get(name, (0, {}))
             yield from (*keys.values(), *((newest,) if newest else ()))
+            yield from self._stored[name].numbers() if name in self._stored else ()
         for name in keyed:
             if name not in keep:
                 yield from (tasks[name].seq, tasks[name].end_seq)

@@ -30,8 +30,9 @@ from mesh.core.work.task import FREE, GATE, OFFERED, PARKED, PENDING, WAIT_FOR, 
 from mesh.core.work.turns import Shares, Turns
 from mesh.core.work.wheel import Wheel
 from mesh.effects import Need, Send
-from mesh.ids import UNRANKED, Fence, NodeId, Rank, TaskId, content_hash, task_id
+from mesh.ids import NO_BAGGAGE, UNRANKED, Baggage, Fence, NodeId, Rank, TaskId, content_hash, task_id
 from mesh.limits import WorkLimits
+from mesh.messages.scopes import STATE
 from mesh.messages.waits import WAIT
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Award, Bounds, Cancel, FileRef, Placement, Renew, ResultAck, Revoke, Superseded
 
@@ -86,8 +87,7 @@ class Book:
     def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, random: Random, incarnation: int) -> None:
         self.me = directory.me
         self.directory, self.deadlines, self.limits, self.random = directory, deadlines, limits, random
-        self.incarnation = incarnation
-        self.started_at_s = 0.0
+        self.incarnation, self.started_at_s = incarnation, 0.0
         self.tasks: dict[TaskId, Task] = {}
         self.ended: dict[TaskId, Task] = {}
         self.holders: dict[NodeId, Holder] = {}
@@ -100,9 +100,8 @@ class Book:
         self.gated: list[Task] = []
         """Tasks that the policy may hold back, or whose gates have ended, in this turn."""
         self.hold_back: Callable[[Task], bool] = lambda task: False
-        """Whether the policy does. Set by `governor.py`."""
         self.turned_down: Callable[[Task, str], None] = lambda task, reason: None
-        """Whoever was to run it declined it, for that reason. Set by `governor.py`."""
+        """Whether the policy does; an award was declined, for that reason. Set by `governor.py`."""
         self.vacated: list[tuple[Holder, str]] = []
         """Where an award of a capability has ended in this turn: a slot may be idle there."""
         self.requests: dict[int, Task] = {}
@@ -110,8 +109,7 @@ class Book:
         """Tasks that were driven here, and who took them over; "": not known."""
         self.unkeyed: list[tuple[str, TaskId]] = []
         """Keys whose tasks were forgotten in this turn."""
-        self.wheel = Wheel(deadlines)
-        self.meter = Meter(deadlines)
+        self.wheel, self.meter = Wheel(deadlines), Meter(deadlines)
         self.queue_wheel = Wheel(deadlines, QueuesDue)
         self.dirty: list[Holder] = []
         self.pulse_at_s = 0.0
@@ -155,9 +153,9 @@ class Book:
         rank: Rank = UNRANKED,
         budget: Amounts = (),
         pins: Pins | None = None,
+        baggage: Baggage = NO_BAGGAGE,
     ) -> Task:
-        """A new task, in line, as the policy has it; with a `key` not before it is entered. The caller appends `submitted(task)` if it is
-        durable."""
+        """A new task, in line, as the policy has it; with a `key` not before it is entered. If it is durable the caller writes it down."""
         self.given += 1
         wish = self.origins.ruled(Wish(capability, data, placement, timeout_ms, retries, durable, budget), parent, step)
         task = Task(
@@ -183,6 +181,7 @@ class Book:
             rules=wish.rules,
             down=wish.down,
             budget=wish.budget,
+            baggage=baggage,
         )
         self.origins.lent(task)
         open_account(task, self.tasks.get)
@@ -280,9 +279,10 @@ class Book:
             self._labelled.pop(line.capability, None)
 
     def enqueue(self, task: Task, *, urgent: bool = False) -> None:
-        if task.capability == WAIT:
+        if task.capability in (WAIT, STATE):
             task.move(WAIT_FOR)
-            self.waits.append(task)
+            if task.capability == WAIT:
+                self.waits.append(task)
             return
         if self.directory.rulebook.rules and self.hold_back(task):
             if task.state == PARKED:

@@ -1,10 +1,10 @@
 """The desk: a local client's questions about the mesh's work go to the node that can answer, or to all, and come back as one reply.
 
-    Enquire task | cancel | retry | story | signal | answer   --> the task's author, now or not at all
+    Enquire task | cancel | retry | story | signal | update | answer | read | write --> the task's author, now or not at all
             result                  --> the task's author, for as long as the client waits, through broken links
             (where he is gone, sends on to one who is gone, or knows it no more: all are asked, and look into what they keep. The first
             good answer counts; what changes something is then asked of him who gave it)
-            tasks | hash | waits    --> every linked node; merged when all have answered or gather_s is over, naming who is missing
+            tasks | hash | waits | scopes --> every linked node; merged when all have answered or gather_s is over, naming who is missing
             audit                   --> this node; every linked node where ``args["all"]`` says so, as packed stories
             body                    --> every linked node; the first that has the bytes
             logs                    --> every linked node: whoever ran an attempt has its lines
@@ -34,11 +34,13 @@ from mesh.limits import WorkLimits
 from mesh.messages.keeping import Took
 from mesh.messages.work import SEARCH, Answer, Ask
 
-ONE = ("task", "kept", "result", "cancel", "retry", "story", "signal", "answer")
-ALL = ("tasks", "hash", "body", "audit", "logs", "waits")
-CHANGING = ("cancel", "retry", "signal", "answer")
-KEPT_FIRST = ("retry", "signal", "answer")
+ONE = ("task", "kept", "result", "cancel", "retry", "story", "signal", "update", "answer", "read", "write")
+ALL = ("tasks", "hash", "body", "audit", "logs", "waits", "scopes")
+CHANGING = ("cancel", "retry", "signal", "update", "answer", "read", "write")
+KEPT_FIRST = ("retry", "signal", "update", "answer", "read", "write")
 """What this node says to these itself is said when its keepers have it, as it would be to others: it must hold whoever manages later."""
+KEPT_REFUSALS = ("task_ended", "version_conflict")
+"""So are these refusals of theirs."""
 HOPS_MAX = 8
 DENIED_MAX = 2
 """Once is not enough: it may be on its way from one to another."""
@@ -254,7 +256,7 @@ class Desk:
             return  # another machine has asked
         question = self._open.get(answer.ask)
         if question is None or peer not in question.left:
-            yield Refused("answer_not_asked", peer)
+            yield from self._steps.on_answer(now_s, peer, answer)
             return
         del question.left[peer]
         if not answer.ok and (manager := self._moved_to(answer, question)):
@@ -285,7 +287,7 @@ class Desk:
         elif ok and kind == "hash":
             body = {"tasks": _rows(body), "missing": []}
         self._forget(answer.ask)
-        if peer == self._me and kind in KEPT_FIRST and (ok or (body or {}).get("code") == "task_ended"):
+        if peer == self._me and kind in KEPT_FIRST and (ok or (body or {}).get("code") in KEPT_REFUSALS):
             yield Reply(question.request, ok, body or {}, need=Need.KEPT)
             return
         yield reply(self._me, peer, question.request, ok, body)
@@ -372,7 +374,7 @@ class Desk:
         if question.message.question == "audit":
             return reply(self._me, self._me, question.request, True, {"pages": sorted(question.pages), "missing": missing})
         rows = question.rows
-        if question.message.question in ("tasks", "waits"):
+        if question.message.question in ("tasks", "waits", "scopes"):
             rows = sorted({row["task"]: row for row in rows}.values(), key=_youngest_first)
         return reply(self._me, self._me, question.request, True, {"tasks": rows, "missing": missing})
 

@@ -183,7 +183,7 @@ class Ending:
         if task.twin or task.hedges:
             yield from self.on_finish(now_s, task)
         task.forget_outcomes()
-        task.input = task.checkpoint = b""
+        task.input, task.checkpoint, task.scope = b"", b"", None
         if task.output is not None and len(task.output) > OUTPUT_KEPT_BYTES:
             task.output = None
 

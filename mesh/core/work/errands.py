@@ -1,4 +1,5 @@
-"""Errands: what a worker's handler asks of its task's manager: ``ctx.step``, ``ctx.checkpoint`` and ``ctx.effect``. Asked until he answers.
+"""Errands: what a worker's handler asks of its task's manager: ``ctx.step``, ``ctx.checkpoint``, ``ctx.effect`` and ``ctx.state``.
+Asked until he answers.
 
     Step            --STEP_ASK-->       manager of the parent  said again after accept_timeout_s until STEP_SEEN, then every ask_repeat_s
     Checkpoint      --CHECKPOINT_ASK--> manager of the task
@@ -6,10 +7,11 @@
     EffectPermitted --EFFECT_ASK-->     manager of the task    said again after accept_timeout_s
     EffectEnd       --EFFECT_DONE--> <--EFFECT_ANSWER--        EFFECT_ANSWER is the reply
     Spend           --SPEND_ASK-->   <--EFFECT_ANSWER--        the same
+    OfHandler       --HANDLER_ASK--> <--ANSWER--               manager of the task, or of a shared scope; ANSWER is the reply
 
 Invariant: an errand is replied to once, however often it was asked and answered; an answer counts only from the task's manager. Asking
 again is harmless: a step is known there by its parent and name, a checkpoint by its number, an effect by its task, key and call, what
-is spent by its task and number. The answering sides are `steps.py`, `checkpoints.py`, `effect_ledger.py` and `accounts.py`.
+is spent by its task and number. The answering sides are `steps.py`, `checkpoints.py`, `effect_ledger.py`, `accounts.py` and `scopes.py`.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ from typing import Any
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
 from mesh.core.inputs import MemberLinked, MemberRevoked, RequestGone, Step
-from mesh.core.work.inputs import Checkpoint, EffectEnd, EffectPermitted, Spend
+from mesh.core.work.inputs import Checkpoint, EffectEnd, EffectPermitted, OfHandler, Spend
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, TaskId
 from mesh.limits import WorkLimits
+from mesh.messages.scopes import HandlerAsk
 from mesh.messages.spending import SpendAsk
-from mesh.messages.work import CheckpointAsk, EffectAnswer, EffectAsk, EffectDone, StepAsk, StepDone, StepSeen
+from mesh.messages.work import Answer, CheckpointAsk, EffectAnswer, EffectAsk, EffectDone, StepAsk, StepDone, StepSeen
 
-Message = StepAsk | CheckpointAsk | EffectAsk | EffectDone | SpendAsk
+Message = StepAsk | CheckpointAsk | EffectAsk | EffectDone | SpendAsk | HandlerAsk
 
 
 RETRY_AFTER_MS = 1000
@@ -101,6 +104,7 @@ class Errands:
             EffectEnd: self._do_effect_end,
             Spend: self._do_spend,
             EffectAnswer: self._on_effect_answer,
+            OfHandler: self._do_of_handler,
             MemberLinked: self._on_member_linked,
             MemberRevoked: self._on_member_revoked,
             RequestGone: self._do_request_gone,
@@ -110,7 +114,7 @@ class Errands:
     def _do_step(self, now_s: float, me: NodeId, step: Step) -> Iterator[Any]:
         ask = self._next_ask(now_s)
         what = (step.parent, step.fence, step.name, step.capability, step.input, step.timeout_ms, step.files)
-        message = StepAsk(ask, *what, step.bounds, step.rank, step.placement, step.retries, step.budget)
+        message = StepAsk(ask, *what, step.bounds, step.rank, step.placement, step.retries, step.budget, step.baggage)
         size_max = self._limits.body_bytes_max
         yield from self._begin(now_s, step.request, step.parent, message, len(step.input), size_max)
 
@@ -132,6 +136,11 @@ class Errands:
     def _do_spend(self, now_s: float, me: NodeId, spend: Spend) -> Iterator[Any]:
         what = (spend.task, spend.fence, spend.call, spend.kind, spend.key, spend.amounts)
         yield from self._begin(now_s, spend.request, spend.task, SpendAsk(self._next_ask(now_s), *what), 0, 0)
+
+    def _do_of_handler(self, now_s: float, me: NodeId, it: OfHandler) -> Iterator[Any]:
+        about, data = it.about or it.task, json.dumps(it.args).encode()
+        message = HandlerAsk(self._next_ask(now_s), it.task, it.fence, about, it.question, data)
+        yield from self._begin(now_s, it.request, about, message, len(data), 2 * self._limits.body_bytes_max)
 
     def _begin(self, now_s: float, request: int, task: TaskId, message: Message, size: int, size_max: int) -> Iterator[Any]:
         """To the manager of `task`, or why not."""
@@ -233,6 +242,19 @@ class Errands:
         if error is None:
             yield Refused("bad_effect_error", peer)
         yield reply(self._me, peer, errand.request, False, failure("refused", "the effect was refused", "mesh tasks") | (error or {}))
+
+    def on_answer(self, _now_s: float, peer: NodeId, answer: Answer) -> Iterator[Any]:
+        errand = self._asked_of(peer, answer.ask)
+        if errand is None or type(errand.message) is not HandlerAsk:
+            yield Refused("answer_not_asked", peer)
+            return
+        self._forget(answer.ask)
+        body = json_object(answer.body)
+        if body is None:
+            yield Refused("bad_answer", peer)
+        # What this node itself has answered has to be kept, as it would be before it left for another.
+        need = Need.FREE if peer != self._me else Need.KEPT
+        yield Reply(errand.request, answer.ok, body or failure("bad_answer", "the answer could not be read", "mesh doctor"), need=need)
 
     def _do_request_gone(self, now_s: float, me: NodeId, gone: RequestGone) -> None:
         """The handler that waited is over. Its step goes on: the next attempt finds it by name. So does an effect's outcome."""

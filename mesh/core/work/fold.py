@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.core.work.poison import note_loss
+from mesh.core.work.scope import Scope
 from mesh.core.work.spending import begun
 from mesh.core.work.task import (
     CANCELLING,
@@ -48,6 +49,7 @@ from mesh.messages.records import (
     Opened,
     Parked,
     Spent,
+    Stored,
     Submitted,
     TookOver,
 )
@@ -90,6 +92,7 @@ class Fold:
             Intended: self._intended,
             Effected: self._effected,
             Spent: self._spent,
+            Stored: self._stored,
             Finished: self._finished,
             Inherited: self._inherited,
             TookOver: self._took_over,
@@ -175,6 +178,7 @@ class Fold:
             down=entry.down,
             budget=entry.budget,
             pins=entry.pins,
+            baggage=entry.baggage,
         )
         task.seq = self._seq
         if task.key:
@@ -266,6 +270,11 @@ class Fold:
             return
         account_of(task, self._live).note(entry.key, entry.reserved, entry.used, (entry.fence, entry.call))
 
+    def _stored(self, entry: Stored, bodies: dict[Hash, bytes]) -> None:
+        if (task := self._live(entry.task)) is not None:
+            task.scope = task.scope or Scope()
+            task.scope.apply(entry, bodies.get(entry.output, b""))
+
     def _finished(self, entry: Finished, bodies: dict[Hash, bytes]) -> None:
         task = self.tasks.get(entry.task)
         if task is None or task.state in TERMINAL:
@@ -276,7 +285,7 @@ class Fold:
         task.error = json.loads(entry.error) if entry.error else None
         task.reason = str(task.error["code"]) if task.error else task.cancel_reason
         task.service_ms, task.ended_at_s, task.input = entry.service_ms, self._own_s(entry.at_ms, entry.task), b""
-        task.end_seq, task.checkpoint = self._seq, b""
+        task.end_seq, task.checkpoint, task.scope = self._seq, b"", None
         if task.account is not None:
             task.account.end()
         task.forget_outcomes()

@@ -17,7 +17,6 @@ from typing import Any
 
 from mesh.core.coordination.inputs import FORWARDED, OfficeChanged
 from mesh.core.deadlines import Deadlines
-from mesh.core.directory import ReadDirectory
 from mesh.core.inputs import (
     Call,
     FileWanted,
@@ -30,12 +29,13 @@ from mesh.core.inputs import (
     RequestGone,
     Submit,
 )
+from mesh.core.node import Method
 from mesh.core.policy.rules import CENTRAL
+from mesh.core.work.book import Book
 from mesh.core.work.errands import failure
 from mesh.core.work.passing import packed, parcel, unpacked, work_in
 from mesh.effects import Need, Refused, Reply, Send, Tell
 from mesh.ids import COORDINATE, NodeId
-from mesh.limits import WorkLimits
 from mesh.messages.waits import WAIT
 from mesh.messages.work import Answer, Ask
 
@@ -76,10 +76,10 @@ class _Taken:
 
 
 class Forwarding:
-    """`take(work)` before a client's work is managed here: None, or what to do instead. `behalf(request)`: whose work that is."""
+    """`through(method)`: the manager's method for a client's work, for what is to be managed here."""
 
-    def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, incarnation: int) -> None:
-        self._directory, self._deadlines, self._limits = directory, deadlines, limits
+    def __init__(self, book: Book, deadlines: Deadlines, incarnation: int) -> None:
+        self._origins, self._directory, self._deadlines, self._limits = book.origins, book.directory, deadlines, book.limits
         self._last = FORWARD_ASKS | (incarnation << 32)
         self._sent: dict[int, _Sent] = {}
         """By this node's request."""
@@ -110,7 +110,19 @@ class Forwarding:
             return me
         return seat.holder
 
-    def take(self, now_s: float, work: Call | Submit) -> list[Any] | None:
+    def through(self, method: Method) -> Method:
+        def run(now_s: float, me: NodeId, work: Call | Submit) -> Effects:
+            if (passed := self._take(now_s, work)) is not None:
+                yield from passed
+                return
+            taken = self._requests.get(work.request)
+            self._origins.behalf = taken.sender if taken is not None else ""
+            yield from method(now_s, me, work) or ()
+            self._origins.behalf = ""
+
+        return run
+
+    def _take(self, now_s: float, work: Call | Submit) -> list[Any] | None:
         if work.request < FORWARDED or work.capability in (WAIT, COORDINATE) or (isinstance(work, Call) and work.stream):
             return None
         to = self._manager(now_s)
@@ -198,11 +210,6 @@ class Forwarding:
         yield Reply(request, answer.ok, body, need=Need.FREE)
 
     # ---- at the coordinator's node
-
-    def behalf(self, request: int) -> NodeId:
-        """Whose client asked for it; "": one of this node's own."""
-        taken = self._requests.get(request)
-        return taken.sender if taken is not None else ""
 
     def _on_ask(self, _now_s: float, sender: NodeId, ask: Ask) -> Effects:
         name = (sender, ask.ask)

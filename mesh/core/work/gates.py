@@ -2,6 +2,7 @@
 
     {"wait": "sleep"}                                        over when its time is
     {"wait": "signal", "name", "n"}                          over with the n-th signal of that name that its parent gets
+    {"wait": "reply", "name", "n"}                           over with what the handler answers to that update (`updates.py`)
     {"wait": "gate", "question", "subject", "quorum", ...}   over with so many approvals, with one denial, or when its time is
 
 Invariant: the outcome is a function of the arguments and of the answers on record alone, so whoever manages the task later comes to the
@@ -20,7 +21,7 @@ from mesh.core.work.waits import dumps
 from mesh.ids import TaskId
 from mesh.messages.waits import Verdict
 
-SLEEP, SIGNAL, GATE = "sleep", "signal", "gate"
+SLEEP, SIGNAL, GATE, REPLY = "sleep", "signal", "gate", "reply"
 DENY, ESCALATE = "deny", "escalate"
 APPROVERS_MAX = 64
 TEXT_CHARACTERS_MAX = 4000
@@ -65,8 +66,8 @@ def wait_of(data: bytes) -> Wait | str:
     if args is None:
         return "the arguments of a wait are an object"
     kind, name = args.get("wait"), args.get("name", "")
-    if kind not in (SLEEP, SIGNAL, GATE) or not isinstance(name, str) or len(name) > TEXT_CHARACTERS_MAX:
-        return f"a wait is one of {SLEEP}, {SIGNAL}, {GATE}, and has a name"
+    if kind not in (SLEEP, SIGNAL, GATE, REPLY) or not isinstance(name, str) or len(name) > TEXT_CHARACTERS_MAX:
+        return f"a wait is one of {SLEEP}, {SIGNAL}, {GATE}, {REPLY}, and has a name"
     if kind != GATE:
         return Wait(kind, name)
     gate = _gate_of(args)
@@ -97,7 +98,7 @@ def outcome(wait: Wait, said: Sequence[Said], *, expired: bool) -> bytes | None:
         return b"null" if expired else None
     if wait.kind == SIGNAL:
         return said[0].output or b"null" if said else None
-    return _verdict(wait.gate, said, expired=expired)
+    return _verdict(wait.gate, said, expired=expired) if wait.kind == GATE else None
 
 
 def _verdict(gate: Gate, said: Sequence[Said], *, expired: bool) -> bytes | None:

@@ -78,6 +78,7 @@ class Hedging:
             placement=replace(task.placement, near="", apart="", hedge=False),
             rank=task.rank,
             pins=task.pins,
+            baggage=task.baggage,
         )
         twin.sources, twin.hedges, twin.barred, task.twin = task.sources, task.id, task.holder, twin.id
 

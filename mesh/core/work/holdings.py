@@ -14,7 +14,7 @@ import enum
 from dataclasses import dataclass, field
 
 from mesh.core.work.turns import NO_TURN
-from mesh.ids import UNRANKED, Fence, Hash, NodeId, Rank, TaskId
+from mesh.ids import NO_BAGGAGE, UNRANKED, Fence, Hash, NodeId, Rank, TaskId
 from mesh.messages.work import AwardItem, Failure, Result
 
 
@@ -39,6 +39,7 @@ class Holding:
     __slots__ = (
         "aged",
         "attempt",
+        "baggage",
         "budgets",
         "capability",
         "checkpoint",
@@ -106,6 +107,7 @@ class Holding:
         """Which runs it; empty: none yet."""
         self.stay_ms = 0
         self.rank: Rank = UNRANKED
+        self.baggage = NO_BAGGAGE
         self.turn, self.aged = NO_TURN, 0
         """As in `turns.Waiting`."""
         self.deadline_ms = deadline_ms
@@ -138,7 +140,7 @@ def awarded(now_s: float, item: AwardItem, manager: NodeId, lease_end_ms: int, o
     holding.checkpoint = item.checkpoint
     holding.stream, holding.skip, holding.where, holding.stay_ms = item.stream, item.skip, item.where, item.stay_ms
     holding.rank, holding.aged = item.rank, item.aged
-    holding.budgets, holding.pins = item.budgets, item.pins
+    holding.budgets, holding.pins, holding.baggage = item.budgets, item.pins, item.baggage
     return holding
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mesh.ids import Fence, TaskId
 from mesh.messages.work import Amounts
@@ -31,6 +32,18 @@ class Spend:
     kind: str
     key: str = ""
     amounts: Amounts = ()
+
+
+@dataclass(slots=True)
+class OfHandler:
+    """What a worker's handler asks about its state, or answers to an update: as `HandlerAsk`. `about` "": its own task."""
+
+    request: int
+    task: TaskId
+    fence: Fence
+    question: str
+    args: dict[str, Any]
+    about: TaskId = ""
 
 
 @dataclass(slots=True)

@@ -43,6 +43,8 @@ NEVER_RAN = ("declined", "released")
 """Ends of an award in which no handler had started: not a loss."""
 DECLINES_MAX = 4
 """In a row, until there is a pause."""
+NOT_READY = "not_ready"
+"""Why a node declines that was restarted and waits for its workers."""
 NODE_REVOKED = "node_revoked"
 """Why an award is over whose holder is not believed any more. (``revoked``, without the node, is the holder's own word.)"""
 
@@ -97,13 +99,13 @@ class Leases:
                 task.excluded = sender
             yield from self._over(now_s, task, f"declined:{reason}")
             if task.declines >= DECLINES_MAX and not task.ended:
-                self._pause(now_s, task)
+                self._pause(now_s, task, reason)
 
-    def _pause(self, now_s: float, task: Task) -> None:
-        """Bids that are followed by DECLINE, again and again: without a pause that is a storm."""
+    def _pause(self, now_s: float, task: Task, reason: str) -> None:
+        """Bids that are followed by DECLINE, again and again: without a pause that is a storm. Who was restarted is ready in seconds."""
         self._book.unqueue(task)
         task.move(RETRY)
-        pause_s = backoff_s(self._book.random, self._book.limits, task.declines)
+        pause_s = backoff_s(self._book.random, self._book.limits, 1 if reason == NOT_READY else task.declines)
         self._book.deadlines.set(BackoffEnds(task.id), now_s + pause_s)
 
     def _full(self, node: NodeId, task: Task) -> None:

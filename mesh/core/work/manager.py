@@ -63,6 +63,7 @@ from mesh.core.work.questions import Questions
 from mesh.core.work.readback import Readback
 from mesh.core.work.rebinding import Rebinding
 from mesh.core.work.retries import Retries
+from mesh.core.work.scopes import Scopes
 from mesh.core.work.steps import Steps
 from mesh.core.work.streams import Streams
 from mesh.core.work.succession import Succession
@@ -158,23 +159,24 @@ class Manager:
         self._succession = Succession(book, ending, leases, claims)
         self._readback = readback = Readback()
         self._archive = archive = Archive(directory)
-        self._accounts = Accounts(book, ending, leases)
-        handlers = (Steps(book, leases, readback, governor), EffectLedger(book, leases, readback, governor), self._accounts)
+        self._accounts = accounts = Accounts(book, ending, leases)
+        self.waiting = waiting = Waiting(book, ending)
+        scopes = Scopes(book, leases, waiting.updates)
+        handlers = (Steps(book, leases, readback, governor), EffectLedger(book, leases, readback, governor), accounts, scopes)
         self._of_handlers: dict[type, Any] = {kind: method for part in handlers for kind, method in part.inputs.items()}
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
-        self.waiting = waiting = Waiting(book, ending)
         self.admitting = governor.admitting = Admitting(book, waiting)
-        self._questions = Questions(book, ending, ring, readback, archive, waiting)
-        self.forwarding = Forwarding(directory, deadlines, limits, incarnation)
+        self._questions = Questions(book, ending, ring, readback, archive, waiting, scopes)
+        self.forwarding = Forwarding(book, deadlines, incarnation)
         self.inputs: dict[type, Method] = self._of_clients() | self._of_contractors() | self._of_members() | self._of_time()
 
     def _of_clients(self) -> dict[type, Method]:
         """From this machine, and questions from others."""
         soon, at_once = self._then_say, self._then_say_here
         return {
-            Call: self._do_call,
-            Submit: self._do_submit,
+            Call: self.forwarding.through(self._do_call),
+            Submit: self.forwarding.through(self._do_submit),
             RequestGone: self._do_forget,
             TurnEnds: self._turn_ends,
             **{kind: at_once(method) for kind, method in self._of_handlers.items()},
@@ -301,14 +303,6 @@ class Manager:
     # ---- clients
 
     def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Any] | None:
-        if (passed := self.forwarding.take(now_s, call)) is not None:
-            return passed
-        self.book.origins.behalf = self.forwarding.behalf(call.request)
-        turned = self._call(now_s, call)
-        self.book.origins.behalf = ""
-        return turned
-
-    def _call(self, now_s: float, call: Call) -> list[Any] | None:
         if (turned := self._taking.room(now_s, call)) is not None:
             return [turned]
         task = self.book.requests[call.request] = self.book.open(
@@ -324,20 +318,13 @@ class Manager:
             placement=call.placement,
             rank=call.rank,
             budget=call.budget,
+            baggage=call.baggage,
         )
         if call.stream:
             self._streams.open(now_s, task)
         return None
 
     def _do_submit(self, now_s: float, _me: NodeId, submit: Submit) -> Effects:
-        if (passed := self.forwarding.take(now_s, submit)) is not None:
-            yield from passed
-            return
-        self.book.origins.behalf = self.forwarding.behalf(submit.request)
-        yield from self._submit(now_s, submit)
-        self.book.origins.behalf = ""
-
-    def _submit(self, now_s: float, submit: Submit) -> Effects:
         if (turned := self._taking.room(now_s, submit)) is not None:
             yield turned
             return

@@ -24,6 +24,7 @@ def opened(book: Book, now_s: float, submit: Submit) -> Task:
         placement=submit.placement,
         rank=submit.rank,
         budget=submit.budget,
+        baggage=submit.baggage,
     )
 
 
@@ -43,4 +44,5 @@ def opened_again(book: Book, now_s: float, old: Task, data: bytes, *, by: str, k
         placement=as_asked(old),
         rank=old.rank,
         budget=old.budget,
+        baggage=old.baggage,
     )

@@ -10,7 +10,8 @@ from typing import Any
 
 from mesh.core.inputs import Call, Submit
 from mesh.core.work.errands import json_object
-from mesh.ids import KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_MAX, is_label
+from mesh.core.work.spending import unfit
+from mesh.ids import BAGGAGE_BYTES_MAX, KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_MAX, baggage_bytes, is_label
 from mesh.messages.work import Placement
 
 FILES_MAX = 256
@@ -28,6 +29,8 @@ def packed(work: Call | Submit) -> bytes:
         "near": placement.near,
         "apart": placement.apart,
         "hedge": placement.hedge,
+        "budget": [list(one) for one in work.budget],
+        "baggage": [list(one) for one in work.baggage],
     }
     if isinstance(work, Submit):
         head |= {"submit": True, "retries": work.retries, "by": work.by, "key": work.key}
@@ -42,13 +45,14 @@ def work_in(request: int, capability: str, data: bytes) -> Call | Submit | None:
     head = json_object(line)
     if head is None or json_object(given) is None or not _fits(head):
         return None
+    budget, baggage = tuple((name, most) for name, most in head["budget"]), tuple((name, text) for name, text in head["baggage"])
     placement = Placement(tuple(head["where"]), head["near"], head["apart"], head["hedge"])
     files = tuple((sha256, size) for sha256, size in head["files"])
     bounds, rank = (head["bounds"][0], head["bounds"][1], head["bounds"][2]), (head["rank"][0], head["rank"][1])
     if head["submit"]:
         retries, by, key = head["retries"], head["by"], head["key"]
-        return Submit(request, capability, given, head["timeout_ms"], retries, files, by, bounds, key, placement, rank)
-    return Call(request, capability, given, head["timeout_ms"], head["parent"], files, False, bounds, placement, rank)
+        return Submit(request, capability, given, head["timeout_ms"], retries, files, by, bounds, key, placement, rank, budget, baggage)
+    return Call(request, capability, given, head["timeout_ms"], head["parent"], files, False, bounds, placement, rank, budget, baggage)
 
 
 _KINDS: dict[str, type] = {
@@ -60,6 +64,8 @@ _KINDS: dict[str, type] = {
     "near": str,
     "apart": str,
     "hedge": bool,
+    "budget": list,
+    "baggage": list,
 }
 _OF_SUBMIT: dict[str, type] = {"retries": int, "by": str, "key": str}
 
@@ -72,7 +78,11 @@ def _fits(head: dict[str, Any]) -> bool:
         return False
     if any(len(head[name]) > TEXT_MAX for name, kind in kinds.items() if kind is str) or len(head["files"]) > FILES_MAX:
         return False
-    if not all(type(one) is list and [type(part) for part in one] == [str, int] for one in head["files"]):
+    if not _pairs(head["files"], int):
+        return False
+    if not _pairs(head["budget"], int) or not _pairs(head["baggage"], str):
+        return False
+    if unfit(tuple(map(tuple, head["budget"]))) or baggage_bytes(tuple(map(tuple, head["baggage"]))) > BAGGAGE_BYTES_MAX:
         return False
     if len(head["where"]) > LABELS_MAX or not all(type(one) is str and is_label(one) for one in head["where"]):
         return False
@@ -85,6 +95,10 @@ def _fits(head: dict[str, Any]) -> bool:
     ):
         return False
     return [type(one) for one in rank] == [int, str] and 0 <= rank[0] <= PRIORITY_MAX and len(rank[1]) <= SHARE_CHARS_MAX
+
+
+def _pairs(value: list[Any], kind: type) -> bool:
+    return all(type(one) is list and [type(part) for part in one] == [str, kind] for one in value)
 
 
 def parcel(body: dict[str, Any]) -> bytes:

@@ -267,6 +267,7 @@ class Placing:
             words=self._governor.words(task),
             budgets=task.account.names() if task.account is not None else (),
             pins=task.pins,
+            baggage=task.baggage,
         )
 
     # ---- auctions

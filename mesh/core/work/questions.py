@@ -1,5 +1,5 @@
 """Questions about this manager's tasks: task, tasks, kept, result (waits), cancel, retry, call_story; and what is said to waits
-(`waiting.py`). Others belong to other machines."""
+(`waiting.py`) and asked of states (`scopes.py`). Others belong to other machines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from mesh.core.work.ending import Ending
 from mesh.core.work.errands import json_object
 from mesh.core.work.gates import NOTE_CHARACTERS_MAX, PERSON_CHARACTERS_MAX
 from mesh.core.work.readback import Readback
+from mesh.core.work.scopes import Scopes
 from mesh.core.work.succession import moved
 from mesh.core.work.task import DONE, EFFECTS_SHOWN_MAX, Task
 from mesh.core.work.waiting import Waiting
 from mesh.core.work.waits import answer_result, dumps
 from mesh.effects import ReadBody, Refused, Send
 from mesh.ids import PRIORITY_DEFAULT, NodeId, award_number, term_of
+from mesh.messages.scopes import STATE
 from mesh.messages.work import SEARCH, Answer, Ask
 
+NOT_WORK = {"code": "is_state", "message": "that is shared state: it does not end", "fix": "mesh state delete KEY --in NAME"}
 ROWS_MAX = 500
 """Of one answer: about 200 KB. The newest are given."""
 WAITERS_MAX = 64
@@ -30,9 +33,11 @@ WAITERS_MAX = 64
 
 
 class Questions:
-    def __init__(self, book: Book, ending: Ending, ring: Ring, readback: Readback, archive: Archive, waiting: Waiting) -> None:
+    def __init__(
+        self, book: Book, ending: Ending, ring: Ring, readback: Readback, archive: Archive, waiting: Waiting, scopes: Scopes
+    ) -> None:
         self._book, self._ending, self._ring, self._readback, self._archive = book, ending, ring, readback, archive
-        self._waiting = waiting
+        self._waiting, self._tellers = waiting, waiting.answers | scopes.answers
         self._again = Again(book, readback)
         self._answers = {
             "task": self._task,
@@ -45,7 +50,11 @@ class Questions:
             "signal": self._tell_wait,
             "answer": self._tell_wait,
             "admitted": self._admitted,
+            "update": self._tell_wait,
+            "read": self._tell_wait,
+            "write": self._tell_wait,
             "waits": self._waits,
+            "scopes": scopes.scopes,
         }
 
     def on_ask(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
@@ -123,6 +132,7 @@ class Questions:
             "priority": task.rank[0] or PRIORITY_DEFAULT,
             "share": task.rank[1],
             "rules": list(task.rules),
+            "baggage": dict(task.baggage),
         }
 
     def _tried(self, task: Task) -> list[dict[str, Any]]:
@@ -209,6 +219,9 @@ class Questions:
         if task is None:
             yield from self._elsewhere(sender, ask, lambda old: self._cancelled(sender, ask, old))
             return
+        if task.capability == STATE:
+            yield Send(sender, Answer(ask.ask, False, dumps(NOT_WORK)))
+            return
         args = json_object(ask.args)
         if args is None:
             yield Refused("bad_args", sender)
@@ -241,7 +254,7 @@ class Questions:
         if task is None:
             yield from self._elsewhere(sender, ask, lambda old: self._over(sender, ask, old))
         else:
-            yield from self._waiting.answers[ask.question](now_s, sender, ask, task)
+            yield from self._tellers[ask.question](now_s, sender, ask, task)
 
     def _admitted(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
         """The coordinator's word, which nobody waits to see arrive: he is asked again."""

@@ -156,6 +156,7 @@ class Running:
                 budgets=holding.budgets,
                 limited=self._slots.limited(holding.capability),
                 pins=holding.pins,
+                baggage=holding.baggage,
                 need=need_of(holding.durable),
             )
         )

@@ -21,7 +21,7 @@ from mesh.core.work.spending import begun
 from mesh.core.work.task import DONE, HELD, OFFERED, Task
 from mesh.core.work.waits import dumps, step_done
 from mesh.effects import Need, Refused, Send
-from mesh.ids import NodeId, content_hash, inherited
+from mesh.ids import BAGGAGE_BYTES_MAX, NodeId, baggage_bytes, content_hash, inherited
 from mesh.messages.waits import WAIT
 from mesh.messages.work import StepAsk, StepDone, StepSeen
 
@@ -71,6 +71,7 @@ class Steps:
                 rank=inherited(ask.rank, parent.rank),
                 placement=ask.placement,
                 budget=ask.budget,
+                baggage=ask.baggage or parent.baggage,
             )
             if ask.capability != WAIT:
                 begun(parent.account)
@@ -89,6 +90,9 @@ class Steps:
         """Why this new step cannot begin: there is no room for it, or it does not fit into what its parent has left."""
         if (overloaded := self._book.admission.refusal(now_s, len(ask.input))) is not None or ask.capability == WAIT:
             return overloaded
+        if baggage_bytes(ask.baggage) > BAGGAGE_BYTES_MAX:
+            message = f"its baggage is over the {BAGGAGE_BYTES_MAX} bytes that travel with all work"
+            return {"code": "baggage_too_big", "message": message, "fix": f"mesh why {parent.id}"}
         over = refusal(parent.account, ask.budget, f"the step {ask.name!r}")
         if over is not None:
             self._book.count("over_budget")

@@ -19,11 +19,12 @@ from mesh.core.work.claims import Claims
 from mesh.core.work.ending import Ending
 from mesh.core.work.fold import Draft, Fold, renewed
 from mesh.core.work.leases import Leases
+from mesh.core.work.scope import Needed
 from mesh.core.work.task import CANCELLING, CLAIMING, HELD, MOVED, OFFERED, PENDING, Task, is_void
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Later, Need, Send
 from mesh.ids import Hash, NodeId, TaskId, author_of, place_of
-from mesh.messages.records import Forgone, Inherited, Opened, Submitted, TookOver
+from mesh.messages.records import Forgone, Inherited, Opened, Stored, Submitted, TookOver
 from mesh.messages.work import Answer
 
 Row = tuple[int, Any, dict[Hash, bytes]]
@@ -74,7 +75,15 @@ class Tale:
     def _wanted(self, drafts: Container[Draft]) -> list[tuple[tuple[Draft, ...], Row]]:
         """Entries of live tasks and of their steps; and whole drafts, which may come to count. Nothing of what was forgone."""
         live = {name: None for name, task in self.fold.tasks.items() if self._matters(task)}
-        return [(path, row) for path, row in self.rows if self._counts(path, row[1], drafts, live)]
+        rows = [(path, row) for path, row in self.rows if self._counts(path, row[1], drafts, live)]
+        # Of a state what was not written over. (What may come to count is told whole: its beginning says of how many entries it is.)
+        states: dict[TaskId, Needed] = {}
+        loose = [type(row[1]) is Stored and not any(draft in drafts for draft in path) for path, row in rows]
+        for at, (_, row) in enumerate(rows):
+            if loose[at]:
+                states.setdefault(row[1].task, Needed()).add(at, row[1])
+        needed = {at for state in states.values() for at in state.numbers()}
+        return [one for at, one in enumerate(rows) if not loose[at] or at in needed]
 
     def _counts(self, path: tuple[Draft, ...], entry: Any, drafts: Container[Draft], live: Container[TaskId]) -> bool:
         for draft in path:
@@ -110,6 +119,9 @@ class Succession:
         cuts = self._cuts(taken)
         self._forget([task for task in fold.tasks.values() if is_void(task, cuts)])
         yield from self.begin(now_s, [task for task in fold.tasks.values() if not is_void(task, cuts)])
+        for author in dict.fromkeys(author for author, _ in self.drafts):  # what others had said of their logs before that
+            if author in self._settled:
+                yield from self._resolve(now_s, self._settled[author])
 
     def begin(self, now_s: float, tasks: list[Task]) -> Effects:
         """From now on this node drives them. Their holders are asked; what was being cancelled and is held by nobody ends."""

@@ -7,12 +7,17 @@ Invariant: what is turned down here was never taken: whoever asked may ask again
 
 from __future__ import annotations
 
+from typing import Any
+
 from mesh.core.inputs import Call, Submit
 from mesh.core.outbox import PUT_BACK
 from mesh.core.work.book import Book
 from mesh.core.work.ending import own_revocation
+from mesh.core.work.errands import json_object
 from mesh.core.work.governor import Governor
+from mesh.core.work.scope import not_submitted
 from mesh.effects import Need, Reply
+from mesh.messages.scopes import STATE
 from mesh.messages.waits import WAIT
 
 KEEPERS_COME_S = 5.0
@@ -28,9 +33,8 @@ class Taking:
     def room(self, now_s: float, work: Call | Submit) -> Reply | None:
         """None, or why the work is turned down."""
         request, capability, data = work.request, work.capability, work.input
-        if capability == WAIT:
-            message = f"{WAIT} is no work: a handler waits by ctx.approval, ctx.signal or ctx.sleep(name=...)"
-            return Reply(request, False, {"code": "is_step", "message": message, "fix": "mesh approvals"}, need=Need.FREE)
+        if capability in (WAIT, STATE) and (problem := _no_work(work)) is not None:
+            return Reply(request, False, problem, need=Need.FREE)
         if self._book.directory.revoked(self._book.me):
             return Reply(request, False, own_revocation(), need=Need.FREE)
         if (overloaded := self._book.admission.refusal(now_s, len(data))) is not None:
@@ -61,3 +65,9 @@ class Taking:
         message = f"{others}: no majority would have what is submitted now, so nothing is taken that must survive"
         fix = f"mesh up --name {names[0]}, where it ran (mesh nodes shows its address)" if unreachable else f"mesh status --node {names[0]}"
         return Reply(request, False, {"code": "no_majority", "message": message, "fix": fix}, need=Need.FREE)
+
+
+def _no_work(work: Call | Submit) -> dict[str, Any] | None:
+    """Of the mesh's own capabilities that nobody runs, clients may open shared states alone, each under its own key."""
+    key = work.key if isinstance(work, Submit) else ""
+    return not_submitted(work.capability, key, (json_object(work.input) or {}).get("name"))

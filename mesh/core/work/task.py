@@ -23,11 +23,12 @@ from typing import Any
 
 from mesh.core.policy.gating import PREFIX
 from mesh.core.policy.rules import Rulebook, Ruling
+from mesh.core.work.scope import Scope
 from mesh.core.work.spending import Account
 from mesh.core.work.stream import Stream
 from mesh.core.work.turns import NO_TURN, Turn
 from mesh.effects import Need
-from mesh.ids import FIRST_TERM, UNRANKED, Fence, Hash, NodeId, Rank, TaskId, fence_of
+from mesh.ids import FIRST_TERM, NO_BAGGAGE, UNRANKED, Baggage, Fence, Hash, NodeId, Rank, TaskId, fence_of
 from mesh.messages.records import Candidate, Decided
 from mesh.messages.waits import signal_of
 from mesh.messages.work import ANYWHERE, UNBOUNDED, Amounts, Bounds, FileRef, Placement
@@ -155,6 +156,10 @@ class Events:
     newest: deque[str] = field(default_factory=lambda: deque(maxlen=EVENTS_REMEMBERED))
     """What their senders call them; "": it did not come in time."""
 
+    def number(self, event: str) -> int:
+        """Which of them it is, counted from 0; -1: none of the newest."""
+        return self.count - len(self.newest) + self.newest.index(event) if event in self.newest else -1
+
 
 @dataclass(slots=True, eq=False)
 class Task:
@@ -196,6 +201,7 @@ class Task:
     """Its own."""
     pins: tuple[str, ...] = ()
     """Flags, and sides of rollouts: for all that it asks for, too (`policy/steering.py`)."""
+    baggage: Baggage = NO_BAGGAGE
     turn: Turn = NO_TURN
     aged: int = 0
     """Levels that it has risen by waiting."""
@@ -284,6 +290,9 @@ class Task:
     """What it has and spends, if there is a budget here or above, or it spends without."""
     effects: dict[str, Intent] | None = None
     """Effects by key, in the order they were first begun. Shared by all attempts too."""
+
+    scope: Scope | None = None
+    """Its state, that of all its steps; None: nothing was written to it."""
 
     node: NodeId = ""
     """Whose result was committed, or who had it last."""

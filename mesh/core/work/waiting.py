@@ -19,6 +19,7 @@ from mesh.core.work.ending import Ending
 from mesh.core.work.errands import json_object
 from mesh.core.work.gates import GATE, PERSON_CHARACTERS_MAX, SIGNAL, Gate, Wait, outcome, output_bytes_max, wait_of
 from mesh.core.work.task import SETTLE, WAITING, Events, Said, Task
+from mesh.core.work.updates import Updates
 from mesh.core.work.waits import dumps
 from mesh.effects import Append, Need, Refused, Send
 from mesh.ids import NodeId, TaskId, author_of, content_hash
@@ -29,6 +30,8 @@ from mesh.messages.work import Answer, Ask
 NAME_CHARACTERS_MAX = 200
 ROWS_MAX = 500
 PEOPLE = "people"
+UPDATES = "~"
+"""Before the name of an update, in that of the signal that brings it."""
 MARK = "~"
 """In the name of a gate's step, before what tells its inputs apart."""
 
@@ -37,9 +40,14 @@ class Waiting:
     def __init__(self, book: Book, ending: Ending) -> None:
         self._book, self._ending = book, ending
         ending.on_time = self.expired
+        self.updates = Updates(book, ending)
         self.of_office: Callable[[Task], bool] = lambda gate: False
         """Whether only the mesh's coordinator answers it. Set by `admitting.py`."""
-        self.answers: dict[str, Callable[[float, NodeId, Ask, Task], Effects]] = {"signal": self._signal, "answer": self._answer}
+        self.answers: dict[str, Callable[[float, NodeId, Ask, Task], Effects]] = {
+            "signal": self._signal,
+            "update": self._signal,
+            "answer": self._answer,
+        }
         """To questions about one task of this manager."""
 
     # ---- a wait begins, and ends
@@ -93,17 +101,22 @@ class Waiting:
     # ---- signals
 
     def _signal(self, now_s: float, sender: NodeId, ask: Ask, parent: Task) -> Effects:
+        """Also an update, which is a signal with an answer."""
         args = json_object(ask.args) or {}
         value, name, event = args.get("value"), args.get("name") or "", args.get("event") or ""
         if not isinstance(name, str) or not isinstance(event, str) or not all(0 < len(one) <= NAME_CHARACTERS_MAX for one in (name, event)):
             said = f"a signal has a name, and an event its sender knows it by, of 1 to {NAME_CHARACTERS_MAX} characters"
             yield self._no(sender, ask, "bad_signal", said, "mesh signal --help")
             return
-        if parent.ended or parent.capability == WAIT:
+        update = ask.question == "update"
+        if parent.capability == WAIT or (parent.ended and not (update and event in self._events(parent, UPDATES + name).newest)):
             yield self.not_there(sender, ask, parent)
             return
+        told, name = name, UPDATES + name if update else name
         events = self._events(parent, name)
-        if event not in events.newest:
+        number = events.number(event)
+        if number < 0:
+            number = events.count
             data = dumps(value)
             if len(data) > (most := self._book.limits.body_bytes_max):
                 yield self._no(sender, ask, "too_big", f"the signal has {len(data)} bytes, and {most} travel", "send its hash, or a name")
@@ -111,11 +124,17 @@ class Waiting:
             if (refused := self._book.admission.refusal(now_s, len(data))) is not None:
                 yield Send(sender, Answer(ask.ask, False, dumps(refused)))
                 return
-            wait = self._wait_of(now_s, parent, name, events.count)
+            wait = self._wait_of(now_s, parent, name, number)
             if wait.durable and not wait.seq:
                 yield from self._book.submit(wait)
             yield from self.say(now_s, wait, Said(sender, str(args.get("by") or "")[:PERSON_CHARACTERS_MAX], True, "", data, event))
-        yield Send(sender, Answer(ask.ask, True, dumps({"task": parent.id, "signal": name})), need=parent.need)
+        body = {"task": parent.id, "signal": told}
+        if update:
+            answer = self.updates.answer_of(now_s, parent, told, number)
+            if answer.durable and not answer.seq:
+                yield from self._book.submit(answer)
+            body = {"task": parent.id, "name": told, "update": answer.id}
+        yield Send(sender, Answer(ask.ask, True, dumps(body)), need=parent.need)
 
     def _wait_of(self, now_s: float, parent: Task, name: str, number: int) -> Task:
         """The wait for this signal: the one that is asked for already, or a new one, for whoever asks."""

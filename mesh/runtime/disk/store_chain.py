@@ -22,7 +22,7 @@ from typing import Any
 from mesh.core.records import merkle
 from mesh.core.records.journal import FIRST_PREV, keys, last_of
 from mesh.ids import Fence, Hash, NodeId, TaskId
-from mesh.messages.records import Accepted, Answered, Checkpointed, Commit, Effected, Ended, Finished, Submitted
+from mesh.messages.records import Accepted, Answered, Checkpointed, Commit, Effected, Ended, Finished, Stored, Submitted
 from mesh.messages.signed import Signed
 from mesh.runtime.disk.sealing import SealBroken
 from mesh.runtime.disk.store_file import StoreError, broken
@@ -247,7 +247,7 @@ def _wanted(entry: Any, seq: int, end: ChainEnd) -> Hash:
         return "" if (entry.task, entry.fence) in end.closed else entry.input
     if kind is Ended:
         return "" if (entry.task, entry.fence) in end.closed else entry.output
-    if kind is Checkpointed or kind is Answered:
+    if kind in (Checkpointed, Answered, Stored):
         return "" if entry.task in end.finished else entry.output
     if kind is Finished:
         return entry.output if seq >= end.results[0] else ""

@@ -15,6 +15,7 @@ from mesh.sim.checkers.limits import LimitChecker
 from mesh.sim.checkers.market import MarketChecker
 from mesh.sim.checkers.membership import MembershipChecker
 from mesh.sim.checkers.rollback import RollbackChecker
+from mesh.sim.checkers.states import StateChecker
 from mesh.sim.checkers.tasks import TaskChecker
 from mesh.sim.checkers.trust import TrustChecker
 from mesh.sim.history import Checker
@@ -37,4 +38,5 @@ def all_checkers(limits: Limits) -> list[Checker]:
         RollbackChecker(),
         BoundsChecker(limits),
         LimitChecker(),
+        StateChecker(),
     ]

@@ -21,6 +21,7 @@ from mesh.core.work.task import NO_AWARD
 from mesh.ids import Fence, NodeId, TaskId, author_of
 from mesh.messages.keeping import Took
 from mesh.messages.records import Decided, Finished, Forgone, Submitted, TookOver
+from mesh.messages.scopes import STATE
 from mesh.messages.waits import WAIT
 from mesh.sim.history import (
     Answered,
@@ -150,7 +151,7 @@ class TaskChecker:
                 self._own_copies.setdefault(node, {})[record.entry.task] = record.seq
             else:
                 self._submitted[node, record.entry.task] = record.seq
-            if record.entry.capability == WAIT:
+            if record.entry.capability in (WAIT, STATE):
                 self._decided[record.entry.task] = NO_AWARD  # nobody runs it, so nothing is ever decided
         if kind is Finished or kind is Decided or kind is Submitted:
             if record.copied:

@@ -11,6 +11,7 @@ from manager_bench import Bench, started
 from mesh.core.inputs import Call, MemberLinked, OffersChanged
 from mesh.core.work.market import best, score_ms
 from mesh.inspector.why import recompute
+from mesh.limits import WorkLimits
 from mesh.messages.membership import Load, Offer
 from mesh.messages.records import Candidate, Decided, Parked
 from mesh.messages.work import Accept, Award, Bid, BidItem, Cfp, Decline, Refuse
@@ -218,6 +219,24 @@ def test_a_node_that_bids_and_declines_for_ever_makes_no_storm(bench):
             break
     assert awards == 4
     assert bench.task("me.1.1").state == "backoff"
+
+
+def test_a_node_that_was_restarted_gets_the_work_within_a_second_of_being_ready(bench):
+    """However often it had to decline: what waits for a reattaching node is no failure to back off from."""
+    bench.load("a", 4, service_ms=0)
+    began, effects = bench.now, bench.submit()
+    while bench.now < began + WorkLimits().reattach_s:
+        for to, message in bench.sends(effects):
+            if type(message) is Cfp:
+                effects = bench.give(Bid(message.round, (BidItem(message.items[0].task, 0, 0, 0.0, "g"),), 1000), to)
+                break
+            if type(message) is Award:
+                effects = bench.give(Decline(((message.items[0].task, message.items[0].fence, "not_ready"),)), to)
+                break
+        else:
+            effects = bench.after(0.1, hear=("a",))
+    assert bench.task("me.1.1").declines >= 6
+    assert bench.task("me.1.1").state == "bidding" or any(bench.sends(bench.after(0.1, hear=("a",)), Cfp) for _ in range(10))
 
 
 def test_fences_grow_with_every_award(bench):

@@ -9,7 +9,7 @@ from manager_bench import Bench, started
 
 from mesh.core.directory import Heir
 from mesh.core.inputs import MemberRevoked
-from mesh.core.keeping.inputs import Deposed, LogSettled, TaleTold
+from mesh.core.keeping.inputs import Deposed, Leading, LogSettled, TaleTold
 from mesh.core.work.succession import Tale
 from mesh.messages.records import Bound, Decided, Finished, Forgone, Inherited, Opened, Submitted, TookOver
 from mesh.messages.work import Ask, Reclaim
@@ -96,6 +96,21 @@ def test_inner_drafts_are_copied_whole_and_found_again_after_a_restart():
     assert drives(again) == [OWN]
     again.give(LogSettled("bob", 5, (5,)))
     assert drives(again) == [OWN, OTHERS]
+
+
+def test_what_was_settled_before_this_node_leads_again_counts_for_the_drafts_in_its_journal():
+    """It was said by those who keep that log, once, while this node waited for its own keepers."""
+    bench = started()
+    told(bench, "ann", 2, held(OWN) + draft("bob", 5, OTHERS))
+    bench.give(LogSettled("ann", 2, (2,)))
+    again = Bench(incarnation=2)
+    again.directory.guard.leads = False
+    again.start(*bench.journal)
+    again.give(LogSettled("bob", 6, (5,)))
+    assert drives(again) == []
+    again.directory.guard.leads = True
+    effects = again.give(Leading(0))
+    assert drives(again) == [OWN, OTHERS] and [entry.author for entry in Bench.entries(effects, TookOver)] == ["bob"]
 
 
 def test_what_was_forgone_is_not_copied_with_an_open_draft_of_the_same_tasks():

@@ -19,7 +19,7 @@ from mesh.core.records.story import Story, verify_story
 from mesh.effects import ReadBody, ReadStory, Remember
 from mesh.ids import content_hash
 from mesh.limits import RecordsLimits
-from mesh.messages.records import Accepted, Answered, Checkpointed, Commit, Effected, Ended, Finished, Fork, Parked, Submitted
+from mesh.messages.records import Accepted, Answered, Checkpointed, Commit, Effected, Ended, Finished, Fork, Parked, Stored, Submitted
 from mesh.messages.signed import Signed
 from mesh.messages.trust import Certificate, Deed
 from mesh.runtime.disk.store import Store
@@ -494,7 +494,7 @@ def test_every_kind_with_bodies_is_in_the_replay_table() -> None:
     from mesh.messages.records import ENTRIES
 
     named = {cls for cls in ENTRIES if {"input", "output"} & set(cls.__dataclass_fields__)}
-    assert named == {Submitted, Accepted, Ended, Finished, Checkpointed, Effected, Answered}
+    assert named == {Submitted, Accepted, Ended, Finished, Checkpointed, Effected, Answered, Stored}
 
 
 def test_a_checkpoint_comes_back_until_its_task_has_ended(desk: Any) -> None:
