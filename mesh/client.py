@@ -30,6 +30,7 @@ from mesh.files import CHUNK_BYTES, WINDOW, File, Shelf, is_hash, put
 from mesh.labels import Labels
 from mesh.options import how_of, versioned
 from mesh.policies import Governing
+from mesh.presiding import Presiding
 from mesh.publishing import Triggering
 from mesh.reading import logs_of_node, logs_of_task, story_of
 from mesh.reconnecting import Reconnecting, find_socket
@@ -192,7 +193,7 @@ class View(Work):
         return self._parent
 
 
-class Mesh(Work, Triggering, Answering, Governing):
+class Mesh(Work, Triggering, Answering, Governing, Presiding):
     """What `connect` gives. Every method returns the JSON document of the command line's verb of the same name."""
 
     def __init__(self, connection: Connection, timeout_s: float | None = TIMEOUT_S) -> None:

@@ -21,6 +21,9 @@ Fence = int
 OURS = "mesh."
 """Capabilities whose names begin so are the mesh's own, such as ``mesh.flow``: only its own modules declare them."""
 
+COORDINATE = OURS + "coordinate"
+"""The capability whose one task is the mesh's office of coordinator."""
+
 FIRST_TERM = 1
 
 BEGINNING_CHARACTERS_MIN = 6

@@ -136,9 +136,13 @@ def would_change(document: Document, before: Document | None, tasks: Sequence[Do
         data = json.dumps(task.get("arguments") or {}, ensure_ascii=False, separators=(",", ":")).encode()
         work = Work(str(task.get("capability", "")), data, tuple(task.get("origin") or ()), tuple(task.get("where") or ()))
         then, now = old.ruling(work), new.ruling(work)
-        if (then.rules, then.deny, then.gate, then.require, then.route) != (now.rules, now.deny, now.gate, now.require, now.route):
+        if _said_of(then) != _said_of(now):
             found.append({"task": task.get("task"), "capability": task.get("capability"), "before": in_words(then), "after": in_words(now)})
     return found
+
+
+def _said_of(ruling: Any) -> tuple[Any, ...]:
+    return ruling.rules, ruling.deny, ruling.gate, ruling.require, ruling.route, ruling.admit
 
 
 def in_words(ruling: Any) -> str:
@@ -150,6 +154,8 @@ def in_words(ruling: Any) -> str:
         what.append(f"approve ({ruling.gate[0]})")
     if ruling.require:
         what.append(f"require {', '.join(ruling.require)}")
+    if ruling.admit is not None:
+        what.append(f"admission ({ruling.admit[0]})")
     if ruling.route:
         what.append(f"route to {ruling.route}")
     rest = [rule for rule in ruling.rules if not what]

@@ -20,6 +20,7 @@ from mesh.agent import Agent
 from mesh.blocking import BlockingContext
 from mesh.capture import current
 from mesh.context import Context, Document, TaskInfo
+from mesh.coordinating import Coordinates
 from mesh.errors import MeshError, TooBig, UsageError, task_error
 from mesh.failures import failure
 from mesh.files import Ask, File, Shelf, check_files, put_all
@@ -30,7 +31,6 @@ from mesh.outflow import Collected, Outflow, Relayed
 from mesh.prices import Prices
 from mesh.reaching import Reach
 from mesh.runs import Clock, Isolation, Run, RunEnded, RunnerStatistics
-from mesh.scoped import Scoped
 from mesh.secret import Redactor, Secret
 from mesh.spends import Spends
 from mesh.telling import NOTE_CHARACTERS_MAX, Telling
@@ -42,7 +42,7 @@ STOP_GRACE_S = 2.0
 """A timed-out handler that has not ended by then is reported as timed out while it still runs."""
 
 
-class Runner(Scoped, Spends):
+class Runner(Coordinates, Spends):
     """`out(verb, item)` gets started, progress, said, ended and priced items; `ask` reaches the node. Use `flush` before frames leave.
 
     `isolation` runs the handlers that are to have a process of their own; without it they run here. `relayed`: this is such a process.

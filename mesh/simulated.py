@@ -18,6 +18,7 @@ from mesh.files import Shelf
 from mesh.messages.policy import Policy
 from mesh.messages.signed import Signed
 from mesh.messages.work import Placement
+from mesh.runtime import presiding
 from mesh.runtime.params_local import COMMANDS, amounts_of
 from mesh.runtime.trust import policies
 from mesh.sim.host import Host
@@ -46,7 +47,12 @@ class Connection:
         if not self._host.up:
             raise NoNode(f"{self._host.name} is down", fix=f"restart({self._host.name!r})")
         here = {"put": self._put, "read": self._read, "fetch": self._fetch, "nodes": self._nodes, "secret": self._secret}.get(verb)
-        here = here or {"policy": self._policy, "policy_set": self._set_policy, "policy_explain": self._explain_policy}.get(verb)
+        here = here or {
+            "policy": self._policy,
+            "policy_set": self._set_policy,
+            "policy_explain": self._explain_policy,
+            "coordinator": self._coordinator,
+        }.get(verb)
         if here is not None:
             return here(params)
         body = await self._request(verb, params, timeout_s, what)
@@ -108,6 +114,10 @@ class Connection:
         values = ((r.name, r.node, r.state, r.door, sorted(r.offers), r.node == self._host.name, r.linked, r.incarnation) for r in rows)
         return {"schema": "mesh.nodes/1", "nodes": [dict(zip(keys, row, strict=True)) for row in values]}
 
+    def _coordinator(self, _: dict[str, Any]) -> dict[str, Any]:
+        host = self._host
+        return presiding.shown(host.assembly, host.clock.read(host.world.now_s), host.directory.name_of)
+
     def _policy(self, _: dict[str, Any]) -> dict[str, Any]:
         return policies.shown(self._host.assembly, self._host.directory.name_of)
 
@@ -163,6 +173,8 @@ def _command(node: str, verb: str, number: int, params: dict[str, Any], worker: 
     if verb in COMMANDS:
         asked = COMMANDS[verb](params)
         asked.request = number
+        if verb == "coordinate":
+            asked.words = tuple(Signed(node, verdict) for verdict in asked.verdicts)
         return asked
     if verb == "ask":
         question, key, args = params["question"], params["key"], params["args"]

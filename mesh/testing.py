@@ -33,6 +33,7 @@ from mesh.effects import Credit, Execute, Extend, Price, Stop
 from mesh.errors import NodeLost, NoNode, UsageError
 from mesh.limits import Limits
 from mesh.policies import Governing
+from mesh.presiding import Presiding
 from mesh.publishing import Triggering
 from mesh.runtime.almanac import CronTicks
 from mesh.sim.host import Host
@@ -52,7 +53,7 @@ CLOSE_S = 5.0
 """Real time that handlers and lifespans have to end in."""
 
 
-class LocalMesh(Triggering, Answering, Governing, Swapping):
+class LocalMesh(Triggering, Answering, Governing, Presiding, Swapping):
     """A mesh of simulated nodes that serve real agents.
 
     `agents`: every one of them is served on each of three nodes. `nodes` instead says which node serves what. The mesh is a client of its

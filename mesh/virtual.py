@@ -225,19 +225,24 @@ def hasten(host: Host, by_s: float) -> None:
 
 
 def resting(host: Host) -> int:
-    """Tasks that wait for the time of their next try, or for somebody outside, and for nothing else."""
-    return sum(task.state in (BACKOFF, WAITING, GATED) for task in host.assembly.manager.book.tasks.values())
+    """Tasks that wait for the time of their next try, or for somebody outside, and for nothing else: not for the coordinator, who is one
+    of the nodes. (Two each: what waits, and its gate.)"""
+    return -2 * len(host.assembly.manager.admitting) + sum(
+        task.state in (BACKOFF, WAITING, GATED) for task in host.assembly.manager.book.tasks.values()
+    )
 
 
 def has_own_work(hosts: Iterable[Host], running: int, for_readers: bool) -> bool:
     """Whether these nodes have more to do than to wait for `running` handlers, some of which may wait for the readers of their streams."""
     live = waits = held = readers = asked = 0
+    hosts = list(hosts)
+    living = [host.name for host in hosts]
     for host in hosts:
         statistics, desk = host.assembly.manager.statistics(), host.assembly.desk.statistics()
         live, held = live + statistics.live + statistics.claiming, held + statistics.held
         waits += statistics.waiting + resting(host)
         readers += statistics.readers_waiting
-        asked += desk.asking - desk.waiting
+        asked += desk.asking - desk.waiting + host.assembly.manager.forwarding.astray(living)
     # A handler waits for its reader, and he for it: their messages are on the way, or were lost and are sent again.
     return live > held + waits or held != running or bool(readers and for_readers) or asked > 0
 

@@ -80,6 +80,7 @@ FLOORS = {
         "mesh.limits",
         "mesh.versions",
     ),
+    "mesh/coordinator/": ("mesh", "mesh.coordinating", "mesh.coordinator", "mesh.ids"),
     "agents/": ("mesh", "mesh.errors", "mesh_agents"),
 }
 
@@ -262,6 +263,6 @@ def test_budgets() -> None:
     def lines(pattern: str) -> int:
         return sum(path.read_text().count("\n") for path in ROOT.glob(pattern))
 
-    assert lines("mesh/core/**/*.py") <= 23_500
-    assert lines("mesh/**/*.py") <= 74_500
+    assert lines("mesh/core/**/*.py") <= 24_900
+    assert lines("mesh/**/*.py") <= 76_300
     assert (ROOT / "mesh/core/node.py").read_text().count("\n") < 120

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from mesh.core.coordination.office import Office
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import Directory
 from mesh.core.keeping.keepers import Keepers
@@ -44,6 +45,7 @@ class Assembly:
     files: Files
     desk: Desk
     ticker: Ticker
+    office: Office
     deadlines: Deadlines
 
 
@@ -79,7 +81,9 @@ def build(
     desk = Desk(directory, deadlines, limits.work)
     ticker = Ticker(directory, deadlines, limits.triggers, cron or NoCron())
     summing = Summing(directory, limits.records)
-    machines = (membership, trust, policies, rolling, records, summing, keepers, keys, manager, contractor, files, desk, ticker)
+    office = Office(directory, deadlines, contractor.lease_ms)
+    workers = (manager, contractor, files, desk, ticker, office)
+    machines = (membership, trust, policies, rolling, records, summing, keepers, keys, *workers, manager.forwarding)
     node = Node(me.node, machines, deadlines, journal_seq, directory.outlaws, lambda: bool(directory.guard.keepers))
-    others = (records, keepers, keys, manager, contractor, files, desk, ticker, deadlines)
+    others = (records, keepers, keys, manager, contractor, files, desk, ticker, office, deadlines)
     return Assembly(node, directory, membership, trust, policies, rolling, *others)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mesh.core.coordination.seat import Seat
 from mesh.core.policy.rules import Rulebook
 from mesh.core.policy.steering import Steering
 from mesh.ids import NodeId, TaskId, author_of, place_of
@@ -69,6 +70,8 @@ class ReadDirectory(Protocol):
     steering: Steering
 
     pinned: dict[TaskId, tuple[str, ...]]
+
+    seat: Seat
 
     def manager_of(self, task: TaskId) -> NodeId: ...
 
@@ -136,6 +139,7 @@ class Directory:
         self.guard = Guard()
         self.rulebook = Rulebook()
         """The mesh's policy that is in force. Written by `policy/register.py`."""
+        self.seat = Seat()
         self.heirs: dict[NodeId, list[Heir]] = {}
         """By author, in order of their terms."""
         self.homes: dict[TaskId, NodeId] = {}

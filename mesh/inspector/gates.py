@@ -213,7 +213,7 @@ async def telling_gates(mesh: Mesh, task: str) -> AsyncIterator[None]:
             await asyncio.sleep(LOOK_AGAIN_S)
             with contextlib.suppress(MeshError):
                 for gate in (await mesh.approvals(task))["gates"]:
-                    if gate["task"] not in told:
+                    if gate["task"] not in told and gate["for"] == "people":
                         told[gate["task"]] = None
                         say(f"waits for an approval: {clean(gate['question'])}   mesh approve {clean(gate['task'])}")
 

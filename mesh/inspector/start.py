@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,6 +77,10 @@ ResourceOption = Annotated[
         "--resource", metavar="NAME=AMOUNT", help="What this machine has: gpu=1. May be repeated.", show_default=False, callback=filled
     ),
 ]
+RoleOption = Annotated[
+    list[str] | None,
+    typer.Option("--role", metavar="ROLE", help="What this node offers to be besides: coordinator.", show_default=False, callback=filled),
+]
 AttachOption = Annotated[bool, typer.Option("--attach", hidden=True)]
 """For a service beside the node's own: wait for the node, never start one."""
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="Return once it answers, and leave it running.")]
@@ -91,6 +96,7 @@ def up(
     join: JoinOption = None,
     no_mdns: MdnsOption = False,
     mesh: MeshOption = None,
+    role: RoleOption = None,
     detach: DetachOption = False,
     while_used: Annotated[bool, typer.Option("--while-used", hidden=True)] = False,
     accept_rollback: Annotated[
@@ -99,19 +105,10 @@ def up(
     as_json: JsonOption = False,
 ) -> None:
     """Run this home's node until `mesh down` or Ctrl-C."""
-    words = words_for(home, name, bind, port, join, no_mdns, mesh)
+    words = words_for(home, name, bind, port, join, no_mdns, mesh) + role_words(role, as_json)
     where = Where(home, name, as_json)
 
-    lives = itertools.count(1)
-
-    def ready(info: dict[str, Any]) -> None:
-        if as_json:
-            if next(lives) == 1:  # one document
-                put(json.dumps({"schema": "mesh.up/1", **info}))
-        else:
-            say(f"node {info['name']} is up: door {info['door']}, process {info['pid']}, home {clean(info['home'])}")
-        notify.ready(f"node {info['name']}, door {info['door']}")
-
+    ready = _ready(as_json)
     if detach:
 
         async def start() -> dict[str, Any]:
@@ -139,10 +136,26 @@ def up(
         accept_rollback,
         prompter(),
         STOCK,
+        tuple(role or ()),
     )
     life: NodeOptions | None = options
     while life is not None:  # the next one begins under the credentials that are on disk then
         life = run_async(where, partial(serve, life, ready))
+
+
+def _ready(as_json: bool) -> Callable[[dict[str, Any]], None]:
+    """Says that the node answers."""
+    lives = itertools.count(1)
+
+    def ready(info: dict[str, Any]) -> None:
+        if as_json:
+            if next(lives) == 1:  # one document
+                put(json.dumps({"schema": "mesh.up/1", **info}))
+        else:
+            say(f"node {info['name']} is up: door {info['door']}, process {info['pid']}, home {clean(info['home'])}")
+        notify.ready(f"node {info['name']}, door {info['door']}")
+
+    return ready
 
 
 def _folder(home: str | None, mesh: str | None, name: str | None) -> NodeFolder:
@@ -162,6 +175,16 @@ def words_for(
     return words + (["--no-mdns"] if no_mdns else [])
 
 
+def role_words(role: list[str] | None, as_json: bool) -> list[str]:
+    """What a node that is started for this is told of its role. Ends with 2 for one that there is not."""
+    from mesh.runtime.settings import check_roles
+
+    try:
+        return [word for one in check_roles(role or []) for word in ("--role", one)]
+    except MeshError as error:
+        fail(error, as_json)
+
+
 def run(
     targets: Annotated[
         list[str], typer.Argument(metavar="TARGET", help="A .py file, module:object, or a ready-made agent's name.", show_default=False)
@@ -173,6 +196,7 @@ def run(
     join: JoinOption = None,
     no_mdns: MdnsOption = False,
     mesh: MeshOption = None,
+    role: RoleOption = None,
     detach: DetachOption = False,
     label: LabelOption = None,
     resource: ResourceOption = None,
@@ -184,12 +208,14 @@ def run(
 
     A node that was started for a worker ends with its last worker.
     """
-    words = words_for(home, name, bind, port, join, no_mdns, mesh)
+    words, roles = words_for(home, name, bind, port, join, no_mdns, mesh), role_words(role, as_json)
     where = Where(home, name, as_json)
     from mesh.runtime.home import Home
 
     try:
         folder = node_for_worker(Home.locate(home, mesh or ""), name or "")
+        if role and folder.is_running():
+            raise UsageError(f"node {folder.name} runs already: a node takes a role when it starts", fix="mesh down, then the same again")
         if name is None and folder.is_running():
             words += ["--name", folder.name]
         if detach and reload:
@@ -198,12 +224,12 @@ def run(
             word for name, values in (("--label", label), ("--resource", resource)) for value in values or () for word in (name, value)
         ]
         if reload:
-            _reload(targets, words, facts, folder)
+            _reload(targets, words, facts, folder, roles)
         elif detach:
-            all_words = [*words, *facts, *(["--attach"] if attach else [])]
+            all_words = [*words, *roles, *facts, *(["--attach"] if attach else [])]
             _show_attached(run_async(where, lambda: _detach(targets, all_words, folder)), as_json)
         else:
-            _serve(_agents(targets, label, resource), words, folder, where, attach=attach)
+            _serve(_agents(targets, label, resource), [*words, *roles], folder, where, attach=attach)
     except MeshError as error:
         fail(error, as_json)
 
@@ -306,10 +332,10 @@ async def _agents_of(folder: NodeFolder, pid: int) -> list[dict[str, Any]]:
     return [{"agent": name, "capabilities": offered[name]} for name in names] if names and all(offered.values()) else []
 
 
-def _reload(targets: list[str], words: list[str], facts: list[str], folder: NodeFolder) -> None:
+def _reload(targets: list[str], words: list[str], facts: list[str], folder: NodeFolder, roles: list[str]) -> None:
     """Run the worker as a child and start it anew whenever its code changes. The node belongs to this process, so it stays up meanwhile."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    started = _ensure_node(folder, words)
+    started = _ensure_node(folder, [*words, *roles])
     try:
         while True:
             child = subprocess.Popen([*MESH, "run", *targets, *words, *facts])

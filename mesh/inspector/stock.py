@@ -26,7 +26,17 @@ FLOWS = Stock(
     '"input":{"anyOf":[{"additionalProperties":true,"type":"object"},{"type":"null"}],"default":null}},"required":["spec"],"type":"object"}',
     '{"additionalProperties":true,"type":"object"}',
 )
-STOCK = (FLOWS,)
+COORDINATOR = Stock(
+    "coordinator",
+    "mesh.coordinate",
+    (sys.executable, "-P", "-m", "mesh.inspector.stock", "mesh.coordinator.agent"),
+    "The office of coordinator: it ends only when it is cancelled, and is then begun anew.",
+    '{"additionalProperties":false,"properties":{"generation":{"type":"integer","default":1}},"type":"object"}',
+    '{"additionalProperties":true,"type":"object"}',
+    4,
+    "coordinator",
+)
+STOCK = (FLOWS, COORDINATOR)
 
 
 async def serve_until_let_go(module: str, sock: Path) -> None:

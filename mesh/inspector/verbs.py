@@ -52,6 +52,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "tasks": "watch",
         "task": "watch",
         "approvals": "gates",
+        "coordinator": "coordinator",
         "why": "watch",
         "trace": "watch",
         "lineage": "watch",

@@ -12,6 +12,10 @@ from mesh.ids import NodeId
 from mesh.messages.signed import Signed
 from mesh.messages.triggers import Plan
 
+Epoch = tuple[int, int]
+"""Of the office of coordinator: the number of its task, and that task's fence."""
+NO_EPOCH: Epoch = (0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -173,6 +177,8 @@ class Load:
     rows: tuple[LoadRow, ...]
     draining: bool = False
     """It takes no more work, and lets end what runs."""
+    office: Epoch = NO_EPOCH
+    """Under which it holds the mesh's office of coordinator."""
 
 
 @dataclass(slots=True)

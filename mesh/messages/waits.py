@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh.ids import Hash, TaskId
+from mesh.messages.membership import NO_EPOCH, Epoch
 
 WAIT = "mesh.wait"
 """The capability of steps that nobody runs: their manager holds them until somebody settles them, or their time is over."""
@@ -28,6 +29,10 @@ class Verdict:
     """By the signer's clock."""
     certificate: bytes = b""
     """The signer's chain, so that the word can be judged by itself. (Members judge by what they know of him.)"""
+    epoch: Epoch = NO_EPOCH
+    """Of a coordinator: under which he says so."""
+    scope: str = ""
+    """Likewise: ``RULE CAPABILITY``, which his word may be taken for while there is no coordinator; of a manager who went by that: why."""
 
 
 def signal_step(name: str, number: int) -> str:

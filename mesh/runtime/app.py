@@ -94,6 +94,8 @@ class NodeOptions:
     """Asks for the passphrase, where the vault opens with one."""
     stock: tuple[Stock, ...] = ()
     """What it offers by itself, with processes that it starts when there is work for them."""
+    role: tuple[str, ...] = ()
+    """What it offers to be besides: ``coordinator``."""
     first_port: int = 0
     """Of the door in the life before: tried first, so that others find the node again where it was."""
 
@@ -105,7 +107,7 @@ async def serve(options: NodeOptions, ready: Callable[[dict[str, Any]], None]) -
     Raises MeshError: bad settings, a second process on this node's folder, no free port, a journal that cannot be read or written.
     """
     home = Home.locate(options.home, options.mesh)
-    settings = load_settings(home, bind=options.bind, port=options.port, join=options.join, mdns=options.mdns)
+    settings = load_settings(home, bind=options.bind, port=options.port, join=options.join, mdns=options.mdns, role=options.role)
     folder = home.node(options.name).make()
     with folder.lock():
         identity = load_identity(folder)
@@ -237,7 +239,7 @@ class NodeProcess:
             self.driver.tell,
             self.workers,
             self.blobs,
-            self.views.table | self.office.table | PolicyDesk(self).table,
+            self.views.table | self.office.table | PolicyDesk(self).table | {"coordinator": self.views.coordinator},
             limits.work,
             name=self.folder.name,
             stop=self._stop.set,
@@ -254,7 +256,9 @@ class NodeProcess:
         identity = self.identity
         may = lambda capability: identity.may_offer(capability) and identity.may_request("*")  # noqa: E731
         log = self.folder.path / "stock.log"
-        return StockWorkers(stock if self._settings.stock else (), self.workers, self.folder.socket_path, log, may)
+        role = self._settings.role
+        kept = tuple(one for one in stock if (one.role in role if one.role else self._settings.stock))
+        return StockWorkers(kept, self.workers, self.folder.socket_path, log, may)
 
     def _sealed(self, verdict: Verdict) -> Signed:
         """A person's word at this node, as it goes on record elsewhere."""

@@ -113,10 +113,9 @@ class LocalServer:
         self._workers, self._blobs, self._views, self._limits = workers, blobs, views, limits
         self._stop, self._decoders, self._sources = stop, decoders or {}, sources
         self._may_request, self._may_ask, self._secret, self._seal = may_request, may_ask, secret, seal
-        self._boot = os.urandom(8).hex()
+        self._boot, self._last = os.urandom(8).hex(), 0
         self._connections: dict[_Connection, None] = {}
         self._requests: dict[int, tuple[_Connection, int, str]] = {}
-        self._last = 0
         self._dirty: dict[_Connection, None] = {}
         self._refusals: Counter[str] = Counter()
         self._leaving: dict[int, None] = {}
@@ -229,6 +228,8 @@ class LocalServer:
                 asked = command(params)
                 self._check_request(getattr(asked, "capability", ""))
                 asked.request = self._request(connection, number, verb)
+                if verb == "coordinate":
+                    asked.words = tuple(map(self._seal, asked.verdicts))
                 self._tell(self._me, asked)
             elif verb in self._views:
                 self._do_view(connection, number, verb, params)

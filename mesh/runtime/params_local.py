@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mesh.core.coordination.inputs import Coordinate
 from mesh.core.triggers.inputs import ScheduleAsk, SubscribersAsk
+from mesh.core.work.gates import NOTE_CHARACTERS_MAX
 from mesh.core.work.inputs import Checkpoint, OfHandler, Spend
 from mesh.core.work.spending import unfit
 from mesh.errors import Refused, TooBig
@@ -23,6 +25,7 @@ from mesh.ids import (
     is_label,
 )
 from mesh.messages.triggers import Plan
+from mesh.messages.waits import Verdict
 from mesh.messages.work import Amounts, Bounds, Placement
 from mesh.runtime.protocol_local import BadFrame
 from mesh.versions import is_wanted
@@ -32,6 +35,8 @@ SIGNALS_MAX = 256
 """Names of signals that one task has waited for."""
 FILES_MAX = 256
 """Named in one value."""
+DECISIONS_MAX = 1000
+WAIT_MS_MAX = 10_000
 
 
 def work_of(params: dict[str, Any], input_bytes_max: int) -> tuple[str, bytes, int, tuple[tuple[str, int], ...]]:
@@ -186,8 +191,25 @@ def subscribers_of(params: dict[str, Any]) -> SubscribersAsk:
     return SubscribersAsk(0, text_of(params, "topic"))
 
 
+def coordinate_of(params: dict[str, Any]) -> Coordinate:
+    """Decisions are ``[gate, input, approve, note, scope]``."""
+    task, fence, generation = text_of(params, "task"), number_of(params, "fence", 0), number_of(params, "generation", 0)
+    rows = params.get("decisions", [])
+    if type(rows) is not list or len(rows) > DECISIONS_MAX or not 0 < generation < 1 << 32:
+        raise BadFrame("bad_coordinate")
+    if not all(type(row) is list and tuple(map(type, row)) == (str, str, bool, str, str) for row in rows):
+        raise BadFrame("bad_coordinate")
+    epoch, at_ms = (generation, fence), max(0, number_of(params, "at_ms", 0))
+    verdicts = tuple(
+        Verdict(gate, digest, approve, "coordinator", note[:NOTE_CHARACTERS_MAX], b"", at_ms, b"", epoch, scope)
+        for gate, digest, approve, note, scope in rows
+    )
+    return Coordinate(0, task, fence, generation, verdicts, min(max(0, number_of(params, "wait_ms", 0)), WAIT_MS_MAX))
+
+
 COMMANDS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "checkpoint": checkpoint_of,
+    "coordinate": coordinate_of,
     "spend": spend_of,
     "of_handler": of_handler,
     "schedule": schedule_of,

@@ -6,6 +6,7 @@
     bind = "192.168.1.20"           # which of this machine's addresses; else chosen (`interfaces.py`), and loopback in an open mesh
     advertise = "public"            # mDNS: names, not only tags
     stock = false                   # do not run what nodes run by themselves: flows (`stock.py`)
+    role = ["coordinator"]          # what it offers to be besides: the mesh's coordinator (docs/operations.md, With a coordinator)
     notify = ["notify-send"]        # run when a gate begins to wait at this node (`notices.py`)
     kek = "auto"                    # what opens the vault: keyring, passphrase, credential, file, or the first of these that is there
 
@@ -30,6 +31,7 @@ from mesh.runtime.home import Home, HomeError, write_atomic
 from mesh.runtime.lan import interfaces
 
 PORT = 7710
+ROLES = ("coordinator",)
 PAIRS_MAX = 200
 """Port pairs tried beginning at PORT: more nodes than anybody runs on one machine by hand."""
 CONFIG_BYTES_MAX = 64 * 1024
@@ -55,6 +57,8 @@ class Settings:
     """Offer what every node offers by itself."""
     notify: tuple[str, ...] = ()
     """A command, in words, that is run when a gate begins to wait here (`notices.py`)."""
+    role: tuple[str, ...] = ()
+    """What it offers to be besides a node like any other, of `ROLES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,13 @@ class Place:
 
 
 def load_settings(
-    home: Home, *, bind: str | None = None, port: int | None = None, join: tuple[str, ...] = (), mdns: bool | None = None
+    home: Home,
+    *,
+    bind: str | None = None,
+    port: int | None = None,
+    join: tuple[str, ...] = (),
+    mdns: bool | None = None,
+    role: tuple[str, ...] = (),
 ) -> Settings:
     """Options given on the command line win over the file. Raises UsageError, or HomeError for the file."""
     found = _read(home.config_path)
@@ -84,7 +94,8 @@ def load_settings(
         if not isinstance(value, bool):
             raise HomeError(f"{where}{name}: {value!r} is neither true nor false", fix=f"{name} = true")
     kek, notify = _kek(found.get("kek", "auto"), where + "kek"), _words(found.get("notify", []), where + "notify")
-    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False), kek, stock, notify)
+    chosen_role = check_roles(role, "--role") if role else check_roles(found.get("role", []), where + "role")
+    return Settings(chosen_bind, chosen_port, doors, chosen_mdns, advertise, found.get("plain", False), kek, stock, notify, chosen_role)
 
 
 def remember_bind(home: Home, bind: str) -> None:
@@ -197,6 +208,17 @@ def _kek(source: Any, where: str) -> str:
     if source not in ("auto", *SOURCES):
         raise HomeError(f"{where}: {source!r} is no source of a key: auto, {', '.join(SOURCES)}", fix='kek = "auto"')
     return str(source)
+
+
+def check_roles(roles: Any, option: str = "--role") -> tuple[str, ...]:
+    """What a node offers to be besides. Raises UsageError."""
+    wanted = [roles] if isinstance(roles, str) else roles
+    if not isinstance(wanted, list | tuple):
+        raise UsageError(f"{option}: a list of roles is wanted", fix='role = ["coordinator"]')
+    for one in wanted:
+        if one not in ROLES:
+            raise UsageError(f"{option}: there is no role {one!r} for a node; there is {', '.join(ROLES)}", fix=f"--role {ROLES[0]}")
+    return tuple(dict.fromkeys(wanted))
 
 
 def _words(command: Any, where: str) -> tuple[str, ...]:

@@ -54,6 +54,8 @@ class Stock:
     input_schema: str = ""
     output_schema: str = ""
     concurrency: int = 256
+    role: str = ""
+    """Only nodes that have it offer this (`--role`), and they have its process ready, since somebody waits for it; "": every node."""
 
     def offer(self) -> Offer:
         return Offer(
@@ -128,7 +130,8 @@ class StockWorkers:
         while True:
             self._standing_by += 1
             try:
-                await wanted.wait()
+                if not stock.role:
+                    await wanted.wait()
             finally:
                 self._standing_by -= 1
             came = asyncio.Event()
@@ -136,7 +139,7 @@ class StockWorkers:
             reader, writer = await asyncio.open_connection(sock=pair)
             ended = asyncio.ensure_future(reader.read(1))
             try:
-                lives = await self._until_idle(number, came, ended)
+                lives = await self._until_idle(number, came, ended, rests=not stock.role)
             except asyncio.CancelledError:
                 writer.close()
                 _ENDING.append(process)
@@ -159,7 +162,7 @@ class StockWorkers:
         self._started += 1
         return process, ours
 
-    async def _until_idle(self, number: int, came: asyncio.Event, ended: asyncio.Future[bytes]) -> bool:
+    async def _until_idle(self, number: int, came: asyncio.Event, ended: asyncio.Future[bytes], *, rests: bool) -> bool:
         """True when it has had nothing to do for a while; False when it has died, or did not attach."""
         coming = asyncio.ensure_future(came.wait())
         either: list[asyncio.Future[Any]] = [coming, ended]
@@ -171,7 +174,7 @@ class StockWorkers:
             worker = self._workers.of(number)
             if ended.done() or worker is None:
                 return False
-            if not worker.running and worker.executed == done:
+            if rests and not worker.running and worker.executed == done:
                 return True
             done = worker.executed
         return False

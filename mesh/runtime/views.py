@@ -19,6 +19,7 @@ from mesh.runtime import clock
 from mesh.runtime.caps import cap_of, disputes
 from mesh.runtime.disk.store_file import StoreError
 from mesh.runtime.disk.vault import WEAK_KEK, WEAK_KEK_FIX, is_weak
+from mesh.runtime.presiding import shown
 from mesh.runtime.restored import WAITING
 from mesh.runtime.trust.names import namer
 from mesh.runtime.trust.trust_findings import trust_findings
@@ -50,6 +51,10 @@ class Views:
             "statistics": self.statistics,
             "verify": self.verify,
         }
+
+    async def coordinator(self, _: Document) -> Document:
+        assembly = self._process.assembly
+        return shown(assembly, clock.now_s(), namer(self._process.identity.keyring, assembly.directory.name_of))
 
     # ---- status
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.ids import COORDINATE
 from mesh.messages import KINDS, claims, keeping, membership, records, rollouts, scopes, session, slots, spending, triggers, trust, work
 from mesh.messages.waits import WAIT
 from mesh.wire.patterns import covers
@@ -61,6 +62,10 @@ QUESTIONS: dict[str, str] = {
     "scopes": OBSERVE,
     "waits": READ,
     "answer": APPROVE,
+    "admit": REQUEST,
+    "admitted": OFFER,
+    "manage": REQUEST,
+    "unmanage": REQUEST,
 }
 """What each question in an Ask needs, beside the kind itself."""
 
@@ -186,6 +191,10 @@ def _touches_within(rights: Rights, message: scopes.HandlerAsk) -> bool:
 
 
 def _may_ask(rights: Rights, message: work.Ask) -> bool:
+    if message.question == "admitted" and not covers(rights.offers, COORDINATE):
+        return False
+    if message.question == "manage" and not covers(rights.requests, message.key):
+        return False
     return QUESTIONS.get(message.question) in rights.rights
 
 

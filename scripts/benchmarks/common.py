@@ -109,8 +109,8 @@ class Mesh:
             self.home.mkdir()
             (self.home / "config.toml").write_text(config)
 
-    def node(self, name: str, program: Sequence[str] = MESH) -> None:
-        join = ["--join", self._first_door] if self._first_door else []
+    def node(self, name: str, program: Sequence[str] = MESH, role: str = "") -> None:
+        join = (["--join", self._first_door] if self._first_door else []) + (["--role", role] if role else [])
         words = [sys.executable, *program, "up", "--home", str(self.home), "--name", name, "--no-mdns", *join]
         self.nodes[name] = self._group.start(words, log=self.folder / f"{name}.log")
         info = wait_for(lambda: self.info(name), f"node {name}")

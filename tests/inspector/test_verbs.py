@@ -34,6 +34,7 @@ STATUS = {"node": str, "id": str, "pid": int, "addr": str, "workers": [WORKER], 
 TASK = {"task": str, "capability": str, "state": str, "owner": str, "fence": int, "attempts": int}
 HOST = {"host": str, "state": str, "changed": list, "node": str, "message": str, "fix": str}
 SERVICE = {"units": [{"unit": str, "path": str, "state": str, "pid": int, "runs": str}], "changed": list, "note": str, "type": list}
+FLEET = {"name": str, "id": str, "state": str, "draining": bool, "busy": int, "slots": int, "coordinator": bool}
 REFUSED = 5
 ELSEWHERE = "tests/inspector/test_enrol.py runs it"
 STEERED = "tests/inspector/test_flows.py runs it"
@@ -375,6 +376,14 @@ TABLE: dict[str, dict[str, Case | str]] = {
         "empty": Case("approvals", 0, {"gates": [], "missing": []}),
         "no node": Case("approvals", 3),
         "timeout": Case("approvals", 4),
+    },
+    "coordinator": {
+        "ok": Case(
+            "coordinator", 6, {"mode": str, "holder": str, "epoch": list, "standing_by": [], "gates": [], "fleet": [FLEET], "here": dict}
+        ),
+        "empty": Case("coordinator pause", REFUSED),
+        "no node": Case("coordinator", 3),
+        "timeout": Case("coordinator", 4),
     },
     "why": {
         "ok": Case(

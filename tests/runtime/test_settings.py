@@ -74,7 +74,7 @@ def test_files_as_editors_write_them(data: bytes, home: Home) -> None:
         (b"a = " + b"[" * 30_000, "not TOML", "correct or remove"),
         (b"#" * 70_000, "larger than 64 KiB", "move"),
         (b"prot = 7710", "field 'prot' is unknown", "write port"),
-        (b"colour = 1", "field 'colour' is unknown", "known are advertise, bind, join, kek, mdns, notify, plain, port, stock"),
+        (b"colour = 1", "field 'colour' is unknown", "known are advertise, bind, join, kek, mdns, notify, plain, port, role, stock"),
         (b'port = "7710"', "port", "--port"),
         (b"port = true", "port", "--port"),
         (b"port = -1", "port", "--port"),

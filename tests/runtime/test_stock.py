@@ -13,17 +13,20 @@ from typing import Any
 
 import pytest
 
+from mesh.coordinator import coordinator
 from mesh.core.inputs import WorkerAttached, WorkerGone
 from mesh.errors import InvalidArgument, MeshError, TaskFailed
 from mesh.flows.agent import agent
-from mesh.inspector.stock import FLOWS, STOCK
+from mesh.inspector.stock import COORDINATOR, FLOWS
 from mesh.runtime.stock import Stock, StockWorkers
 
 LONG_S = 3600.0
 
 
 @asynccontextmanager
-async def stocked(toy: Any, *, stock: tuple[Stock, ...] = STOCK, idle_s: float = LONG_S, may: Callable[[str], bool] | None = None) -> Any:
+async def stocked(
+    toy: Any, *, stock: tuple[Stock, ...] = (FLOWS,), idle_s: float = LONG_S, may: Callable[[str], bool] | None = None
+) -> Any:
     workers = StockWorkers(
         stock, toy.workers, toy.path, toy.path.parent / "stock.log", may or (lambda _: True), idle_s=idle_s, pause_min_s=0.01
     )
@@ -53,8 +56,18 @@ async def refused(mesh: Any) -> None:
 
 
 def test_the_list_says_what_the_agents_code_says() -> None:
-    assert (FLOWS.offer(),) == agent.offers()
-    assert (FLOWS.agent, FLOWS.concurrency) == (agent.name, agent.concurrency)
+    for stock, made in ((FLOWS, agent), (COORDINATOR, coordinator())):
+        assert (stock.offer(),) == made.offers()
+        assert (stock.agent, stock.concurrency) == (made.name, made.concurrency)
+
+
+def test_of_a_role_the_process_is_ready_before_there_is_work(with_toy: Callable[..., None]) -> None:
+    async def story(toy: Any) -> None:
+        async with stocked(toy, stock=(COORDINATOR,)) as workers:
+            await until(lambda: workers.statistics().started == 1 and toy.workers.attached())
+            assert workers.statistics().standing_by == 0 and [one.agent for one in toy.workers.attached()] == ["coordinator"]
+
+    with_toy(story)
 
 
 def test_a_process_comes_with_work_and_goes_without(with_toy: Callable[..., None]) -> None:

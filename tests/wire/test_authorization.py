@@ -40,8 +40,9 @@ MAY: dict[str, str] = {
 MAY_ASK: dict[str, str] = {
     **dict.fromkeys(("task", "tasks", "story", "hash", "audit", "scopes"), LOOKS),
     **dict.fromkeys(("kept", "result", "body", "logs", "waits", "read"), NOT_OBSERVER),
-    **dict.fromkeys(("cancel", "retry", "signal", "update", "write"), ASKS),
+    **dict.fromkeys(("cancel", "retry", "signal", "update", "write", "admit", "manage", "unmanage"), ASKS),
     "answer": "member approver",
+    "admitted": "member worker",
 }
 SENDERS = {"member": OTHER_SESSION, **NARROW}
 STRANGE = ("stranger", "", "Member", "member ")
@@ -135,6 +136,12 @@ def test_a_step_is_asked_for_only_within_what_was_granted(world: World) -> None:
     own = replace(step, capability="capability.x")
     opened = world.open(world.seal([own, step], world.lines["limited"].node, session=LIMITED_SESSION))
     assert [each.message for each in opened.messages] == [own] and opened.refused == [(2, "not_granted")]
+
+
+def test_who_may_not_offer_to_coordinate_admits_nothing_and_nobody_passes_on_what_he_may_not_ask_for() -> None:
+    rights = rights_of(("member",), ("ocr.*",), ("greet*",))
+    assert overreaches(rights, Ask(0, "admitted", "t.1.1")) and not overreaches(rights_of(("member",)), Ask(0, "admitted", "t.1.1"))
+    assert overreaches(rights, Ask(1, "manage", "pay")) and not overreaches(rights, Ask(1, "manage", "greet"))
 
 
 def test_a_handler_reaches_shared_states_only_within_what_was_granted() -> None:

@@ -1,6 +1,6 @@
 """A policy's document, read: JSON (or TOML, which says the same) -> `Rulebook`, or all that is wrong with it.
 
-    {"policy": "house rules", "rule": [{"id", "match": {...}, "deny" | "require" | "approve" | ...}], "flag": [...], "rollout": [...]}
+    {"policy": "house rules", "mode": "hybrid", "rule": [{"id", "match": {...}, "deny" | "approve" | ...}], "flag": [...], "rollout": [...]}
 
 Invariant: what is read is understood whole. A key that is not known is a problem, never ignored: a rule that was half understood would be
 worse than none. Every problem says where, why, and what to write.
@@ -15,15 +15,15 @@ from functools import partial
 from typing import Any
 
 from mesh.core.policy import flags, rollouts
+from mesh.core.policy.central import admit_of, mode_of, unheard
 from mesh.core.policy.fields import LIST_MAX, Bad, Fields, Place, Problem, milliseconds, near
 from mesh.core.policy.output import KNOWN, expression_problem, schema_problem
-from mesh.core.policy.rules import HAS, IN, IS, LIKE, OPERATORS, OVER, UNDER, Condition, EffectRule, Match, OutputRule, Rule, Rulebook
+from mesh.core.policy.rules import HAS, IN, IS, LIKE, OPERATORS, OVER, UNDER, Condition, EffectRule, Match, Mode, OutputRule, Rule, Rulebook
 from mesh.core.work.gates import wait_of
 from mesh.ids import AMOUNT_MAX, is_label, is_name
 
 RULES_MAX = 200
 DOCUMENT_BYTES_MAX = 32 * 1024
-CLOSED, CACHED, OPEN = "closed", "cached", "open"
 
 Table = dict[str, Any]
 
@@ -57,7 +57,8 @@ def rulebook(document: Any, version: int = 0, text: str = "") -> Rulebook | list
     if len(canonical(document).encode()) > DOCUMENT_BYTES_MAX:
         problems.append(Problem((), f"it is larger than {DOCUMENT_BYTES_MAX // 1024} KiB", "make several rules one, with lists of names"))
     name = _caught(problems, lambda: Fields(document, ()).name("policy", ""))
-    known = ("policy", "rule", *SECTIONS)
+    known = ("policy", "mode", "rule", *SECTIONS)
+    mode = _caught(problems, lambda: mode_of(Fields(document, ()))) or Mode()
     problems += [Problem((key,), "there is no such key", near(key, known)) for key in document if key not in known]
     rules = [_caught(problems, partial(_rule, row, ("rule", i))) for i, row in enumerate(_rows(document, "rule", problems))]
     ids = [rule.id for rule in rules if rule is not None]
@@ -67,10 +68,11 @@ def rulebook(document: Any, version: int = 0, text: str = "") -> Rulebook | list
     found: dict[str, tuple[Table, ...]] = {}
     for key, section in SECTIONS.items():
         found[key] = _caught(problems, partial(section, _rows(document, key, problems))) or ()
+    problems += [Problem(*each) for each in unheard(mode, [rule for rule in rules if rule is not None])]
     if problems:
         return problems
     kept = tuple(rule for rule in rules if rule is not None)
-    return Rulebook(version, name or "", kept, found.get("flag", ()), found.get("rollout", ()), text)
+    return Rulebook(version, name or "", kept, found.get("flag", ()), found.get("rollout", ()), text, mode)
 
 
 def _rows(document: Table, key: str, problems: list[Problem]) -> list[Any]:
@@ -102,7 +104,7 @@ def _rule(row: Any, where: Place) -> Rule:
     match = _match(Fields(fields.table.get("match", {}), (*where, "match"))) if fields.has("match") else Match()
     require, down = _require(fields)
     at_most = Fields(fields.table.get("at_most", {}), (*where, "at_most")) if fields.has("at_most") else Fields({}, where)
-    admit, open_after_ms = _admit(fields)
+    admit = admit_of(fields, _rate)
     found = Rule(
         rule,
         match,
@@ -121,7 +123,6 @@ def _rule(row: Any, where: Place) -> Rule:
         at_most.number("retries", -1, 0, 1000),
         _amounts(at_most),
         admit,
-        open_after_ms,
     )
     at_most.end()
     fields.end()
@@ -280,18 +281,3 @@ def _amounts(at_most: Fields) -> tuple[tuple[str, int], ...]:
         if not is_name(str(name)) or type(amount) not in (int, float) or not 0 <= amount <= AMOUNT_MAX / 1000:
             at_most.bad("budget", f"{name} = {amount!r:.60} is no amount", "write budget = { usd = 5 }")
     return tuple(sorted((str(name), round(1000 * amount)) for name, amount in table.items()))
-
-
-def _admit(fields: Fields) -> tuple[str, int]:
-    if not fields.has("admit"):
-        return "", 0
-    value = fields.table["admit"]
-    if isinstance(value, dict):
-        inner = Fields(value, (*fields.where, "admit"))
-        after_ms = inner.duration_ms("open_after")
-        inner.end()
-        if after_ms:
-            return OPEN, after_ms
-    elif value in (CLOSED, CACHED):
-        return str(value), 0
-    fields.bad("admit", f"{value!r:.60} is not what it can be", 'write "closed", "cached", or { open_after = "30s" }')

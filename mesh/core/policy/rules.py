@@ -122,6 +122,40 @@ class OutputRule:
     schema: dict[str, Any] | None = None
 
 
+DECENTRALIZED, HYBRID, CENTRAL = "decentralized", "hybrid", "central"
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Such work starts only when the mesh's coordinator has said so."""
+
+    absent: str
+    """What happens while there is none: ``closed`` (it waits), ``cached`` (as he decided last), ``open`` (it starts)."""
+    after_ms: int = 0
+    """Of ``open``: once there has been none for so long."""
+    cached_ms: int = 0
+    """Of ``cached``: his last decision for this rule and capability holds so long."""
+    limit: int = 0
+    """He admits so many at once."""
+    rate: tuple[int, int] = (0, 0)
+    """So many in so many milliseconds."""
+    total: int = 0
+    """So many ever."""
+
+    def terms(self) -> dict[str, Any]:
+        """What he counts by."""
+        found = {"limit": self.limit, "rate": list(self.rate) if self.rate[0] else 0, "total": self.total}
+        return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What a coordinator counts for. Under `central` his node manages all work; without one everybody does after `after_ms` (0: nobody)."""
+
+    name: str = DECENTRALIZED
+    after_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One of a policy's rules, in the order of the document."""
@@ -154,9 +188,7 @@ class Rule:
     """At most so many; -1: no such bound."""
     budget: tuple[tuple[str, int], ...] = ()
     """At most so much, in thousandths."""
-    admit: str = ""
-    """It starts only when a coordinator has said so. What happens while there is none: ``closed``, ``cached`` or ``open``."""
-    open_after_ms: int = 0
+    admit: Admit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +210,7 @@ class Ruling:
     timeout_ms: int = 0
     retries: int = -1
     budget: tuple[tuple[str, int], ...] = ()
-    admit: tuple[str, str, int] | None = None
-    """Rule, what happens while there is no coordinator, and when (`Rule.admit`)."""
+    admit: tuple[str, Admit] | None = None
 
     def said(self) -> str:
         """For people and records: ``policy 3: eu-only, payout``."""
@@ -202,6 +233,7 @@ class Rulebook:
     rollouts: tuple[dict[str, Any], ...] = ()
     text: str = field(default="", repr=False)
     """Of the document: which policy exactly it is."""
+    mode: Mode = Mode()
     _by_capability: dict[str, tuple[Rule, ...]] = field(default_factory=dict, compare=False)
 
     def rules_for(self, capability: str) -> tuple[Rule, ...]:
@@ -238,7 +270,7 @@ CAPABILITIES_REMEMBERED = 1000
 def _sum(version: int, rules: Sequence[Rule]) -> Ruling:
     first = _First(rules)
     secrets = first.of("secrets", None)
-    deny, gate, admit = first.of("deny"), first.of("gate", None), first.of("admit")
+    deny, gate, admit = first.of("deny"), first.of("gate", None), first.of("admit", None)
     amounts: dict[str, int] = {}
     for name, amount in (pair for rule in rules for pair in rule.budget):
         amounts[name] = min(amount, amounts.get(name, amount))
@@ -257,7 +289,7 @@ def _sum(version: int, rules: Sequence[Rule]) -> Ruling:
         min((rule.timeout_ms for rule in rules if rule.timeout_ms), default=0),
         min((rule.retries for rule in rules if rule.retries >= 0), default=-1),
         tuple(sorted(amounts.items())),
-        (admit.id, admit.admit, admit.open_after_ms) if admit else None,
+        (admit.id, admit.admit) if admit and admit.admit is not None else None,
     )
 
 

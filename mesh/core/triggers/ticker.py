@@ -19,6 +19,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mesh.core.coordination.inputs import OFFICE_REQUESTS
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ALIVE, SUSPECT, Directory, Row
 from mesh.core.inputs import Enquire, OffersChanged, Started, Submit
@@ -154,10 +155,12 @@ class Ticker:
         return row.node == self._me or (row.linked and row.state in (ALIVE, SUSPECT) and not row.revoked)
 
     def _turn(self, name: str) -> int:
-        """How many of those who are here come before this node."""
-        mine = turn(name, self._me)
-        rows = [row for row in self._directory.rows() if self._is_here(row) and row.keeps]
-        return sum(turn(name, row.node) < mine for row in rows)
+        """How many of those who are here come before this node. Whoever is coordinator comes first."""
+        mine, first = turn(name, self._me), self._directory.seat.holder
+        if first == self._me:
+            return 0
+        rows = [row for row in self._directory.rows() if self._is_here(row) and (row.keeps or row.node == first)]
+        return sum(row.node == first or turn(name, row.node) < mine for row in rows)
 
     # ---- one schedule
 
@@ -215,6 +218,8 @@ class Ticker:
         yield Tell(Submit(self._last, name, data, by=f"every {plan.name}", key=key_of(plan.name, tick_ms), placement=placement))
 
     def _on_reply(self, now_s: float, _me: NodeId, reply: Reply) -> Effects:
+        if reply.request < OFFICE_REQUESTS:
+            return  # of another machine
         name = self._asked.pop(reply.request, "")
         work = self._work.get(name)
         if work is None or work.request != reply.request:

@@ -78,7 +78,7 @@ class Acceptance:
         if item.durable and content_hash(item.input) != item.input_hash:
             out.append(Refused("input_hash_wrong", manager))
             return "input_hash_wrong"
-        if reason := self._enforcing.refusal(item):
+        if reason := self._enforcing.refusal(item, manager):
             out.append(Refused("policy", manager))
         return reason
 

@@ -87,8 +87,7 @@ class Book:
     def __init__(self, directory: ReadDirectory, deadlines: Deadlines, limits: WorkLimits, random: Random, incarnation: int) -> None:
         self.me = directory.me
         self.directory, self.deadlines, self.limits, self.random = directory, deadlines, limits, random
-        self.incarnation = incarnation
-        self.started_at_s = 0.0
+        self.incarnation, self.started_at_s = incarnation, 0.0
         self.tasks: dict[TaskId, Task] = {}
         self.ended: dict[TaskId, Task] = {}
         self.holders: dict[NodeId, Holder] = {}
@@ -101,7 +100,8 @@ class Book:
         self.gated: list[Task] = []
         """Tasks that the policy may hold back, or whose gates have ended, in this turn."""
         self.hold_back: Callable[[Task], bool] = lambda task: False
-        """Whether the policy does. Set by `governor.py`."""
+        self.turned_down: Callable[[Task, str], None] = lambda task, reason: None
+        """Whether the policy does; an award was declined, for that reason. Set by `governor.py`."""
         self.vacated: list[tuple[Holder, str]] = []
         """Where an award of a capability has ended in this turn: a slot may be idle there."""
         self.requests: dict[int, Task] = {}
@@ -109,8 +109,7 @@ class Book:
         """Tasks that were driven here, and who took them over; "": not known."""
         self.unkeyed: list[tuple[str, TaskId]] = []
         """Keys whose tasks were forgotten in this turn."""
-        self.wheel = Wheel(deadlines)
-        self.meter = Meter(deadlines)
+        self.wheel, self.meter = Wheel(deadlines), Meter(deadlines)
         self.queue_wheel = Wheel(deadlines, QueuesDue)
         self.dirty: list[Holder] = []
         self.pulse_at_s = 0.0
@@ -184,6 +183,7 @@ class Book:
             budget=wish.budget,
             baggage=baggage,
         )
+        self.origins.lent(task)
         open_account(task, self.tasks.get)
         if task.account is not None:
             self.meter.stands(now_s, task.account.above)

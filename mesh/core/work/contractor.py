@@ -100,7 +100,8 @@ class Contractor:
         self._permits = Permits(self._holdings, self._slots, self._enforcing)
         self._limit_owner = LimitOwner(directory, limits)
         self._limit_holder = LimitHolder(directory, deadlines, limits, self._slots, self._running, incarnation)
-        self.runs, self.secret_error = self._permits.runs, self._permits.secret_error
+        self.runs, self.secret_error, self.lease_ms = self._permits.runs, self._permits.secret_error, self._permits.lease_ms
+        self.leased = self._limit_owner.leased
         self._accepting: list[HeldFor] = []
         self._unsaid: list[Holding] = []
         """Plain calls whose ACCEPT waits: most will have ended before it is due."""

@@ -27,6 +27,7 @@ from mesh.core.inputs import Enquire, MemberDied, MemberLeft, MemberLinked, Memb
 from mesh.core.keeping.inputs import Deposed, LogSettled
 from mesh.core.work.errands import Errands, failure, full, json_object, reply, revoked
 from mesh.core.work.files import is_hash
+from mesh.core.work.forwarding import FORWARD_ASKS
 from mesh.effects import Need, Refused, Reply, Send
 from mesh.ids import NodeId, author_of
 from mesh.limits import WorkLimits
@@ -251,6 +252,8 @@ class Desk:
     # ---- answers
 
     def _on_answer(self, now_s: float, peer: NodeId, answer: Answer) -> Iterator[Any]:
+        if answer.ask >= FORWARD_ASKS:
+            return  # another machine has asked
         question = self._open.get(answer.ask)
         if question is None or peer not in question.left:
             yield from self._steps.on_answer(now_s, peer, answer)

@@ -25,6 +25,7 @@ from mesh.core.work.task import (
     DONE,
     FAIL,
     HELD,
+    NO_REQUEST,
     OFFERED,
     STOPPED,
     WAITING,
@@ -164,7 +165,7 @@ class Ending:
         book.count(task.state)
         if task.step.startswith(PREFIX) and (held := book.tasks.get(task.parent)) is not None:
             book.gated.append(held)
-        if task.request >= 0:
+        if task.request != NO_REQUEST:
             book.requests.pop(task.request, None)
             yield self._reply(task)
         if task.askers is not None:

@@ -14,20 +14,17 @@ from dataclasses import replace
 from typing import Any
 
 from mesh.core.directory import Directory
+from mesh.core.policy.admission import asks, holds
 from mesh.core.policy.gating import passes, question
 from mesh.core.policy.rules import FREE, Ruling, Work
 from mesh.core.work.fitting import fits_worker
-from mesh.core.work.governor import denial, output_error
+from mesh.core.work.governor import DECLINED, OFFICIAL, denial, output_error
 from mesh.core.work.holdings import Holding
 from mesh.core.work.slots import Slots
 from mesh.ids import NodeId, author_of, content_hash
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Offer
-from mesh.messages.waits import WAIT
 from mesh.messages.work import AwardItem
-
-DECLINED = "policy:"
-"""What the reasons begin with for which an award is declined."""
 
 
 class Enforcing:
@@ -40,9 +37,9 @@ class Enforcing:
 
     # ---- before
 
-    def refusal(self, item: AwardItem) -> str:
+    def refusal(self, item: AwardItem, manager: NodeId) -> str:
         """Why an award is declined; "" if the policy has nothing against it."""
-        if not self._directory.rulebook.rules or item.capability == WAIT:
+        if not self._directory.rulebook.rules or item.capability in OFFICIAL:
             return ""
         origin = item.origin or author_of(item.parent or item.task)
         ruling = self._ruling(item.capability, item.input, origin, item.where, item.durable)
@@ -50,12 +47,17 @@ class Enforcing:
             return DECLINED + ruling.deny[0]
         if ruling.require and not self._has(item.capability, ruling.require):
             return DECLINED + "labels"
-        if ruling.gate is None:
-            return ""
-        rule, gate = ruling.gate
-        asked = content_hash(question(rule, gate, item.capability, item.input))
-        separate = self._limits.separate_duties
-        return "" if passes(gate, asked, item.words, self._directory.name_of, origin, separate=separate) else DECLINED + rule
+        if ruling.gate is not None:
+            rule, gate = ruling.gate
+            asked = content_hash(question(rule, gate, item.capability, item.input))
+            if not passes(gate, asked, item.words, self._directory.name_of, origin, separate=self._limits.separate_duties):
+                return DECLINED + rule
+        if ruling.admit is not None:
+            rule, admit = ruling.admit
+            asked = asks(rule, item.capability, item.input)
+            if not holds(self._directory, rule, admit, item.capability, asked, item.words, manager):
+                return DECLINED + rule
+        return ""
 
     def _has(self, capability: str, labels: tuple[str, ...]) -> bool:
         return any(fits_worker(worker.labels, labels) for worker in self._slots.capability(capability).workers)

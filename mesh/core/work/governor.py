@@ -19,14 +19,20 @@ from mesh.core.policy.gating import is_before, passes, question, step_of
 from mesh.core.policy.inputs import PolicyChanged
 from mesh.core.policy.output import problem_of
 from mesh.core.policy.rules import FREE, Ruling, Work
+from mesh.core.work.admitting import Admitting
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.ruled import union
 from mesh.core.work.task import CANCELLED, DONE, GATED, PARKED, PASS, WAITING, WAKE, Said, Task
 from mesh.effects import Refused
-from mesh.ids import NodeId, TaskId, content_hash
+from mesh.ids import COORDINATE, NodeId, TaskId, content_hash
 from mesh.messages.signed import Signed
 from mesh.messages.waits import WAIT, Verdict
+
+OFFICIAL = (WAIT, COORDINATE)
+"""What no rule is about: to wait is no work, and the office must not wait for itself."""
+DECLINED = "policy:"
+"""What the reasons begin with for which an award is declined."""
 
 
 def denial(rule: str, version: int, why: str, what: str) -> dict[str, Any]:
@@ -39,13 +45,15 @@ class Governor:
     def __init__(self, book: Book, ending: Ending) -> None:
         self._book, self._ending = book, ending
         self.denied = self.gates = 0
-        book.hold_back = self.hold_back
+        self.admitting: Admitting
+        """Set by the manager."""
+        book.hold_back, book.turned_down = self.hold_back, self._turned_down
 
     # ---- what is ruled
 
     def ruling(self, task: Task) -> Ruling:
         book = self._book.directory.rulebook
-        if not book.rules or task.capability == WAIT:
+        if not book.rules or task.capability in OFFICIAL:
             return FREE
         if task.ruled is None or task.ruled[0] is not book:
             origin = self._book.origins.of(task)
@@ -57,9 +65,9 @@ class Governor:
     def refusal(self, capability: str, data: bytes, where: tuple[str, ...], durable: bool, parent: TaskId = "") -> dict[str, Any] | None:
         """None, or why such work is not even taken."""
         book = self._book.directory.rulebook
-        if not book.rules or capability == WAIT:
+        if not book.rules or capability in OFFICIAL:
             return None
-        origin = self._book.origins.of(parent) if parent else self._book.me
+        origin = self._book.origins.of(parent) if parent else self._book.origins.here
         ruling = book.ruling(Work(capability, data, (origin, self._book.directory.name_of(origin)), where, durable))
         if ruling.deny is None:
             return None
@@ -71,13 +79,20 @@ class Governor:
         ruling = self.ruling(task)
         if any(label not in task.placement.where for label in ruling.require):
             task.placement = replace(task.placement, where=union(task.placement.where, ruling.require))
-        return ruling.deny is not None or (ruling.gate is not None and not self._has_passed(task, ruling))
+        if ruling.deny is not None or (ruling.gate is not None and not self._has_passed(task, ruling)):
+            return True
+        return ruling.admit is not None and not self.admitting.admits(self._first(task), ruling)
+
+    def _turned_down(self, task: Task, reason: str) -> None:
+        if reason.startswith(DECLINED):
+            self.admitting.turned_down(self._first(task), reason.removeprefix(DECLINED))
 
     def words(self, task: Task) -> tuple[Signed, ...]:
         """What people have signed about it, for whoever is to run it."""
         ruling = self.ruling(task)
         gate = self._gate_of(self._first(task), *ruling.gate) if ruling.gate is not None else None
-        return tuple(_word(gate, said) for said in gate.said) if gate is not None else ()
+        words = tuple(_word(gate, said) for said in gate.said) if gate is not None else ()
+        return (*words, *self.admitting.words(self._first(task))) if ruling.admit is not None else words
 
     def _first(self, task: Task) -> Task:
         """A second attempt beside another passes by that one's gate."""
@@ -115,10 +130,12 @@ class Governor:
             ruling = self.ruling(task)
             if ruling.deny is not None:
                 yield from self._deny(now_s, task, denial(ruling.deny[0], ruling.version, ruling.deny[1], task.capability))
-            elif ruling.gate is None or self._has_passed(task, ruling):
-                yield from self._pass(now_s, task)
-            else:
+            elif ruling.gate is not None and not self._has_passed(task, ruling):
                 yield from self._ask(now_s, task, *ruling.gate)
+            elif not self.admitting.admits(first := self._first(task), ruling):
+                yield from self._admission(now_s, task, first, ruling)
+            else:
+                yield from self._pass(now_s, task)
 
     def _pass(self, now_s: float, task: Task) -> Effects:
         for gate in list((task.children or {}).values()):
@@ -144,6 +161,16 @@ class Governor:
             said = json.loads(asked.output or b"{}") if asked.state == DONE else {}
             why = _outcome(said, self._book.directory.name_of) if asked.state == DONE else f"its gate was {asked.state}"
             yield from self._deny(now_s, task, denial(rule, self._book.directory.rulebook.version, why, task.capability))
+
+    def _admission(self, now_s: float, task: Task, first: Task, ruling: Ruling) -> Effects:
+        """It waits for the coordinator; or ends, if he has turned it down."""
+        assert ruling.admit is not None
+        why, number = self.admitting.pending(first, ruling)
+        task.reason = f"admission: {ruling.admit[0]}"
+        if not why:
+            yield from self.admitting.put(now_s, first, ruling, number)
+        elif why != "waits":
+            yield from self._deny(now_s, task, denial(ruling.admit[0], ruling.version, why, task.capability))
 
     def _open(self, now_s: float, task: Task, rule: str, gate: dict[str, Any], effect: str = "") -> Effects:
         if task.children is None:

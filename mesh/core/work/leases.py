@@ -92,6 +92,7 @@ class Leases:
                 yield Refused("late_decline", sender)
                 continue
             task.declines += 1
+            self._book.turned_down(task, reason)
             if reason == "busy":
                 self._full(sender, task)
             elif task.state == OFFERED:
@@ -318,12 +319,12 @@ class Leases:
 
     # ---- members
 
-    def gone(self, now_s: float, node: NodeId, reason: str) -> Effects:
-        """Membership says so. That is enough for idempotent work only; the rest waits for its lease."""
+    def gone(self, now_s: float, node: NodeId, reason: str, only: str = "") -> Effects:
+        """Membership says so. That is enough for idempotent work only; the rest waits for its lease. `only`: this capability."""
         holder = self._book.holders.get(node)
         if holder is None:
             return
-        for task in list(holder.tasks.values()):
+        for task in [task for task in holder.tasks.values() if not only or task.capability == only]:
             self._recall(task)
             if task.idempotent and task.state in (OFFERED, HELD):
                 yield from self._over(now_s, task, reason)

@@ -13,10 +13,12 @@ network is split, a limit may be exceeded. Source: PaxosLease (Trencseni, Gazso,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.core.directory import LEFT, ReadDirectory, Row
+from mesh.core.policy.rules import DECENTRALIZED
 from mesh.effects import Need, Refused, Send
 from mesh.ids import NodeId
 from mesh.limits import WorkLimits
@@ -42,9 +44,18 @@ def members_of(directory: ReadDirectory, capability: str) -> list[Row]:
 
 
 def owner_of(directory: ReadDirectory, capability: str) -> NodeId:
-    """Of those in sight, by rendezvous hash; "": nobody offers it under a limit."""
+    """The mesh's coordinator, where its mode has one in office; else of those in sight, by rendezvous hash; "": nobody offers it under a
+    limit."""
     near = [row.node for row in members_of(directory, capability) if row.linked or row.node == directory.me]
+    if near and coordinates(directory, directory.seat.holder):
+        return directory.seat.holder
     return max(near, key=lambda node: hashlib.sha256(f"{capability}|{node}".encode()).digest(), default="")
+
+
+def coordinates(directory: ReadDirectory, node: NodeId) -> bool:
+    """In office, in sight, and in a mesh whose mode has it own the limits."""
+    row = directory.get(node) if node and node == directory.seat.holder else None
+    return row is not None and (row.linked or node == directory.me) and directory.rulebook.mode.name != DECENTRALIZED
 
 
 @dataclass(slots=True)
@@ -99,12 +110,13 @@ class LimitOwner:
         return out
 
     def _declares(self, node: NodeId, item: SlotItem) -> bool:
-        """Both offer it under this limit."""
+        """Both offer it under this limit; or this node is coordinator, who owns what others offer."""
+        both = (node,) if coordinates(self._directory, self._directory.me) else (node, self._directory.me)
         return all(
             (row := self._directory.get(one)) is not None
             and item.capability in row.offers
             and (item.capability, item.window_ms) in pools_of(row.offers[item.capability])
-            for one in (node, self._directory.me)
+            for one in both
         )
 
     # ---- who leads
@@ -198,6 +210,19 @@ class LimitOwner:
                     lease.end_s = self._stamp(now_s, node)[1] + self._limits.slots_lease_s + self._limits.margin_s + pool[1] / 1000
                     out.append(self._grant(now_s, node, lease.ask, [(*pool, slots)]))
         return out
+
+    def leased(self, now_s: float, name_of: Callable[[NodeId], str]) -> list[dict[str, Any]]:
+        """What is leased from here: ``{"capability", "most", "per", "leased": {node: slots}}`` for each limit."""
+        return [
+            {
+                "capability": pool[0],
+                "most": self._most(pool),
+                "per": f" in {pool[1] / 1000:g} s" if pool[1] else " at once",
+                "leased": {name_of(node): lease.slots for node, lease in leases.items() if lease.end_s > now_s},
+            }
+            for seat in self._seats.values()
+            for pool, leases in seat.leases.items()
+        ]
 
     def __len__(self) -> int:
         return sum(len(leases) for seat in self._seats.values() for leases in seat.leases.values())

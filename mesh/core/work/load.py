@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.core.coordination.inputs import OfficeChanged
 from mesh.core.deadlines import Deadlines
 from mesh.core.directory import ReadDirectory
 from mesh.core.work.slots import Slots
 from mesh.effects import Need, Send
 from mesh.ids import NodeId
 from mesh.limits import WorkLimits
-from mesh.messages.membership import Load, LoadRow
+from mesh.messages.membership import NO_EPOCH, Load, LoadRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class LoadGossip:
         self._version = 0
         self._rows: tuple[LoadRow, ...] = ()
         self._told_closed = False
+        self._told_office = NO_EPOCH
         self._told_s = float("-inf")
         self._noted = False
         self._full: list[str] = []
@@ -45,7 +47,7 @@ class LoadGossip:
         self._turned_away: dict[NodeId, dict[str, None]] = {}
         self.closed = False
         self.told = 0
-        self.inputs: dict[type, Any] = {LoadDue: self._expire_load}
+        self.inputs: dict[type, Any] = {LoadDue: self._expire_load, OfficeChanged: self._on_office_changed}
 
     def note(self, now_s: float) -> None:
         """Something changed. Cheap: called for every task."""
@@ -66,10 +68,18 @@ class LoadGossip:
         self._noted = False
         rows = self._slots.load_rows(self.closed)
         refresh_s = self._limits.load_fresh_s / 2
-        if rows != self._rows or self.closed != self._told_closed or (rows and now_s >= self._told_s + refresh_s):
+        if rows != self._rows or self._changed() or (rows and now_s >= self._told_s + refresh_s):
             yield from self._tell_all(now_s, rows)
         if rows:
             self._deadlines.set(LoadDue(), self._told_s + refresh_s)
+
+    def _changed(self) -> bool:
+        return (self.closed, self._directory.seat.mine) != (self._told_closed, self._told_office)
+
+    def _on_office_changed(self, now_s: float, _me: NodeId, _changed: OfficeChanged) -> Iterator[Any]:
+        """Said at once: who takes the office, or leaves it, is waited for."""
+        if self._changed():
+            yield from self._tell_all(now_s, self._slots.load_rows(self.closed))
 
     def awaited(self) -> bool:
         """Somebody was told that there is no room."""
@@ -86,7 +96,9 @@ class LoadGossip:
             del self._turned_away[node]
             self._version += 1
             self.told += 1
-            yield Send(node, Load(self._version, self._slots.load_rows(self.closed), self.closed), need=Need.FREE)
+            yield Send(
+                node, Load(self._version, self._slots.load_rows(self.closed), self.closed, self._directory.seat.mine), need=Need.FREE
+            )
 
     def _has_room(self, name: str) -> bool:
         capability = self._slots.offered(name)
@@ -99,7 +111,8 @@ class LoadGossip:
         for node in [node for node, names in self._turned_away.items() if not all(name in self._full for name in names)]:
             del self._turned_away[node]
         self._version += 1
-        load = Load(self._version, rows, self.closed)
+        self._told_office = self._directory.seat.mine
+        load = Load(self._version, rows, self.closed, self._told_office)
         for row in self._directory.rows():
             if row.linked or row.node == self._directory.me:
                 self.told += 1
@@ -111,4 +124,4 @@ class LoadGossip:
         if rows:
             self._version += 1
             self.told += 1
-            yield Send(node, Load(self._version, rows, self.closed), need=Need.FREE)
+            yield Send(node, Load(self._version, rows, self.closed, self._directory.seat.mine), need=Need.FREE)

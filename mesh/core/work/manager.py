@@ -42,6 +42,7 @@ from mesh.core.keeping.inputs import ClaimSettled, Deposed, KeysMoved, Leading, 
 from mesh.core.node import Method
 from mesh.core.policy.inputs import PolicyChanged
 from mesh.core.work.accounts import Accounts
+from mesh.core.work.admitting import Admitting
 from mesh.core.work.archive import Archive
 from mesh.core.work.book import AcksDue, AwardsDue, Book, Effects, GuardDue, LeasesDue, PulseDue, QueuesDue
 from mesh.core.work.calls import CallsDue, Ring
@@ -51,6 +52,7 @@ from mesh.core.work.early import Early
 from mesh.core.work.effect_ledger import EffectLedger
 from mesh.core.work.ending import Ending, own_revocation
 from mesh.core.work.fold import Fold
+from mesh.core.work.forwarding import Forwarding
 from mesh.core.work.governor import Governor
 from mesh.core.work.hedging import Hedging
 from mesh.core.work.leases import Leases
@@ -71,7 +73,7 @@ from mesh.core.work.waiting import Waiting
 from mesh.core.work.waits import AuctionEnds, BacklogDue, BackoffEnds, BudgetDue, FetchAgain, GraceEnds, HedgeDue, ReclaimsDue
 from mesh.core.work.wheel import TimeoutsDue
 from mesh.effects import Need, Reply
-from mesh.ids import NodeId
+from mesh.ids import COORDINATE, NodeId
 from mesh.limits import WorkLimits
 from mesh.messages.membership import Load
 from mesh.messages.work import (
@@ -164,15 +166,17 @@ class Manager:
         self._of_handlers: dict[type, Any] = {kind: method for part in handlers for kind, method in part.inputs.items()}
         self._streams = Streams(book, leases)
         self._checkpoints = Checkpoints(book, leases)
+        self.admitting = governor.admitting = Admitting(book, waiting)
         self._questions = Questions(book, ending, ring, readback, archive, waiting, scopes)
+        self.forwarding = Forwarding(book, deadlines, incarnation)
         self.inputs: dict[type, Method] = self._of_clients() | self._of_contractors() | self._of_members() | self._of_time()
 
     def _of_clients(self) -> dict[type, Method]:
         """From this machine, and questions from others."""
         soon, at_once = self._then_say, self._then_say_here
         return {
-            Call: self._do_call,
-            Submit: self._do_submit,
+            Call: self.forwarding.through(self._do_call),
+            Submit: self.forwarding.through(self._do_submit),
             RequestGone: self._do_forget,
             TurnEnds: self._turn_ends,
             **{kind: at_once(method) for kind, method in self._of_handlers.items()},
@@ -226,6 +230,7 @@ class Manager:
             MemberRevoked: soon(self._on_member_revoked),
             OffersChanged: soon(self._on_offers_changed),
             PolicyChanged: soon(self.governor.on_changed),
+            **{kind: soon(method) for kind, method in self.admitting.inputs.items()},
         }
 
     def _of_time(self) -> dict[type, Method]:
@@ -297,7 +302,7 @@ class Manager:
 
     # ---- clients
 
-    def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Reply] | None:
+    def _do_call(self, now_s: float, _me: NodeId, call: Call) -> list[Any] | None:
         if (turned := self._taking.room(now_s, call)) is not None:
             return [turned]
         task = self.book.requests[call.request] = self.book.open(
@@ -407,9 +412,11 @@ class Manager:
         yield from self._placing.gone(now_s, node)
         yield from self._leases.gone(now_s, node, reason)
 
-    def _on_member_suspected(self, now_s: float, _me: NodeId, fact: MemberSuspected) -> Effects | None:
-        """A soft suspicion costs nobody his work; a refused connect says that the process is gone."""
-        return self._gone(now_s, fact.node, "suspected") if fact.hard else None
+    def _on_member_suspected(self, now_s: float, _me: NodeId, fact: MemberSuspected) -> Effects:
+        """A refused connect says that the process is gone. A soft suspicion costs nobody his work, but the office is waited for."""
+        if fact.hard:
+            return self._gone(now_s, fact.node, "suspected")
+        return self._leases.gone(now_s, fact.node, "unreachable", only=COORDINATE)
 
     def _on_member_unreachable(self, now_s: float, _me: NodeId, fact: MemberUnreachable) -> Effects:
         return self._gone(now_s, fact.node, "unreachable")

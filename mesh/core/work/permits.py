@@ -29,6 +29,13 @@ class Permits:
         run = self._held(worker, task, fence)
         return run.capability if run is not None and self._holdings.by_task[task].lease_end_ms > now_ms else ""
 
+    def lease_ms(self, task: TaskId, fence: Fence) -> int:
+        """Until when, by this node's clock, it runs here under that fence; 0: it does not, or shall stop."""
+        run, holding = self._slots.runs.get(task), self._holdings.by_task.get(task)
+        if run is None or holding is None or run.stopping or not run.fence == holding.fence == fence:
+            return 0
+        return holding.lease_end_ms
+
     def secret_error(self, task: TaskId, name: str) -> dict[str, Any] | None:
         """None, or why the policy does not let it have that secret."""
         holding = self._holdings.by_task.get(task)

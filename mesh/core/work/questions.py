@@ -49,6 +49,7 @@ class Questions:
             "call_story": self._call_story,
             "signal": self._tell_wait,
             "answer": self._tell_wait,
+            "admitted": self._admitted,
             "update": self._tell_wait,
             "read": self._tell_wait,
             "write": self._tell_wait,
@@ -254,6 +255,15 @@ class Questions:
             yield from self._elsewhere(sender, ask, lambda old: self._over(sender, ask, old))
         else:
             yield from self._tellers[ask.question](now_s, sender, ask, task)
+
+    def _admitted(self, now_s: float, sender: NodeId, ask: Ask) -> Effects:
+        """The coordinator's word, which nobody waits to see arrive: he is asked again."""
+        gate = self.find(ask.key)
+        return (
+            self._waiting.answers[ask.question](now_s, sender, ask, gate)
+            if gate is not None
+            else iter((Refused("late_admission", sender),))
+        )
 
     def _over(self, sender: NodeId, ask: Ask, task: Task | None) -> Send:
         return self._unknown(sender, ask) if task is None else self._waiting.not_there(sender, ask, task)

@@ -14,9 +14,11 @@ from mesh.core.policy.rules import FREE, Ruling, Work
 from mesh.core.work.fitting import offered
 from mesh.core.work.spending import shrunk
 from mesh.core.work.task import Task
-from mesh.ids import NodeId, TaskId, author_of
+from mesh.ids import COORDINATE, NodeId, TaskId, author_of
 from mesh.messages.waits import WAIT
 from mesh.messages.work import Amounts, Placement
+
+GIVEN_MAX = 10_000
 
 
 @dataclass(slots=True)
@@ -39,6 +41,10 @@ class Origins:
 
     def __init__(self, directory: ReadDirectory, find: Callable[[TaskId], Task | None]) -> None:
         self._directory, self._find = directory, find
+        self.behalf: NodeId = ""
+        """While work is made that a client of another node has asked for: that node."""
+        self.given: dict[TaskId, NodeId] = {}
+        """What was made so, and for whom; the newest."""
 
     def of(self, task: Task | TaskId) -> NodeId:
         """The node at which the work was asked for that this belongs to, as far up as is known here."""
@@ -46,7 +52,20 @@ class Origins:
         while (known := self._find(name)) is not None and known.parent:
             name = known.parent
         held = self._directory.origins.get(name)
-        return held[0] if held is not None else author_of(name)
+        return self.given.get(name) or (held[0] if held is not None else author_of(name))
+
+    @property
+    def here(self) -> NodeId:
+        """Where what a client asks for now is asked for."""
+        return self.behalf or self._directory.me
+
+    def lent(self, task: Task) -> None:
+        """A new task: its files, and its origin, are with whoever asked for it."""
+        if self.behalf:
+            self.given[task.id] = self.behalf
+            task.sources = (self.behalf,) if task.files else ()
+            if len(self.given) > GIVEN_MAX:
+                del self.given[next(iter(self.given))]
 
     def down(self, parent: TaskId) -> tuple[str, ...]:
         """Labels that whatever `parent` asks for must be run with; it runs here, or is managed here."""
@@ -56,9 +75,9 @@ class Origins:
         return held[1] if held is not None else ()
 
     def ruled(self, wish: Wish, parent: TaskId, step: str) -> Wish:
-        if wish.capability == WAIT:
+        if wish.capability in (WAIT, COORDINATE):
             return wish
-        origin, inherited = (self.of(parent), self.down(parent)) if parent else (self._directory.me, ())
+        origin, inherited = (self.of(parent), self.down(parent)) if parent else (self.here, ())
         return ruled(self._directory, wish, origin, inherited, is_step=bool(step))
 
 

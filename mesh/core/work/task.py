@@ -129,6 +129,10 @@ class Intent:
     """What its function raised the last time."""
 
 
+NO_REQUEST = -1
+"""Nobody on this node waits for its reply."""
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """One answer to a wait, as it is on record."""
@@ -178,7 +182,7 @@ class Task:
     step: str = ""
     files: tuple[FileRef, ...] = ()
     sources: tuple[NodeId, ...] = ()
-    request: int = -1
+    request: int = NO_REQUEST
     """The local command that waits for the end; -1: none."""
     bounds: Bounds = UNBOUNDED
     again: TaskId = ""

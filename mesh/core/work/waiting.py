@@ -29,6 +29,7 @@ from mesh.messages.work import Answer, Ask
 
 NAME_CHARACTERS_MAX = 200
 ROWS_MAX = 500
+PEOPLE = "people"
 UPDATES = "~"
 """Before the name of an update, in that of the signal that brings it."""
 MARK = "~"
@@ -40,6 +41,8 @@ class Waiting:
         self._book, self._ending = book, ending
         ending.on_time = self.expired
         self.updates = Updates(book, ending)
+        self.of_office: Callable[[Task], bool] = lambda gate: False
+        """Whether only the mesh's coordinator answers it. Set by `admitting.py`."""
         self.answers: dict[str, Callable[[float, NodeId, Ask, Task], Effects]] = {
             "signal": self._signal,
             "update": self._signal,
@@ -85,7 +88,7 @@ class Waiting:
         task.node, task.output, task.output_hash = self._book.me, output, content_hash(output)
         yield from self._ending.settled(now_s, task)
 
-    def _say(self, now_s: float, task: Task, said: Said) -> Effects:
+    def say(self, now_s: float, task: Task, said: Said) -> Effects:
         digest = content_hash(said.output) if said.output else ""
         task.said = (*task.said, said)
         if task.durable:
@@ -124,7 +127,7 @@ class Waiting:
             wait = self._wait_of(now_s, parent, name, number)
             if wait.durable and not wait.seq:
                 yield from self._book.submit(wait)
-            yield from self._say(now_s, wait, Said(sender, str(args.get("by") or "")[:PERSON_CHARACTERS_MAX], True, "", data, event))
+            yield from self.say(now_s, wait, Said(sender, str(args.get("by") or "")[:PERSON_CHARACTERS_MAX], True, "", data, event))
         body = {"task": parent.id, "signal": told}
         if update:
             answer = self.updates.answer_of(now_s, parent, told, number)
@@ -180,12 +183,14 @@ class Waiting:
             yield Refused(problem[0], sender)
             return
         said = Said(sender, verdict.person, verdict.approve, verdict.note, verdict.output, word=word.raw)
-        yield from self._say(now_s, task, said)
+        yield from self.say(now_s, task, said)
         yield self._state(sender, ask, task)
 
     def _unfit(self, now_s: float, sender: NodeId, task: Task, gate: Gate, verdict: Verdict) -> tuple[str, str, str] | None:
         """None, or why this answer does not count."""
         show = f"mesh approvals {task.id}"
+        if self.of_office(task):
+            return "for_coordinator", "the mesh's coordinator answers this by himself, and nobody else", "mesh coordinator"
         if verdict.input != task.input_hash:
             return "gate_changed", "what was answered is not what this gate asks: it was asked again with other inputs", show
         names = (sender, self._book.directory.name_of(sender))
@@ -218,8 +223,9 @@ class Waiting:
         yield Send(sender, Answer(ask.ask, True, dumps({"tasks": rows[:ROWS_MAX], "more": max(0, len(rows) - ROWS_MAX)})))
 
     def rows(self, now_s: float) -> list[dict[str, Any]]:
-        """The gates that wait here, for whoever looks after this node."""
-        return [row for task in self._book.tasks.values() if (row := self._row(now_s, task)) is not None]
+        """The gates that wait here for people, for whoever looks after this node."""
+        rows = (row for task in self._book.tasks.values() if (row := self._row(now_s, task)) is not None)
+        return [row for row in rows if row["for"] == PEOPLE]
 
     def _row(self, now_s: float, task: Task) -> dict[str, Any] | None:
         if task.capability != WAIT or task.state != WAITING or isinstance(wait := wait_of(task.input), str) or wait.kind != GATE:
@@ -241,6 +247,7 @@ class Waiting:
             "age_ms": age_ms,
             "left_ms": task.left_ms(now_s),
             "manager": self._book.me,
+            "for": "coordinator" if self.of_office(task) else PEOPLE,
         }
 
     # ---- answers
