@@ -89,6 +89,8 @@ class Port(Protocol):
 
     def step(self, task: TaskInfo, name: str, capability: str, arguments: Document, how: Document) -> Coroutine[Any, Any, Any]: ...
 
+    def ended_ms(self, task: TaskInfo, step: str) -> int: ...
+
     def call(self, task: TaskInfo, capability: str, arguments: Document, how: Document) -> Coroutine[Any, Any, Any]:
         """`how`: what `Context.options` says, as fields of the request to the node."""
 
@@ -240,6 +242,11 @@ class Context:
         from mesh.options import versioned
 
         return versioned(capability, self._how)
+
+    def ended_ms(self, step: str) -> int:
+        """When the step of that name ended, in milliseconds on its manager's clock: which of two ended first, the same for every attempt.
+        0: it has not, for all this attempt has heard."""
+        return self._port.ended_ms(self.task, step)
 
     def call(self, capability: str, /, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """A plain call: waits, and dies with this handler. Raises as `step`, and NodeLost."""

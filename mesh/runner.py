@@ -21,7 +21,7 @@ from mesh.blocking import BlockingContext
 from mesh.capture import current
 from mesh.context import Context, Document, TaskInfo
 from mesh.coordinating import Coordinates
-from mesh.errors import MeshError, TooBig, UsageError, task_error
+from mesh.errors import MeshError, TooBig, UsageError
 from mesh.failures import failure
 from mesh.files import Ask, File, Shelf, check_files, put_all
 from mesh.generating import generate
@@ -70,8 +70,7 @@ class Runner(Coordinates, Spends):
         self._fresh: list[Run] = []
         self._lending = Lending(out, clock)
         self._active, self._connected = 0, True
-        self._loop = asyncio.get_running_loop()
-        self._threads = Threads(agent.name)
+        self._loop, self._threads = asyncio.get_running_loop(), Threads(agent.name)
         self.telling = Telling(out, clock, lambda: self._connected)
         self._open_log = self.telling.open_log
         self._prices = Prices(agent, out)
@@ -345,10 +344,12 @@ class Runner(Coordinates, Spends):
 
     async def step(self, task: TaskInfo, name: str, capability: str, arguments: Document, how: Document) -> Any:
         if not name or not isinstance(name, str) or len(name) > NOTE_CHARACTERS_MAX:
-            raise UsageError(
-                f"{name!r} cannot name a step", fix=f"use a text of 1 to {NOTE_CHARACTERS_MAX} characters, unique within the task"
-            )
+            fix = f"use a text of 1 to {NOTE_CHARACTERS_MAX} characters, unique within the task"
+            raise UsageError(f"{name!r} cannot name a step", fix=fix)
         return await self._effect(task, "step", capability, arguments, how | {"parent": task.id, "fence": task.fence, "name": name})
+
+    def ended_ms(self, task: TaskInfo, step: str) -> int:
+        return self._living(task).ended_ms.get(step, 0)
 
     async def checkpoint(self, task: TaskInfo, value: Any, signals: dict[str, int], anew: bool) -> None:
         data, files = values.dump({"value": value, "signals": signals} if signals else {"value": value})
@@ -415,8 +416,8 @@ class Runner(Coordinates, Spends):
         data, files = await values.encode(arguments, self._ask, self.shelf)
         if len(data) > self.body_bytes_max:
             raise TooBig(what=f"the arguments for {capability}", size_bytes=len(data), size_bytes_max=self.body_bytes_max)
-        run = self._living(task)
-        return result_of(await self._begin(run, verb, params | {"capability": capability, "input": data, "files": files}), self.shelf)
+        body = await self._begin(run := self._living(task), verb, params | {"capability": capability, "input": data, "files": files})
+        return values.of_answer(run.noted(params, body), self.shelf)
 
     async def _begin(self, run: Run, verb: str, params: dict[str, Any]) -> dict[str, Any]:
         """Start a step or a call on behalf of `run` and wait for its end. Its slot is free meanwhile."""
@@ -491,10 +492,3 @@ def _task_over(task: TaskId) -> MeshError:
     return MeshError(
         f"the task {task} is over: nothing new starts for it", fix="await every step before the handler returns", code="task_over"
     )
-
-
-def result_of(reply: dict[str, Any], shelf: Shelf | None) -> Any:
-    """The value in an answer to a call or a step. Raises the typed error of one that failed."""
-    if reply.get("state") == "done":
-        return values.load(bytes(reply.get("output") or b"null"), shelf)
-    raise task_error(reply.get("error") or {}, str(reply.get("task") or ""), str(reply.get("state") or ""))

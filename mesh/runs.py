@@ -70,6 +70,7 @@ class Run:
         "budgets",
         "capability",
         "checkpoint",
+        "ended_ms",
         "fence",
         "handle",
         "input",
@@ -125,6 +126,8 @@ class Run:
         """Of which names somebody has set a budget: what its calls may spend is reserved first."""
         self.pins: tuple[str, ...] = tuple(pins)
         """Flags, and sides of rollouts."""
+        self.ended_ms: dict[str, int] = {}
+        """When each of its steps has ended, as far as it has heard."""
         self.spending: asyncio.Lock | None = None
         self.spends = 0
         """Questions about what it spends, of which one is asked at a time."""
@@ -154,6 +157,12 @@ class Run:
         self.open_log: Callable[[Any], RunLog]
         self.redactor: Redactor | None = None
         """Of a run that was told a secret: takes it out of whatever the run says."""
+
+    def noted(self, params: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        """The answer about a step or a call: when a step has ended is remembered."""
+        if "name" in params:
+            self.ended_ms[params["name"]] = body.get("ended_ms", 0)
+        return body
 
     def watch_lease(self, clock: Clock, stop: Callable[[Run, str], None]) -> None:
         """Stop it when its lease has ended, however its node is."""

@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from mesh.errors import InvalidArgument
+from mesh.errors import InvalidArgument, task_error
 from mesh.files import Ask, File, Shelf, check_files, put_all
 from mesh.secret import Secret, cannot_travel
 
@@ -99,3 +99,10 @@ def with_files(value: Any, shelf: Shelf | None) -> Any:
     if type(value) is dict:
         return File.from_reference(value, shelf) or {key: with_files(each, shelf) for key, each in value.items()}
     return [with_files(each, shelf) for each in value] if type(value) is list else value
+
+
+def of_answer(reply: dict[str, Any], shelf: Shelf | None) -> Any:
+    """The value in an answer to a call or a step. Raises the typed error of one that failed."""
+    if reply.get("state") == "done":
+        return load(bytes(reply.get("output") or b"null"), shelf)
+    raise task_error(reply.get("error") or {}, str(reply.get("task") or ""), str(reply.get("state") or ""))

@@ -118,6 +118,9 @@ class _Port:
             return child.result
         raise task_error(child.error if isinstance(child.error, dict) else {}, child.task, child.state)
 
+    def ended_ms(self, _task: Any, _step: str) -> int:
+        return 0
+
     @staticmethod
     def _compared(child: Child | None, capability: str, arguments: Document) -> tuple[str, str]:
         if child is None:

@@ -3,9 +3,10 @@
     a step with `compensate` ends --commit/N on record--> ... the flow fails --> NAME/undo for each piece of its work, the last one first
 
 Invariant: each is undone once, as a step of its own under its own name, so a driver that dies goes on where it was. The order is that of
-the record: place N is an effect of the flow's task, whose outcome is the step that ended N-th; a later attempt reads the places that are
-filled, and fills the next ones. Of a map the last item is undone first, of a loop the last turn. A compensation that fails for good does
-not keep the others from being done.
+the record: when each step's work ended, as its manager has it. Of what ended in the same millisecond the places decide: place N is an
+effect of the flow's task, whose outcome is the step that was heard of N-th; a later attempt reads the places that are filled, and fills the
+next ones. Of a map the last item is undone first, of a loop the last turn. A compensation that fails for good does not keep the others from
+being done.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Committed:
     item: Any
     index: int | None
     result: Any
+    ended_ms: int = 0
+    """When: of two pieces of work that are known to have ended, the one that ended later is undone first."""
 
 
 class Saga:
@@ -53,5 +56,6 @@ class Saga:
         return next(step for step in self._committed if step not in self._order)
 
     def to_undo(self) -> list[Committed]:
-        """The last one first."""
-        return [work for step in reversed(self._order) for work in reversed(self._committed[step])]
+        """The last one first: by the ends that are on record, which a driver that takes over may hear in another order; then by place."""
+        steps = sorted(self._order, key=lambda step: max((work.ended_ms for work in self._committed[step]), default=0))
+        return [work for step in reversed(steps) for work in reversed(self._committed[step])]

@@ -119,7 +119,8 @@ class Working:
                 raise
             return await self._instead(step, step.fallback, name, arguments, scope, failed)
         if step.compensate is not None:
-            done = Committed(name, step, arguments, seen, item, index, result)
+            ended_ms = self._ctx.ended_ms(self._named(step, name, arguments))
+            done = Committed(name, step, arguments, seen, item, index, result, ended_ms)
             self._to_undo.setdefault(self._state.name_of(step), []).append(done)
         return result
 

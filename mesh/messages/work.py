@@ -372,6 +372,8 @@ class StepDone:
     output: bytes = b""
     error: bytes = b""
     files: tuple[FileRef, ...] = ()
+    ended_ms: int = 0
+    """When, on its manager's clock, which whoever takes over counts on. 0: not known."""
 
 
 @dataclass(slots=True)

@@ -221,7 +221,8 @@ class Errands:
         if error is None:
             yield Refused("bad_step_error", peer)
             error = failure(done.state, "the error could not be read", f"mesh why {done.child}")
-        body = {"task": done.child, "state": done.state, "output": done.output, "files": done.files, "error": error}
+        body: dict[str, Any] = {"task": done.child, "state": done.state, "output": done.output, "files": done.files, "error": error}
+        body["ended_ms"] = done.ended_ms
         if done.state == "refused":
             yield reply(self._me, peer, errand.request, False, {**failure("refused", "it was refused", "mesh tasks"), **error})
         else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mesh.core.inputs import BodyRead
 from mesh.core.work.task import DONE, Task
-from mesh.core.work.waits import dumps, result_body
+from mesh.core.work.waits import dumps, ended_ms, result_body
 from mesh.effects import Need, ReadBody, Send
 from mesh.ids import Hash, NodeId
 from mesh.messages.work import Answer, EffectAnswer, StepDone
@@ -54,7 +54,7 @@ def _erased(what: str, fix: str) -> bytes:
 def _step(node: NodeId, ask: int, task: Task, data: bytes | None) -> Send:
     if data is None:
         return Send(node, StepDone(ask, task.id, "failed", b"", _erased("the result", f"mesh why {task.id}")))
-    return Send(node, StepDone(ask, task.id, DONE, data, b"", task.output_files))
+    return Send(node, StepDone(ask, task.id, DONE, data, b"", task.output_files, ended_ms(task)))
 
 
 def _result(node: NodeId, ask: int, task: Task, data: bytes | None) -> Send:

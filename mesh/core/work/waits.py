@@ -102,10 +102,14 @@ def answer_result(node: NodeId, ask: int, task: Task) -> Send:
     return Send(node, Answer(ask, True, result_body(task, task.output)), need=Need.KEPT if task.durable else Need.FREE)
 
 
+def ended_ms(task: Task) -> int:
+    return max(0, int(task.ended_at_s * 1000))
+
+
 def step_done(node: NodeId, ask: int, task: Task) -> Send:
     """The end of a step, for the worker that waits for it."""
     need = Need.KEPT if task.durable else Need.FREE
     if task.state == DONE:
-        return Send(node, StepDone(ask, task.id, DONE, task.output or b"", b"", task.output_files), need=need)
+        return Send(node, StepDone(ask, task.id, DONE, task.output or b"", b"", task.output_files, ended_ms(task)), need=need)
     state = task.state if task.state == CANCELLED else "failed"
-    return Send(node, StepDone(ask, task.id, state, b"", dumps(error_of(task))), need=need)
+    return Send(node, StepDone(ask, task.id, state, b"", dumps(error_of(task)), ended_ms=ended_ms(task)), need=need)

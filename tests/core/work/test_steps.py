@@ -46,7 +46,7 @@ def test_a_step_is_a_child_task_and_its_end_is_told(bench):
     node, child = bench.awarded(effects)
     assert (node, child.parent, child.durable) == ("b", parent.task, True)
     effects = bench.result(child, "b", b'"red"')
-    assert done(effects) == [StepDone(1, "me.1.2", "done", b'"red"')]
+    assert done(effects) == [StepDone(1, "me.1.2", "done", b'"red"', ended_ms=110000)]
     assert [e.need for e in effects if type(e) is Send and type(e.message) is StepDone] == [Need.KEPT]
 
 
@@ -62,7 +62,7 @@ def test_asking_again_starts_nothing_and_answers_from_the_record(bench):
     effects = step(bench, parent, ask=2)
     assert bench.sends(effects) == [("a", StepSeen(2, "me.1.2"))] and bench.entries(effects) == []
     assert [message.ask for message in done(bench.result(child, "b"))] == [1, 2]
-    assert done(step(bench, parent, ask=3)) == [StepDone(3, "me.1.2", "done", b'"hi"')]
+    assert done(step(bench, parent, ask=3)) == [StepDone(3, "me.1.2", "done", b'"hi"', ended_ms=110000)]
 
 
 def test_the_next_attempt_of_the_parent_gets_the_same_results(bench):
@@ -70,7 +70,7 @@ def test_the_next_attempt_of_the_parent_gets_the_same_results(bench):
     _, child = bench.awarded(step(bench, parent))
     bench.result(child, "b")
     _, again = bench.awarded(bench.give(Release(((parent.task, parent.fence, "draining"),)), "a"))
-    assert done(step(bench, again, ask=9)) == [StepDone(9, child.task, "done", b'"hi"')]
+    assert done(step(bench, again, ask=9)) == [StepDone(9, child.task, "done", b'"hi"', ended_ms=110000)]
     assert code(step(bench, parent)) == "stale_fence"
 
 
@@ -81,7 +81,7 @@ def test_a_large_result_is_read_back_from_the_store(bench):
     bench.result(child, "b", big)
     ((read),) = [e for e in step(bench, parent, ask=2) if type(e) is ReadBody]
     assert read.hash == content_hash(big)
-    assert done(bench.give(BodyRead(read.token, big))) == [StepDone(2, child.task, "done", big)]
+    assert done(bench.give(BodyRead(read.token, big))) == [StepDone(2, child.task, "done", big, ended_ms=110000)]
     assert bench.give(BodyRead(read.token, big)) == [] == bench.give(BodyRead(1, b""))
     ((read),) = [e for e in bench.give(Ask(4, "result", child.task), "b") if type(e) is ReadBody]
     ((_, answer),) = bench.sends(bench.give(BodyRead(read.token, big)))
