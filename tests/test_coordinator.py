@@ -331,6 +331,15 @@ async def test_it_acts_on_ticks_first() -> None:
 
 
 @run
+async def test_a_node_that_drains_gives_the_office_back() -> None:
+    async with five() as m:
+        holder = await in_office(m)
+        epoch, began_s = seat(m).epoch, m.now_s
+        assert (await m.at(holder).drain(wait_s=30))["draining"]
+        assert await in_office(m, holder) and seat(m).epoch == (epoch[0], epoch[1] + 1) and m.now_s - began_s < 2.0
+
+
+@run
 async def test_an_office_that_was_cancelled_is_begun_anew() -> None:
     async with five() as m:
         await in_office(m)
