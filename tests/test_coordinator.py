@@ -240,8 +240,9 @@ async def test_a_word_of_an_older_epoch_or_of_who_is_no_coordinator_is_refused()
             assert any(isinstance(effect, Refused) and effect.reason == reason for effect in made)
 
         say(first, good, "stale_epoch")
+        say(first, replace(good, epoch=seat(m).epoch), "stale_epoch")
         say("n4", replace(good, epoch=seat(m).epoch), "not_coordinator")
-        say(first, replace(good, epoch=seat(m).epoch, input="0" * 64), "bad_admission")
+        say(seat(m).holder, replace(good, epoch=seat(m).epoch, input="0" * 64), "bad_admission")
         await m.sleep(5.0)
         assert served.ran == [] and (await task.status())["state"] == "gated"  # type: ignore[attr-defined]
         await m.at("n5").switch_coordinator("resume")

@@ -164,7 +164,7 @@ class Office:
         seat = self._directory.seat
         if sender != self._me and load.office != NO_EPOCH and not may_coordinate(self._directory, sender):
             yield Refused("not_coordinator", sender)
-        elif sender != self._me and load.office < seat.epoch and load.office != NO_EPOCH:
+        elif sender != self._me and load.office != NO_EPOCH and not seat.speaks(sender, load.office):
             yield Refused("stale_epoch", sender)
         elif sender != self._me and seat.heard(now_s, sender, load.office):
             if seat.mine != NO_EPOCH and seat.mine < seat.epoch:
