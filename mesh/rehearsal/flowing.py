@@ -22,6 +22,7 @@ from mesh.flows.reading import flow_from
 from mesh.flows.spec import FLOW, Action, Document, Flow, Input, Loop, Step, document
 from mesh.limits import FlowLimits
 from mesh.rehearsal.model import GATE
+from mesh.versions import MARK, split
 
 LIMITS = FlowLimits()
 WIDTH_GUESS = 1
@@ -96,7 +97,7 @@ class _Making:
         return not whole_input and all(map(self._known, expression.steps)) and not any(one in self._missing for one in expression.inputs)
 
     def _step(self, step: Step) -> list[Step]:
-        step = self._conditioned(step)
+        step = self._conditioned(self._unversioned(step))
         step = self._counted(step)
         found = [] if step.gate is None else [self._gate(step)]
         if step.gate is not None:
@@ -105,6 +106,15 @@ class _Making:
             step = replace(step, gate=None, needs=(found[0].id,), join="all", when="")
         self._wanted[step.uses] = None
         return [*found, self._without_arguments(step)]
+
+    def _unversioned(self, step: Step) -> Step:
+        """A model tells capabilities apart, not their versions."""
+        actions = [action for action in (step.fallback, step.compensate) if action is not None]
+        if not any(MARK in uses for uses in (step.uses, *(action.uses for action in actions))):
+            return step
+        self._notes.append(f"{step.id}: versions are not told apart here: it takes as long as {split(step.uses)[0]} does, whichever it is")
+        fallback, compensate = (one and replace(one, uses=split(one.uses)[0]) for one in (step.fallback, step.compensate))
+        return replace(step, uses=split(step.uses)[0], fallback=fallback, compensate=compensate)
 
     def _conditioned(self, step: Step) -> Step:
         if step.id in self._wishes.skips:

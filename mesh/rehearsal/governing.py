@@ -1,8 +1,8 @@
 """The mesh's policy in a rehearsal: the same rules, read and enforced by the same nodes, without what only a real run has.
 
-deny, require, route, fallback, limit, rate, at_most   as they are
+deny, require, route, fallback, limit, rate, at_most   as they are; flags too
 approve                                                taken as given, at once: nobody is asked in a rehearsal
-output, effects, secrets, admit, flags, rollouts       left out: they are about results, deeds, keepers and versions that are not here
+output, effects, secrets, admit, rollouts              left out: they are about results, deeds, keepers and versions that are not here
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ def rehearsed_rules(policy: Document | None) -> tuple[Document | None, tuple[str
     if policy is None:
         return None, ()
     rules: list[Document] = []
-    left = [name for name in ("flag", "rollout") if policy.get(name)]
-    notes = [f"the policy's {' and '.join(f'{name}s' for name in left)} are left out"] if left else []
+    notes: list[str] = []
     for row in policy.get("rule") or ():
         kept = {key: value for key, value in row.items() if key in (*KEPT, *ABOUT)}
         if "approve" in row:
@@ -35,7 +34,11 @@ def rehearsed_rules(policy: Document | None) -> tuple[Document | None, tuple[str
             rules.append(kept)
             if "input" in (row.get("match") or {}):
                 notes.append(f"rule {row.get('id')} looks at arguments: only those that are known before it runs are there")
-    return ({"policy": policy.get("policy", "rules"), "rule": rules} if rules else None), tuple(notes)
+    rollouts = policy.get("rollout") or ()
+    notes += [f"the rollout of {row.get('capability')} is left out: versions are not told apart here" for row in rollouts]
+    flags = list(policy.get("flag") or ())
+    found = {"policy": policy.get("policy", "rules"), "rule": rules} | ({"flag": flags} if flags else {})
+    return (found if rules or flags else None), tuple(notes)
 
 
 def govern(world: World, policy: Document) -> None:

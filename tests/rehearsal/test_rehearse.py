@@ -198,6 +198,19 @@ def test_the_policy_is_enforced_and_nobody_is_asked() -> None:
     assert refused.state == "failed" and "not today" in refused.error
 
 
+def test_flags_are_as_the_policy_has_them_and_versions_are_not_told_apart() -> None:
+    built = flow("flagged")
+    built.step("first", "a@^2", x=1, options={"fallback": {"uses": "b@1"}})
+    built.step("new", "b", x=1, options={"when": "$flag.new_way", "needs": ["first"]})
+    built.step("old", "a", x=1, options={"when": "$!flag.new_way", "needs": ["first"]})
+    policy = {"flag": [{"name": "new-way", "default": True}], "rollout": [{"capability": "a", "from": "1", "to": "2", "share": 100}]}
+    ready = made(built)
+    assert ready.wanted == ("a", "b") and "versions are not told apart" in ready.notes[0]
+    outcome = rehearse_flow(ready, replace(model(), policy=policy), 1)
+    assert outcome.state == "done" and [work.capability for work in outcome.works if work.capability in "ab"] == ["a", "b"]
+    assert rehearsed_rules(policy)[1] == ("the rollout of a is left out: versions are not told apart here",)
+
+
 def test_a_recorded_run_goes_the_way_that_it_went() -> None:
     built = flow("way")
     first = built.step("first", "b", x=1)

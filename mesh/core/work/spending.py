@@ -139,7 +139,8 @@ class Account:
             self.keys[key] = None
         for name, amount in used:
             self.use(name, amount - self.used.get(name, 0))
-        self.said, self.refused = max(self.said, said), None
+        if said > self.said:
+            self.said, self.refused = said, None
 
     def use(self, name: str, amount: int) -> None:
         if not amount:
