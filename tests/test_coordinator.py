@@ -240,8 +240,9 @@ async def test_a_word_of_an_older_epoch_or_of_who_is_no_coordinator_is_refused()
             assert any(isinstance(effect, Refused) and effect.reason == reason for effect in made)
 
         say(first, good, "stale_epoch")
+        say(first, replace(good, epoch=seat(m).epoch), "stale_epoch")
         say("n4", replace(good, epoch=seat(m).epoch), "not_coordinator")
-        say(first, replace(good, epoch=seat(m).epoch, input="0" * 64), "bad_admission")
+        say(seat(m).holder, replace(good, epoch=seat(m).epoch, input="0" * 64), "bad_admission")
         await m.sleep(5.0)
         assert served.ran == [] and (await task.status())["state"] == "gated"  # type: ignore[attr-defined]
         await m.at("n5").switch_coordinator("resume")
@@ -328,6 +329,15 @@ async def test_it_acts_on_ticks_first() -> None:
         await m.sleep(21.0)
         acted = {node: m.world.hosts[node].assembly.ticker.statistics().acted for node in m.world.names}
         assert acted[holder] >= 3 and sum(acted.values()) == acted[holder]
+
+
+@run
+async def test_a_node_that_drains_gives_the_office_back() -> None:
+    async with five() as m:
+        holder = await in_office(m)
+        epoch, began_s = seat(m).epoch, m.now_s
+        assert (await m.at(holder).drain(wait_s=30))["draining"]
+        assert await in_office(m, holder) and seat(m).epoch == (epoch[0], epoch[1] + 1) and m.now_s - began_s < 2.0
 
 
 @run

@@ -23,7 +23,7 @@ Decide = Callable[[Document], "bool | str | Awaitable[bool | str | None] | None"
 
 SWITCH = "switch"
 """The signal by which people pause and resume it."""
-STALE_S = 10.0
+STALE_S = 3.0
 """What its manager has not asked again for so long waits no more."""
 POLL_S = 1.0
 SOON_S = 0.2

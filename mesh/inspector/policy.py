@@ -246,7 +246,7 @@ def _parts(document: Document) -> list[str]:
         who = ", ".join(gate[1]["approvers"]) or "those who may approve"
         lines.append(f"waits for {gate[1]['quorum']} of {who} by {gate[0]}: {gate[1]['question']}")
     if admit := document.get("admit"):
-        lines.append(f"waits for a coordinator by {admit[0]}: {admit[1]}")
+        lines.append(f"waits for the coordinator's word by {admit[0]}; while there is none: {admit[1]['absent']}")
     if secrets := document.get("secrets"):
         lines.append(f"secrets by {secrets[0]}: {', '.join(secrets[1]) or 'none'}")
     lines += [f"{key}: {document[key]}" for key in ("route", "fallback", "timeout_ms", "retries", "budget") if key in document]

@@ -31,6 +31,7 @@ from mesh.core.inputs import (
     RequestGone,
     Submit,
 )
+from mesh.core.policy.admission import may_coordinate
 from mesh.core.work.errands import json_object
 from mesh.core.work.task import TERMINAL
 from mesh.effects import Need, Refused, Reply, Send, Tell
@@ -161,7 +162,9 @@ class Office:
 
     def _on_load(self, now_s: float, sender: NodeId, load: Load) -> Effects:
         seat = self._directory.seat
-        if sender != self._me and load.office < seat.epoch and load.office != NO_EPOCH:
+        if sender != self._me and load.office != NO_EPOCH and not may_coordinate(self._directory, sender):
+            yield Refused("not_coordinator", sender)
+        elif sender != self._me and load.office != NO_EPOCH and not seat.speaks(sender, load.office):
             yield Refused("stale_epoch", sender)
         elif sender != self._me and seat.heard(now_s, sender, load.office):
             if seat.mine != NO_EPOCH and seat.mine < seat.epoch:

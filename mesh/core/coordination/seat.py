@@ -20,6 +20,8 @@ class Seat:
         """In office now, and within reach; "": nobody."""
         self.epoch: Epoch = NO_EPOCH
         """The newest that was heard of, whether anybody holds it still."""
+        self.last: NodeId = ""
+        """Who holds or held it under that."""
         self.since_s = 0.0
         """Since when, by what is known here, that has been so."""
         self.mine: Epoch = NO_EPOCH
@@ -29,10 +31,15 @@ class Seat:
         """What `node` says of itself. True if that changed anything."""
         if epoch == NO_EPOCH:
             return self.lost(now_s, node)
-        if epoch < self.epoch or (epoch, node) == (self.epoch, self.holder):
+        if (epoch, node) == (self.epoch, self.holder) or not self.speaks(node, epoch):
             return False
-        self.holder, self.epoch, self.since_s = node, epoch, now_s
+        self.holder = self.last = node
+        self.epoch, self.since_s = epoch, now_s
         return True
+
+    def speaks(self, node: NodeId, epoch: Epoch) -> bool:
+        """Whether, for all that is known here, `node` holds the office under that epoch, and nobody under a newer one."""
+        return epoch > self.epoch or (epoch, node) == (self.epoch, self.last)
 
     def lost(self, now_s: float, node: NodeId) -> bool:
         """It is out of reach, or out of office."""

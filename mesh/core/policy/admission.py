@@ -50,7 +50,7 @@ def holds(
         if verdict.input != asked or not verdict.approve or verdict.epoch < directory.seat.epoch:
             continue
         if author != manager or verdict.scope == scope_of(rule, capability):
-            if may_coordinate(directory, author):
+            if may_coordinate(directory, author) and directory.seat.speaks(author, verdict.epoch):
                 return True
         elif (
             verdict.scope == admit.absent
@@ -66,7 +66,7 @@ def _shown(directory: ReadDirectory, rule: str, capability: str, verdicts: list[
     return any(
         verdict.approve
         and verdict.scope == scope_of(rule, capability)
-        and verdict.epoch >= directory.seat.epoch
+        and directory.seat.speaks(author, verdict.epoch)
         and may_coordinate(directory, author)
         for author, verdict in verdicts
     )

@@ -228,7 +228,7 @@ class Admitting:
             yield Refused("bad_admission", sender)
         elif not may_coordinate(self._book.directory, sender):
             yield Refused("not_coordinator", sender)
-        elif word.body.epoch < seat.epoch:
+        elif not seat.speaks(sender, word.body.epoch):
             yield Refused("stale_epoch", sender)
         else:
             if seat.heard(now_s, sender, word.body.epoch):

@@ -94,7 +94,7 @@ class Contractor:
         self._relay = Relay(self._holdings, self._slots)
         self._pricing = Pricing(deadlines, limits, self._slots, self._load)
         self._pulling = Pulling(directory, deadlines, limits, random, self._holdings, self._slots, self._load, self._reports)
-        self._draining = Draining(deadlines, self._holdings, self._slots, self._load, self._reports)
+        self._draining = Draining(deadlines, self._holdings, self._slots, self._load, self._reports, self._running)
         self._enforcing = Enforcing(directory, limits, self._slots)
         self._acceptance = Acceptance(limits, self._holdings, self._slots, self._load, self._terms, self._enforcing)
         self._permits = Permits(self._holdings, self._slots, self._enforcing)

@@ -17,9 +17,10 @@ from mesh.core.inputs import Drain, RequestGone
 from mesh.core.work.holdings import Holdings, State
 from mesh.core.work.load import LoadGossip
 from mesh.core.work.reports import Reports
+from mesh.core.work.running import Running
 from mesh.core.work.slots import Slots
 from mesh.effects import Need, Reply
-from mesh.ids import NodeId
+from mesh.ids import COORDINATE, NodeId
 
 _QUEUED = (State.WAITING, State.READY)
 
@@ -34,8 +35,11 @@ class DrainOver:
 class Draining:
     """The part of the contractor that closes it."""
 
-    def __init__(self, deadlines: Deadlines, holdings: Holdings, slots: Slots, load: LoadGossip, reports: Reports) -> None:
+    def __init__(
+        self, deadlines: Deadlines, holdings: Holdings, slots: Slots, load: LoadGossip, reports: Reports, running: Running
+    ) -> None:
         self._deadlines, self._holdings, self._slots, self._load, self._reports = deadlines, holdings, slots, load, reports
+        self._running = running
         self._waiting: dict[int, None] = {}
         self._for_good = False
         self.inputs: dict[type, Any] = {Drain: self._do_drain, DrainOver: self._expire_drain, RequestGone: self._do_request_gone}
@@ -49,6 +53,9 @@ class Draining:
         self._load.closed = True
         for holding in list(self._holdings.by_task.values()):
             if holding.state in _QUEUED:
+                self._reports.release(now_s, holding, "draining", out)
+            elif holding.capability == COORDINATE and (run := self._slots.runs.get(holding.task)) is not None:
+                self._running.stop(now_s, run, "draining", out)  # it never ends by itself, and another is to hold it
                 self._reports.release(now_s, holding, "draining", out)
         self._load.note(now_s)
 
