@@ -134,8 +134,10 @@ async def test_a_new_version_that_fails_is_taken_back_by_itself_everywhere_and_f
         await m.sleep(5)
         assert set(await many(m, 20)) == {"1"}
         assert (await m.at("n3").policy())["rollouts"][0]["stopped"] == rows[0]["stopped"]
-        await rule(m, rollout=[ROW | {"share": 51}])
-        assert not (await m.at("n3").policy())["rollouts"][0]["stopped"], "another policy begins anew"
+        await rule(m, rollout=[ROW], flag=[{"name": "other"}])
+        assert (await m.at("n3").policy())["rollouts"][0]["stopped"], "a policy that changes something else begins nothing anew"
+        await rule(m, rollout=[ROW | {"attempt": 2}])
+        assert not (await m.at("n3").policy())["rollouts"][0]["stopped"], "another attempt does"
 
 
 @run

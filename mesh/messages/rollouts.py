@@ -15,10 +15,10 @@ from mesh.ids import NodeId
 
 @dataclass(slots=True)
 class Mark:
-    """How far the rollout of `capability` in version `policy` of the mesh's policy has come. With a `reason` it has ended: all new work
-    goes to the old version, as long as that policy is in force."""
+    """How far the rollout of `capability` has come whose `edition` this is (`core/policy/rollouts.py`). With a `reason` it has ended: all
+    new work goes to the old version, as long as the policy in force names that very rollout."""
 
-    policy: int
+    edition: int
     capability: str
     stage: int = 0
     reason: str = ""
@@ -40,7 +40,7 @@ class Seen:
 class Tally:
     """What one life of a node has seen of a rollout, by the work that it manages."""
 
-    policy: int
+    edition: int
     capability: str
     node: NodeId
     incarnation: int

@@ -5,8 +5,8 @@
     `hold` is over, enough ran, no limit broken --> Mark of the next stage, likewise        now and then --> ROLLOUTS: own tallies
 
 Invariant: a mark only grows (a greater stage; then, for good, its end), and everybody passes on what is news, so all nodes come to the same
-one; it outlives restarts. A rollout belongs to one version of the policy: the next begins anew. Figures are sums over lives of nodes, of
-which each only grows, so order and repetition do not matter. Places no work (`steering.py` says what is new work's, once).
+one; it outlives restarts, and other versions of the policy that name the same rollout. Figures are sums over lives of nodes, of which each
+only grows, so order and repetition do not matter. Places no work (`steering.py` says what is new work's, once).
 """
 
 from __future__ import annotations
@@ -69,9 +69,8 @@ class Rolling:
         self._records_limits = limits.records
         self._me: Life = (directory.me, incarnation)
         self._marks: dict[tuple[int, str], Mark] = {}
-        """Also of other versions of the policy: they may come, or come back from the disk, before the policy does."""
+        """Also of rollouts that the policy in force does not name: they may come, or come back from the disk, before it does."""
         self._live: dict[str, _Rollout] = {}
-        self._version = 0
         self.inputs: dict[type, Callable[..., Any]] = {
             Replay: self._do_replay,
             PolicyChanged: self._on_policy_changed,
@@ -88,40 +87,44 @@ class Rolling:
         if type(replay.entry) is Rolled:
             self._keep(replay.entry.mark)
 
-    def _on_policy_changed(self, now_s: float, _me: NodeId, changed: PolicyChanged) -> Effects:
+    def _on_policy_changed(self, now_s: float, _me: NodeId, _changed: PolicyChanged) -> Effects:
         book = self._directory.rulebook
-        if changed.version != self._version:
-            self._live = {}
-        self._version, steering = changed.version, Steering(flags_of(book.flags))
+        before, self._live, steering = self._live, {}, Steering(flags_of(book.flags))
         for name, rollout in rollouts_of(book.rollouts).items():
-            known = self._live.get(name)
+            known = before.get(name)
             if known is None or known.rollout != rollout:
-                mark = self._marks.get((self._version, name), Mark(self._version, name))
-                known = self._live[name] = _Rollout(rollout, mark, now_s)
+                mark = self._marks.get((rollout.edition, name), Mark(rollout.edition, name))
+                known = _Rollout(rollout, mark, now_s)
+            self._live[name] = known
             steering.rollouts[name], steering.marks[name] = rollout, known.mark
         self._directory.steering = steering
         self._look_later(now_s)
         yield from ()
 
     def _keep(self, mark: Mark) -> bool:
-        """True: it is news. Of other policies' the oldest make room."""
-        mine = self._marks.get((mark.policy, mark.capability))
+        """True: it is news. Of those that the policy does not name the oldest make room."""
+        key = (mark.edition, mark.capability)
+        mine = self._marks.get(key)
         if mine is not None and rank(mine) >= rank(mark):
             return False
-        self._marks[mark.policy, mark.capability] = mark
+        self._marks[key] = mark
         if len(self._marks) > self._limits.rollout_marks_max:
-            others = [key for key in self._marks if key[0] != self._version] or list(self._marks)
-            gone = min(others)
+            gone = next((one for one, kept in self._marks.items() if self._named(kept) is None), key)
             del self._marks[gone]
-            return gone != (mark.policy, mark.capability)
+            return gone != key
         return True
+
+    def _named(self, said: Mark | Tally) -> _Rollout | None:
+        """The rollout that this is about, if the policy in force names it."""
+        known = self._live.get(said.capability)
+        return known if known is not None and known.rollout.edition == said.edition else None
 
     def _take(self, now_s: float, mark: Mark, but: NodeId = "") -> Effects:
         """It counts from now on, here, and is told on."""
         if not self._keep(mark):
             return
         yield Append(Rolled(mark, int(now_s * 1000)))
-        known = self._live.get(mark.capability) if mark.policy == self._version else None
+        known = self._named(mark)
         if known is not None:
             known.mark, known.since_s, known.runs = mark, now_s, self.figures(known).new.runs
             self._directory.steering.marks[mark.capability] = mark
@@ -138,7 +141,7 @@ class Rolling:
         is_new = matches(ran.version, rollout.new)
         if not is_new and not matches(ran.version, rollout.old):
             return
-        mine = (known.tallies or {}).get(self._me) or Tally(self._version, ran.capability, *self._me, Seen(), Seen())
+        mine = (known.tallies or {}).get(self._me) or Tally(rollout.edition, ran.capability, *self._me, Seen(), Seen())
         seen = mine.new if is_new else mine.old
         more = Seen(seen.runs + 1, seen.failed + ran.failed, seen.took_ms + (0 if ran.failed else ran.service_ms))
         self._note(known, replace(mine, new=more) if is_new else replace(mine, old=more))
@@ -175,7 +178,7 @@ class Rolling:
     def _audited(self, now_s: float, what: str, mark: Mark) -> Append:
         rollout = self._live[mark.capability].rollout
         share = f"to {rollout.new} at {rollout.share(replace(mark, reason=''))} %"
-        note = f"policy {mark.policy}, from {rollout.old} {share}" + (f": {mark.reason}" if mark.reason else "")
+        note = f"policy {self._directory.rulebook.version}, from {rollout.old} {share}" + (f": {mark.reason}" if mark.reason else "")
         return Append(audited(Audit(what, mark.capability, self._directory.me, note), int(now_s * 1000), self._records_limits))
 
     # ---- stages
@@ -211,7 +214,7 @@ class Rolling:
         for mark in news.marks:
             yield from self._take(now_s, mark, but=sender)
         for tally in news.tallies:
-            known = self._live.get(tally.capability) if tally.policy == self._version else None
+            known = self._named(tally)
             if known is not None and (tally.node, tally.incarnation) != self._me:
                 self._note(known, tally)
                 yield from self._judge(now_s, known)
@@ -227,7 +230,7 @@ class Rolling:
         """All that is known, in pages: also what this node knows of others, which they may have forgotten."""
         if not self._may():
             return
-        marks = [mark for mark in self._marks.values() if mark.policy == self._version]
+        marks = [mark for mark in self._marks.values() if self._named(mark) is not None]
         tallies = [tally for known in self._live.values() for tally in (known.tallies or {}).values()]
         most = self._limits.page_max
         for at in range(0, max(len(marks), len(tallies)), most):

@@ -12,6 +12,8 @@ the new side of a smaller stage is on that of a greater one. Pure: the mesh's ta
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,9 @@ class Rollout:
     failure_pct_max: int
     latency_pct_max: int
     runs_min: int
+    edition: int = 0
+    """Which rollout this is: a hash of all that it says. In whatever version of the policy it stands, it goes on where it was; with
+    another `attempt` it is another one."""
 
     def share(self, mark: Mark | None) -> int:
         """Percent that go to the new version."""
@@ -118,9 +123,17 @@ def _read(row: Any, number: int) -> Rollout:
         fields.number("failure_pct_max", 5, 0, 100),
         fields.number("latency_pct_max", 0, 100, 10_000),
         fields.number("runs_min", 20, 1, 1_000_000),
+        _edition(row),
     )
+    fields.number("attempt", 1, 1, 1_000_000)
     fields.end()
     return found
+
+
+def _edition(row: dict[str, Any]) -> int:
+    """63 bits, as many as an integer on the wire has."""
+    text = json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 def _range(fields: Fields, key: str) -> str:

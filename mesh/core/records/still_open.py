@@ -128,7 +128,7 @@ class Triggers:
         elif type(entry) is Ticked:
             self._note(seq, Ticked, entry.mark.name)
         elif type(entry) is Rolled:
-            self._note(seq, Rolled, f"{entry.mark.policy} {entry.mark.capability}")
+            self._note(seq, Rolled, f"{entry.mark.edition} {entry.mark.capability}")
 
     def _note(self, seq: int, kind: type, name: str) -> None:
         self._newest.pop((kind, name), None)

@@ -142,7 +142,7 @@ def test_what_else_is_refused() -> None:
 class Bench:
     def __init__(self) -> None:
         self.now_s = 100.0
-        self.version = 1
+        self.version = self.attempt = 1
         self.nodes: dict[str, tuple[Rolling, Deadlines, Directory]] = {}
         self.journals: dict[str, list[Any]] = {node: [] for node in NODES}
         self.lives = dict.fromkeys(NODES, 0)
@@ -162,7 +162,7 @@ class Bench:
                 self.feed(here, here, MemberLinked(there))
 
     def rule(self, node: str) -> None:
-        self.nodes[node][2].rulebook = Rulebook(self.version, rollouts=(ROW,))
+        self.nodes[node][2].rulebook = Rulebook(self.version, rollouts=(ROW | {"attempt": self.attempt},))
         self.feed(node, node, PolicyChanged(self.version))
 
     def kill(self, node: str) -> None:
@@ -223,10 +223,10 @@ def test_what_one_node_sees_of_all_together_ends_it_everywhere_for_good() -> Non
     b.kill("c")
     b.start("c")
     assert {side(b.pins("c", f"t{i}")) for i in range(100)} == {"old"}
-    b.version = 2
-    for node in NODES:
-        b.rule(node)
-    assert {side(b.pins("c", f"t{i}")) for i in range(100)} == {"old", "new"}
+    for b.version, b.attempt, sides in ((2, 1, {"old"}), (3, 2, {"old", "new"})):
+        for node in NODES:
+            b.rule(node)
+        assert {side(b.pins("c", f"t{i}")) for i in range(100)} == sides, "another rule begins nothing anew, another attempt does"
 
 
 def test_a_stage_follows_when_its_time_is_over_and_enough_was_seen() -> None:
@@ -332,9 +332,15 @@ class Rolls(RuleBasedStateMachine):
     @rule()
     def another_policy(self) -> None:
         self.b.version += 1
-        self.greatest = {}
         for node in list(self.b.nodes):
             self.b.rule(node)
+
+    @precondition(lambda self: self.b.attempt < 3)
+    @rule()
+    def another_rollout(self) -> None:
+        self.b.attempt += 1
+        self.greatest = {}
+        self.another_policy()
 
     @rule()
     def all_meet(self) -> None:
@@ -356,7 +362,7 @@ class Rolls(RuleBasedStateMachine):
             mark, before = self.b.mark(node), self.greatest.get(node)
             assert before is None or rank(mark) >= rank(before)
             self.greatest[node] = mark
-            assert mark.policy == self.b.version
+            assert mark.edition == rollouts_of((ROW | {"attempt": self.b.attempt},))["job"].edition
 
     @invariant()
     def no_limit_is_broken_unnoticed(self) -> None:
