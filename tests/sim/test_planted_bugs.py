@@ -184,9 +184,9 @@ def results_are_never_heard(patch: Patch) -> None:
 def every_task_counts_as_idempotent(patch: Patch) -> None:
     """Re-award at once when membership suspects the holder, whatever the work is."""
 
-    def gone(self: Leases, now_s: float, node: str, reason: str) -> Iterable[Any]:
+    def gone(self: Leases, now_s: float, node: str, reason: str, only: str = "") -> Iterable[Any]:
         holder = self._book.holders.get(node)
-        for task in list(holder.tasks.values()) if holder else []:
+        for task in list(holder.tasks.values()) if holder and not only else []:
             if task.state in ("offered", "held"):
                 yield from self._over(now_s, task, reason)
 

@@ -249,8 +249,8 @@ def test_unknown_kinds_entries_and_objects() -> None:
 def test_fields_of_later_versions_are_ignored_everywhere() -> None:
     assert codec.decode(10, msgpack.packb([7, 9, "new", [1, [2]], None])) == Ping(7, 9)
     rows = [["greet", 8, 1, 0, 7, 3, "open", 50, "new"], ["sing", 1, 0, 0, 1, 0]]
-    load = Load(1, (LoadRow("greet", 8, 1, 0, 7, 3, "open", 50), LoadRow("sing", 1, 0, 0, 1, 0)), True)
-    assert codec.decode(16, msgpack.packb([1, rows, True, {}])) == load
+    load = Load(1, (LoadRow("greet", 8, 1, 0, 7, 3, "open", 50), LoadRow("sing", 1, 0, 0, 1, 0)), True, (1, 7))
+    assert codec.decode(16, msgpack.packb([1, rows, True, [1, 7], {}])) == load
     assert codec.decode_entry(msgpack.packb(["Opened", 2, bytes(32), 5, "otter", "mesh", "new"])) == Opened(
         2, bytes(32), 5, "otter", "mesh"
     )
