@@ -54,7 +54,11 @@ def rulebook(document: Any, version: int = 0, text: str = "") -> Rulebook | list
     if not isinstance(document, dict):
         return [Problem((), "a policy is a table", 'begin with: policy = "house rules"')]
     problems: list[Problem] = []
-    if len(canonical(document).encode()) > DOCUMENT_BYTES_MAX:
+    try:
+        size_bytes = len(canonical(document).encode())
+    except (ValueError, TypeError, RecursionError) as error:
+        return [Problem((), f"it cannot be kept as JSON: {error}", "write texts, finite numbers, lists and tables")]
+    if size_bytes > DOCUMENT_BYTES_MAX:
         problems.append(Problem((), f"it is larger than {DOCUMENT_BYTES_MAX // 1024} KiB", "make several rules one, with lists of names"))
     name = _caught(problems, lambda: Fields(document, ()).name("policy", ""))
     known = ("policy", "mode", "rule", *SECTIONS)

@@ -36,16 +36,24 @@ def is_before(step: str) -> bool:
 
 def question(rule: str, gate: dict[str, Any], capability: str, data: bytes, effect: str = "") -> bytes:
     """The arguments of the gate."""
-    subject: dict[str, Any] = {"capability": capability}
-    if len(data) <= SUBJECT_BYTES_MAX:
-        subject["arguments"] = json.loads(data or b"null")
-    else:
-        subject["arguments_hash"] = content_hash(data)
+    subject: dict[str, Any] = {"capability": capability} | _arguments(data)
     if effect:
         subject["effect"] = effect
     options = {key: value for key, value in gate.items() if key != "expires_ms"}
     whole = {"wait": "gate", "name": f"{PREFIX}{rule}", "rule": rule, "subject": subject} | options
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _arguments(data: bytes) -> dict[str, Any]:
+    """What is no JSON, or holds what is no text, is asked about by its hash too: whoever asks for work may send anything."""
+    if len(data) <= SUBJECT_BYTES_MAX:
+        try:
+            found = json.loads(data or b"null")
+            json.dumps(found, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            return {"arguments_hash": content_hash(data)}
+        return {"arguments": found}
+    return {"arguments_hash": content_hash(data)}
 
 
 def passes(

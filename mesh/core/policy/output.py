@@ -127,8 +127,8 @@ def schema_problem(schema: Any, depth: int = 0) -> str:
         return "a schema is a table, with others in it"
     if unknown := next((key for key in schema if key not in _KEYS), ""):
         return f"{unknown!r} is not understood here; there are {', '.join(_KEYS)}"
-    if schema.get("type", "object") not in _TYPES:
-        return f"there is no type {schema['type']!r}; there are {', '.join(_TYPES)}"
+    if not isinstance(kind := schema.get("type", "object"), str) or kind not in _TYPES:
+        return f"there is no type {kind!r:.60}; there are {', '.join(_TYPES)}"
     if any(isinstance(schema[key], bool) or not isinstance(schema[key], int | float) for key in _NUMBERS if key in schema):
         return "bounds are numbers"
     required, inner = schema.get("required", []), schema.get("properties", {})

@@ -77,8 +77,10 @@ class Governor:
     def hold_back(self, task: Task) -> bool:
         """Whether it cannot stand in line: it is denied, or its gate has not been passed. If it can, then with the labels it must have."""
         ruling = self.ruling(task)
-        if any(label not in task.placement.where for label in ruling.require):
+        while any(label not in task.placement.where for label in ruling.require):
             task.placement = replace(task.placement, where=union(task.placement.where, ruling.require))
+            task.ruled = None  # there may be a rule about just these labels, and whoever runs it would go by that
+            ruling = self.ruling(task)
         if ruling.deny is not None or (ruling.gate is not None and not self._has_passed(task, ruling)):
             return True
         return ruling.admit is not None and not self.admitting.admits(self._first(task), ruling)

@@ -6,6 +6,7 @@ Invariant: what comes from another node is taken apart field by field; what is n
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from mesh.core.inputs import Call, Submit
@@ -13,9 +14,14 @@ from mesh.core.work.errands import json_object
 from mesh.core.work.spending import unfit
 from mesh.ids import BAGGAGE_BYTES_MAX, KEY_CHARACTERS_MAX, LABELS_MAX, PRIORITY_MAX, SHARE_CHARS_MAX, baggage_bytes, is_label
 from mesh.messages.work import Placement
+from mesh.versions import is_wanted
 
 FILES_MAX = 256
 TEXT_MAX = 1000
+NUMBER_MAX = 2**53
+"""What is counted here has to fit into entries and messages. Milliseconds for longer than anybody waits."""
+_HASH = re.compile(r"[0-9a-f]{64}")
+_TASK = re.compile(r"[A-Za-z0-9_.-]{0,128}")
 
 
 def packed(work: Call | Submit) -> bytes:
@@ -78,19 +84,23 @@ def _fits(head: dict[str, Any]) -> bool:
         return False
     if any(len(head[name]) > TEXT_MAX for name, kind in kinds.items() if kind is str) or len(head["files"]) > FILES_MAX:
         return False
-    if not _pairs(head["files"], int):
+    if not _pairs(head["files"], int) or not all(_HASH.fullmatch(sha256) and 0 <= size <= NUMBER_MAX for sha256, size in head["files"]):
+        return False
+    if submit and not -1 <= head["retries"] <= NUMBER_MAX:
+        return False
+    if not submit and not _TASK.fullmatch(head["parent"]):
         return False
     if not _pairs(head["budget"], int) or not _pairs(head["baggage"], str):
         return False
     if unfit(tuple(map(tuple, head["budget"]))) or baggage_bytes(tuple(map(tuple, head["baggage"]))) > BAGGAGE_BYTES_MAX:
         return False
-    if len(head["where"]) > LABELS_MAX or not all(type(one) is str and is_label(one) for one in head["where"]):
+    if len(head["where"]) > LABELS_MAX or not all(type(one) is str and (is_label(one) or is_wanted(one)) for one in head["where"]):
         return False
     bounds, rank = head["bounds"], head["rank"]
     if (
         [type(one) for one in bounds] != [int] * 3
-        or min(bounds) < 0
-        or head["timeout_ms"] < 0
+        or not 0 <= min(bounds) <= max(bounds) <= NUMBER_MAX
+        or not 0 <= head["timeout_ms"] <= NUMBER_MAX
         or max(len(head["near"]), len(head["apart"])) > KEY_CHARACTERS_MAX
     ):
         return False

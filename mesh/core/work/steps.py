@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mesh.core.policy.gating import PREFIX
 from mesh.core.work.accounts import refusal
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.governor import Governor
@@ -88,6 +89,8 @@ class Steps:
 
     def _problem(self, now_s: float, parent: Task, ask: StepAsk) -> dict[str, Any] | None:
         """Why this new step cannot begin: there is no room for it, or it does not fit into what its parent has left."""
+        if ask.name.startswith(PREFIX):  # gates of the policy stand under such names, and what was answered there lets work pass
+            return {"code": "bad_step_name", "message": f"the name of a step does not begin with {PREFIX!r}", "fix": "ctx.step(name=...)"}
         if (overloaded := self._book.admission.refusal(now_s, len(ask.input))) is not None or ask.capability == WAIT:
             return overloaded
         if baggage_bytes(ask.baggage) > BAGGAGE_BYTES_MAX:

@@ -86,6 +86,7 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     (WAITING, FAIL): FAILED,
     (PENDING, GATE): GATED,
     (GATED, PASS): PENDING,
+    (GATED, RETRY): BACKOFF,
     (GATED, CANCEL): CANCELLED,
     (GATED, FAIL): FAILED,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import datetime
+from typing import Any, cast
 
 import pytest
 
 from mesh.core.policy.document import canonical, read, rulebook
+from mesh.core.policy.fields import Problem
 from mesh.core.policy.rules import Condition, EffectRule, Match, OutputRule, Rulebook, Work
 
 
@@ -159,3 +161,23 @@ def test_the_tightest_limit_of_a_capability_counts() -> None:
         {"id": "b", "match": {"capability": "mail.send"}, "rate": "1/s", "limit": 2},
     )
     assert found.bounds("mail.send") == (2, 10, 60_000) and found.bounds("mail.read") == (0, 10, 60_000) and found.bounds("x") == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"policy":"\\ud800"}',
+        '{"policy":NaN}',
+        '{"rule":[{"id":"a","deny":"x","match":{"input":{"x":{"over":1e999}}}}]}',
+        '{"rule":[{"id":"a","output":{"schema":{"type":["string"]}}}]}',
+        '{"rule":[{"id":"a","output":{"schema":{"type":{}}}}]}',
+    ],
+)
+def test_what_somebody_signed_that_is_no_document_stops_nobody(text: str) -> None:
+    (problem,) = cast("list[Problem]", read(text, 1))
+    assert problem.reason and problem.fix
+
+
+def test_what_toml_can_say_and_json_cannot() -> None:
+    (problem,) = cast("list[Problem]", rulebook({"policy": datetime.date(2026, 1, 1)}))
+    assert "cannot be kept" in problem.reason
