@@ -284,3 +284,22 @@ async def test_a_plain_call_waits_at_its_gate_too() -> None:
         await set_at_all(m, {"id": "gate", "match": {"capability": "pay"}, "approve": {"expires": "5s"}})
         with pytest.raises((TaskFailed, Refused), match="in time"):
             await m.options(timeout_s=30).call("pay", amount=1)
+
+
+@run
+async def test_where_work_comes_from_is_known_however_far_down_a_plain_call_goes() -> None:
+    """Also where no rule has a say on the way."""
+    agents = []
+    for name, below in (("outer", "inner"), ("inner", "leaf"), ("leaf", "")):
+        made = Agent(name)
+
+        @made.capability(name=name)
+        async def calls(ctx: Context, below: str = below) -> str:
+            return str(await ctx.call(below)) if below else "ran"
+
+        agents.append(made)
+    async with LocalMesh(nodes={"desk": [], "other": [], "x": agents[:1], "y": agents[1:2], "z": agents[2:]}) as m:
+        await set_at_all(m, {"id": "not-desk", "match": {"capability": "leaf", "from": "desk"}, "deny": "not for the desk"})
+        assert await m.at("other").call("outer") == "ran"
+        with pytest.raises(MeshError, match="not for the desk"):
+            await m.at("desk").call("outer")

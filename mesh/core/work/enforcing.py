@@ -64,7 +64,7 @@ class Enforcing:
 
     def keep(self, item: AwardItem) -> None:
         """What it was accepted with, for what it asks for in turn."""
-        if item.origin or item.down:
+        if item.origin or item.down or item.parent:
             self._directory.origins[item.task] = item.origin or author_of(item.parent or item.task), item.down
 
     # ---- while it runs, and after

@@ -84,6 +84,8 @@ class Forwarding:
         self._sent: dict[int, _Sent] = {}
         """By this node's request."""
         self._taken: dict[tuple[NodeId, int], _Taken] = {}
+        self._answered: dict[tuple[NodeId, int], None] = {}
+        """Of those, what was answered, the oldest first: one that takes long holds no others here."""
         self._requests: dict[int, _Taken] = {}
         self._given = 0
         self.passed = 0
@@ -235,8 +237,6 @@ class Forwarding:
             yield Send(sender, Answer(ask.ask, False, parcel(failure("bad_work", "that is no work", "mesh doctor"))), need=Need.FREE)
             return
         taken = self._taken[name] = self._requests[request] = _Taken(sender, ask.ask, request)
-        while len(self._taken) > ANSWERS_MAX and next(iter(self._taken.values())).answer is not None:
-            del self._taken[next(iter(self._taken))]
         for sha256, size in work.files:
             yield Tell(FileWanted(sha256, size, (taken.sender,)))
         yield Tell(work)
@@ -245,6 +245,10 @@ class Forwarding:
         taken = self._requests.pop(reply.request, None)
         if taken is not None:
             taken.answer = Answer(taken.ask, reply.ok, parcel(reply.body))
+            self._answered[taken.sender, taken.ask] = None
+            if len(self._answered) > ANSWERS_MAX:
+                oldest = next(iter(self._answered))
+                del self._answered[oldest], self._taken[oldest]
             yield Send(taken.sender, taken.answer, need=Need.FREE)
 
     def astray(self, living: Collection[NodeId]) -> int:

@@ -148,7 +148,8 @@ class Market:
 
     def where(self, task: Task) -> tuple[str, ...]:
         """What whoever runs it must have, today: of versions that will do only the one that is meant now."""
-        return narrowed(self._book.directory, task.capability, task.placement.where)
+        wanted = task.placement.where
+        return narrowed(self._book.directory, task.capability, wanted) if wanted else wanted
 
     def prefer(self, now_s: float, task: Task, rows: list[Row] | None = None) -> None:
         """Note where it likes to be, of those that can be asked."""

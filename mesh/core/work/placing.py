@@ -262,7 +262,7 @@ class Placing:
             self._book.limits.near_ms if task.favourite == task.holder else 0,
             rank=task.rank,
             aged=task.aged,
-            origin=self._book.origins.of(task) if task.rules else "",
+            origin=self._book.origins.told(task),
             down=task.down,
             words=self._governor.words(task),
             budgets=task.account.names() if task.account is not None else (),

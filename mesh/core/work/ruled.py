@@ -54,6 +54,15 @@ class Origins:
         held = self._directory.origins.get(name)
         return self.given.get(name) or (held[0] if held is not None else author_of(name))
 
+    def told(self, task: Task) -> NodeId:
+        """For whoever runs it; "": as its id, or its parent's, says. Also where no rule has a say: what it asks for may have one."""
+        if task.rules:
+            return self.of(task)
+        if not task.parent and not self.given:
+            return ""
+        origin = self.of(task)
+        return origin if origin != author_of(task.parent or task.id) else ""
+
     @property
     def here(self) -> NodeId:
         """Where what a client asks for now is asked for."""
