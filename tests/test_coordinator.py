@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -247,6 +248,27 @@ async def test_a_word_of_an_older_epoch_or_of_who_is_no_coordinator_is_refused()
         assert served.ran == [] and (await task.status())["state"] == "gated"  # type: ignore[attr-defined]
         await m.at("n5").switch_coordinator("resume")
         assert await task.result() == "paid 1"
+
+
+@run
+async def test_a_notice_that_is_none_does_not_reach_whoever_holds_the_office() -> None:
+    """Any node that may ask for work may send one: the handler failed at it, and the office with it."""
+    async with five() as m:
+        holder = await under(m, rule())
+        row = {"gate": "n4.1.1", "input": "0" * 64, "rule": "critical", "capability": "pay", "task": "n4.1.2", "terms": {}}
+        bad = (
+            {"gate": "n4.1.1"},
+            row | {"terms": {"rate": 5}},
+            row | {"terms": {"limit": "x"}},
+            row | {"gate": "no task!"},
+            row | {"rule": []},
+        )
+        for one in bad:
+            m.world.hosts[holder].arrive("n4", Ask(0, "admit", "", json.dumps({"gates": [one]}).encode()))
+            await m.sleep(2.0)
+        stays = seat(m)
+        assert (stays.holder, stays.epoch[1]) == (holder, m.world.hosts[holder].assembly.directory.seat.mine[1])
+        assert await m.at("n5").call("pay", amount=1) == "paid 1"
 
 
 @run
