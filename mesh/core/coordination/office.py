@@ -12,6 +12,7 @@ work: the handler does (`mesh/coordinator`), and nothing in the mesh but what a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,9 @@ WAITING_MAX = 10_000
 ROWS_MAX = 200
 """Given to the handler at once."""
 HELD_MAX = 5000
+TEXT_MAX = 256
+_TEXTS = ("gate", "input", "rule", "capability", "task")
+_TASK, _HASH = re.compile(r"[A-Za-z0-9_.-]{1,128}"), re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,10 +266,11 @@ class Office:
             return
         args = json_object(ask.args) or {}
         for row in args.get("gates", ()) if isinstance(args.get("gates"), list) else ():
-            if not isinstance(row, dict) or not isinstance(gate := row.get("gate"), str) or len(self._waits) >= WAITING_MAX:
+            if not is_notice(row) or len(self._waits) >= WAITING_MAX:
                 yield Refused("bad_notice", sender)
                 continue
             self._noticed += 1
+            gate = row["gate"]
             self._waits[gate], self._told_s[gate] = row | {"manager": sender}, now_s
             self._given.pop(gate, None)
         for name in args.get("held", ()) if isinstance(args.get("held"), list) else ():
@@ -277,3 +282,16 @@ class Office:
 
     def statistics(self) -> OfficeStatistics:
         return OfficeStatistics(self._stands_by(), self.task, len(self._waits), self._noticed, self._answered)
+
+
+def is_notice(row: object) -> bool:
+    """Whether the handler, who counts by what a manager says here, can read it: a peer may say anything."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _TEXTS):
+        return False
+    if not _TASK.fullmatch(row["gate"]) or not _HASH.fullmatch(row["input"]) or max(len(row[name]) for name in _TEXTS) > TEXT_MAX:
+        return False
+    terms = row.get("terms", {})
+    if not isinstance(terms, dict) or any(type(terms.get(name, 0)) is not int for name in ("limit", "total")):
+        return False
+    rate = terms.get("rate", 0)
+    return not rate or (isinstance(rate, list) and [type(one) for one in rate] == [int, int])
