@@ -151,7 +151,10 @@ class Authorities:
         self._policies.sort(key=lambda one: (one.body.seq, one.author, hashlib.sha256(one.body.text.encode()).hexdigest()))
         self._said.append(signed)
         if len(self._policies) > POLICIES_MAX:
-            self._said.remove(self._policies.pop(0))
+            revoked = [one for one in self._policies if self.revocation_of((one.author,)) is not None]
+            oldest = (revoked or self._policies)[0]
+            self._policies.remove(oldest)
+            self._said.remove(oldest)
         return signed
 
     def _as_issuer(self, author: NodeId, policy: Policy) -> ed25519.Verify:

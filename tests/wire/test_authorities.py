@@ -342,3 +342,13 @@ def test_the_newest_policies_are_kept_whatever_the_order() -> None:
         backwards.open(raw)
     kept = [{signed.raw for signed in known.statements()} for known in (forwards, backwards)]
     assert kept[0] == kept[1] == set(some[3:])
+
+
+def test_policies_of_an_issuer_who_was_revoked_make_room_for_others() -> None:
+    known = fresh()
+    for number in range(authorities_module.POLICIES_MAX):
+        known.open(policy((1 << 63) - 1 - number, LINE.issuer, chain=issuers_chain(LINE)))
+    known.open(revocation(LINE, ISSUER, LINE.root))
+    raw = policy(1)
+    known.open(raw)
+    assert raw in {signed.raw for signed in known.statements()}

@@ -5,8 +5,8 @@
                                                                      '--> TRUST to every linked peer but the one it came from
     PING, ACK, DIGEST with another digest than ours --> all that is held, to that peer
 
-Invariant: the set only grows (of policies the newest `policies_max` are held, a function of all there are), and two nodes that talk come to
-hold the same one, because the digest rides in every beat: who lacks a statement gets it from whoever notices. Order of arrival does not
+Invariant: the set only grows (of policies the newest `policies_max` are held, those of revoked issuers last), and two nodes that talk come
+to hold the same one, because the digest rides in every beat: who lacks a statement gets it from whoever notices. Order of arrival does not
 matter, and a statement that is known is not told on again. Two nodes that cannot agree (a table is full) tell each other ever more seldom.
 Believes what the wire has verified, signature and right to say it; decides nothing about whose certificates hang together (the runtime
 does, and tells `Outlawed`), which policy is in force (`policy/register.py`), nor what a revoked node's row or work becomes.
@@ -31,13 +31,13 @@ from mesh.messages.membership import Ack, Digest, Ping
 from mesh.messages.policy import Policy
 from mesh.messages.records import Audited
 from mesh.messages.signed import Signed
-from mesh.messages.trust import Amendment, Revocation
+from mesh.messages.trust import ISSUER, Amendment, Revocation
 from mesh.messages.trust import Trust as TrustMessage
 
 REVOKED, AMENDED, RULED = "revoked", "amended", "policy_set"
 """`what` of the entries."""
 
-POLICY = "policy"
+POLICY, REVOCATION = "policy", "revocation"
 
 DIGEST_MASK = (1 << 63) - 1
 """The wire's integers have 63 bits."""
@@ -138,7 +138,8 @@ class Trust:
         self._held[identity] = signed
         policies = [one for one in self._held if one[0] == POLICY] if identity[0] == POLICY else []
         if len(policies) > self._limits.policies_max:
-            oldest = min(policies, key=age_of)
+            gone = {one[3] for one in self._held if one[0] == REVOCATION and one[2] == ISSUER}
+            oldest = min(policies, key=lambda one: (one[3] not in gone, *age_of(one)))
             del self._held[oldest]
             if oldest == identity:
                 return False
@@ -222,7 +223,7 @@ def identity_of(signed: Signed) -> tuple[str, ...] | None:
     amendments of one number by one key are both kept, whichever the wire goes by."""
     body = signed.body
     if type(body) is Revocation:
-        return "revocation", body.mesh, body.level, body.target, signed.author
+        return REVOCATION, body.mesh, body.level, body.target, signed.author
     if type(body) is Amendment:
         return "amendment", body.mesh, str(body.seq), signed.author, body.mode, *(root.hex() for root in body.roots)
     if type(body) is Policy:

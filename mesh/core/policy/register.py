@@ -53,7 +53,8 @@ class Policies:
         if type(signed.body) is Policy:
             self._held.append(signed)
             self._held.sort(key=lambda one: (one.body.seq, one.author, one.body.text))
-            del self._held[: -self._limits.policies_max]
+            if len(self._held) > self._limits.policies_max:  # who was revoked shall not have pushed out the others for good
+                self._held.remove(next((one for one in self._held if one.author in self._revoked), self._held[0]))
         elif type(signed.body) is Revocation and signed.body.level == ISSUER:
             self._revoked[signed.body.target] = None
         else:
@@ -87,6 +88,11 @@ class Policies:
     def held(self) -> tuple[Signed, ...]:
         """All that are known here, the newest first; those of revoked authors, who count for nothing, too."""
         return tuple(reversed(self._held))
+
+    def next_version(self) -> int:
+        """Of another one. What a revoked author has numbered far beyond the others' does not count."""
+        floor = max((one.body.seq for one in self._held if one.author not in self._revoked), default=0)
+        return 1 + max((one.body.seq for one in self._held if one.body.seq <= floor + self._limits.policies_max), default=0)
 
     def statistics(self) -> PolicyStatistics:
         book = self._directory.rulebook

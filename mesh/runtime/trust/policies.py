@@ -139,7 +139,7 @@ def _earlier(policies: Policies, version: object) -> Any:
 
 
 def next_version(policies: Policies) -> int:
-    return 1 + max((signed.body.seq for signed in policies.held()), default=0)
+    return policies.next_version()
 
 
 def words_of(params: Document) -> tuple[str, str]:

@@ -83,3 +83,19 @@ def test_of_all_policies_the_newest_are_held_and_the_digest_is_that_of_those() -
         assert {signed.body.seq for signed in trust.statements()} == set(range(5, 21))
         digests.append(directory.trust)
     assert digests[0] == digests[1]
+
+
+def test_an_issuer_who_was_revoked_has_not_pushed_out_what_others_say_from_then_on() -> None:
+    """With as many policies as are held, of the greatest numbers there are."""
+    most = TrustLimits().policies_max
+    his = [policy((1 << 63) - 1 - number, "issuer") for number in range(most)]
+    bench = Bench()
+    bench.state(*his, revoke("issuer"))
+    assert (bench.directory.rulebook.version, bench.policies.next_version()) == (0, 1)
+    bench.state(policy(1))
+    assert (bench.directory.rulebook.version, bench.policies.next_version()) == (1, 2)
+    directory = Directory("me")
+    trust = Trust(directory, Limits())
+    for signed in (*his, revoke("issuer"), policy(1)):
+        list(trust.inputs[Proclaim](0.0, "me", Proclaim(signed)))
+    assert any(identity[:3] == ("policy", "mesh", "1") for identity in trust._held)
