@@ -266,9 +266,10 @@ async def test_a_notice_that_is_none_does_not_reach_whoever_holds_the_office() -
         for one in bad:
             m.world.hosts[holder].arrive("n4", Ask(0, "admit", "", json.dumps({"gates": [one]}).encode()))
             await m.sleep(2.0)
+        await m.at("n5").call("pay", amount=2)
         held = [f"critical {number}.{'x' * 2000}" for number in range(400)]  # more than a checkpoint takes
         m.world.hosts[holder].arrive("n4", Ask(0, "admit", "", json.dumps({"held": held}).encode()))
-        await m.at("n5").call("pay", amount=2)
+        await m.sleep(5.0)
         stays = seat(m)
         assert (stays.holder, stays.epoch[1]) == (holder, m.world.hosts[holder].assembly.directory.seat.mine[1])
         assert await m.at("n5").call("pay", amount=1) == "paid 1"
