@@ -254,7 +254,7 @@ async def test_a_word_of_an_older_epoch_or_of_who_is_no_coordinator_is_refused()
 async def test_a_notice_that_is_none_does_not_reach_whoever_holds_the_office() -> None:
     """Any node that may ask for work may send one: the handler failed at it, and the office with it."""
     async with five() as m:
-        holder = await under(m, rule())
+        holder = await under(m, rule({"limit": 5}))
         row = {"gate": "n4.1.1", "input": "0" * 64, "rule": "critical", "capability": "pay", "task": "n4.1.2", "terms": {}}
         bad = (
             {"gate": "n4.1.1"},
@@ -266,6 +266,10 @@ async def test_a_notice_that_is_none_does_not_reach_whoever_holds_the_office() -
         for one in bad:
             m.world.hosts[holder].arrive("n4", Ask(0, "admit", "", json.dumps({"gates": [one]}).encode()))
             await m.sleep(2.0)
+        await m.at("n5").call("pay", amount=2)
+        held = [f"critical {number}.{'x' * 2000}" for number in range(400)]  # more than a checkpoint takes
+        m.world.hosts[holder].arrive("n4", Ask(0, "admit", "", json.dumps({"held": held}).encode()))
+        await m.sleep(5.0)
         stays = seat(m)
         assert (stays.holder, stays.epoch[1]) == (holder, m.world.hosts[holder].assembly.directory.seat.mine[1])
         assert await m.at("n5").call("pay", amount=1) == "paid 1"

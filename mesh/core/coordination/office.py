@@ -274,7 +274,7 @@ class Office:
             self._waits[gate], self._told_s[gate] = row | {"manager": sender}, now_s
             self._given.pop(gate, None)
         for name in args.get("held", ()) if isinstance(args.get("held"), list) else ():
-            if isinstance(name, str) and " " in name and len(self._held) < HELD_MAX:
+            if isinstance(name, str) and " " in name and len(name) <= TEXT_MAX and len(self._held) < HELD_MAX:
                 self._held[name] = None
         yield from self._news()
 
