@@ -42,9 +42,7 @@ def test_declines_that_are_too_many_and_a_gate_that_comes_with_the_last() -> Non
     assert [child.capability for child in (task.children or {}).values()] == ["mesh.wait"]
 
 
-@pytest.mark.parametrize(
-    "data", [b'"\\ud800"', b"no json", b"\xff", b"[" * 5000, b"1" * 5000], ids=["half", "text", "byte", "deep", "int"]
-)
+@pytest.mark.parametrize("data", [b'"\\ud800"', b"no json", b"\xff", b"[" * 5000, b"1" * 5000], ids=["half", "text", "byte", "deep", "int"])
 def test_arguments_that_no_question_can_show_are_asked_about_by_their_hash(data: bytes) -> None:
     bench = started()
     under(bench, GATE)
