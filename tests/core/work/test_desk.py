@@ -376,7 +376,7 @@ def test_a_step_goes_to_the_parents_manager_and_back() -> None:
     assert hall.give(step()) == [Send(ANNA, ASKED, need=Need.FREE)]
     assert hall.give(StepSeen(BASE, CHILD), ANNA) == []
     done = StepDone(BASE, CHILD, "done", b"1", b"", ((FILE, 4),))
-    body = {"task": CHILD, "state": "done", "output": b"1", "files": ((FILE, 4),), "error": {}}
+    body = {"task": CHILD, "state": "done", "output": b"1", "files": ((FILE, 4),), "error": {}, "ended_ms": 0}
     assert hall.give(done, ANNA) == [Reply(5, True, body, need=Need.FREE)]
     assert hall.give(done, ANNA) == [Refused("step_not_asked", ANNA)]
     assert hall.later(60) == []

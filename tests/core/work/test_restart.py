@@ -211,7 +211,7 @@ def test_steps_are_in_their_parents_after_a_restart(before):
     bench = again(before)
     bench.give(Reclaimed(((parent.task, parent.fence, "running"),)), "a")
     effects = bench.give(StepAsk(2, parent.task, parent.fence, "one", "paint", b"{}"), "a")
-    assert bench.sends(effects) == [("a", StepDone(2, child.task, "done", b'"hi"'))]
+    assert bench.sends(effects) == [("a", StepDone(2, child.task, "done", b'"hi"', ended_ms=110000))]
 
 
 def test_what_a_node_said_before_it_was_revoked_is_not_taken_once_the_keepers_follow(before):
