@@ -84,17 +84,22 @@ class Shells:
         return path
 
     def clear(self) -> None:
-        from mesh.launch import command_line
-
         for process in self._started:
             if process.poll() is None:
                 process.kill()
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-        for number in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]:
-            if os.fsencode(self.folder) in command_line(number):
-                os.kill(number, signal.SIGKILL)
+        for number in self._running():
+            os.kill(number, signal.SIGKILL)
+        self.until(lambda: not self._running())  # a node that is ending by itself still takes away its own files
+
+    def _running(self) -> list[int]:
+        """Processes of this folder, whoever started them. (Of one that has ended no command line is left.)"""
+        from mesh.launch import command_line
+
+        numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [number for number in numbers if os.fsencode(self.folder) in command_line(number)]
 
 
 @pytest.fixture(scope="session")
