@@ -18,7 +18,7 @@ from typing import Any
 from common import percentile, processes, show
 
 from killing.arena import WORK_LIMIT_S, Arena
-from killing.strikes import ROLES, Blow, Strike, Usual, blow
+from killing.strikes import COORDINATOR, ROLES, Blow, Strike, Usual, blow
 from killing.verdicts import wrong_with
 from killing.works import WORKS, Work
 
@@ -37,7 +37,7 @@ class Campaign:
         while self.left:
             with processes() as group:
                 async with contextlib.AsyncExitStack() as stack:
-                    arena = Arena(group, WORKS[self.demo].CREW, stack)
+                    arena = Arena(group, WORKS[self.demo].CREW, stack, critical=self.role == COORDINATOR)
                     fine = False
                     try:
                         await arena.start()

@@ -29,6 +29,7 @@ AGENT = Path(__file__).with_name("witness_agent.py")
 LOOK_EVERY_S, ROWS_EVERY_S, AGAIN_S = 0.005, 0.05, 0.1
 ASK_LIMIT_S, WORK_LIMIT_S, WHOLE_LIMIT_S = 8.0, 90.0, 60.0
 Row = dict[str, Any]
+CRITICAL = {"policy": "kills", "mode": "hybrid", "rule": [{"id": "all", "admit": "closed"}]}
 
 
 def now_s() -> float:
@@ -46,10 +47,12 @@ class Event:
 
 
 class Arena:
-    """`crew`: which agents each node runs, the first node is where work is submitted."""
+    """`crew`: which agents each node runs, the first node is where work is submitted. `critical`: every node stands by as coordinator, and
+    all work waits for the word of whoever is in office."""
 
-    def __init__(self, group: Processes, crew: dict[str, list[str]], stack: contextlib.AsyncExitStack) -> None:
-        self.made = Mesh(group, 'bind = "127.0.0.1"\n')
+    def __init__(self, group: Processes, crew: dict[str, list[str]], stack: contextlib.AsyncExitStack, *, critical: bool = False) -> None:
+        self.made = Mesh(group, 'bind = "127.0.0.1"\n' + ('role = ["coordinator"]\n' if critical else ""))
+        self._critical = critical
         make_mesh(Home(self.made.home), "token", "demo")
         self.folder = self.made.folder
         self.crew, self.names = crew, tuple(crew)
@@ -79,6 +82,21 @@ class Arena:
             watching = asyncio.create_task(watch())
             self._stack.callback(watching.cancel)
         await self.whole()
+        if self._critical:
+            await self.ask(lambda m: m.set_policy(CRITICAL), self.entry, what="the policy")
+            await self._until_office()
+
+    async def _until_office(self) -> None:
+        for _ in range(round(WHOLE_LIMIT_S / AGAIN_S)):
+            if (await self.office())["holder"]:
+                return
+            await asyncio.sleep(AGAIN_S)
+        raise TimeoutError("nobody came into office")
+
+    async def office(self) -> Row:
+        """Who coordinates, as a living node knows it."""
+        living = [name for name in self.names if name not in self.down]
+        return dict(await self.ask(lambda m: m.coordinator(), *living, what="who coordinates"))
 
     def work(self, name: str) -> None:
         if agents := self.crew[name]:

@@ -18,7 +18,9 @@ from killing.works import Work
 from mesh.errors import MeshError
 from mesh.flows.spec import FLOW
 
-ROLES = ("manager", "driver", "contractor")
+COORDINATOR = "coordinator"
+"""All work of the demo waits for its word then, and every node stands by."""
+ROLES = ("manager", "driver", "contractor", COORDINATOR)
 AFTER_MAX_S = 0.03
 """Between an event and the blow right after it."""
 DOWN_S = (0.3, 1.5, 4.0, 6.0)
@@ -47,6 +49,8 @@ class Blow:
     interrupted: list[Line] = field(default_factory=list)
     driven: dict[str, int] = field(default_factory=dict)
     """Roots that the victim drove, and under which fence."""
+    epoch: tuple[int, ...] = ()
+    """Of the coordinator that was killed."""
     recovered_s: float | None = None
 
     def __str__(self) -> str:
@@ -108,11 +112,24 @@ class Strike:
             return arena.entry, True, whole, 0
         if self.it.role == "contractor":
             return await self._contractor(event), whole, True, 0
+        if self.it.role == COORDINATOR:
+            return await self._in_office(whole)
         name, capability = await self._driver()
         if not whole and capability == FLOW:
             stock = [int(each["pid"]) for each in (await arena.ask(lambda m: m.status(), name))["stock"]]
             return name, False, False, next(iter(stock), 0)
         return name, whole, True, 0
+
+    async def _in_office(self, whole: bool) -> tuple[str, bool, bool, int]:
+        """Who holds the office; at times the process alone that its node started for that."""
+        while True:
+            office = await self.arena.office()
+            if office["holder"]:
+                self.it.epoch = tuple(office["epoch"])
+                stock = (await self.arena.ask(lambda m: m.status(), office["holder"]))["stock"]
+                pid = next((int(each["pid"]) for each in stock if each["agent"] == COORDINATOR), 0)
+                return office["holder"], whole, whole, 0 if whole else pid
+            await asyncio.sleep(0.02)
 
     async def _contractor(self, event: Event | None) -> str:
         """Whose worker the event is about; else whose runs a step, as soon as one does."""
@@ -148,7 +165,7 @@ class Strike:
 
     async def _watch(self) -> None:
         """Until what hung on it goes on: a step that it ran runs again, what it drove is driven, what it managed is answered for."""
-        goes_on = {"manager": self._answered, "driver": self._driven, "contractor": self._runs}[self.it.role]
+        goes_on = {"manager": self._answered, "driver": self._driven, "contractor": self._runs, COORDINATOR: self._held}[self.it.role]
         while not self.over():
             if (at_s := await goes_on()) is not None:
                 self.it.recovered_s = at_s - self.it.at_s
@@ -181,6 +198,11 @@ class Strike:
         except (MeshError, TimeoutError):
             return None
         return now_s()
+
+    async def _held(self) -> float | None:
+        """When somebody was in office again, under a later epoch, as a living node knows it."""
+        office = await self.arena.office()
+        return now_s() if office["holder"] and tuple(office["epoch"]) > self.it.epoch else None
 
     async def _driven(self) -> float | None:
         rows = [self.arena.rows[task] for task in self.it.driven]

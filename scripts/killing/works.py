@@ -5,6 +5,7 @@ Each round is work of its own: a folder, keys and papers with the round's number
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
@@ -24,6 +25,8 @@ from mesh.inspector.flow_facts import read
 DATA = Path(demo_support.handbook()).parent
 RESAMPLES = 300
 Answer = dict[str, Any]
+
+STORY_TRIES, STORY_AGAIN_S = 50, 0.2
 
 
 class Work:
@@ -95,8 +98,12 @@ class Pipeline(Work):
             return [f"the pipeline ended {ended}"]
         report, found = self.folder / "report.html", ended["result"]
         await self.arena.ask(lambda m: m.get(found["report"]["$file"]["sha256"], report), what="the report's bytes")
-        entries = (await self.arena.ask(lambda m: m.story(task)))["entries"]
-        come = lineage.document(task, entries)
+        come = lineage.document(task, (await self.arena.ask(lambda m: m.story(task)))["entries"])
+        for _ in range(STORY_TRIES):  # who was killed has a part of it, and may not have been asked yet
+            if come["sources"]:
+                break
+            await asyncio.sleep(STORY_AGAIN_S)
+            come = lineage.document(task, (await self.arena.ask(lambda m: m.story(task)))["entries"])
         return [
             wrong
             for wrong, holds in {
