@@ -73,6 +73,8 @@ class Submitted:
     pins: tuple[str, ...] = ()
     """Flags and sides of rollouts, as they were when the work began that it belongs to (`policy/steering.py`)."""
     baggage: Baggage = NO_BAGGAGE
+    origin: NodeId = ""
+    """The node at which it was asked for, where another manages it from the beginning (mode central)."""
 
 
 @dataclass(slots=True)

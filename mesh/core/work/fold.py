@@ -179,6 +179,7 @@ class Fold:
             budget=entry.budget,
             pins=entry.pins,
             baggage=entry.baggage,
+            origin=entry.origin,
         )
         task.seq = self._seq
         if task.key:

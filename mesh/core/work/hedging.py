@@ -65,21 +65,22 @@ class Hedging:
             book.count("hedges_denied")
             return
         book.count("hedges")
-        twin = book.open(
-            now_s,
-            task.capability,
-            task.input,
-            durable=False,
-            timeout_ms=task.left_ms(now_s),
-            files=task.files,
-            retries=0,
-            by=f"hedge of {task.id}",
-            bounds=task.bounds,
-            placement=replace(task.placement, near="", apart="", hedge=False),
-            rank=task.rank,
-            pins=task.pins,
-            baggage=task.baggage,
-        )
+        with book.origins.behind(book.origins.of(task)):
+            twin = book.open(
+                now_s,
+                task.capability,
+                task.input,
+                durable=False,
+                timeout_ms=task.left_ms(now_s),
+                files=task.files,
+                retries=0,
+                by=f"hedge of {task.id}",
+                bounds=task.bounds,
+                placement=replace(task.placement, near="", apart="", hedge=False),
+                rank=task.rank,
+                pins=task.pins,
+                baggage=task.baggage,
+            )
         twin.sources, twin.hedges, twin.barred, task.twin = task.sources, task.id, task.holder, twin.id
 
     def _may_be_doubled(self, now_s: float, task: Task) -> bool:

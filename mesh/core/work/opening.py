@@ -30,19 +30,20 @@ def opened(book: Book, now_s: float, submit: Submit) -> Task:
 
 def opened_again(book: Book, now_s: float, old: Task, data: bytes, *, by: str, key: str = "") -> Task:
     """The same work as `old`, whose arguments were `data`; the caller writes it down."""
-    return book.open(
-        now_s,
-        old.capability,
-        data,
-        durable=True,
-        timeout_ms=old.timeout_ms,
-        files=old.files,
-        retries=old.retries,
-        by=by,
-        bounds=old.bounds,
-        key=key,
-        placement=as_asked(old),
-        rank=old.rank,
-        budget=old.budget,
-        baggage=old.baggage,
-    )
+    with book.origins.behind(old.origin):
+        return book.open(
+            now_s,
+            old.capability,
+            data,
+            durable=True,
+            timeout_ms=old.timeout_ms,
+            files=old.files,
+            retries=old.retries,
+            by=by,
+            bounds=old.bounds,
+            key=key,
+            placement=as_asked(old),
+            rank=old.rank,
+            budget=old.budget,
+            baggage=old.baggage,
+        )

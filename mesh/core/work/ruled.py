@@ -6,7 +6,8 @@ must be asked again (denials, gates, effects, results) is in `governor.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from mesh.core.directory import ReadDirectory
@@ -17,8 +18,6 @@ from mesh.core.work.task import Task
 from mesh.ids import COORDINATE, NodeId, TaskId, author_of
 from mesh.messages.waits import WAIT
 from mesh.messages.work import Amounts, Placement
-
-GIVEN_MAX = 10_000
 
 
 @dataclass(slots=True)
@@ -43,22 +42,20 @@ class Origins:
         self._directory, self._find = directory, find
         self.behalf: NodeId = ""
         """While work is made that a client of another node has asked for: that node."""
-        self.given: dict[TaskId, NodeId] = {}
-        """What was made so, and for whom; the newest."""
 
     def of(self, task: Task | TaskId) -> NodeId:
         """The node at which the work was asked for that this belongs to, as far up as is known here."""
-        name = task if isinstance(task, str) else task.parent or task.id
-        while (known := self._find(name)) is not None and known.parent:
-            name = known.parent
+        name, known = (task, None) if isinstance(task, str) else (task.parent or task.id, None if task.parent else task)
+        while (known := known or self._find(name)) is not None and known.parent:
+            name, known = known.parent, None
         held = self._directory.origins.get(name)
-        return self.given.get(name) or (held[0] if held is not None else author_of(name))
+        return (known.origin if known is not None else "") or (held[0] if held is not None else author_of(name))
 
     def told(self, task: Task) -> NodeId:
         """For whoever runs it; "": as its id, or its parent's, says. Also where no rule has a say: what it asks for may have one."""
         if task.rules:
             return self.of(task)
-        if not task.parent and not self.given:
+        if not task.parent and not task.origin:
             return ""
         origin = self.of(task)
         return origin if origin != author_of(task.parent or task.id) else ""
@@ -68,13 +65,20 @@ class Origins:
         """Where what a client asks for now is asked for."""
         return self.behalf or self._directory.me
 
+    @contextmanager
+    def behind(self, node: NodeId) -> Iterator[None]:
+        """What is made meanwhile is made for that node; "": for this one."""
+        before, self.behalf = self.behalf, node
+        try:
+            yield
+        finally:
+            self.behalf = before
+
     def lent(self, task: Task) -> None:
         """A new task: its files, and its origin, are with whoever asked for it."""
         if self.behalf:
-            self.given[task.id] = self.behalf
+            task.origin = self.behalf
             task.sources = (self.behalf,) if task.files else ()
-            if len(self.given) > GIVEN_MAX:
-                del self.given[next(iter(self.given))]
 
     def down(self, parent: TaskId) -> tuple[str, ...]:
         """Labels that whatever `parent` asks for must be run with; it runs here, or is managed here."""

@@ -203,6 +203,8 @@ class Task:
     pins: tuple[str, ...] = ()
     """Flags, and sides of rollouts: for all that it asks for, too (`policy/steering.py`)."""
     baggage: Baggage = NO_BAGGAGE
+    origin: NodeId = ""
+    """At whose client it was asked for, if not at one of the node that its id names."""
     turn: Turn = NO_TURN
     aged: int = 0
     """Levels that it has risen by waiting."""

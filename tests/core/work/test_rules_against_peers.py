@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from mesh.core.inputs import Submit
+from mesh.core.node import Node
 from mesh.core.policy.document import rulebook
 from mesh.core.policy.inputs import PolicyChanged
 from mesh.core.policy.rules import Rulebook
 from mesh.core.work.passing import packed, work_in
 from mesh.core.work.task import BACKOFF, GATED
 from mesh.messages.membership import Offer
-from mesh.messages.work import Decline, Placement, StepAsk, StepDone
+from mesh.messages.work import Ask, Decline, Placement, StepAsk, StepDone
 
 from .manager_bench import Bench, started
 
@@ -98,3 +99,16 @@ def test_no_handler_takes_the_names_of_gates(name: str) -> None:
     effects = bench.give(StepAsk(1, item.task, item.fence, name, "other", b"{}", 0), "a")
     ((_, done),) = bench.sends(effects, StepDone)
     assert done.state == "refused" and json.loads(done.error)["code"] == "bad_step_name"
+
+
+def test_for_whom_another_node_s_work_is_made_is_on_record() -> None:
+    """A coordinator manages it: were it forgotten with its life, rules about where work comes from would not hold after it."""
+    bench = started()
+    bench.directory.seat.holder = "me"
+    bench.node = Node("me", (bench.manager, bench.elsewhere, bench.manager.forwarding), bench.deadlines)
+    bench.give(Ask(1 << 62, "manage", "greet", packed(Submit(1, "greet", b"{}"))), "desk")
+    (task,) = bench.manager.book.tasks.values()
+    after = Bench(incarnation=2)
+    after.start(*bench.journal, bodies=bench.bodies)
+    assert [one.manager.book.origins.of(task.id) for one in (bench, after)] == ["desk", "desk"]
+    assert after.task(task.id).origin == "desk"
