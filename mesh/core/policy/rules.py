@@ -17,6 +17,9 @@ from typing import Any
 OVER, UNDER, IS, IN, LIKE, HAS = "over", "under", "is", "in", "like", "has"
 OPERATORS = (OVER, UNDER, IS, IN, LIKE, HAS)
 ABSENT = object()
+TRUE_TEXTS = ("true", "1", "1.0", "t", "yes", "y", "on")
+FALSE_TEXTS = ("false", "0", "0.0", "-0.0", "f", "no", "n", "off")
+"""What is read as a truth where a truth is expected."""
 
 
 def like(pattern: str, text: str) -> bool:
@@ -42,9 +45,10 @@ class Condition:
             return False
         match self.operator:
             case "over" | "under":
-                if isinstance(found, bool) or not isinstance(found, int | float):
+                number = _number(found)
+                if number is None:
                     return False
-                return bool(found > self.value if self.operator == OVER else found < self.value)
+                return bool(number > self.value if self.operator == OVER else number < self.value) or number != number
             case "in":
                 return any(_same(found, one) for one in self.value)
             case "like":
@@ -52,9 +56,21 @@ class Condition:
         return _same(found, self.value)
 
 
+def _number(found: Any) -> int | float | None:
+    """As a handler whose hint is a number would read it: text, too (``amount=2000`` of a command line is text)."""
+    if isinstance(found, int | float):
+        return found
+    try:
+        return float(found) if isinstance(found, str) else None
+    except ValueError:
+        return None
+
+
 def _same(found: Any, value: Any) -> bool:
-    """As JSON compares: true is not 1."""
-    return isinstance(found, bool) == isinstance(value, bool) and bool(found == value)
+    """Equal as a handler would read it that expects what `value` is: who spells a number as text does not pass by the rule."""
+    if isinstance(value, bool):
+        return isinstance(found, int | float | str) and str(found).strip().lower() in (TRUE_TEXTS if value else FALSE_TEXTS)
+    return bool((_number(found) if isinstance(value, int | float) else found) == value)
 
 
 @dataclass(slots=True)
