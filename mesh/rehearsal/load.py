@@ -162,7 +162,7 @@ def _job(row: dict[str, Any], name: str, number: int) -> Job:
         if key in row and not -1.0 <= row[key] <= 1000 * SECONDS_MAX:
             raise _bad(name, number, f"{key} is {row[key]!r}", "give milliseconds, at most 30 days")
     where = row.get("where", [])
-    if not all(isinstance(one, str) and is_label(one) for one in where):
+    if not all(isinstance(one, str) and is_label(one.removeprefix("!")) for one in where):
         raise _bad(name, number, f"where is {where!r}", 'give labels: ["zone=eu"]')
     if not row["task"] or not row["capability"]:
         raise _bad(name, number, "task and capability are no names", "give both a text")

@@ -22,6 +22,7 @@ from mesh.rehearsal.calibrating import cost_of
 from mesh.rehearsal.load import Job, Load
 from mesh.rehearsal.model import WARM_S, Capability, Crew, Model, Node
 from mesh.rehearsal.service import Service, always, measured
+from mesh.versions import MARK
 
 Document = dict[str, Any]
 PAGES_MAX = 40
@@ -155,7 +156,7 @@ def jobs_of(rows: list[Document], names: dict[str, str], task: str = "") -> tupl
             step=row["step"],
             priority=0 if row["priority"] == 5 else row["priority"],
             share=row["share"],
-            where=tuple(row["where"]),
+            where=tuple(one for one in row["where"] if not one.startswith(MARK)),  # versions are not told apart there
             durable=row["durable"],
             attempts=row["attempts"],
         )

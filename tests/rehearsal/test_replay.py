@@ -11,6 +11,7 @@ import pytest
 from mesh.errors import UsageError
 from mesh.rehearsal.load import Job, Load, is_load, lines, load_of, read_load
 from mesh.rehearsal.model import Capability, Crew, Fault, Model, Node
+from mesh.rehearsal.recorded import jobs_of
 from mesh.rehearsal.replay import rehearse_load
 from mesh.rehearsal.report import reported
 from mesh.rehearsal.service import always
@@ -120,3 +121,21 @@ def test_what_is_no_load_is_refused_with_its_line(texts: list[str], told: str) -
     with pytest.raises(UsageError) as refused:
         load_of(texts, "load")
     assert told in refused.value.message and refused.value.fix
+
+
+def test_what_is_recorded_of_work_that_asked_for_a_version_or_was_kept_from_a_place_can_be_read_again() -> None:
+    was = {
+        "task": "n.1.1",
+        "capability": "render",
+        "state": "done",
+        "age_ms": 9,
+        "service_ms": 3,
+        "took_ms": 4,
+        "owner": "a",
+        "parent": "",
+        "step": "",
+    }
+    was |= {"priority": 5, "share": "", "where": ["@^2", "!zone=us", "gpu"], "durable": True, "attempts": 1}
+    jobs = jobs_of([was], {"n": "a"})
+    assert jobs[0].where == ("!zone=us", "gpu")
+    assert load_of(lines(Load(jobs, places(1))), "load.jsonl").jobs == jobs
