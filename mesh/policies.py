@@ -52,6 +52,9 @@ def read_policy(path: str | os.PathLike[str]) -> Document:
         document = json.loads(text) if text.lstrip()[:1] == "{" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise PolicyError([f"{name}: it is neither TOML nor JSON: {error}"], "write [[rule]] tables") from error
+    if not document:
+        why = f"{name}: it is empty: set so, it would end every rule"
+        raise PolicyError([why], 'write [[rule]] tables; if that is meant: policy = "no rules"')
     _checked(document, name, text)
     return document
 
@@ -121,8 +124,12 @@ class Governing:
 
     async def explain_policy(self, capability: str, /, **arguments: Any) -> Document:
         """What the policy in force says of this work: ``{"decision": "allow" | "approve" | "deny", "rules", ...}``."""
+        from mesh.options import versioned
+
         data = json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode()
-        return await self._any()._view("policy_explain", {"capability": capability, "input": data})
+        name, how = versioned(capability, {})
+        where = how.get("placement", {}).get("where", [])
+        return await self._any()._view("policy_explain", {"capability": name, "input": data, "where": where})
 
 
 def would_change(document: Document, before: Document | None, tasks: Sequence[Document]) -> list[Document]:

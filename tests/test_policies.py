@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mesh import Agent, Context
 from mesh.errors import MeshError, Refused, TaskFailed, UsageError
+from mesh.policies import read_policy
 from mesh.testing import LocalMesh
 
 
@@ -303,3 +305,24 @@ async def test_where_work_comes_from_is_known_however_far_down_a_plain_call_goes
         assert await m.at("other").call("outer") == "ran"
         with pytest.raises(MeshError, match="not for the desk"):
             await m.at("desk").call("outer")
+
+
+@run
+async def test_a_version_is_no_part_of_the_name_that_rules_are_about() -> None:
+    async with LocalMesh(agents=[agent()]) as m:
+        await set_at_all(m, {"id": "no", "match": {"capability": "pay"}, "deny": "x"})
+        assert (await m.explain_policy("pay@^1", amount=1))["decision"] == "deny"
+        with pytest.raises(UsageError, match="range of versions"):
+            await m.explain_policy("pay@^^")
+
+
+def test_an_empty_file_is_no_policy(tmp_path: Path) -> None:
+    """A slip would end every rule; who means it says so."""
+    file = tmp_path / "empty.toml"
+    for text, fits in (("", False), ("# nothing\n", False), ('policy = "no rules"\n', True)):
+        file.write_text(text)
+        if fits:
+            assert read_policy(file) == {"policy": "no rules"}
+        else:
+            with pytest.raises(UsageError, match="empty"):
+                read_policy(file)

@@ -45,7 +45,7 @@ class Books:
         """ "": it may be admitted by the terms of its rule; ``full``: not now; else why it never will be."""
         terms, known = row.get("terms") or {}, self._rules.get(row["rule"], {})
         if (total := terms.get("total")) and known.get("total", 0) >= total and not self._counted(row):
-            return f"rule {row['rule']} admits {total} in all, and has"
+            return f"rule {row['rule']} admits {total} in all, and has admitted as many"
         limit = 0 if self._counted(row) else int(terms.get("limit", 0))
         if limit and (now_s < self._full_until_s or self._running(row["rule"]) >= limit):
             return "full"
