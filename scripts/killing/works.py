@@ -59,7 +59,7 @@ class Work:
         """The gate at which it waits, once it does."""
 
         async def look(m: Any) -> Answer:
-            for one in (await m.approvals(task))["gates"]:
+            for one in [each for each in (await m.approvals(task))["gates"] if each["for"] == "people"]:
                 if one["task"] != other_than:
                     return dict(one)
             raise Refused("it waits at no gate yet", fix="", code="no gate yet")
