@@ -57,22 +57,23 @@ def document(task: str, entries: list[dict[str, Any]], goal: str = "") -> dict[s
         "goal": goal,
         "tasks": list(tasks.values()),
         "made_by": made,
-        "sources": _sources(entries),
+        "sources": _sources(task, entries),
         "entries": len(entries),
         "verified": bool(tasks) and all(entry["verified"] for entry in entries),
     }
 
 
-def _sources(entries: list[dict[str, Any]]) -> list[str]:
-    """Files that were there before any task in the story had made them. By order, since a step may hand on the very bytes it was given."""
-    made: set[str] = set()
-    sources: dict[str, None] = {}
-    for entry in sorted(entries, key=lambda entry: (entry["author"], entry["seq"])):
+def _sources(task: str, entries: list[dict[str, Any]]) -> list[str]:
+    """Files that were there before any task in the story had made them: what it was given itself, and what no task made that had not been
+    given those very bytes. Not by order: the entries of a task that was taken over stand in several journals."""
+    given: dict[str, list[str]] = {}
+    for entry in entries:
         if entry["kind"] == "Submitted":
-            sources.update((file, None) for file, _ in entry["files"] if file not in made)
-        elif entry["kind"] == "Finished":
-            made.update(file for file, _ in entry["files"])
-    return list(sources)
+            given.setdefault(entry["task"], []).extend(file for file, _ in entry["files"])
+    ends = [entry for entry in entries if entry["kind"] == "Finished"]
+    made = {file for entry in ends for file, _ in entry["files"] if file not in given.get(entry["task"], ())}
+    own = given.get(task, [])
+    return list(dict.fromkeys([*own, *(file for files in given.values() for file in files if file not in made)]))
 
 
 def _tasks(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -23,6 +23,7 @@ import anyio.abc
 from mesh.core.assembly import Assembly, build
 from mesh.core.inputs import Audit, Found, Proclaim, Replay, Started
 from mesh.core.outbox import Outbox
+from mesh.core.work.contractor import ReattachOver
 from mesh.ids import OURS, Fence, NodeId, TaskId
 from mesh.limits import Limits
 from mesh.messages.membership import Alive
@@ -37,6 +38,7 @@ from mesh.runtime.disk.store import Store
 from mesh.runtime.disk.store_newest import Newest
 from mesh.runtime.disk.vault import Vault, open_vault
 from mesh.runtime.driver import Driver
+from mesh.runtime.hands import Hands
 from mesh.runtime.home import ASKS_AROUND, Home, HomeError, NodeFolder
 from mesh.runtime.lan.blinding import Blinding
 from mesh.runtime.lan.discovery import Discovery
@@ -192,7 +194,9 @@ class NodeProcess:
         self.warden = Warden(folder, identity, self.links, self.registrar, tell, self.restart)
         self.rotation = Rotation(self)
         self.blobs = Blobs(folder.files_path, identity.node, tell, limits.files)
-        self.workers = Workers(identity.node, tell, on_last_gone=self._leave if while_used else None, may_offer=identity.may_offer)
+        self.hands = Hands(folder.workers_path)
+        gone = self._leave if while_used else None
+        self.workers = Workers(identity.node, tell, on_last_gone=gone, may_offer=identity.may_offer, comes=self.hands.add)
         self.stock = self._make_stock(options.stock)
         self.notices = Notices(settings.notify, lambda: self.assembly.manager.waiting.rows(clock.now_s()))
         self.views = Views(self)
@@ -370,6 +374,8 @@ class NodeProcess:
             await tasks.start(self.store.run)
             # Before anybody can reach us: the first input of a life is `Started`.
             self.driver.tell(self.identity.node, Started((*self._settings.join, *self.folder.peers())))
+            if not self.hands.any_left():
+                self.driver.tell(self.identity.node, ReattachOver())
             self.warden.proclaim_kept()
             if accepted := self.store.statistics().rollback_accepted:
                 self._audit(what="rollback_accepted", about=self.identity.node, by="", note=accepted)

@@ -241,6 +241,7 @@ class NodeFolder:
         self.peers_path = path / "peers.json"
         self.log_path = path / "node.log"
         self.ended_path = path / "node.ended"
+        self.workers_path = path / "workers.json"
 
     def make(self) -> NodeFolder:
         """Raises HomeError."""

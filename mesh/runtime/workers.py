@@ -102,8 +102,8 @@ def _anything(capability: str) -> bool:
 class Workers:
     """`tell` hands inputs to the node. `on_last_gone` is called when the last worker has left that somebody else has started.
 
-    `may_offer`: whether this home's certificate allows a capability. Connections belong to `local.py`, which passes on what concerns
-    workers; there is nothing to run here.
+    `may_offer`: whether this home's certificate allows a capability. `comes` is told of each process before the node is. Connections belong
+    to `local.py`, which passes on what concerns workers; there is nothing to run here.
     """
 
     def __init__(
@@ -113,7 +113,9 @@ class Workers:
         *,
         on_last_gone: Callable[[], None] | None = None,
         may_offer: Callable[[str], bool] = _anything,
+        comes: Callable[[int], None] = lambda pid: None,
     ) -> None:
+        self._comes = comes
         self._me, self._tell, self._on_last_gone, self._may_offer = me, tell, on_last_gone, may_offer
         self._workers: dict[int, _Worker] = {}
         self._expected: dict[int, tuple[int, Callable[[], None]]] = {}
@@ -218,6 +220,7 @@ class Workers:
                     fix="mesh id; mesh invite --offer, there",
                     code="not_granted",
                 )
+        self._comes(pid)
         self._last += 1
         names = tuple(offer.capability for offer in found)
         self._workers[self._last] = _Worker(self._last, pid, agent, concurrency, names, channel, running=len(running))
@@ -316,6 +319,7 @@ class Workers:
 
     def _fill(self, number: int, came: Callable[[], None], channel: Channel, pid: int) -> int:
         """Whoever was expected is there, and gets what has waited for him."""
+        self._comes(pid)
         worker = self._workers[number]
         worker.channel, worker.pid = channel, pid
         self._dirty[number] = worker
