@@ -75,14 +75,23 @@ def check(
 
     async def action() -> Document:
         rules = len(document.get("rule", ()))
-        found: Document = {"schema": "mesh.policy-check/1", "file": file, "rules": rules, "tasks": 0, "changed": [], "node": True}
+        found: Document = {
+            "schema": "mesh.policy-check/1",
+            "file": file,
+            "rules": rules,
+            "tasks": 0,
+            "blind": 0,
+            "changed": [],
+            "node": True,
+        }
         found |= {"flags": len(document.get("flag", ())), "rollouts": len(document.get("rollout", ()))}
         try:
             async with connect(home=home, node=node, timeout_s=timeout) as mesh:
                 before, tasks = (await mesh.policy())["document"], await _recorded(mesh, last)
         except NoNode:
             return found | {"node": False}
-        return found | {"tasks": len(tasks), "changed": would_change(document, before, tasks)}
+        blind = sum(not task["known"] for task in tasks)
+        return found | {"tasks": len(tasks), "blind": blind, "changed": would_change(document, before, tasks)}
 
     show_document(run(where, action), _show_check, as_json)
 
@@ -157,13 +166,14 @@ async def _recorded(mesh: Mesh, last: int) -> list[Document]:
 
 async def _with_arguments(mesh: Mesh, row: Document) -> Document:
     """The task with what it was given, as far as that is still kept."""
-    found: Document = {"task": row["task"], "capability": row["capability"], "arguments": {}, "where": [], "origin": []}
+    found: Document = {"task": row["task"], "capability": row["capability"], "arguments": {}, "where": [], "origin": [], "known": False}
     with suppress(MeshError):  # forgotten, or a plain call: what is known of it is its capability
         entries = (await mesh.story(str(row["task"])))["entries"]
         submitted = next((entry for entry in entries if entry["kind"] == "Submitted" and entry["task"] == row["task"]), None)
         if submitted is not None:
             found["where"] = list(submitted["placement"]["where"])
             found["arguments"] = json.loads(await mesh.body(submitted["input"])) or {}
+            found["known"] = True
     return found
 
 
@@ -219,6 +229,8 @@ def _show_check(document: Document) -> str:
     if not document["node"]:
         say("no node runs here, so it was not tried on recorded tasks: mesh up")
         return lines[0]
+    if document["blind"]:
+        say(f"of {_count(document['blind'], 'task')} the arguments are not kept: rules about arguments were not tried on those")
     rows = [(short(row["task"]), row["capability"], row["before"], row["after"]) for row in document["changed"]]
     lines.append(f"of the newest {_count(document['tasks'], 'task')} it would rule {len(rows)} otherwise")
     return "\n".join([*lines, table(("TASK", "CAPABILITY", "NOW", "THEN"), rows, empty="none")] if rows else lines)

@@ -15,12 +15,13 @@ from typing import Any
 from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.gates import REPLY
+from mesh.core.work.opening import opened_wait
 from mesh.core.work.task import SETTLE, Task
 from mesh.core.work.waits import dumps
 from mesh.effects import Need, Send
 from mesh.ids import NodeId, content_hash
 from mesh.messages.scopes import HandlerAsk
-from mesh.messages.waits import WAIT, update_step
+from mesh.messages.waits import update_step
 from mesh.messages.work import Answer
 
 REFUSAL_CHARACTERS_MAX = 2000
@@ -32,17 +33,7 @@ class Updates:
 
     def answer_of(self, now_s: float, parent: Task, name: str, number: int) -> Task:
         """The wait for the answer to that update: the one that is there, or a new one. The caller writes a new one down."""
-        if parent.children is None:
-            parent.children = {}
-        step = update_step(name, number)
-        child = parent.children.get(step)
-        if child is None:
-            what, data = parent.by or parent.agent, dumps({"wait": REPLY, "name": name, "n": number})
-            child = self._book.open(
-                now_s, WAIT, data, durable=parent.durable, timeout_ms=0, files=(), by=what, parent=parent.id, step=step, rank=parent.rank
-            )
-            parent.children[step] = child
-        return child
+        return opened_wait(self._book, now_s, parent, update_step(name, number), {"wait": REPLY, "name": name, "n": number})
 
     def reply(self, now_s: float, sender: NodeId, ask: HandlerAsk, parent: Task, args: dict[str, Any]) -> Effects:
         """The handler's answer, or why it takes no such update. The first one stands."""

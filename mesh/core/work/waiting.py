@@ -18,6 +18,7 @@ from mesh.core.work.book import Book, Effects
 from mesh.core.work.ending import Ending
 from mesh.core.work.errands import json_object
 from mesh.core.work.gates import GATE, PERSON_CHARACTERS_MAX, SIGNAL, Gate, Wait, outcome, output_bytes_max, wait_of
+from mesh.core.work.opening import opened_wait
 from mesh.core.work.task import SETTLE, WAITING, Events, Said, Task
 from mesh.core.work.updates import Updates
 from mesh.core.work.waits import dumps
@@ -138,17 +139,7 @@ class Waiting:
 
     def _wait_of(self, now_s: float, parent: Task, name: str, number: int) -> Task:
         """The wait for this signal: the one that is asked for already, or a new one, for whoever asks."""
-        if parent.children is None:
-            parent.children = {}
-        step = signal_step(name, number)
-        child = parent.children.get(step)
-        if child is None:
-            what, data = parent.by or parent.agent, dumps({"wait": SIGNAL, "name": name, "n": number})
-            child = self._book.open(
-                now_s, WAIT, data, durable=parent.durable, timeout_ms=0, files=(), by=what, parent=parent.id, step=step, rank=parent.rank
-            )
-            parent.children[step] = child
-        return child
+        return opened_wait(self._book, now_s, parent, signal_step(name, number), {"wait": SIGNAL, "name": name, "n": number})
 
     def _events(self, parent: Task, name: str) -> Events:
         """The signals of that name so far."""
