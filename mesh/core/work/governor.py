@@ -36,9 +36,10 @@ DECLINED = "policy:"
 
 
 def denial(rule: str, version: int, why: str, what: str) -> dict[str, Any]:
-    """The error of work that a rule refuses."""
+    """The error of what a rule refuses: `what` is a capability, or something of one, whose name it ends with."""
     message = f"{what} is refused by rule {rule!r} of the mesh's policy (version {version}): {why}"
-    return {"code": "policy_denied", "message": message, "rule": rule, "version": version, "fix": f"mesh policy explain {what}"}
+    capability = what.rpartition(" ")[2]
+    return {"code": "policy_denied", "message": message, "rule": rule, "version": version, "fix": f"mesh policy explain {capability}"}
 
 
 class Governor:

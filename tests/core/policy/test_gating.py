@@ -9,6 +9,7 @@ import pytest
 from mesh.core.policy.document import canonical, read
 from mesh.core.policy.gating import passes, question
 from mesh.core.policy.rules import Rulebook
+from mesh.core.work.governor import denial
 from mesh.ids import content_hash
 from mesh.messages.signed import Signed
 from mesh.messages.waits import Verdict
@@ -64,3 +65,8 @@ def test_the_question_is_one_of_rule_capability_input_and_effect() -> None:
     ]
     assert same == question("r", gate(expires="2h"), "pay", b'{"n":1}'), "how long it may take is no part of it"
     assert len({same, *others}) == 7 and all(len(one) < 1000 for one in others)
+
+
+@pytest.mark.parametrize("what", ["pay", "the effect 'mail/1' of pay", "the secret 'db' for pay"])
+def test_who_is_refused_is_told_a_command_that_works(what: str) -> None:
+    assert denial("r", 3, "no", what)["fix"] == "mesh policy explain pay"
